@@ -18,7 +18,11 @@ impl RolePasswords {
     /// Reads `ATRIUM_APP_PASSWORD`, `ATRIUM_RELAY_PASSWORD` and `ATRIUM_WATCHER_PASSWORD`.
     #[must_use]
     pub fn from_env() -> Self {
-        let read = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let read = |name| {
+            std::env::var(name)
+                .ok()
+                .filter(|value: &String| !value.is_empty())
+        };
         Self {
             app: read("ATRIUM_APP_PASSWORD"),
             relay: read("ATRIUM_RELAY_PASSWORD"),
@@ -46,10 +50,14 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
                 .bind(password)
                 .fetch_one(&mut *connection)
                 .await?;
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+            sqlx::query(AssertSqlSafe(statement))
+                .execute(&mut *connection)
+                .await?;
         }
     }
-    sqlx::query("ALTER ROLE atrium_app SET statement_timeout = '10s'").execute(&mut *connection).await?;
+    sqlx::query("ALTER ROLE atrium_app SET statement_timeout = '10s'")
+        .execute(&mut *connection)
+        .await?;
 
     let database: String = sqlx::query_scalar("SELECT quote_ident(current_database())")
         .fetch_one(&mut *connection)
@@ -62,7 +70,9 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
         "GRANT USAGE ON SCHEMA public TO atrium_app, atrium_relay, atrium_watcher".to_owned(),
     ] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }
@@ -73,8 +83,9 @@ async fn create_if_missing(connection: &mut PgConnection, role: &str, login: &st
         .fetch_one(&mut *connection)
         .await?;
     if !exists {
-        let statement =
-            format!("CREATE ROLE {role} {login} NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION");
+        let statement = format!(
+            "CREATE ROLE {role} {login} NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION"
+        );
         sqlx::query(AssertSqlSafe(statement))
             .execute(connection)
             .await

@@ -1,1 +1,14 @@
+//! What the API and the workers both need, split by noun.
+//!
+//! Dependencies point one way: `api → shared ← workers`. The two never know each other.
 
+pub mod configuration;
+pub mod db;
+pub mod identity;
+pub mod ids;
+pub mod lifecycle;
+pub mod saga;
+pub mod settings;
+pub mod streams;
+pub mod telemetry;
+pub mod tenancy;

@@ -1,0 +1,218 @@
+//! The catalogue of keys: what each means, which values it takes, where it may be set.
+
+use std::sync::LazyLock;
+
+use jsonschema::Validator;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Where a key may be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// By the operator, for everybody.
+    Default,
+    /// By an organization's admins, for the organization.
+    Organization,
+    /// By an organization's admins, for one project.
+    Project,
+}
+
+/// A key of the catalogue.
+pub struct Key {
+    /// The name, such as `chat.max_active_sessions`.
+    pub name: &'static str,
+    /// What it does, for the person who sets it.
+    pub description: &'static str,
+    /// The JSON Schema (draft 2020-12) a value must satisfy.
+    pub schema: Value,
+    /// The value when nobody sets any.
+    pub builtin: Value,
+    /// Where it may be set.
+    pub scopes: &'static [Scope],
+    validator: Validator,
+}
+
+/// What is wrong with a value, and where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// JSON Pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)) into the value; empty for the whole.
+    pub pointer: String,
+    /// What is wrong there.
+    pub detail: String,
+}
+
+impl Key {
+    /// Everything that is wrong with `value`, or nothing.
+    #[must_use]
+    pub fn violations(&self, value: &Value) -> Vec<Violation> {
+        self.validator
+            .iter_errors(value)
+            .map(|error| Violation {
+                pointer: error.instance_path().to_string(),
+                detail: error.to_string(),
+            })
+            .collect()
+    }
+}
+
+/// The key of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.binary_search_by(|key| key.name.cmp(name))
+        .ok()
+        .map(|at| &KEYS[at])
+}
+
+/// Every key, by name.
+#[must_use]
+pub fn all() -> &'static [Key] {
+    &KEYS
+}
+
+const EVERYWHERE: &[Scope] = &[Scope::Default, Scope::Organization, Scope::Project];
+const OPERATOR: &[Scope] = &[Scope::Default];
+
+static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let mut keys = vec![
+        key(
+            "chat.max_active_sessions",
+            "How many chat windows one person may have open on one project.",
+            json!({"type": "integer", "minimum": 1, "maximum": 20}),
+            json!(3),
+            EVERYWHERE,
+        ),
+        key(
+            "chat.session_overflow",
+            "What happens when one more window is opened: close_oldest closes the oldest and tells it, refuse refuses the new one.",
+            json!({"enum": ["close_oldest", "refuse"]}),
+            json!("close_oldest"),
+            EVERYWHERE,
+        ),
+        key(
+            "chat.actions",
+            "The canned actions that are offered, in this order.",
+            json!({
+                "type": "array", "minItems": 1, "uniqueItems": true,
+                "items": {"enum": ["thumbs_up", "thumbs_down", "ready", "blocked", "in_review", "deployed",
+                                   "tests_green", "rollback"]}
+            }),
+            json!([
+                "thumbs_up",
+                "thumbs_down",
+                "ready",
+                "blocked",
+                "in_review",
+                "deployed",
+                "tests_green",
+                "rollback"
+            ]),
+            EVERYWHERE,
+        ),
+        key(
+            "limits.chat_actions_per_second",
+            "How many chat actions a second one person may send in one project.",
+            json!({"type": "integer", "minimum": 1, "maximum": 10_000}),
+            json!(5),
+            EVERYWHERE,
+        ),
+        key(
+            "limits.requests_per_minute",
+            "How many requests a minute one person may send, chat actions and sign-ins apart.",
+            json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+            json!(100),
+            OPERATOR,
+        ),
+        key(
+            "limits.sign_ins_per_minute",
+            "How many sign-ins a minute one address may send.",
+            json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+            json!(10),
+            OPERATOR,
+        ),
+        key(
+            "log.level",
+            "From which level on processes write log lines.",
+            json!({"enum": ["error", "warn", "info", "debug", "trace"]}),
+            json!("info"),
+            OPERATOR,
+        ),
+        key(
+            "saga.fail_step",
+            "For drills: the step, as <saga>/<step>, that fails for good whenever it is reached, so that compensation can be watched. Empty: none.",
+            json!({"type": "string", "maxLength": 200, "pattern": "^([a-z.-]+/[a-z-]+)?$"}),
+            json!(""),
+            OPERATOR,
+        ),
+        key(
+            "sse.heartbeat_seconds",
+            "How often a quiet event stream carries a comment, so that nobody takes it for dead.",
+            json!({"type": "integer", "minimum": 1, "maximum": 15}),
+            json!(15),
+            OPERATOR,
+        ),
+    ];
+    keys.sort_by_key(|key| key.name);
+    keys
+});
+
+fn key(
+    name: &'static str,
+    description: &'static str,
+    schema: Value,
+    builtin: Value,
+    scopes: &'static [Scope],
+) -> Key {
+    let validator = jsonschema::draft202012::new(&schema).expect("the catalogue's schemas are tested");
+    Key {
+        name,
+        description,
+        schema,
+        builtin,
+        scopes,
+        validator,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::configuration::Effective;
+
+    #[test]
+    fn every_builtin_value_satisfies_its_own_schema_and_the_typed_parse() {
+        for key in all() {
+            assert_eq!(key.violations(&key.builtin), [], "{}", key.name);
+        }
+        assert!(Effective::builtin().is_ok());
+    }
+
+    #[test]
+    fn what_a_schema_lets_through_the_typed_parse_takes_and_what_it_refuses_is_explained() {
+        let key = find("chat.max_active_sessions").expect("in the catalogue");
+        for (value, fits) in [
+            (json!(1), true),
+            (json!(20), true),
+            (json!(0), false),
+            (json!("3"), false),
+            (json!(2.5), false),
+        ] {
+            assert_eq!(key.violations(&value).is_empty(), fits, "{value}");
+            if fits {
+                assert!(Effective::merge([[("chat.max_active_sessions".to_owned(), value)]]).is_ok());
+            }
+        }
+        let key = find("chat.actions").expect("in the catalogue");
+        let violations = key.violations(&json!(["ready", "dance"]));
+        assert_eq!(
+            violations.first().map(|violation| violation.pointer.as_str()),
+            Some("/1")
+        );
+    }
+
+    #[test]
+    fn names_are_found_and_unknown_ones_are_not() {
+        assert!(all().iter().all(|key| find(key.name).is_some()));
+        assert!(find("chat.nothing").is_none());
+    }
+}

@@ -1,0 +1,116 @@
+//! What holds for an organization or a project, typed: the form in which processes use configuration.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::catalog;
+
+/// A canned action of the chat. There is no free text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChatAction {
+    /// 👍
+    ThumbsUp,
+    /// 👎
+    ThumbsDown,
+    /// Ready.
+    Ready,
+    /// Blocked.
+    Blocked,
+    /// In review.
+    InReview,
+    /// Deployed.
+    Deployed,
+    /// Tests green.
+    TestsGreen,
+    /// Rollback.
+    Rollback,
+}
+
+impl ChatAction {
+    /// The name, as in JSON and in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ThumbsUp => "thumbs_up",
+            Self::ThumbsDown => "thumbs_down",
+            Self::Ready => "ready",
+            Self::Blocked => "blocked",
+            Self::InReview => "in_review",
+            Self::Deployed => "deployed",
+            Self::TestsGreen => "tests_green",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
+/// What happens when somebody opens one chat window too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionOverflow {
+    /// The oldest window is closed, and told.
+    CloseOldest,
+    /// The new window is refused.
+    Refuse,
+}
+
+/// The values that hold, of every key of the catalogue. Fields are documented there.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the catalogue describes every key once")]
+pub struct Effective {
+    #[serde(rename = "chat.max_active_sessions")]
+    pub chat_max_active_sessions: u32,
+    #[serde(rename = "chat.session_overflow")]
+    pub chat_session_overflow: SessionOverflow,
+    #[serde(rename = "chat.actions")]
+    pub chat_actions: Vec<ChatAction>,
+    #[serde(rename = "limits.chat_actions_per_second")]
+    pub chat_actions_per_second: NonZeroU32,
+    #[serde(rename = "limits.requests_per_minute")]
+    pub requests_per_minute: NonZeroU32,
+    #[serde(rename = "limits.sign_ins_per_minute")]
+    pub sign_ins_per_minute: NonZeroU32,
+    #[serde(rename = "log.level")]
+    pub log_level: String,
+    #[serde(rename = "saga.fail_step")]
+    pub saga_fail_step: String,
+    #[serde(rename = "sse.heartbeat_seconds")]
+    sse_heartbeat_seconds: u64,
+}
+
+impl Effective {
+    /// The values when nobody sets any.
+    ///
+    /// # Errors
+    /// Never, as a test shows.
+    pub fn builtin() -> Result<Self, serde_json::Error> {
+        Self::merge(std::iter::empty::<[(String, Value); 0]>())
+    }
+
+    /// Lays values over each other, the later over the earlier, all over the built-in ones.
+    ///
+    /// # Errors
+    /// When a value is not of its key's type: this release cannot apply it. Keys that it does not know, of a newer
+    /// release beside it, are passed over.
+    pub fn merge<I>(layers: impl IntoIterator<Item = I>) -> Result<Self, serde_json::Error>
+    where
+        I: IntoIterator<Item = (String, Value)>,
+    {
+        let mut merged: Map<String, Value> = catalog::all()
+            .iter()
+            .map(|key| (key.name.to_owned(), key.builtin.clone()))
+            .collect();
+        for layer in layers {
+            merged.extend(layer);
+        }
+        serde_json::from_value(Value::Object(merged))
+    }
+
+    /// How often a quiet event stream carries a comment.
+    #[must_use]
+    pub fn sse_heartbeat(&self) -> Duration {
+        Duration::from_secs(self.sse_heartbeat_seconds)
+    }
+}

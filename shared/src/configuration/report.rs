@@ -1,0 +1,109 @@
+//! Which process applies which revision: reported to Redis by every process, read by the status resource.
+//!
+//! Reports are hints for people. They may vanish with Redis and come back with the next report.
+
+use redis::{AsyncCommands as _, RedisResult};
+use std::collections::HashMap;
+use time::OffsetDateTime;
+
+use crate::{
+    ids::OrgId,
+    streams::{CONFIG_PROCESSES_KEY, Redis, config_applied_key},
+};
+
+/// A process that has not reported for this long is not counted, milliseconds.
+const SILENT_AFTER_MS: i64 = 6_000;
+
+/// What one process says about one organization.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The process's name.
+    pub process: String,
+    /// The revision it applies; none when it does not hold this organization's configuration, and would load the
+    /// newest at first use.
+    pub revision: Option<i64>,
+    /// When it began to.
+    pub applied_at: Option<OffsetDateTime>,
+}
+
+/// Says that this process lives, and which revisions it applies.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn report(
+    redis: &Redis,
+    process: &str,
+    applied: &[(OrgId, i64, OffsetDateTime)],
+) -> RedisResult<()> {
+    let mut pipe = redis::pipe();
+    pipe.hset(
+        CONFIG_PROCESSES_KEY,
+        process,
+        milliseconds(OffsetDateTime::now_utc()),
+    )
+    .ignore();
+    for (org, revision, at) in applied {
+        let key = config_applied_key(*org);
+        pipe.hset(&key, process, format!("{revision}:{}", milliseconds(*at)))
+            .ignore()
+            .expire(&key, 3600)
+            .ignore();
+    }
+    pipe.query_async(&mut redis.shared()).await
+}
+
+/// Says that this process ends.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn leave(redis: &Redis, process: &str) -> RedisResult<()> {
+    redis.shared().hdel(CONFIG_PROCESSES_KEY, process).await
+}
+
+/// What every process that lives says about an organization, by process name.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
+    let (processes, applied): (HashMap<String, i64>, HashMap<String, String>) = redis::pipe()
+        .hgetall(CONFIG_PROCESSES_KEY)
+        .hgetall(config_applied_key(org))
+        .query_async(&mut redis.shared())
+        .await?;
+    let now = milliseconds(OffsetDateTime::now_utc());
+    let (living, silent): (Vec<_>, Vec<_>) = processes
+        .into_iter()
+        .partition(|(_, seen)| now - seen <= SILENT_AFTER_MS);
+    if !silent.is_empty() {
+        // Whoever was killed did not say so; whoever only was slow reports again.
+        let silent: Vec<String> = silent.into_iter().map(|(process, _)| process).collect();
+        let _: () = redis::pipe()
+            .hdel(CONFIG_PROCESSES_KEY, &silent)
+            .ignore()
+            .hdel(config_applied_key(org), &silent)
+            .ignore()
+            .query_async(&mut redis.shared())
+            .await?;
+    }
+    let mut status: Vec<Applied> = living
+        .into_iter()
+        .map(|(process, _)| {
+            let report = applied.get(&process).and_then(|text| text.split_once(':'));
+            let revision = report.and_then(|(revision, _)| revision.parse().ok());
+            let applied_at = report
+                .and_then(|(_, ms)| ms.parse::<i64>().ok())
+                .and_then(|ms| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok());
+            Applied {
+                process,
+                revision,
+                applied_at,
+            }
+        })
+        .collect();
+    status.sort_by(|a, b| a.process.cmp(&b.process));
+    Ok(status)
+}
+
+fn milliseconds(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,243 @@
+//! Changing configuration, and reading what was changed.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{
+    Effective,
+    catalog::{self, Key, Scope, Violation},
+};
+use crate::{
+    db::{DbError, OrgTx, Topic},
+    ids::{OrgId, ProjectId, UserId},
+};
+
+/// A change of one key.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The project it is for; none for the whole organization.
+    pub project: Option<ProjectId>,
+    /// The key.
+    pub key: String,
+    /// The new value; none takes the value away, so that the one below holds again.
+    pub value: Option<Value>,
+    /// Who makes it, by id and public name; none for the operator.
+    pub author: Option<(UserId, String)>,
+    /// Why, 1 to 500 characters.
+    pub reason: String,
+    /// The revision that the author was looking at. None overwrites whatever there is: for the operator's command.
+    pub expected_revision: Option<i64>,
+}
+
+/// Why a change was not made. The revision is the same as before.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such key.
+    #[error("there is no key of this name")]
+    UnknownKey,
+    /// The key may not be set there.
+    #[error("this key may not be set for {0:?}")]
+    ScopeNotAllowed(Scope),
+    /// The value is not one the key takes.
+    #[error("the value is not one this key takes")]
+    Invalid(Vec<Violation>),
+    /// The reason is empty or too long.
+    #[error("a reason of 1 to 500 characters is needed")]
+    Reason,
+    /// Somebody else was faster.
+    #[error("the configuration is at revision {current} by now")]
+    Stale {
+        /// The revision it is at.
+        current: i64,
+    },
+    /// The database said no.
+    #[error(transparent)]
+    Database(#[from] DbError),
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct HistoryEntry {
+    /// The revision it made.
+    pub revision: i64,
+    /// The key.
+    pub key: String,
+    /// The project it was for, if any.
+    pub project_id: Option<ProjectId>,
+    /// `set` or `unset`.
+    pub action: String,
+    /// What the key was set to there before.
+    pub old_value: Option<Value>,
+    /// What it was set to.
+    pub new_value: Option<Value>,
+    /// Who made it; none for the operator.
+    pub author_id: Option<UserId>,
+    /// The author's public name.
+    pub author_key: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub changed_at: OffsetDateTime,
+}
+
+/// Makes a change in `tx`: value, history, new revision and the message that spreads it, all or nothing. Returns
+/// the new revision.
+///
+/// # Errors
+/// See [`ChangeError`]; the transaction can be dropped.
+pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
+    let org = tx.org();
+    let key = catalog::find(&change.key).ok_or(ChangeError::UnknownKey)?;
+    check(key, org, &change)?;
+
+    // The head row's lock makes the order of revisions the order of commits.
+    let current: i64 = sqlx::query_scalar("SELECT revision FROM config_heads WHERE org_id = $1 FOR UPDATE")
+        .bind(org)
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(DbError::from)?
+        .ok_or(DbError::NotFound)?;
+    if change
+        .expected_revision
+        .is_some_and(|expected| expected != current)
+    {
+        return Err(ChangeError::Stale { current });
+    }
+    if let Some(project) = change.project {
+        let exists: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM projects WHERE org_id = $1 AND id = $2)")
+                .bind(org)
+                .bind(project)
+                .fetch_one(tx.conn())
+                .await
+                .map_err(DbError::from)?;
+        if !exists {
+            return Err(DbError::NotFound.into());
+        }
+    }
+    let revision = current + 1;
+    store(tx, org, revision, &change).await?;
+    tx.enqueue(
+        Topic::Config,
+        org.uuid(),
+        &serde_json::json!({ "revision": revision }),
+    )
+    .await?;
+    Ok(revision)
+}
+
+fn check(key: &Key, org: OrgId, change: &Change) -> Result<(), ChangeError> {
+    let scope = match change.project {
+        Some(_) => Scope::Project,
+        None if org == OrgId::PLATFORM => Scope::Default,
+        None => Scope::Organization,
+    };
+    if !key.scopes.contains(&scope) {
+        return Err(ChangeError::ScopeNotAllowed(scope));
+    }
+    if !(1..=500).contains(&change.reason.chars().count()) || change.reason.contains('\0') {
+        return Err(ChangeError::Reason);
+    }
+    if let Some(value) = &change.value {
+        let violations = key.violations(value);
+        if !violations.is_empty() {
+            return Err(ChangeError::Invalid(violations));
+        }
+        // What the schema lets through must also be what a process can apply.
+        if let Err(error) = Effective::merge([[(change.key.clone(), value.clone())]]) {
+            return Err(ChangeError::Invalid(vec![Violation {
+                pointer: String::new(),
+                detail: error.to_string(),
+            }]));
+        }
+    }
+    Ok(())
+}
+
+async fn store(tx: &mut OrgTx, org: OrgId, revision: i64, change: &Change) -> Result<(), DbError> {
+    let old: Option<Value> = sqlx::query_scalar(
+        "SELECT value FROM config_values WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND key = $3",
+    )
+    .bind(org)
+    .bind(change.project)
+    .bind(&change.key)
+    .fetch_optional(tx.conn())
+    .await?;
+    match &change.value {
+        Some(value) => {
+            sqlx::query(
+                "INSERT INTO config_values (org_id, project_id, key, value, revision) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT ON CONSTRAINT config_values_unique
+                 DO UPDATE SET value = excluded.value, revision = excluded.revision",
+            )
+            .bind(org)
+            .bind(change.project)
+            .bind(&change.key)
+            .bind(value)
+            .bind(revision)
+            .execute(tx.conn())
+            .await?;
+        }
+        None => {
+            sqlx::query(
+                "DELETE FROM config_values
+                  WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND key = $3",
+            )
+            .bind(org)
+            .bind(change.project)
+            .bind(&change.key)
+            .execute(tx.conn())
+            .await?;
+        }
+    }
+    sqlx::query(
+        "INSERT INTO config_history
+             (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_key, reason)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(org)
+    .bind(revision)
+    .bind(&change.key)
+    .bind(change.project)
+    .bind(if change.value.is_some() { "set" } else { "unset" })
+    .bind(old)
+    .bind(&change.value)
+    .bind(change.author.as_ref().map(|(id, _)| *id))
+    .bind(change.author.as_ref().map(|(_, key)| key.as_str()))
+    .bind(&change.reason)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query("UPDATE config_heads SET revision = $2, changed_at = clock_timestamp() WHERE org_id = $1")
+        .bind(org)
+        .bind(revision)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// The changes of a key, newest first: at most `limit` of them, before the revision `before`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn history(
+    tx: &mut OrgTx,
+    key: &str,
+    project: Option<ProjectId>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<HistoryEntry>, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_as(
+        "SELECT revision, key, project_id, action, old_value, new_value, author_id, author_key, reason, changed_at
+           FROM config_history
+          WHERE org_id = $1 AND key = $2 AND ($3::uuid IS NULL OR project_id = $3) AND revision < $4
+          ORDER BY revision DESC LIMIT $5",
+    )
+    .bind(org)
+    .bind(key)
+    .bind(project)
+    .bind(before.unwrap_or(i64::MAX))
+    .bind(limit)
+    .fetch_all(tx.conn())
+    .await?)
+}

@@ -1,0 +1,62 @@
+//! What can go wrong between us and PostgreSQL, sorted by what the caller can do about it.
+
+use crate::tenancy::Role;
+
+/// Why a transaction did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// Not there, or not yours: the same answer for both.
+    #[error("not found")]
+    NotFound,
+    /// The member's role is too low.
+    #[error("the role {required:?} or a greater one is needed")]
+    Forbidden {
+        /// The least role that may do this.
+        required: Role,
+    },
+    /// The organization is not committed, so nothing can be written in it.
+    #[error("the organization is not ready")]
+    NotReady,
+    /// A constraint said no; its name says which.
+    #[error("the constraint {0} was violated")]
+    Constraint(String),
+    /// PostgreSQL is away, busy or restarting, or lost a race on our behalf: trying again is safe, because nothing
+    /// was committed.
+    #[error("PostgreSQL is not available: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// A defect: a statement the database refuses, or a row that cannot be read.
+    #[error("PostgreSQL refused: {0}")]
+    Unexpected(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::RowNotFound => Self::NotFound,
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Unavailable(error),
+            sqlx::Error::Database(database) => {
+                if let Some(constraint) = database.constraint() {
+                    return Self::Constraint(constraint.to_owned());
+                }
+                match database.code().as_deref() {
+                    // Connection exceptions, lost races, resources, operator intervention, time limits.
+                    Some(code)
+                        if ["08", "40", "53", "57", "58"]
+                            .iter()
+                            .any(|class| code.starts_with(class))
+                            || ["25P03", "55P03"].contains(&code) =>
+                    {
+                        Self::Unavailable(error)
+                    }
+                    _ => Self::Unexpected(error),
+                }
+            }
+            _ => Self::Unexpected(error),
+        }
+    }
+}

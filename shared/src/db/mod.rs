@@ -1,0 +1,156 @@
+//! PostgreSQL, behind the tenant wall.
+//!
+//! Row-level security lets a statement see the rows of the organization that its transaction has named, and
+//! nothing when none is named. So the only ways to run SQL on tenant data are two transaction types that name
+//! somebody first: [`OrgTx`] one organization, [`UserTx`] one user. The pool is private to this module: a bare
+//! connection cannot be had.
+
+mod error;
+mod org_tx;
+mod outbox;
+mod user_tx;
+mod wake;
+mod wall;
+mod watcher;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use self::wake::Wake;
+pub use self::{
+    error::DbError,
+    org_tx::OrgTx,
+    outbox::Topic,
+    user_tx::UserTx,
+    wake::OUTBOX_CHANNEL,
+    wall::{Reach, check_role},
+    watcher::Watcher,
+};
+use crate::{
+    ids::{OrgId, SagaId, UserId},
+    settings::Settings,
+};
+
+/// How long a request waits for a free connection before it is told to come back. The library's default, 30 s, is
+/// longer than any client waits.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// On whose behalf a transaction runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// A person; must be a member of the organization.
+    User(UserId),
+    /// A worker's role or an operator's command, by name. Handlers of requests never construct this.
+    System(&'static str),
+}
+
+/// The database as the application sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    pool: PgPool,
+    wake: Wake,
+}
+
+impl Database {
+    /// Connects as `atrium_app`, and makes sure that this role cannot pass the wall.
+    ///
+    /// # Errors
+    /// When PostgreSQL cannot be reached, or the role could see more than one tenant at a time.
+    pub async fn connect(settings: &Settings) -> anyhow::Result<Self> {
+        let pool = connect_pool(
+            settings.database_url.expose(),
+            settings.database_connections,
+            &settings.process_name,
+        )
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_DATABASE_URL: {error}"))?;
+        check_role(&pool, Reach::Tenant).await?;
+        Ok(Self {
+            wake: Wake::new(pool.clone()),
+            pool,
+        })
+    }
+
+    /// Begins a transaction in one organization. For a user this checks the membership, which is also the
+    /// authorization: without a role there is no transaction.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when the user is no member; the same when there is no such organization.
+    pub async fn org_tx(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
+        OrgTx::open(&self.pool, &self.wake, principal, org).await
+    }
+
+    /// Begins the transaction that founds an organization, with `user` as the owner-to-be.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn founding_tx(&self, user: UserId, org: OrgId) -> Result<OrgTx, DbError> {
+        OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
+    }
+
+    /// Begins a transaction in an organization that `user` is about to join: may look at invitations and add
+    /// `user` as a member, and must do nothing before the invitation is checked.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn joining_tx(&self, user: UserId, org: OrgId) -> Result<OrgTx, DbError> {
+        OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
+    }
+
+    /// Begins a transaction for one user across organizations: sees who they are, where they are a member, and
+    /// the operations they asked for.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user_tx(&self, user: UserId) -> Result<UserTx, DbError> {
+        UserTx::open(&self.pool, user).await
+    }
+
+    /// Begins a transaction that may read the operation `saga`, if `user` asked for it or is a member of its
+    /// organization. The wall decides: the look-up sees only such sagas. Someone who asked for an organization that
+    /// failed is no member any more, and still learns why.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when there is no such operation, or it is somebody else's.
+    pub async fn operation_tx(&self, user: UserId, saga: SagaId) -> Result<OrgTx, DbError> {
+        let mut mine = self.user_tx(user).await?;
+        let org: OrgId = sqlx::query_scalar("SELECT org_id FROM sagas WHERE id = $1")
+            .bind(saga)
+            .fetch_one(mine.conn())
+            .await?;
+        mine.commit().await?;
+        OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
+    }
+
+    /// Whether PostgreSQL answers now.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Connections open now, and those of them that nobody uses.
+    #[must_use]
+    pub fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+}
+
+/// A pool with Atrium's time limits.
+///
+/// # Errors
+/// When the address is no PostgreSQL address, or the server does not let us in.
+pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = url.parse()?;
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
+        // caller answers "try again".
+        .test_before_acquire(false)
+        .connect_with(options.application_name(process_name))
+        .await
+}

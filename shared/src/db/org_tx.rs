@@ -1,0 +1,181 @@
+//! A transaction in one organization: the only way to its rows.
+
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+
+use super::{DbError, Principal, Topic, outbox, wake::Wake};
+use crate::{
+    ids::{MessageId, OrgId, UserId},
+    tenancy::{OrgStatus, Role},
+};
+
+/// A transaction that has named its organization. Dropped without [`OrgTx::commit`], it rolls back.
+pub struct OrgTx {
+    inner: Transaction<'static, Postgres>,
+    org: OrgId,
+    access: Access,
+    wake: Wake,
+    enqueued: bool,
+}
+
+/// Why this transaction may be here.
+#[derive(Clone, Copy)]
+enum Access {
+    /// A member with this role, in an organization of this status.
+    Member(Role, OrgStatus),
+    /// A worker or an operator.
+    System,
+    /// Someone without a role there, for a purpose that [`super::Database`] names: founding, joining, or reading an
+    /// operation they asked for.
+    Newcomer,
+}
+
+impl OrgTx {
+    pub(super) async fn open(
+        pool: &PgPool,
+        wake: &Wake,
+        principal: &Principal,
+        org: OrgId,
+    ) -> Result<Self, DbError> {
+        match principal {
+            Principal::System(_) => Self::begin(pool, wake, org, None, Access::System).await,
+            Principal::User(user) => {
+                let mut tx = Self::begin(pool, wake, org, Some(*user), Access::Newcomer).await?;
+                let (role, status) = sqlx::query_as(
+                    "SELECT members.role, orgs.status FROM members JOIN orgs ON orgs.id = members.org_id
+                      WHERE members.org_id = $1 AND members.user_id = $2",
+                )
+                .bind(org)
+                .bind(user)
+                .fetch_optional(tx.conn())
+                .await?
+                .ok_or(DbError::NotFound)?;
+                tx.access = Access::Member(role, status);
+                Ok(tx)
+            }
+        }
+    }
+
+    pub(super) async fn open_as_newcomer(
+        pool: &PgPool,
+        wake: &Wake,
+        user: UserId,
+        org: OrgId,
+    ) -> Result<Self, DbError> {
+        Self::begin(pool, wake, org, Some(user), Access::Newcomer).await
+    }
+
+    async fn begin(
+        pool: &PgPool,
+        wake: &Wake,
+        org: OrgId,
+        user: Option<UserId>,
+        access: Access,
+    ) -> Result<Self, DbError> {
+        // BEGIN and both settings travel in one message: round trips are what the wall costs. The values are typed
+        // ids, so nothing in this text comes from outside. `true` makes them end with the transaction; otherwise a
+        // transaction pooler would hand them to the next client.
+        let user = user.map(|user| user.to_string()).unwrap_or_default();
+        let statement = format!(
+            "BEGIN; SELECT set_config('app.org_id', '{org}', true), set_config('app.user_id', '{user}', true)"
+        );
+        let inner = pool.begin_with(AssertSqlSafe(statement)).await?;
+        Ok(Self {
+            inner,
+            org,
+            access,
+            wake: wake.clone(),
+            enqueued: false,
+        })
+    }
+
+    /// The connection, for statements on this organization's rows.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    /// The organization this transaction is in.
+    #[must_use]
+    pub fn org(&self) -> OrgId {
+        self.org
+    }
+
+    /// The member's role. The system's own transactions count as the owner's; a newcomer's as the least.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.access {
+            Access::Member(role, _) => role,
+            Access::System => Role::Owner,
+            Access::Newcomer => Role::Viewer,
+        }
+    }
+
+    /// Makes sure that the member may do what needs `required`.
+    ///
+    /// # Errors
+    /// [`DbError::Forbidden`] when the role is lower.
+    pub fn require(&self, required: Role) -> Result<(), DbError> {
+        if self.role() >= required {
+            Ok(())
+        } else {
+            Err(DbError::Forbidden { required })
+        }
+    }
+
+    /// Makes sure that the organization is ready to be written in, and that the member may write what needs
+    /// `required`.
+    ///
+    /// # Errors
+    /// [`DbError::Forbidden`] when the role is lower, [`DbError::NotReady`] when the organization is not committed.
+    pub fn require_writable(&self, required: Role) -> Result<(), DbError> {
+        self.require(required)?;
+        match self.access {
+            Access::Member(_, OrgStatus::Committed) | Access::System => Ok(()),
+            Access::Member(..) | Access::Newcomer => Err(DbError::NotReady),
+        }
+    }
+
+    /// Adds a message that will be delivered if, and only if, this transaction commits.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn enqueue(
+        &mut self,
+        topic: Topic,
+        aggregate: impl Into<uuid::Uuid>,
+        payload: &impl Serialize,
+    ) -> Result<MessageId, DbError> {
+        self.enqueue_after(topic, aggregate, payload, std::time::Duration::ZERO)
+            .await
+    }
+
+    /// The same, delivered no earlier than `delay` from now: a retry, or a deadline.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn enqueue_after(
+        &mut self,
+        topic: Topic,
+        aggregate: impl Into<uuid::Uuid>,
+        payload: &impl Serialize,
+        delay: std::time::Duration,
+    ) -> Result<MessageId, DbError> {
+        let org = self.org;
+        let message = outbox::insert(self.conn(), org, topic, aggregate.into(), payload, delay).await?;
+        self.enqueued = true;
+        Ok(message)
+    }
+
+    /// Makes everything that was done in this transaction last, and wakes the relay if a message was added.
+    ///
+    /// # Errors
+    /// When the database refuses or is gone: nothing of it happened, or, if the connection broke at the very end,
+    /// all of it did; an idempotency key tells which.
+    pub async fn commit(self) -> Result<(), DbError> {
+        self.inner.commit().await?;
+        if self.enqueued {
+            self.wake.relay();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! The check at start: a process whose role could pass the wall does not run.
+
+use anyhow::{Context as _, bail};
+use sqlx::PgPool;
+
+/// How far a role is meant to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// One tenant at a time: `atrium_app`.
+    Tenant,
+    /// All tenants, on the named tables only: the relay and the watcher.
+    Narrow(&'static [&'static str]),
+}
+
+/// Fails when the pool's role is a superuser, may bypass row-level security, owns a relation or can become someone
+/// who does, or, for a narrow role, may touch a table it was not made for.
+///
+/// # Errors
+/// Says what the role could do and which role to use instead.
+pub async fn check_role(pool: &PgPool, reach: Reach) -> anyhow::Result<()> {
+    let (role, superuser, bypasses, becomes, owned): (String, bool, bool, Option<String>, Option<String>) =
+        sqlx::query_as(
+            "SELECT current_user::text, me.rolsuper, me.rolbypassrls,
+                    (SELECT string_agg(other.rolname, ', ') FROM pg_roles other
+                      WHERE other.oid <> me.oid AND pg_has_role(me.oid, other.oid, 'MEMBER')),
+                    (SELECT string_agg(relation.relname, ', ') FROM pg_class relation WHERE relation.relowner = me.oid)
+               FROM pg_roles me WHERE me.rolname = current_user",
+        )
+        .fetch_one(pool)
+        .await
+        .context("cannot look up what this process's database role may do")?;
+
+    let could = if superuser {
+        "is a superuser".to_owned()
+    } else if bypasses {
+        "has BYPASSRLS".to_owned()
+    } else if let Some(owned) = owned {
+        format!("owns {owned}")
+    } else if let Some(others) = becomes {
+        format!("may become {others}")
+    } else {
+        return check_reach(pool, &role, reach).await;
+    };
+    bail!(
+        "the database role {role} {could}, so it could pass the tenant wall; \
+         connect as a role made by atrium-migrate (atrium_app, atrium_relay or atrium_watcher)"
+    )
+}
+
+async fn check_reach(pool: &PgPool, role: &str, reach: Reach) -> anyhow::Result<()> {
+    let unexpected: Option<String> = match reach {
+        // Every table that this role may touch must be walled, and forced even against its owner.
+        Reach::Tenant => {
+            sqlx::query_scalar(
+                "SELECT string_agg(relname, ', ') FROM pg_class
+                  WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relnamespace = 'public'::regnamespace
+                    AND NOT (relrowsecurity AND relforcerowsecurity)
+                    AND (has_any_column_privilege(oid, 'SELECT, INSERT, UPDATE')
+                         OR has_table_privilege(oid, 'DELETE, TRUNCATE'))",
+            )
+            .fetch_one(pool)
+            .await?
+        }
+        Reach::Narrow(tables) => {
+            sqlx::query_scalar(
+                "SELECT string_agg(relname, ', ') FROM pg_class
+                  WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relnamespace = 'public'::regnamespace
+                    AND relname <> ALL ($1)
+                    AND (has_any_column_privilege(oid, 'SELECT, INSERT, UPDATE')
+                         OR has_table_privilege(oid, 'DELETE, TRUNCATE'))",
+            )
+            .bind(tables)
+            .fetch_one(pool)
+            .await?
+        }
+    };
+    match unexpected {
+        None => Ok(()),
+        Some(tables) => {
+            bail!("the database role {role} may touch {tables}, which it must not; run atrium-migrate")
+        }
+    }
+}

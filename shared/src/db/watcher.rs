@@ -1,0 +1,70 @@
+//! The view across tenants that every process needs for its caches: configuration revisions and revoked tokens,
+//! numbers and ids only, through a role that can see nothing else.
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{DbError, Reach, check_role, connect_pool};
+use crate::{ids::OrgId, settings::Settings};
+
+/// A connection as `atrium_watcher`. Cheap to clone.
+#[derive(Clone)]
+pub struct Watcher {
+    pool: PgPool,
+}
+
+impl Watcher {
+    /// Connects, and makes sure that the role sees no more than it should.
+    ///
+    /// # Errors
+    /// When PostgreSQL cannot be reached, or the role may touch anything else.
+    pub async fn connect(settings: &Settings) -> anyhow::Result<Self> {
+        let pool = connect_pool(settings.watcher_database_url.expose(), 2, &settings.process_name)
+            .await
+            .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_WATCHER_DATABASE_URL: {error}"))?;
+        check_role(&pool, Reach::Narrow(&["config_heads", "revoked_tokens"])).await?;
+        Ok(Self { pool })
+    }
+
+    /// The current configuration revisions of the given organizations; one that is gone is missing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn config_revisions(&self, orgs: &[OrgId]) -> Result<Vec<(OrgId, i64)>, DbError> {
+        let orgs: Vec<Uuid> = orgs.iter().map(|org| org.uuid()).collect();
+        Ok(
+            sqlx::query_as("SELECT org_id, revision FROM config_heads WHERE org_id = ANY ($1)")
+                .bind(orgs)
+                .fetch_all(&self.pool)
+                .await?,
+        )
+    }
+
+    /// Tokens revoked since `since` that have not expired yet: id, expiry, moment of revocation.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revoked_since(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<Vec<(Uuid, OffsetDateTime, OffsetDateTime)>, DbError> {
+        Ok(sqlx::query_as(
+            "SELECT jti, expires_at, revoked_at FROM revoked_tokens WHERE revoked_at >= $1 AND expires_at > now()",
+        )
+        .bind(since)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// Forgets revocations of tokens that have expired since long. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_expired_revocations(&self) -> Result<u64, DbError> {
+        let deleted = sqlx::query("DELETE FROM revoked_tokens WHERE expires_at < now() - interval '1 hour'")
+            .execute(&self.pool)
+            .await?;
+        Ok(deleted.rows_affected())
+    }
+}

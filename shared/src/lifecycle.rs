@@ -1,0 +1,95 @@
+//! Start and stop of a process: two stages of stopping, and the tasks that must have ended before it exits.
+//!
+//! SIGTERM or SIGINT begins the *drain*: no new work is taken, what is open is brought to its end. When the drain
+//! window is over, *force* ends what is left. A task that ends by itself before the drain is a fault: the process
+//! stops, and its supervisor starts a new one in a known state.
+
+use std::{future::Future, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The stages of stopping, shared by every task of a process.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    draining: CancellationToken,
+    force: CancellationToken,
+    failed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// A process that is not stopping.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancelled when no new work may be taken.
+    #[must_use]
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Cancelled when everything must end now.
+    #[must_use]
+    pub fn force(&self) -> &CancellationToken {
+        &self.force
+    }
+
+    /// Runs a task that the process waits for when it stops. The task watches [`Self::draining`] itself.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Runs a task the process cannot do without: when it ends (or panics) before the drain, the process stops
+    /// with an error.
+    pub fn spawn_critical(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        let shutdown = self.clone();
+        let running = self.tasks.spawn(task);
+        self.tasks.spawn(async move {
+            let ended = running.await;
+            if shutdown.draining.is_cancelled() {
+                return;
+            }
+            match ended {
+                Ok(Ok(())) => tracing::error!(task = name, "a task ended that should run for ever"),
+                Ok(Err(error)) => tracing::error!(task = name, error = format!("{error:#}"), "a task failed"),
+                Err(panic) => tracing::error!(task = name, %panic, "a task panicked"),
+            }
+            shutdown.failed.cancel();
+        });
+    }
+
+    /// Waits for SIGTERM, SIGINT or the failure of a critical task, then drains, then forces.
+    ///
+    /// # Errors
+    /// When a critical task failed, or signals cannot be received.
+    pub async fn run(self, window: Duration) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+            () = self.failed.cancelled() => {}
+        }
+        self.draining.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(window, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "the drain window is over: ending what is left"
+            );
+        }
+        self.force.cancel();
+        // What watches the force token ends at once; what does not is not worth waiting for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        anyhow::ensure!(!self.failed.is_cancelled(), "stopped because a task failed");
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! Sagas as both sides see them: the API starts one and shows it as an *operation*, the workers carry it out.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::{
+    db::{DbError, OrgTx, Topic},
+    ids::{OrgId, SagaId, UserId},
+};
+
+/// The kind of the saga that creates an organization.
+pub const CREATE_ORGANIZATION: &str = "organization.create";
+
+/// How long a saga may take before it is compensated.
+pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Where a saga is in its life. COMMITTED and FAILED are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SagaStatus {
+    /// Its steps are being done.
+    Pending,
+    /// It was given up; what was done is being taken back.
+    Compensating,
+    /// Every step is done.
+    Committed,
+    /// Everything that was done is taken back.
+    Failed,
+}
+
+impl SagaStatus {
+    /// The name, as in SQL and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Compensating => "COMPENSATING",
+            Self::Committed => "COMMITTED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+/// Where a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StepStatus {
+    /// Not begun.
+    Pending,
+    /// Begun, and to be tried again.
+    Running,
+    /// Its effect is there.
+    Done,
+    /// It cannot be done.
+    Failed,
+    /// Its effect is taken back.
+    Compensated,
+}
+
+impl StepStatus {
+    /// The name, as in SQL and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Running => "RUNNING",
+            Self::Done => "DONE",
+            Self::Failed => "FAILED",
+            Self::Compensated => "COMPENSATED",
+        }
+    }
+}
+
+/// A saga, as the person who asked for it sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Operation {
+    /// The saga's id.
+    pub id: SagaId,
+    /// What it does.
+    pub kind: String,
+    /// Where.
+    pub org_id: OrgId,
+    /// How far it is.
+    pub status: SagaStatus,
+    /// Its steps, in order; none for the moment until a worker takes it up.
+    pub steps: Vec<OperationStep>,
+    /// Why it was given up.
+    pub failure: Option<Value>,
+    /// When it will be given up.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deadline_at: OffsetDateTime,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+/// A step of an operation.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct OperationStep {
+    /// Its name, unique within the saga.
+    pub name: String,
+    /// How far it is.
+    pub status: StepStatus,
+    /// How often it was tried: the action, or, once it is taken back, the compensation.
+    pub attempts: i32,
+    /// When it was first tried.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    /// When it reached its status.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+    /// What to tell the person who waits.
+    pub detail: Option<String>,
+}
+
+/// Something that happened to a saga.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct SagaEvent {
+    /// 1, 2, 3 … within the saga.
+    pub seq: i64,
+    /// The step; none for the saga's own end.
+    pub step: Option<String>,
+    /// The step's new status, or the saga's.
+    pub status: String,
+    /// What to tell the person who waits.
+    pub detail: Option<String>,
+    /// When.
+    pub at: OffsetDateTime,
+}
+
+/// Starts a saga in the transaction of the request that asks for it: its row, its first message, and the message
+/// that comes when its deadline has passed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn start(tx: &mut OrgTx, kind: &str, input: &Value, created_by: UserId) -> Result<SagaId, DbError> {
+    let (org, id) = (tx.org(), SagaId::new());
+    sqlx::query(
+        "INSERT INTO sagas (org_id, id, kind, input, created_by, deadline_at)
+         VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second')",
+    )
+    .bind(org)
+    .bind(id)
+    .bind(kind)
+    .bind(input)
+    .bind(created_by)
+    .bind(i64::try_from(DEADLINE.as_secs()).unwrap_or(i64::MAX))
+    .execute(tx.conn())
+    .await?;
+    tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" }))
+        .await?;
+    tx.enqueue_after(
+        Topic::Saga,
+        id.uuid(),
+        &json!({ "saga": id, "wake": "deadline" }),
+        DEADLINE,
+    )
+    .await?;
+    Ok(id)
+}
+
+/// An operation with its steps.
+///
+/// # Errors
+/// [`DbError::NotFound`] when there is none.
+pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError> {
+    type Row = (
+        String,
+        SagaStatus,
+        Option<Value>,
+        OffsetDateTime,
+        OffsetDateTime,
+        Option<OffsetDateTime>,
+    );
+    let org_id = tx.org();
+    let (kind, status, failure, deadline_at, created_at, finished_at): Row = sqlx::query_as(
+        "SELECT kind, status, failure, deadline_at, created_at, finished_at FROM sagas WHERE org_id = $1 AND id = $2",
+    )
+    .bind(org_id)
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await?;
+    let steps = sqlx::query_as(
+        "SELECT name, status, attempts, started_at, finished_at, detail FROM saga_steps
+          WHERE org_id = $1 AND saga_id = $2 ORDER BY position",
+    )
+    .bind(org_id)
+    .bind(id)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(Operation {
+        id,
+        kind,
+        org_id,
+        status,
+        steps,
+        failure,
+        deadline_at,
+        created_at,
+        finished_at,
+    })
+}
+
+/// What happened to a saga after event `seq`, oldest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn events_after(tx: &mut OrgTx, id: SagaId, seq: i64) -> Result<Vec<SagaEvent>, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_as(
+        "SELECT seq, step, status, detail, at FROM saga_events
+          WHERE org_id = $1 AND saga_id = $2 AND seq > $3 ORDER BY seq",
+    )
+    .bind(org)
+    .bind(id)
+    .bind(seq)
+    .fetch_all(tx.conn())
+    .await?)
+}

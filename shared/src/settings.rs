@@ -1,0 +1,372 @@
+//! Settings: what a process must know before it can reach anything, from environment variables.
+//!
+//! Everything that may change while a process runs is configuration instead (see [`crate::configuration`]).
+//! All settings are read and checked at start, and every mistake is reported at once, with its name, what is
+//! wrong, and an example.
+
+use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::Uri;
+
+/// Settings of the API and of the workers.
+#[derive(Clone)]
+pub struct Settings {
+    /// `ATRIUM_DATABASE_URL`: PostgreSQL, as `atrium_app`.
+    pub database_url: Secret,
+    /// `ATRIUM_WATCHER_DATABASE_URL`: the same database, as `atrium_watcher`.
+    pub watcher_database_url: Secret,
+    /// `ATRIUM_DATABASE_CONNECTIONS`: the most connections of this process as `atrium_app`.
+    pub database_connections: u32,
+    /// `ATRIUM_REDIS_URL`: Redis or Valkey.
+    pub redis_url: Secret,
+    /// `ATRIUM_ADMIN_LISTEN`: where metrics and probes are served. Not for the public.
+    pub admin_listen: SocketAddr,
+    /// `ATRIUM_LOG_FORMAT`.
+    pub log_format: LogFormat,
+    /// `ATRIUM_DRAIN_SECONDS`: how long open work may take after SIGTERM.
+    pub drain: Duration,
+    /// `ATRIUM_PROCESS_NAME`: unique among the processes that run now; names consumers, leases and reports.
+    pub process_name: String,
+}
+
+/// Settings of the API alone.
+#[derive(Clone)]
+pub struct ApiSettings {
+    /// `ATRIUM_LISTEN`: where the API is served.
+    pub listen: SocketAddr,
+    /// `ATRIUM_PUBLIC_URL`: the address browsers use; the tokens' issuer, and the origin that cookies are for.
+    pub public_url: PublicUrl,
+    /// `ATRIUM_ALLOWED_ORIGINS`: other origins whose scripts may call the API.
+    pub allowed_origins: Vec<String>,
+    /// `ATRIUM_SIGNING_KEYS_DIR`: a folder of `<kid>.pem` files, Ed25519 in PKCS#8.
+    pub signing_keys_dir: PathBuf,
+    /// `ATRIUM_TRUSTED_PROXY_HOPS`: how many proxies stand before the API; 0 ignores `X-Forwarded-For`.
+    pub trusted_proxy_hops: usize,
+}
+
+/// Settings of the workers alone.
+#[derive(Clone)]
+pub struct WorkerSettings {
+    /// `ATRIUM_RELAY_DATABASE_URL`: the same database, as `atrium_relay`.
+    pub relay_database_url: Secret,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// For a person at a terminal.
+    Text,
+}
+
+/// A value that must not be printed: it holds a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself, for the call that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Scheme, host and port of the API as browsers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// The origin, as a browser sends it in `Origin`: no path, no trailing slash.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether browsers reach the API over TLS, so that cookies can be bound to it.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+}
+
+/// Every setting that is missing or wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the settings need attention:{}", .0.iter().map(|mistake| format!("\n  {mistake}")).collect::<String>())]
+pub struct SettingsError(Vec<String>);
+
+/// Reads settings one by one and remembers what was wrong, so that one start reports everything.
+pub struct Reader {
+    variables: HashMap<String, String>,
+    mistakes: Vec<String>,
+}
+
+impl Reader {
+    /// Reads from the process's environment.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
+            // A variable that is not UTF-8 is not one of ours, unless its name is; then it reads as unusable.
+            Some((
+                name.into_string().ok()?,
+                value.into_string().unwrap_or_else(|_| "\u{fffd}".to_owned()),
+            ))
+        }))
+    }
+
+    /// Reads from the given variables.
+    pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self {
+            variables: variables.into_iter().collect(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// The settings both processes share. `kind` starts the default process name.
+    pub fn common(&mut self, kind: &str) -> Option<Settings> {
+        let database_url = self.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
+        let watcher_database_url = self.postgres_url("ATRIUM_WATCHER_DATABASE_URL", "atrium_watcher");
+        let redis_url = self.required("ATRIUM_REDIS_URL", "redis://127.0.0.1:6379", |text| {
+            redis::Client::open(text)
+                .map(|_| Secret(text.to_owned()))
+                .map_err(|error| error.to_string())
+        });
+        let connections = self.optional("ATRIUM_DATABASE_CONNECTIONS", "10", |text| match text.parse() {
+            Ok(connections @ 2..=1000) => Ok(connections),
+            _ => Err("must be a whole number from 2 to 1000".to_owned()),
+        });
+        let admin_listen = self.optional("ATRIUM_ADMIN_LISTEN", "127.0.0.1:9090", parse_address);
+        let log_format = self.optional("ATRIUM_LOG_FORMAT", "json", |text| match text {
+            "json" => Ok(LogFormat::Json),
+            "text" => Ok(LogFormat::Text),
+            _ => Err("must be json or text".to_owned()),
+        });
+        let drain = self.optional("ATRIUM_DRAIN_SECONDS", "20", |text| match text.parse() {
+            Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+            _ => Err("must be a whole number of seconds from 1 to 3600".to_owned()),
+        });
+        let unique = format!(
+            "{kind}-{}-{:06x}",
+            std::process::id(),
+            rand::random_range(0..0x100_0000)
+        );
+        let process_name = self.optional("ATRIUM_PROCESS_NAME", &unique, |text| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if (1..=100).contains(&text.len()) && text.chars().all(fits) {
+                Ok(text.to_owned())
+            } else {
+                Err("must be 1 to 100 letters, digits, '-', '_' or '.'".to_owned())
+            }
+        });
+        Some(Settings {
+            database_url: database_url?,
+            watcher_database_url: watcher_database_url?,
+            database_connections: connections?,
+            redis_url: redis_url?,
+            admin_listen: admin_listen?,
+            log_format: log_format?,
+            drain: drain?,
+            process_name: process_name?,
+        })
+    }
+
+    /// The settings of the API alone.
+    pub fn api(&mut self) -> Option<ApiSettings> {
+        let listen = self.optional("ATRIUM_LISTEN", "127.0.0.1:8080", parse_address);
+        let public_url = self.optional("ATRIUM_PUBLIC_URL", "http://127.0.0.1:8080", |text| {
+            parse_origin(text).map(PublicUrl)
+        });
+        let allowed_origins = self.optional("ATRIUM_ALLOWED_ORIGINS", "", |text| {
+            text.split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(parse_origin)
+                .collect()
+        });
+        let signing_keys_dir = self.required("ATRIUM_SIGNING_KEYS_DIR", "/etc/atrium/signing-keys", |text| {
+            let path = PathBuf::from(text);
+            if path.is_dir() {
+                Ok(path)
+            } else {
+                Err("is not a folder that can be read".to_owned())
+            }
+        });
+        let trusted_proxy_hops = self.optional("ATRIUM_TRUSTED_PROXY_HOPS", "0", |text| match text.parse() {
+            Ok(hops @ 0..=10) => Ok(hops),
+            _ => Err("must be a whole number from 0 to 10".to_owned()),
+        });
+        Some(ApiSettings {
+            listen: listen?,
+            public_url: public_url?,
+            allowed_origins: allowed_origins?,
+            signing_keys_dir: signing_keys_dir?,
+            trusted_proxy_hops: trusted_proxy_hops?,
+        })
+    }
+
+    /// The settings of the workers alone.
+    pub fn workers(&mut self) -> Option<WorkerSettings> {
+        Some(WorkerSettings {
+            relay_database_url: self.postgres_url("ATRIUM_RELAY_DATABASE_URL", "atrium_relay")?,
+        })
+    }
+
+    /// A PostgreSQL address.
+    pub fn postgres_url(&mut self, name: &str, role: &str) -> Option<Secret> {
+        let example = format!("postgres://{role}:secret@127.0.0.1:5432/atrium");
+        self.required(name, &example, |text| {
+            // The library takes any scheme for its own.
+            let scheme = ["postgres://", "postgresql://"]
+                .iter()
+                .any(|scheme| text.starts_with(scheme));
+            match text.parse::<sqlx::postgres::PgConnectOptions>() {
+                Ok(_) if scheme => Ok(Secret(text.to_owned())),
+                _ => Err("is not an address of PostgreSQL".to_owned()),
+            }
+        })
+    }
+
+    /// Ends the reading: the settings, or everything that was wrong with them.
+    ///
+    /// # Errors
+    /// When any setting was missing or could not be used.
+    pub fn finish<T>(self, settings: Option<T>) -> Result<T, SettingsError> {
+        match settings {
+            Some(settings) if self.mistakes.is_empty() => Ok(settings),
+            _ => Err(SettingsError(self.mistakes)),
+        }
+    }
+
+    fn required<T>(
+        &mut self,
+        name: &str,
+        example: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.variables.get(name).filter(|text| !text.is_empty()) {
+            Some(text) => match parse(text) {
+                Ok(value) => Some(value),
+                Err(wrong) => self.mistake(name, &wrong, example),
+            },
+            None => self.mistake(name, "is not set", example),
+        }
+    }
+
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        default: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self
+            .variables
+            .get(name)
+            .filter(|text| !text.is_empty())
+            .map_or(default, String::as_str);
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(wrong) => self.mistake(name, &wrong, default),
+        }
+    }
+
+    fn mistake<T>(&mut self, name: &str, wrong: &str, example: &str) -> Option<T> {
+        // The value itself stays out of the message: it may hold a password.
+        self.mistakes
+            .push(format!("{name} {wrong}; for example {name}={example}"));
+        None
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "is not an address with a port".to_owned())
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let wrong = || "must be http:// or https:// with a host, without a path".to_owned();
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let scheme = uri
+        .scheme_str()
+        .filter(|scheme| ["http", "https"].contains(scheme))
+        .ok_or_else(wrong)?;
+    let authority = uri
+        .authority()
+        .filter(|authority| !authority.as_str().contains('@'))
+        .ok_or_else(wrong)?;
+    if !["", "/"].contains(&uri.path()) || uri.query().is_some() {
+        return Err(wrong());
+    }
+    Ok(format!("{scheme}://{authority}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(variables: &[(&str, &str)]) -> Reader {
+        Reader::from_variables(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once_with_an_example() {
+        let mut reader = reader(&[
+            ("ATRIUM_DATABASE_URL", "mysql://x"),
+            ("ATRIUM_DRAIN_SECONDS", "soon"),
+        ]);
+        let settings = reader.common("api");
+        let error = reader
+            .finish(settings)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        for part in [
+            "ATRIUM_DATABASE_URL is not an address of PostgreSQL; for example ATRIUM_DATABASE_URL=postgres://",
+            "ATRIUM_WATCHER_DATABASE_URL is not set",
+            "ATRIUM_REDIS_URL is not set",
+            "ATRIUM_DRAIN_SECONDS must be a whole number of seconds from 1 to 3600",
+        ] {
+            assert!(error.contains(part), "{part:?} is missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        assert_eq!(
+            format!("{:?}", Secret("postgres://a:hunter2@b/c".to_owned())),
+            "…"
+        );
+    }
+
+    #[test]
+    fn the_public_url_is_an_origin() {
+        assert_eq!(
+            parse_origin("https://atrium.example/"),
+            Ok("https://atrium.example".to_owned())
+        );
+        for wrong in [
+            "atrium.example",
+            "ftp://x",
+            "https://a/b",
+            "https://u@a",
+            "https://a?b",
+        ] {
+            assert!(parse_origin(wrong).is_err(), "{wrong}");
+        }
+    }
+}

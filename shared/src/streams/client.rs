@@ -1,0 +1,69 @@
+//! Connections to Redis: one shared and self-healing for commands, a dedicated one for every blocking loop.
+//!
+//! A blocked command on a shared connection blocks everybody on it, and the library's response timeout, if it ends
+//! a blocking read early, leaves the next message in a dead call's hands. So loops that block have a connection of
+//! their own whose timeout is longer than the block.
+
+use std::time::Duration;
+
+use redis::{
+    AsyncConnectionConfig, Client, RedisError, RedisResult,
+    aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
+};
+
+use crate::settings::Secret;
+
+/// How long a blocking read waits in Redis.
+pub(super) const BLOCK: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Redis as the application sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    shared: ConnectionManager,
+}
+
+impl Redis {
+    /// Prepares the connections. Redis need not be there yet: it may come and go at any time.
+    ///
+    /// # Errors
+    /// When the address is not one of Redis.
+    pub fn new(url: &Secret) -> RedisResult<Self> {
+        let client = Client::open(url.expose())?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(COMMAND_TIMEOUT))
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_secs(1))
+            .set_number_of_retries(1);
+        let shared = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        Ok(Self { client, shared })
+    }
+
+    /// The shared connection, for commands that do not block.
+    #[must_use]
+    pub fn shared(&self) -> ConnectionManager {
+        self.shared.clone()
+    }
+
+    /// A connection for one blocking loop.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn dedicated(&self) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(BLOCK + COMMAND_TIMEOUT));
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+}
+
+/// Whether Redis lost the stream or its group (a flush, a deletion, an older dump): make it again and go on.
+#[must_use]
+pub fn is_missing_group(error: &RedisError) -> bool {
+    matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"))
+}

@@ -1,0 +1,147 @@
+//! The names of all keys in Redis.
+
+use std::fmt;
+
+use crate::{
+    db::Topic,
+    ids::{OrgId, ProjectId},
+};
+
+/// How many shards the chat has. A constant of the deployment: every process computes a project's shard from it.
+pub const CHAT_SHARDS: u16 = 8;
+
+/// The consumer group of every inbound stream.
+pub const GROUP: &str = "workers";
+
+/// The processes that report which configuration they apply: hash of process name → JSON.
+pub const CONFIG_PROCESSES_KEY: &str = "atrium:{config}:processes";
+
+/// The chat shard of a project. All of a project's events go through one stream, which keeps their order.
+#[must_use]
+pub fn chat_shard(project: ProjectId) -> u16 {
+    // The random low bits of a UUIDv7 are as even as a hash of it.
+    let low = project.uuid().as_u128() as u64;
+    u16::try_from(low % u64::from(CHAT_SHARDS)).unwrap_or(0)
+}
+
+/// Which revision of an organization's configuration each process applies: hash of process name → `revision:ms`.
+#[must_use]
+pub fn config_applied_key(org: OrgId) -> String {
+    format!("atrium:{{config}}:applied:{org}")
+}
+
+/// The epoch of a chat shard: random, made anew when the shard's history was lost, so that ids of before and after
+/// cannot be taken for each other.
+#[must_use]
+pub fn chat_epoch_key(shard: u16) -> String {
+    format!("atrium:{{chat.{shard}}}:epoch")
+}
+
+/// The lease on a chat shard: holds its owner's fencing token.
+#[must_use]
+pub fn chat_lease_key(shard: u16) -> String {
+    format!("atrium:{{chat.{shard}}}:lease")
+}
+
+/// A stream that workers consume in a group; every entry is for one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Inbound {
+    /// Sagas with something to do.
+    Saga,
+    /// Organizations with a new configuration revision.
+    Config,
+    /// Actions and notices of the chat, by shard.
+    Chat(u16),
+}
+
+impl Inbound {
+    /// The stream of a message's topic and aggregate.
+    #[must_use]
+    pub fn of(topic: Topic, aggregate: uuid::Uuid) -> Self {
+        match topic {
+            Topic::Saga => Self::Saga,
+            Topic::Config => Self::Config,
+            Topic::Chat => Self::Chat(chat_shard(ProjectId::from(aggregate))),
+        }
+    }
+
+    /// The stream of messages given up on.
+    #[must_use]
+    pub fn dead_letters(self) -> String {
+        self.to_string().replace(":in", ":dead")
+    }
+}
+
+impl fmt::Display for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saga => f.write_str("atrium:{saga}:in"),
+            Self::Config => f.write_str("atrium:{config}:in"),
+            Self::Chat(shard) => write!(f, "atrium:{{chat.{shard}}}:in"),
+        }
+    }
+}
+
+/// A stream that every process reads from end to end; entries are for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Live {
+    /// Operations with news; a hint to read PostgreSQL.
+    Operation,
+    /// Organizations with a new configuration revision; a hint to read PostgreSQL.
+    Config,
+    /// Chat events, by shard.
+    Chat(u16),
+}
+
+impl Live {
+    /// The live stream of a project's chat.
+    #[must_use]
+    pub fn chat_of(project: ProjectId) -> Self {
+        Self::Chat(chat_shard(project))
+    }
+
+    /// Every live stream.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Self::Operation, Self::Config]
+            .into_iter()
+            .chain((0..CHAT_SHARDS).map(Self::Chat))
+    }
+
+    /// How many entries it keeps at least: minutes, not history.
+    #[must_use]
+    pub fn max_length(self) -> usize {
+        match self {
+            Self::Operation | Self::Config => 10_000,
+            Self::Chat(_) => 20_000,
+        }
+    }
+}
+
+impl fmt::Display for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operation => f.write_str("atrium:{operation}:live"),
+            Self::Config => f.write_str("atrium:{config}:live"),
+            Self::Chat(shard) => write!(f, "atrium:{{chat.{shard}}}:live"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projects_spread_over_all_shards() {
+        let mut hits = [0_u32; CHAT_SHARDS as usize];
+        for _ in 0..8_000 {
+            hits[usize::from(chat_shard(ProjectId::new()))] += 1;
+        }
+        assert!(hits.iter().all(|hits| (800..1200).contains(hits)), "{hits:?}");
+    }
+
+    #[test]
+    fn dead_letters_stand_beside_their_stream() {
+        assert_eq!(Inbound::Chat(3).dead_letters(), "atrium:{chat.3}:dead");
+    }
+}

@@ -1,0 +1,19 @@
+//! Redis Streams: transport and short replay windows. Redis may be flushed at any moment; nothing here is the only
+//! copy of something accepted.
+//!
+//! Every stream group has a hash tag, so that its keys live on one node of a cluster.
+
+mod client;
+mod consumer_group;
+mod keys;
+mod tail;
+
+pub use self::{
+    client::{Redis, is_missing_group},
+    consumer_group::{ConsumerGroup, Entry},
+    keys::{
+        CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, Live, chat_epoch_key, chat_lease_key, chat_shard,
+        config_applied_key,
+    },
+    tail::{StreamId, Tail, TailEvent},
+};

@@ -1,0 +1,242 @@
+//! Reading live streams from end to end: one connection and one `XREAD` for all of them.
+//!
+//! A thousand readers blocked on one stream make every `XADD` wait for a thousand wake-ups, so a process reads each
+//! live stream once and fans out in memory. `XREAD` from an id that was trimmed away silently begins at the first
+//! entry that is left; a flush, or an older dump, silently begins another history. Neither shows in an answer, so the
+//! tail compares its cursor with the stream's ends after every connect and while nothing comes, and reports a gap
+//! instead of going on as if nothing had happened.
+
+use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
+
+use redis::{
+    AsyncCommands as _, FromRedisValue as _, RedisResult,
+    aio::MultiplexedConnection,
+    streams::{StreamRangeReply, StreamReadOptions, StreamReadReply},
+};
+use tokio::time::Instant;
+
+use super::{Live, Redis, client::BLOCK};
+
+/// How often a quiet tail looks whether its streams are still the ones it knows.
+const VERIFY_EVERY: Duration = Duration::from_secs(5);
+const PAGE: usize = 500;
+
+/// An entry's id: milliseconds and a sequence number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId {
+    /// Milliseconds since 1970, by Redis' clock, never going backwards within a stream.
+    pub ms: u64,
+    /// Counts within one millisecond.
+    pub seq: u64,
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+/// The text is no stream id.
+#[derive(Debug, thiserror::Error)]
+#[error("not a stream id: two whole numbers with a hyphen between them")]
+pub struct StreamIdError;
+
+impl FromStr for StreamId {
+    type Err = StreamIdError;
+
+    fn from_str(text: &str) -> Result<Self, StreamIdError> {
+        let (ms, seq) = text.split_once('-').ok_or(StreamIdError)?;
+        // `parse` alone would take "+1".
+        if !ms.bytes().chain(seq.bytes()).all(|byte| byte.is_ascii_digit()) {
+            return Err(StreamIdError);
+        }
+        Ok(Self {
+            ms: ms.parse().map_err(|_| StreamIdError)?,
+            seq: seq.parse().map_err(|_| StreamIdError)?,
+        })
+    }
+}
+
+/// What a tail saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TailEvent {
+    /// The next entry of a stream.
+    Entry {
+        /// Which stream.
+        stream: Live,
+        /// The entry's id.
+        id: StreamId,
+        /// Its fields; one that is not UTF-8 is left out.
+        fields: HashMap<String, String>,
+    },
+    /// Entries of this stream may have been missed: it was trimmed past the cursor, or its history was lost.
+    Gap {
+        /// Which stream.
+        stream: Live,
+    },
+}
+
+/// A position in each of some live streams, from now on.
+pub struct Tail {
+    redis: Redis,
+    cursors: Vec<(Live, Option<StreamId>)>,
+    connection: Option<MultiplexedConnection>,
+    verified_at: Instant,
+    failures: u32,
+}
+
+impl Tail {
+    /// A tail that begins with what is added after its first read.
+    #[must_use]
+    pub fn new(redis: Redis, streams: impl IntoIterator<Item = Live>) -> Self {
+        Self {
+            redis,
+            cursors: streams.into_iter().map(|stream| (stream, None)).collect(),
+            connection: None,
+            verified_at: Instant::now(),
+            failures: 0,
+        }
+    }
+
+    /// Waits for news. Never fails: while Redis is away it goes on trying, and says afterwards what may be missing.
+    /// Returns with nothing now and then, so that the caller can look at its cancellation.
+    pub async fn next(&mut self) -> Vec<TailEvent> {
+        match self.try_next().await {
+            Ok(events) => {
+                self.failures = 0;
+                events
+            }
+            Err(error) => {
+                if self.failures == 0 {
+                    tracing::warn!(%error, "live streams cannot be read; trying again");
+                }
+                self.connection = None;
+                self.failures = self.failures.saturating_add(1);
+                tokio::time::sleep(Duration::from_millis(50 * u64::from(self.failures.min(20)))).await;
+                Vec::new()
+            }
+        }
+    }
+
+    async fn try_next(&mut self) -> RedisResult<Vec<TailEvent>> {
+        let Some(mut connection) = self.connection.take() else {
+            let mut connection = self.redis.dedicated().await?;
+            let gaps = self.verify(&mut connection).await?;
+            self.connection = Some(connection);
+            if self.failures > 0 {
+                tracing::info!("live streams can be read again");
+            }
+            return Ok(gaps);
+        };
+
+        let names: Vec<String> = self
+            .cursors
+            .iter()
+            .map(|(stream, _)| stream.to_string())
+            .collect();
+        let cursors: Vec<String> = self
+            .cursors
+            .iter()
+            .map(|(_, cursor)| cursor.unwrap_or_default().to_string())
+            .collect();
+        let block = usize::try_from(BLOCK.as_millis()).unwrap_or(1000);
+        let options = StreamReadOptions::default().block(block).count(PAGE);
+        let reply: Option<StreamReadReply> = connection.xread_options(&names, &cursors, &options).await?;
+
+        let mut events = Vec::new();
+        for key in reply.into_iter().flat_map(|reply| reply.keys) {
+            let Some(at) = names.iter().position(|name| *name == key.key) else {
+                continue;
+            };
+            let (stream, cursor) = &mut self.cursors[at];
+            for entry in key.ids {
+                let Ok(id) = entry.id.parse() else { continue };
+                *cursor = Some(id);
+                events.push(TailEvent::Entry {
+                    stream: *stream,
+                    id,
+                    fields: text_fields(entry.map),
+                });
+            }
+        }
+        if events.is_empty() && self.verified_at.elapsed() > VERIFY_EVERY {
+            events = self.verify(&mut connection).await?;
+        }
+        self.connection = Some(connection);
+        Ok(events)
+    }
+
+    /// Compares every cursor with its stream's first and last entry. A stream seen for the first time is entered at
+    /// its end, by id: `$` would be taken anew at every read, and skip what came in between.
+    async fn verify(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<Vec<TailEvent>> {
+        let mut ends = redis::pipe();
+        for (stream, _) in &self.cursors {
+            ends.xrange_count(stream.to_string(), "-", "+", 1)
+                .xrevrange_count(stream.to_string(), "+", "-", 1);
+        }
+        let ends: Vec<StreamRangeReply> = ends.query_async(connection).await?;
+        let id_of = |reply: &StreamRangeReply| {
+            reply
+                .ids
+                .first()
+                .and_then(|entry| entry.id.parse::<StreamId>().ok())
+        };
+
+        let mut gaps = Vec::new();
+        for ((stream, cursor), ends) in self.cursors.iter_mut().zip(ends.chunks_exact(2)) {
+            let (first, last) = (id_of(&ends[0]), id_of(&ends[1]));
+            let Some(at) = *cursor else {
+                *cursor = Some(last.unwrap_or_default());
+                continue;
+            };
+            // Another history: its ids have not come as far as we have been.
+            let rewound = at > last.unwrap_or_default();
+            // Something may have stood between the cursor and what is now the first entry.
+            let trimmed = at != StreamId::default() && first.is_some_and(|first| first > at);
+            if rewound || trimmed {
+                gaps.push(TailEvent::Gap { stream: *stream });
+                if rewound {
+                    *cursor = Some(last.unwrap_or_default());
+                }
+            }
+        }
+        self.verified_at = Instant::now();
+        Ok(gaps)
+    }
+}
+
+/// The fields of an entry that are text.
+pub(super) fn text_fields(map: HashMap<String, redis::Value>) -> HashMap<String, String> {
+    map.into_iter()
+        .filter_map(|(name, value)| Some((name, String::from_redis_value(value).ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StreamId;
+
+    #[test]
+    fn stream_ids_are_ordered_and_strict() {
+        let id = |text: &str| text.parse::<StreamId>().ok();
+        assert!(id("9-0") < id("10-0") && id("10-1") < id("10-2"));
+        assert_eq!(
+            id("1700000000000-7").map(|id| id.to_string()).as_deref(),
+            Some("1700000000000-7")
+        );
+        for wrong in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "+1-0",
+            "1-+0",
+            "1-0-0",
+            "99999999999999999999-0",
+            "1-0 ",
+        ] {
+            assert!(id(wrong).is_none(), "{wrong:?}");
+        }
+    }
+}

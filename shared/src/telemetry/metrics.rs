@@ -1,0 +1,130 @@
+//! The names of all metrics, in one place: what a dashboard or an alert may rely on.
+//!
+//! Labels hold names from a short list (a route's template, a topic, a reason), never an id.
+
+use std::time::Duration;
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Requests answered; labels `method`, `route` (template), `status`.
+pub const HTTP_REQUESTS: &str = "atrium_http_requests_total";
+/// Seconds from a request's head to its answer's head; labels `method`, `route`.
+pub const HTTP_REQUEST_SECONDS: &str = "atrium_http_request_duration_seconds";
+/// Connections open now.
+pub const HTTP_CONNECTIONS: &str = "atrium_http_connections";
+/// Requests refused by a rate limit; label `policy`.
+pub const RATE_LIMITED: &str = "atrium_rate_limited_total";
+/// Event streams open now; label `kind`.
+pub const SSE_STREAMS: &str = "atrium_sse_streams";
+/// Events written to streams; label `kind`.
+pub const SSE_EVENTS: &str = "atrium_sse_events_total";
+/// Streams told that they missed something; label `reason`.
+pub const SSE_RESETS: &str = "atrium_sse_resets_total";
+/// Streams resumed; label `source` (ring, redis, reset).
+pub const SSE_RESUMES: &str = "atrium_sse_resumes_total";
+/// Messages published by the relay; label `topic`.
+pub const OUTBOX_PUBLISHED: &str = "atrium_outbox_published_total";
+/// Seconds from a message's commit to its publication; label `topic`.
+pub const OUTBOX_LAG_SECONDS: &str = "atrium_outbox_publish_lag_seconds";
+/// Messages published again because nobody consumed them.
+pub const OUTBOX_REPUBLISHED: &str = "atrium_outbox_republished_total";
+/// Messages due and not published.
+pub const OUTBOX_BACKLOG: &str = "atrium_outbox_backlog";
+/// Messages handled; labels `topic`, `outcome` (done, duplicate, retry, dead).
+pub const MESSAGES: &str = "atrium_messages_total";
+/// Steps of sagas; labels `saga`, `step`, `outcome`.
+pub const SAGA_STEPS: &str = "atrium_saga_steps_total";
+/// Sagas that ended; labels `saga`, `status`.
+pub const SAGAS_FINISHED: &str = "atrium_sagas_finished_total";
+/// Chat events published to the live streams; label `event`.
+pub const CHAT_EVENTS: &str = "atrium_chat_events_total";
+/// Seconds from a chat action's acceptance to its publication.
+pub const CHAT_PUBLISH_SECONDS: &str = "atrium_chat_publish_duration_seconds";
+/// Chat shards this process owns.
+pub const CHAT_SHARDS_OWNED: &str = "atrium_chat_shards_owned";
+/// Seconds from a configuration change to its application in this process.
+pub const CONFIG_APPLY_SECONDS: &str = "atrium_config_apply_duration_seconds";
+/// The revision of the platform's configuration that this process applies.
+pub const CONFIG_PLATFORM_REVISION: &str = "atrium_config_platform_revision";
+/// Snapshots that could not be applied; the last good one stays in place.
+pub const CONFIG_APPLY_FAILURES: &str = "atrium_config_apply_failures_total";
+/// Tokens refused because they were revoked.
+pub const REVOKED_TOKENS_REFUSED: &str = "atrium_revoked_tokens_refused_total";
+
+/// Seconds; from half a millisecond, where the live path works, to the ten seconds after which nobody waits.
+const DURATION_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Installs the recorder and says what each metric means.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    // Without buckets a histogram becomes a summary, which cannot be added up over processes.
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), DURATION_BUCKETS)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+/// Keeps the recorder's memory bounded; the exporter leaves that to us when we serve the text ourselves.
+pub async fn upkeep(handle: PrometheusHandle, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        handle.run_upkeep();
+    }
+    Ok(())
+}
+
+fn describe() {
+    describe_counter!(HTTP_REQUESTS, "Requests answered.");
+    describe_histogram!(
+        HTTP_REQUEST_SECONDS,
+        "Seconds from a request's head to its answer's head."
+    );
+    describe_gauge!(HTTP_CONNECTIONS, "Connections open now.");
+    describe_counter!(RATE_LIMITED, "Requests refused by a rate limit.");
+    describe_gauge!(SSE_STREAMS, "Event streams open now.");
+    describe_counter!(SSE_EVENTS, "Events written to streams.");
+    describe_counter!(SSE_RESETS, "Streams told that they missed something.");
+    describe_counter!(
+        SSE_RESUMES,
+        "Streams resumed, by where the missed events came from."
+    );
+    describe_counter!(OUTBOX_PUBLISHED, "Messages published by the relay.");
+    describe_histogram!(
+        OUTBOX_LAG_SECONDS,
+        "Seconds from a message's commit to its publication."
+    );
+    describe_counter!(
+        OUTBOX_REPUBLISHED,
+        "Messages published again because nobody consumed them."
+    );
+    describe_gauge!(OUTBOX_BACKLOG, "Messages due and not published.");
+    describe_counter!(MESSAGES, "Messages handled by consumers.");
+    describe_counter!(SAGA_STEPS, "Steps of sagas, by outcome.");
+    describe_counter!(SAGAS_FINISHED, "Sagas that ended, by status.");
+    describe_counter!(CHAT_EVENTS, "Chat events published to the live streams.");
+    describe_histogram!(
+        CHAT_PUBLISH_SECONDS,
+        "Seconds from a chat action's acceptance to its publication."
+    );
+    describe_gauge!(CHAT_SHARDS_OWNED, "Chat shards this process owns.");
+    describe_histogram!(
+        CONFIG_APPLY_SECONDS,
+        "Seconds from a configuration change to its application here."
+    );
+    describe_gauge!(
+        CONFIG_PLATFORM_REVISION,
+        "The revision of the platform's configuration applied here."
+    );
+    describe_counter!(CONFIG_APPLY_FAILURES, "Snapshots that could not be applied.");
+    describe_counter!(
+        REVOKED_TOKENS_REFUSED,
+        "Tokens refused because they were revoked."
+    );
+}

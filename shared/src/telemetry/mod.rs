@@ -1,0 +1,5 @@
+//! What a process tells about itself: log lines, metrics, and the admin port that serves them.
+
+pub mod admin;
+pub mod logs;
+pub mod metrics;
