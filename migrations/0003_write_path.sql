@@ -14,8 +14,8 @@ CREATE TABLE outbox (
     aggregate_id uuid        NOT NULL,
     payload      jsonb       NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Later than now: a retry or a deadline that waits.
-    available_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Null: at once. Else a retry or a deadline that waits; only these depend on the clock.
+    available_at timestamptz,
     published_at timestamptz,
     consumed_at  timestamptz,
     -- Given up after too many deliveries; a copy stands in the dead-letter stream. Cleared to replay.
@@ -24,7 +24,8 @@ CREATE TABLE outbox (
     CONSTRAINT outbox_pkey PRIMARY KEY (org_id, id),
     CONSTRAINT outbox_message_unique UNIQUE (org_id, message_id)
 );
-CREATE INDEX outbox_due ON outbox (available_at, id) WHERE published_at IS NULL AND dead_at IS NULL;
+CREATE INDEX outbox_due ON outbox (id) WHERE published_at IS NULL AND dead_at IS NULL AND available_at IS NULL;
+CREATE INDEX outbox_delayed ON outbox (available_at) WHERE published_at IS NULL AND dead_at IS NULL AND available_at IS NOT NULL;
 CREATE INDEX outbox_unconsumed ON outbox (published_at) WHERE published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL;
 CREATE INDEX outbox_consumed ON outbox (consumed_at) WHERE consumed_at IS NOT NULL;
 CALL wall_by_org('outbox');

@@ -160,9 +160,21 @@ impl OrgTx {
         payload: &impl Serialize,
         delay: std::time::Duration,
     ) -> Result<MessageId, DbError> {
+        self.insert_message(topic, aggregate.into(), payload, Some(delay))
+            .await
+    }
+
+    async fn insert_message(
+        &mut self,
+        topic: Topic,
+        aggregate: uuid::Uuid,
+        payload: &impl Serialize,
+        delay: Option<std::time::Duration>,
+    ) -> Result<MessageId, DbError> {
         let org = self.org;
-        let message = outbox::insert(self.conn(), org, topic, aggregate.into(), payload, delay).await?;
-        self.enqueued = true;
+        let message = outbox::insert(self.conn(), org, topic, aggregate, payload, delay).await?;
+        // A delayed message is found by the relay's poll when its time has come.
+        self.enqueued |= delay.is_none();
         Ok(message)
     }
 

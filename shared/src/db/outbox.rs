@@ -39,19 +39,19 @@ pub(super) async fn insert(
     topic: Topic,
     aggregate: Uuid,
     payload: &impl Serialize,
-    delay: Duration,
+    delay: Option<Duration>,
 ) -> Result<MessageId, DbError> {
     let message = MessageId::new();
     sqlx::query(
         "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
-         VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 millisecond')",
+         VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::bigint * interval '1 millisecond')",
     )
     .bind(org)
     .bind(message)
     .bind(topic)
     .bind(aggregate)
     .bind(sqlx::types::Json(payload))
-    .bind(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+    .bind(delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
     .execute(connection)
     .await?;
     Ok(message)

@@ -49,10 +49,13 @@ impl ConsumerGroup {
         }
     }
 
-    /// The stream this consumer reads.
+    /// What ends the entries that this consumer reads.
     #[must_use]
-    pub fn stream(&self) -> Inbound {
-        self.stream
+    pub fn acknowledger(&self) -> Acknowledger {
+        Acknowledger {
+            redis: self.redis.clone(),
+            stream: self.stream,
+        }
     }
 
     /// Waits up to a second for at most `count` entries that nobody was given yet.
@@ -114,67 +117,6 @@ impl ConsumerGroup {
             .collect())
     }
 
-    /// How often an entry was delivered; 0 when it is not pending.
-    ///
-    /// # Errors
-    /// When Redis is away.
-    pub async fn deliveries(&mut self, id: StreamId) -> RedisResult<usize> {
-        let (stream, id) = (self.stream.to_string(), id.to_string());
-        let mut connection = self.connect().await?;
-        let reply: RedisResult<StreamPendingCountReply> =
-            connection.xpending_count(&stream, GROUP, &id, &id, 1).await;
-        let reply = self.keep(connection, reply)?;
-        Ok(reply.ids.first().map_or(0, |pending| pending.times_delivered))
-    }
-
-    /// Takes entries off the pending list, and out of the stream: acknowledging alone would free no memory.
-    ///
-    /// # Errors
-    /// When Redis is away: the entries will be delivered again, and found in the inbox.
-    pub async fn acknowledge(&mut self, ids: &[StreamId]) -> RedisResult<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let stream = self.stream.to_string();
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let mut connection = self.connect().await?;
-        let reply: RedisResult<()> = redis::pipe()
-            .atomic()
-            .xack(&stream, GROUP, &ids)
-            .ignore()
-            .xdel(&stream, &ids)
-            .ignore()
-            .query_async(&mut connection)
-            .await;
-        self.keep(connection, reply)
-    }
-
-    /// Copies an entry to the stream of dead letters, with the reason, and acknowledges it.
-    ///
-    /// # Errors
-    /// When Redis is away.
-    pub async fn bury(&mut self, entry: &Entry, reason: &str) -> RedisResult<()> {
-        let (stream, id) = (self.stream.to_string(), entry.id.to_string());
-        let mut fields: Vec<(&str, &str)> = entry
-            .fields
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        fields.extend([("dead_reason", reason), ("dead_entry", id.as_str())]);
-        let mut connection = self.connect().await?;
-        let reply: RedisResult<()> = redis::pipe()
-            .atomic()
-            .xadd(self.stream.dead_letters(), "*", &fields)
-            .ignore()
-            .xack(&stream, GROUP, &[&id])
-            .ignore()
-            .xdel(&stream, &[&id])
-            .ignore()
-            .query_async(&mut connection)
-            .await;
-        self.keep(connection, reply)
-    }
-
     /// Removes consumers that have been silent longer than `idle` and have nothing pending, so that restarts do
     /// not fill the group. A consumer removed with entries pending would take them with it, hence one script.
     ///
@@ -227,5 +169,69 @@ impl ConsumerGroup {
             _ => self.connection = Some(connection),
         }
         reply
+    }
+}
+
+/// Ends entries of an inbound stream, over the shared connection: the consumer's own is blocked in a read. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Acknowledger {
+    redis: Redis,
+    stream: Inbound,
+}
+
+impl Acknowledger {
+    /// How often an entry was delivered; 0 when it is not pending.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn deliveries(&self, id: StreamId) -> RedisResult<usize> {
+        let id = id.to_string();
+        let reply: StreamPendingCountReply = self
+            .redis
+            .shared()
+            .xpending_count(self.stream.to_string(), GROUP, &id, &id, 1)
+            .await?;
+        Ok(reply.ids.first().map_or(0, |pending| pending.times_delivered))
+    }
+
+    /// Takes an entry off the pending list, and out of the stream: acknowledging alone would free no memory.
+    ///
+    /// # Errors
+    /// When Redis is away: the entry will be delivered again, and found in the inbox.
+    pub async fn acknowledge(&self, id: StreamId) -> RedisResult<()> {
+        let (stream, id) = (self.stream.to_string(), id.to_string());
+        redis::pipe()
+            .atomic()
+            .xack(&stream, GROUP, &[&id])
+            .ignore()
+            .xdel(&stream, &[&id])
+            .ignore()
+            .query_async(&mut self.redis.shared())
+            .await
+    }
+
+    /// Copies an entry to the stream of dead letters, with the reason, and acknowledges it.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn bury(&self, entry: &Entry, reason: &str) -> RedisResult<()> {
+        let (stream, id) = (self.stream.to_string(), entry.id.to_string());
+        let mut fields: Vec<(&str, &str)> = entry
+            .fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        fields.extend([("dead_reason", reason), ("dead_entry", id.as_str())]);
+        redis::pipe()
+            .atomic()
+            .xadd(self.stream.dead_letters(), "*", &fields)
+            .ignore()
+            .xack(&stream, GROUP, &[&id])
+            .ignore()
+            .xdel(&stream, &[&id])
+            .ignore()
+            .query_async(&mut self.redis.shared())
+            .await
     }
 }

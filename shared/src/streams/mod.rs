@@ -10,7 +10,7 @@ mod tail;
 
 pub use self::{
     client::{Redis, is_missing_group},
-    consumer_group::{ConsumerGroup, Entry},
+    consumer_group::{Acknowledger, ConsumerGroup, Entry},
     keys::{
         CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, Live, chat_epoch_key, chat_lease_key, chat_shard,
         config_applied_key,
