@@ -1,0 +1,69 @@
+//! Who asks: the access token in `Authorization`, or else in the session cookie.
+
+use atrium_shared::telemetry::metrics::REVOKED_TOKENS_REFUSED;
+use http::{HeaderMap, header};
+use metrics::counter;
+
+use super::{Identity, cookie};
+use crate::{edge::problem::Problem, state::App};
+
+/// How a token came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// In `Authorization`: whoever wrote the request holds the token.
+    Bearer,
+    /// In the cookie: a browser added it, whoever wrote the request.
+    Cookie,
+}
+
+/// Who asks, and how they say so.
+///
+/// # Errors
+/// `unauthenticated`, always in the same words: why a token does not hold is for the log.
+pub fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Identity, Carrier), Problem> {
+    let (token, carrier) = if headers.contains_key(header::AUTHORIZATION) {
+        (bearer(headers), Carrier::Bearer)
+    } else {
+        (cookie::token(&app.api.public_url, headers), Carrier::Cookie)
+    };
+    let refused = |cause: &str| Problem::unauthenticated("A valid access token is needed.").cause(cause);
+    let token = token.ok_or_else(|| refused("no token"))?;
+    let claims = app.keyring.verify(token).map_err(|error| refused(&error.to_string()))?;
+    if app.revocations.is_revoked(claims.jti) {
+        counter!(REVOKED_TOKENS_REFUSED).increment(1);
+        return Err(refused("the token was signed out"));
+    }
+    let identity =
+        Identity { user: claims.sub, token: claims.jti, expires_at: claims.expires_at(), key: claims.key };
+    Ok((identity, carrier))
+}
+
+/// The token of the one `Authorization: Bearer` there is.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (scheme, token) = values.next()?.to_str().ok()?.split_once(' ')?;
+    (values.next().is_none() && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn one_bearer_token_counts() {
+        let read = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(read(&["Bearer a.b.c"]).as_deref(), Some("a.b.c"));
+        assert_eq!(read(&["bearer  a.b.c"]).as_deref(), Some("a.b.c"));
+        for none in [&["Basic a"][..], &["Bearer"], &["a.b.c"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(read(none), None, "{none:?}");
+        }
+    }
+}

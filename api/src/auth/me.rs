@@ -1,0 +1,33 @@
+//! Who am I, and for how long.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::User;
+use crate::{
+    edge::{
+        problem::Problem,
+        request::Request,
+        respond::{Response, json},
+    },
+    state::App,
+};
+
+#[derive(Serialize)]
+struct Me {
+    user: User,
+    #[serde(with = "time::serde::rfc3339")]
+    expires_at: OffsetDateTime,
+}
+
+/// `GET /v1/auth/me`
+///
+/// # Errors
+/// Never, once authenticated.
+pub async fn me(_: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let identity = request.identity()?;
+    json(StatusCode::OK, &Me { user: identity.into(), expires_at: identity.expires_at })
+}

@@ -1,0 +1,61 @@
+//! One line and two metrics for every answer. Named by the route's template: a path would put ids into labels.
+
+use std::time::Duration;
+
+use atrium_shared::telemetry::metrics::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS};
+use http::{Method, StatusCode};
+use metrics::{counter, histogram};
+
+use super::{problem::Code, request_id::RequestId};
+
+/// What is remembered of a request.
+pub struct Line<'a> {
+    /// The request's id.
+    pub id: &'a RequestId,
+    /// The method that was sent.
+    pub method: &'a Method,
+    /// The route's template, or `unmatched`.
+    pub route: &'static str,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// From the request's head to the answer's head.
+    pub duration: Duration,
+    /// The problem's code.
+    pub code: Option<Code>,
+    /// What went wrong inside.
+    pub cause: Option<&'a str>,
+}
+
+/// Writes the line and counts.
+pub fn record(line: &Line<'_>) {
+    let method = known(line.method);
+    let status = line.status.as_u16();
+    let code = line.code.map(Code::name);
+    let milliseconds = line.duration.as_secs_f64() * 1000.0;
+    // A fault of ours is an error, so that it is seen at any level; the rest is the day's work.
+    if line.status.is_server_error() {
+        tracing::error!(request_id = line.id.as_str(), method, route = line.route, status, milliseconds, code,
+            cause = line.cause, "request");
+    } else {
+        tracing::info!(request_id = line.id.as_str(), method, route = line.route, status, milliseconds, code,
+            cause = line.cause, "request");
+    }
+    counter!(HTTP_REQUESTS, "method" => method, "route" => line.route, "status" => line.status.as_str().to_owned())
+        .increment(1);
+    histogram!(HTTP_REQUEST_SECONDS, "method" => method, "route" => line.route)
+        .record(line.duration.as_secs_f64());
+}
+
+/// A client may invent methods; a label's values must be few.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,193 @@
+//! One request, from its head to its answer: find the route, find out who asks, count, call the handler.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use http::{HeaderMap, HeaderValue, Method, Version, header};
+use hyper::body::Incoming;
+
+use super::{
+    access_log, body, cors, headers, origin, panic,
+    problem::{Code, FieldError, Problem},
+    rate_limits::Standing,
+    request::Request,
+    request_id::{RequestId, X_REQUEST_ID},
+    respond::Response,
+};
+use crate::{
+    auth::authenticate::{Carrier, authenticate},
+    routes::{Access, Found, Limit, Route},
+    state::App,
+};
+
+/// Answers a request from `peer`. Never fails: what goes wrong is an answer too.
+pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incoming>) -> Response {
+    let started = Instant::now();
+    let (head, body) = incoming.into_parts();
+    let id = RequestId::of(&head.headers);
+    let origin = head.headers.get(header::ORIGIN).cloned();
+    let method = head.method.clone();
+
+    let (route, result, standing) = match (check_head(&head), app.routes.find(&head.method, head.uri.path())) {
+        (Err(problem), _) => ("unmatched", Err(problem), None),
+        (Ok(()), Found::Nothing) => {
+            let detail = "There is no such address; a trailing slash makes another one.";
+            ("unmatched", Err(Problem::new(Code::RouteNotFound, detail)), None)
+        }
+        (Ok(()), Found::Path(allow)) if method == Method::OPTIONS => {
+            ("preflight", Ok(cors::options(&app.api, &head.headers, allow)), None)
+        }
+        (Ok(()), Found::Path(allow)) => {
+            let detail = "The address exists, but not with this method; Allow names those it takes.";
+            let problem = Problem::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow);
+            ("unmatched", Err(problem), None)
+        }
+        (Ok(()), Found::Route(route, parameters)) => {
+            let client = client(peer, &head.headers, app.api.trusted_proxy_hops);
+            let request = Request {
+                id: id.clone(),
+                method: head.method,
+                uri: head.uri,
+                headers: head.headers,
+                client,
+                parameters,
+                identity: None,
+                standing: None,
+                body: body::Reader::new(body, route.body_limit),
+            };
+            let (result, standing) = run(app, &route, request).await;
+            (route.template, result, standing)
+        }
+    };
+
+    let (code, cause, mut response) = match result {
+        Ok(response) => (None, None, response),
+        Err(problem) => {
+            let cause = problem.internal_cause().map(str::to_owned);
+            (Some(problem.code()), cause, problem.respond(&id))
+        }
+    };
+    finish(app, &id, origin.as_ref(), standing, response.headers_mut());
+    access_log::record(&access_log::Line {
+        id: &id,
+        method: &method,
+        route,
+        status: response.status(),
+        duration: started.elapsed(),
+        code,
+        cause: cause.as_deref(),
+    });
+    response
+}
+
+/// What HTTP itself asks of a request's head, and hyper leaves to us.
+fn check_head(head: &http::request::Parts) -> Result<(), Problem> {
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
+        return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+            .errors(vec![FieldError::header("host", "must be there once")]));
+    }
+    Ok(())
+}
+
+/// Everything between the route and the answer, and how the caller stands with the limit it counted against.
+async fn run(app: &Arc<App>, route: &Route, mut request: Request) -> (Result<Response, Problem>, Option<Standing>) {
+    if let Err(problem) = admit(app, route, &mut request) {
+        return (Err(problem), request.standing);
+    }
+    let handler = route.handler;
+    if !route.writes() {
+        let result = panic::catch(handler(app, &mut request)).await;
+        return (result, request.standing);
+    }
+    // On a task of its own, which the drain waits for: a client that goes away cannot stop it half-way.
+    let app = Arc::clone(app);
+    let (answered, answer) = tokio::sync::oneshot::channel();
+    let shutdown = app.shutdown.clone();
+    shutdown.spawn(async move {
+        let result = panic::catch(handler(&app, &mut request)).await;
+        // Nobody waits for it when the client has gone.
+        let _ = answered.send((result, request.standing));
+    });
+    answer.await.unwrap_or_else(|_| (Err(Problem::unavailable("the handler was stopped")), None))
+}
+
+/// Who asks, whether a browser was made to, and whether they may ask again.
+fn admit(app: &App, route: &Route, request: &mut Request) -> Result<(), Problem> {
+    match route.access {
+        Access::User => {
+            let (identity, carrier) = authenticate(app, &request.headers)?;
+            if carrier == Carrier::Cookie {
+                origin::check(&app.api, &request.headers, route.writes())?;
+            }
+            request.identity = Some(identity);
+        }
+        // What is public and changes something must not be done in a browser's name either.
+        Access::Public if route.writes() => origin::check(&app.api, &request.headers, false)?,
+        Access::Public => {}
+    }
+    match (route.limit, &request.identity) {
+        (Limit::SignIns, _) => request.standing = Some(app.rate_limits.sign_in(request.client)?),
+        (Limit::Requests, Some(identity)) => request.standing = Some(app.rate_limits.request(identity.user)?),
+        (Limit::Requests | Limit::ChatActions | Limit::None, _) => {}
+    }
+    Ok(())
+}
+
+/// Headers that do not depend on what was asked.
+fn finish(
+    app: &App,
+    id: &RequestId,
+    origin: Option<&HeaderValue>,
+    standing: Option<Standing>,
+    response: &mut HeaderMap,
+) {
+    if let Some(standing) = standing {
+        standing.apply(response);
+    }
+    headers::secure(response, app.api.public_url.is_https());
+    cors::apply(&app.api, origin, response);
+    if let Ok(id) = HeaderValue::try_from(id.as_str()) {
+        response.insert(X_REQUEST_ID, id);
+    }
+    if app.shutdown.draining().is_cancelled() {
+        // The next request goes to a process that stays.
+        response.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// The client's address: the peer's, or what the proxies before us say. Every trusted proxy has appended the
+/// address it saw, so with `hops` of them the client's stands `hops` from the right; whatever stands further left
+/// is the client's own invention.
+fn client(peer: IpAddr, headers: &HeaderMap, hops: usize) -> IpAddr {
+    let forwarded = || {
+        let mut entries: Vec<&str> = Vec::new();
+        for value in headers.get_all("x-forwarded-for") {
+            entries.extend(value.to_str().ok()?.split(',').map(str::trim));
+        }
+        let entry = entries.len().checked_sub(hops).map(|index| entries[index])?;
+        let address = entry.parse().ok().or_else(|| entry.parse().map(|with_port: std::net::SocketAddr| with_port.ip()).ok());
+        address.map(|address: IpAddr| address.to_canonical())
+    };
+    if hops == 0 { peer } else { forwarded().unwrap_or(peer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let peer: IpAddr = "10.0.0.1".parse().expect("an address");
+        let headers = |value| HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-forwarded-for"),
+            HeaderValue::from_static(value),
+        )]);
+        let seen = |value, hops| client(peer, &headers(value), hops).to_string();
+        assert_eq!(seen("1.1.1.1", 0), "10.0.0.1");
+        assert_eq!(seen("6.6.6.6, 1.1.1.1", 1), "1.1.1.1");
+        assert_eq!(seen("6.6.6.6, 1.1.1.1, 2.2.2.2", 2), "1.1.1.1");
+        assert_eq!(seen("[2001:db8::1]:443", 1), "2001:db8::1");
+        assert_eq!(seen("nonsense", 1), "10.0.0.1");
+        assert_eq!(seen("1.1.1.1", 2), "10.0.0.1");
+    }
+}

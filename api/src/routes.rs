@@ -1,0 +1,246 @@
+//! THE table of routes: what the API answers, and what it asks for before a handler sees a request.
+//!
+//! `docs/api/openapi.yaml` is held against this table, in both directions, by a test.
+
+use std::{pin::Pin, sync::Arc};
+
+use http::{HeaderValue, Method};
+use matchit::Router;
+
+use crate::{
+    auth, chat, configs,
+    edge::{problem::Problem, query::decode, request::Request, respond::Response},
+    invitations, members, operations, orgs, pages, projects,
+    state::App,
+};
+
+/// What a handler becomes when it is called.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send + 'a>>;
+
+/// A handler: `async fn handler(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem>`.
+///
+/// Handlers of methods that write run detached from the connection, so that a client that goes away cannot cut
+/// between a commit and what follows it.
+pub type Handler = for<'a> fn(&'a Arc<App>, &'a mut Request) -> Answer<'a>;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Public,
+    /// Whoever brings an access token that holds.
+    User,
+}
+
+/// Which rate limit a request counts against before its handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// None: what is public and costs nothing.
+    None,
+    /// `limits.sign_ins_per_minute`, per address.
+    SignIns,
+    /// `limits.requests_per_minute`, per user.
+    Requests,
+    /// `limits.chat_actions_per_second`, per user and project: counted by the handler, which knows the project's
+    /// configuration.
+    ChatActions,
+}
+
+/// A row of the table.
+pub struct Route {
+    /// The method; a `GET` also answers `HEAD`.
+    pub method: Method,
+    /// The path, with `{parameters}`. Metrics and logs name requests by it, never by the path that was sent.
+    pub template: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// What it counts against.
+    pub limit: Limit,
+    /// The largest body, in bytes.
+    pub body_limit: usize,
+    /// Who answers.
+    pub handler: Handler,
+}
+
+impl Route {
+    /// Whether the handler may change something.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.method != Method::GET
+    }
+
+    fn public(mut self) -> Self {
+        (self.access, self.limit) = (Access::Public, Limit::None);
+        self
+    }
+
+    fn limit(mut self, limit: Limit) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// More than any request of this API needs.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// A row: method, template, handler. It asks for a user and counts as a request unless it says otherwise.
+macro_rules! route {
+    ($method:ident $template:literal => $($handler:tt)+) => {
+        Route {
+            method: Method::$method,
+            template: $template,
+            access: Access::User,
+            limit: Limit::Requests,
+            body_limit: BODY_LIMIT,
+            handler: |app, request| Box::pin($($handler)+(app, request)),
+        }
+    };
+}
+
+/// All rows.
+#[must_use]
+pub fn table() -> Vec<Route> {
+    let mut table = vec![
+        route!(POST "/v1/auth/guest" => auth::guest::sign_in).public().limit(Limit::SignIns),
+        route!(POST "/v1/auth/logout" => auth::logout::logout),
+        route!(GET "/v1/auth/me" => auth::me::me),
+        route!(GET "/.well-known/jwks.json" => auth::jwks::jwks).public(),
+        route!(GET "/v1/orgs" => orgs::list::list),
+        route!(POST "/v1/orgs" => orgs::create::create),
+        route!(GET "/v1/orgs/{org}" => orgs::get::get),
+        route!(PATCH "/v1/orgs/{org}" => orgs::rename::rename),
+        route!(GET "/v1/operations/{operation}" => operations::get),
+        route!(GET "/v1/operations/{operation}/events" => operations::events::stream),
+        route!(GET "/v1/orgs/{org}/members" => members::list),
+        route!(GET "/v1/orgs/{org}/invitations" => invitations::list),
+        route!(POST "/v1/orgs/{org}/invitations" => invitations::create),
+        route!(DELETE "/v1/orgs/{org}/invitations/{invitation}" => invitations::revoke),
+        route!(POST "/v1/invitations/accept" => invitations::accept),
+        route!(GET "/v1/orgs/{org}/projects" => projects::list),
+        route!(POST "/v1/orgs/{org}/projects" => projects::create),
+        route!(GET "/v1/orgs/{org}/projects/{project}" => projects::get),
+        route!(PATCH "/v1/orgs/{org}/projects/{project}" => projects::rename),
+        route!(DELETE "/v1/orgs/{org}/projects/{project}" => projects::delete),
+        route!(POST "/v1/orgs/{org}/projects/{project}/chat/sessions" => chat::sessions::open),
+        route!(DELETE "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}" => chat::sessions::close),
+        route!(GET "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/events" => chat::events::stream),
+        route!(POST "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/actions" => chat::actions::press)
+            .limit(Limit::ChatActions),
+        route!(GET "/v1/orgs/{org}/projects/{project}/chat/counters" => chat::counters::get),
+        route!(GET "/v1/orgs/{org}/configs" => configs::read::list),
+        route!(GET "/v1/orgs/{org}/configs/status" => configs::status::status),
+        route!(GET "/v1/orgs/{org}/configs/events" => configs::events::stream),
+        route!(GET "/v1/orgs/{org}/configs/{key}" => configs::read::get),
+        route!(PUT "/v1/orgs/{org}/configs/{key}" => configs::change::set),
+        route!(DELETE "/v1/orgs/{org}/configs/{key}" => configs::change::unset),
+        route!(GET "/v1/orgs/{org}/configs/{key}/history" => configs::history::history),
+        route!(GET "/v1/orgs/{org}/configs/{key}/explain" => configs::read::explain),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs" => configs::read::list),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::read::get),
+        route!(PUT "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::set),
+        route!(DELETE "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::unset),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/history" => configs::history::history),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configs::read::explain),
+        route!(GET "/v1/openapi.json" => pages::openapi).public(),
+    ];
+    table.extend(pages::PATHS.iter().map(|template| Route { template, ..route!(GET "/" => pages::page).public() }));
+    table
+}
+
+/// The table, ready to look things up in.
+pub struct Routes {
+    router: Router<Vec<Arc<Route>>>,
+}
+
+/// What the table says about a method and a path.
+pub enum Found {
+    /// A handler, and the path's parameters, percent-decoded.
+    Route(Arc<Route>, Vec<(String, String)>),
+    /// The path exists; the methods it takes.
+    Path(HeaderValue),
+    /// No such path.
+    Nothing,
+}
+
+impl Routes {
+    /// Makes the table ready.
+    ///
+    /// # Errors
+    /// When two templates mean the same path.
+    pub fn new(table: Vec<Route>) -> anyhow::Result<Self> {
+        let mut by_template: Vec<(&'static str, Vec<Arc<Route>>)> = Vec::new();
+        for route in table {
+            match by_template.iter_mut().find(|(template, _)| *template == route.template) {
+                Some((_, routes)) => routes.push(Arc::new(route)),
+                None => by_template.push((route.template, vec![Arc::new(route)])),
+            }
+        }
+        let mut router = Router::new();
+        for (template, routes) in by_template {
+            router.insert(template, routes)?;
+        }
+        Ok(Self { router })
+    }
+
+    /// Looks a request up.
+    #[must_use]
+    pub fn find(&self, method: &Method, path: &str) -> Found {
+        let Ok(found) = self.router.at(path) else { return Found::Nothing };
+        let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+        let Some(route) = found.value.iter().find(|route| route.method == *wanted) else {
+            return Found::Path(allowed(found.value));
+        };
+        // The router compares what was sent; an encoding that cannot be decoded names nothing that exists.
+        let decoded = found.params.iter().map(|(name, value)| Some((name.to_owned(), decode(value, false)?)));
+        match decoded.collect() {
+            Some(parameters) => Found::Route(Arc::clone(route), parameters),
+            None => Found::Nothing,
+        }
+    }
+}
+
+/// The value of `Allow`.
+fn allowed(routes: &[Arc<Route>]) -> HeaderValue {
+    let mut methods: Vec<&str> = routes.iter().map(|route| route.method.as_str()).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.push("OPTIONS");
+    methods.sort_unstable();
+    HeaderValue::try_from(methods.join(", ")).expect("methods are header values")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(method: &str, path: &str) -> String {
+        let routes = Routes::new(table()).expect("the table has no conflicts");
+        match routes.find(&method.parse().expect("a method"), path) {
+            Found::Route(route, parameters) => format!("{} {} {parameters:?}", route.method, route.template),
+            Found::Path(allow) => format!("{allow:?}"),
+            Found::Nothing => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_request_finds_its_row() {
+        assert_eq!(find("GET", "/v1/orgs"), "GET /v1/orgs []");
+        assert_eq!(find("HEAD", "/v1/orgs"), "GET /v1/orgs []");
+        assert_eq!(find("GET", "/v1/orgs/a%2Fb"), r#"GET /v1/orgs/{org} [("org", "a/b")]"#);
+        assert_eq!(find("GET", "/v1/orgs/x/configs/status"), r#"GET /v1/orgs/{org}/configs/status [("org", "x")]"#);
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_not_there() {
+        for path in ["/v1/orgs/", "//v1/orgs", "/V1/orgs", "/v1/orgs/%ff", "*", "", "/v1", "/v1/orgs//members"] {
+            assert_eq!(find("GET", path), "nothing", "{path}");
+        }
+    }
+
+    #[test]
+    fn another_method_is_told_which_there_are() {
+        assert_eq!(find("DELETE", "/v1/orgs"), r#""GET, HEAD, OPTIONS, POST""#);
+        assert_eq!(find("TRACE", "/v1/auth/guest"), r#""OPTIONS, POST""#);
+    }
+}
