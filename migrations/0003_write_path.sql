@@ -47,7 +47,7 @@ CREATE INDEX inbox_consumed ON inbox (consumed_at);
 CALL wall_by_org('inbox');
 GRANT SELECT, INSERT (org_id, consumer, message_id) ON inbox TO atrium_app;
 CREATE POLICY relay ON inbox FOR ALL TO atrium_relay USING (true) WITH CHECK (true);
-GRANT SELECT (consumed_at), DELETE ON inbox TO atrium_relay;
+GRANT SELECT, DELETE ON inbox TO atrium_relay;
 
 -- A long-running operation: a list of steps that all happen, or are all compensated.
 CREATE TABLE sagas (

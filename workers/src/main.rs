@@ -1,1 +1,24 @@
-fn main() {}
+//! `atrium-workers`: the roles that work behind the API.
+
+use atrium_shared::{settings::Reader, telemetry::logs};
+use atrium_workers::{Role, run};
+use clap::Parser;
+
+/// Publishes the outbox, carries out sagas, spreads configuration, runs the chat, tidies up.
+#[derive(Parser)]
+#[command(name = "atrium-workers", version)]
+struct Arguments {
+    /// Which roles this process plays.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Role::ALL)]
+    roles: Vec<Role>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let mut reader = Reader::from_env();
+    let (common, own) = (reader.common("workers"), reader.workers());
+    let (settings, own) = reader.finish(common.zip(own))?;
+    let level = logs::init(settings.log_format);
+    run(&arguments.roles, settings, own, level).await
+}

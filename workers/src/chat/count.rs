@@ -1,0 +1,121 @@
+//! The batch's part in PostgreSQL: actions are counted once, however often they are delivered, and notices are
+//! marked as consumed once they are published.
+
+use std::collections::BTreeSet;
+
+use atrium_shared::{
+    db::{Database, DbError, OrgTx, Principal},
+    ids::ProjectId,
+    streams::StreamId,
+};
+
+use super::batch::{Batch, Item, Kind};
+use crate::consumer::Message;
+
+const PRINCIPAL: Principal = Principal::System(CONSUMER);
+const CONSUMER: &str = "chat";
+
+/// Counts the actions that stand above each project's cursor, and moves the cursors, before anything is published:
+/// killed in between, the entries are delivered again, stand below the cursor, and are only published.
+pub(super) async fn count_actions(
+    database: &Database,
+    batch: &mut Batch,
+    epoch: &str,
+) -> Result<(), DbError> {
+    for (org, items) in &mut batch.items {
+        let projects: BTreeSet<ProjectId> = items.iter().map(|item| item.project).collect();
+        let mut tx = database.org_tx(&PRINCIPAL, *org).await?;
+        for project in projects {
+            if !count_project(&mut tx, project, items, epoch).await? {
+                // Nobody is left who could see it.
+                items
+                    .iter_mut()
+                    .filter(|item| item.project == project)
+                    .for_each(|item| item.event = None);
+            }
+        }
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// False: there is no such project (any more).
+async fn count_project(
+    tx: &mut OrgTx,
+    project: ProjectId,
+    items: &[Item],
+    epoch: &str,
+) -> Result<bool, DbError> {
+    let org = tx.org();
+    // The project's row lock makes counting one after the other, also when a paused predecessor comes back.
+    let cursor: Option<(Option<String>, Option<i64>, Option<i64>)> = sqlx::query_as(
+        "SELECT epoch, entry_ms, entry_seq
+           FROM projects LEFT JOIN chat_cursors ON chat_cursors.org_id = projects.org_id
+                                               AND chat_cursors.project_id = projects.id
+          WHERE projects.org_id = $1 AND projects.id = $2
+            FOR NO KEY UPDATE OF projects",
+    )
+    .bind(org)
+    .bind(project)
+    .fetch_optional(tx.conn())
+    .await?;
+    let counted_to = match cursor {
+        None => return Ok(false),
+        Some((Some(counted), Some(ms), Some(seq))) if counted == epoch => Some(StreamId {
+            ms: ms.cast_unsigned(),
+            seq: seq.cast_unsigned(),
+        }),
+        // Nothing was counted yet, or Redis has lost the history whose ids the cursor was about.
+        Some(_) => None,
+    };
+
+    let mut last = None;
+    let mut names: Vec<&str> = Vec::new();
+    for item in items
+        .iter()
+        .filter(|item| item.project == project && Some(item.id) > counted_to)
+    {
+        if let Kind::Action(action) = item.kind {
+            names.push(action.name());
+            last = last.max(Some(item.id));
+        }
+    }
+    let Some(last) = last else { return Ok(true) };
+    sqlx::query(
+        "WITH counted AS (
+             INSERT INTO chat_counters AS counter (org_id, project_id, action, total)
+             SELECT $1, $2, action, count(*) FROM unnest($3::text[]) AS batch (action) GROUP BY action ORDER BY action
+             ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET total = counter.total + excluded.total)
+         INSERT INTO chat_cursors (org_id, project_id, epoch, entry_ms, entry_seq) VALUES ($1, $2, $4, $5, $6)
+         ON CONFLICT ON CONSTRAINT chat_cursors_pkey
+         DO UPDATE SET epoch = excluded.epoch, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq",
+    )
+    .bind(org)
+    .bind(project)
+    .bind(names)
+    .bind(epoch)
+    .bind(last.ms.cast_signed())
+    .bind(last.seq.cast_signed())
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
+}
+
+/// Marks the batch's notices as consumed, after they were published: killed in between, a notice is published again,
+/// which is harmless, where the other order could lose it.
+pub(super) async fn settle_notices(database: &Database, batch: &Batch) -> Result<(), DbError> {
+    for (org, items) in &batch.items {
+        let notices: Vec<&Message> = items.iter().filter_map(Item::notice).collect();
+        if notices.is_empty() {
+            continue;
+        }
+        let mut tx = database.org_tx(&PRINCIPAL, *org).await?;
+        for message in notices {
+            if message.enter_inbox(&mut tx, CONSUMER).await? {
+                message.mark_consumed(&mut tx).await?;
+            }
+        }
+        tx.commit().await?;
+    }
+    Ok(())
+}

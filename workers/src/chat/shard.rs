@@ -1,0 +1,117 @@
+//! One shard: wait for its lease, work while it is ours, give it back.
+
+use std::time::Duration;
+
+use atrium_shared::{
+    db::Database,
+    streams::{ConsumerGroup, Entry, Inbound, Redis},
+    telemetry::metrics::CHAT_SHARDS_OWNED,
+};
+use metrics::gauge;
+use tokio_util::sync::CancellationToken;
+
+use super::{batch::Batch, count, lease::Lease, publish};
+
+/// Entries worked on at once.
+const BATCH: usize = 200;
+const PAUSE_WITHOUT_LEASE: Duration = Duration::from_millis(500);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+pub(super) struct Shard {
+    number: u16,
+    database: Database,
+    redis: Redis,
+    process: String,
+    group: ConsumerGroup,
+}
+
+/// Why work on a shard ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Interrupted {
+    #[error("the lease went to somebody else")]
+    LostLease,
+    #[error("Redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error(transparent)]
+    Database(#[from] atrium_shared::db::DbError),
+}
+
+impl Shard {
+    pub(super) fn new(number: u16, database: Database, redis: Redis, process: &str) -> Self {
+        let group = ConsumerGroup::new(redis.clone(), Inbound::Chat(number), process);
+        Self {
+            number,
+            database,
+            redis,
+            process: process.to_owned(),
+            group,
+        }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        while !stop.is_cancelled() {
+            let pause = match Lease::acquire(&self.redis, self.number, &self.process).await {
+                Ok(Some(mut lease)) => {
+                    tracing::debug!(shard = self.number, "owning a chat shard");
+                    gauge!(CHAT_SHARDS_OWNED).increment(1.0);
+                    let ended = self.work(&mut lease, &stop).await;
+                    gauge!(CHAT_SHARDS_OWNED).decrement(1.0);
+                    if let Err(error) = ended {
+                        tracing::warn!(shard = self.number, %error, "work on a chat shard was interrupted");
+                    }
+                    // If this fails too, the lease ends by itself.
+                    let _ = lease.release().await;
+                    PAUSE_AFTER_FAILURE
+                }
+                Ok(None) => PAUSE_WITHOUT_LEASE,
+                Err(error) => {
+                    tracing::debug!(shard = self.number, %error, "a chat shard's lease cannot be asked for");
+                    PAUSE_WITHOUT_LEASE
+                }
+            };
+            let jitter = rand::random_range(0.8..1.2);
+            let _ = stop
+                .run_until_cancelled(tokio::time::sleep(pause.mul_f64(jitter)))
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn work(&mut self, lease: &mut Lease, stop: &CancellationToken) -> Result<(), Interrupted> {
+        // What a predecessor was given and did not finish stands before everything new. The lease makes it ours,
+        // however short ago it was given.
+        loop {
+            let left = self.group.claim(Duration::ZERO, BATCH).await?;
+            if left.is_empty() {
+                break;
+            }
+            self.work_on(left, lease).await?;
+        }
+        while !stop.is_cancelled() {
+            if !lease.renew().await? {
+                return Err(Interrupted::LostLease);
+            }
+            let entries = self.group.read(BATCH).await?;
+            self.work_on(entries, lease).await?;
+        }
+        Ok(())
+    }
+
+    async fn work_on(&mut self, entries: Vec<Entry>, lease: &Lease) -> Result<(), Interrupted> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::decode(entries);
+        for entry in batch.undecodable.drain(..) {
+            tracing::error!(shard = self.number, id = %entry.id, "an entry of the chat cannot be understood");
+            self.group
+                .acknowledger()
+                .bury(&entry, "the entry is neither an action nor a message")
+                .await?;
+        }
+        count::count_actions(&self.database, &mut batch, &lease.epoch).await?;
+        publish::publish(&self.redis, self.number, lease, &batch).await?;
+        count::settle_notices(&self.database, &batch).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! The config role: a new revision becomes an event on the live stream, which every process reads.
+//!
+//! The event carries organization and revision, never a value: processes read values behind the wall. It is added
+//! before the message is marked as consumed, so it may come twice, and an older one after a newer one; readers take
+//! the greatest.
+
+use atrium_shared::{
+    db::OrgTx,
+    ids::OrgId,
+    streams::{Live, Redis},
+};
+use redis::{AsyncCommands as _, streams::StreamMaxlen};
+use serde::Deserialize;
+
+use crate::consumer::{HandleError, Handler, Message};
+
+pub(crate) struct Publisher {
+    redis: Redis,
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    revision: i64,
+}
+
+impl Publisher {
+    pub(crate) fn new(redis: Redis) -> Self {
+        Self { redis }
+    }
+}
+
+impl Handler for Publisher {
+    const CONSUMER: &'static str = "config";
+    type Effect = ();
+
+    async fn handle(&self, _tx: &mut OrgTx, message: &Message) -> Result<(), HandleError> {
+        let Changed { revision } = Changed::deserialize(&message.payload)?;
+        let (org, revision) = (message.org().to_string(), revision.to_string());
+        let _: String = self
+            .redis
+            .shared()
+            .xadd_maxlen(
+                Live::Config.to_string(),
+                StreamMaxlen::Approx(Live::Config.max_length()),
+                "*",
+                &[("org", &org), ("revision", &revision)],
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn committed(&self, _org: OrgId, (): ()) {}
+
+    /// Nothing to repair: the reconcile query of every process finds the revision.
+    async fn give_up(&self, _tx: &mut OrgTx, _message: &Message, _reason: &str) -> Result<(), HandleError> {
+        Ok(())
+    }
+}

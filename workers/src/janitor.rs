@@ -1,0 +1,65 @@
+//! The janitor: deletes what has served its purpose, a little at a time, so that no table grows for ever.
+
+use std::time::Duration;
+
+use atrium_shared::{
+    db::Watcher,
+    lifecycle::Shutdown,
+    streams::{CHAT_SHARDS, ConsumerGroup, Inbound, Redis},
+};
+use sqlx::PgPool;
+
+const EVERY: Duration = Duration::from_secs(60);
+/// Rows a statement deletes at most: short locks, short transactions.
+const BATCH: i64 = 1_000;
+/// A consumer silent for so long is a process that ended.
+const SILENT_FOR: Duration = Duration::from_secs(600);
+
+pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: &str, shutdown: &Shutdown) {
+    let (outbox, watcher) = (outbox.clone(), watcher.clone());
+    let (redis, process) = (redis.clone(), process.to_owned());
+    let stop = shutdown.draining().clone();
+    shutdown.spawn_critical("janitor", async move {
+        let jitter = rand::random_range(0.9..1.1);
+        while stop
+            .run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter)))
+            .await
+            .is_some()
+        {
+            if let Err(error) = tidy_database(&outbox, &watcher).await {
+                tracing::warn!(%error, "old rows cannot be deleted; trying again later");
+            }
+            if let Err(error) = tidy_groups(&redis, &process).await {
+                tracing::warn!(%error, "silent consumers cannot be removed; trying again later");
+            }
+        }
+        Ok(())
+    });
+}
+
+async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()> {
+    for statement in [
+        // A consumed message is of interest to whoever looks into what just happened, for an hour.
+        "DELETE FROM outbox WHERE (org_id, id) IN
+             (SELECT org_id, id FROM outbox WHERE consumed_at < now() - interval '1 hour' LIMIT $1)",
+        // Much longer than any copy of a message can come late.
+        "DELETE FROM inbox WHERE (org_id, consumer, message_id) IN
+             (SELECT org_id, consumer, message_id FROM inbox WHERE consumed_at < now() - interval '7 days' LIMIT $1)",
+    ] {
+        while sqlx::query(statement).bind(BATCH).execute(outbox).await?.rows_affected() == BATCH.unsigned_abs() {}
+    }
+    watcher.forget_expired_revocations().await?;
+    Ok(())
+}
+
+async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
+    let streams = [Inbound::Saga, Inbound::Config]
+        .into_iter()
+        .chain((0..CHAT_SHARDS).map(Inbound::Chat));
+    for stream in streams {
+        ConsumerGroup::new(redis.clone(), stream, process)
+            .forget_silent_consumers(SILENT_FOR)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The workers: roles that consume what the API accepted, one binary for all of them.
+//!
+//! In a cluster each role is a deployment of its own; on a laptop one process plays them all. A role keeps no state
+//! but leases, so any number of processes may play it at the same time.
+
+mod chat;
+mod config;
+mod consumer;
+mod janitor;
+mod relay;
+mod saga;
+
+use atrium_shared::{
+    configuration::ConfigurationStore,
+    db::{Database, Reach, Watcher, check_role, connect_pool},
+    lifecycle::Shutdown,
+    settings::{Settings, WorkerSettings},
+    streams::{Inbound, Redis},
+    telemetry::{
+        admin::{self, Readiness},
+        logs::{LogLevel, follow_level},
+        metrics,
+    },
+};
+use clap::ValueEnum;
+
+use self::consumer::Consumer;
+
+/// What a process of the workers does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Publishes the outbox to the streams.
+    Relay,
+    /// Carries out sagas.
+    Saga,
+    /// Spreads new configuration revisions.
+    Config,
+    /// Counts and publishes what happens in chats.
+    Chat,
+    /// Deletes what nobody needs any more.
+    Janitor,
+}
+
+impl Role {
+    /// All roles: what one process plays when it is not told otherwise.
+    pub const ALL: [Self; 5] = [Self::Relay, Self::Saga, Self::Config, Self::Chat, Self::Janitor];
+}
+
+/// Plays the roles until the process is told to stop.
+///
+/// # Errors
+/// When something needed at start is missing, or a role fails for good.
+pub async fn run(
+    roles: &[Role],
+    settings: Settings,
+    own: WorkerSettings,
+    level: LogLevel,
+) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    let stop = shutdown.draining().clone();
+    let recorder = metrics::install()?;
+    shutdown.spawn_critical("metrics upkeep", metrics::upkeep(recorder.clone(), stop.clone()));
+    let readiness = Readiness::new(&shutdown);
+    let admin = admin::serve(settings.admin_listen, readiness.clone(), recorder, &shutdown).await?;
+
+    let database = Database::connect(&settings).await?;
+    let watcher = Watcher::connect(&settings).await?;
+    let redis = Redis::new(&settings.redis_url)?;
+    let process = settings.process_name.as_str();
+    let configuration = ConfigurationStore::start(
+        database.clone(),
+        watcher.clone(),
+        redis.clone(),
+        process,
+        &shutdown,
+    )
+    .await?;
+    shutdown.spawn_critical(
+        "configuration stream",
+        configuration.clone().follow_stream(stop.clone()),
+    );
+    shutdown.spawn_critical(
+        "log level",
+        follow_level(level, configuration.clone(), stop.clone()),
+    );
+
+    let outbox = connect_pool(own.relay_database_url.expose(), 3, process)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_RELAY_DATABASE_URL: {error}"))?;
+    check_role(&outbox, Reach::Narrow(&["outbox", "inbox"])).await?;
+
+    for role in roles {
+        match role {
+            Role::Relay => relay::spawn(&outbox, &redis, &shutdown),
+            Role::Saga => {
+                let engine = saga::Engine::new(configuration.clone(), redis.clone());
+                Consumer::new(&database, &redis, Inbound::Saga, process, engine).spawn("saga", &shutdown);
+            }
+            Role::Config => {
+                let publisher = config::Publisher::new(redis.clone());
+                Consumer::new(&database, &redis, Inbound::Config, process, publisher)
+                    .spawn("config", &shutdown);
+            }
+            Role::Chat => chat::spawn(&database, &redis, process, &shutdown),
+            Role::Janitor => janitor::spawn(&outbox, &watcher, &redis, process, &shutdown),
+        }
+    }
+
+    readiness.set_loaded();
+    tracing::info!(%admin, process, roles = ?roles, "listening");
+    shutdown.run(settings.drain).await
+}

@@ -1,0 +1,57 @@
+//! What a saga is made of.
+
+use std::time::Duration;
+
+use atrium_shared::{
+    db::{DbError, OrgTx},
+    ids::SagaId,
+};
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+/// A saga: a kind, and its steps in order.
+pub(super) struct Saga {
+    pub(super) kind: &'static str,
+    pub(super) steps: Vec<Box<dyn Step>>,
+}
+
+/// What a step works with. Effects outside of PostgreSQL carry a name made from saga and step, so that doing them
+/// again changes nothing.
+pub(super) struct Context<'a> {
+    pub(super) tx: &'a mut OrgTx,
+    pub(super) saga: SagaId,
+    pub(super) input: &'a Value,
+}
+
+/// How an action ended.
+pub(super) enum Verdict {
+    /// Its effect is there. With what to tell the person who waits, if anything.
+    Done(Option<String>),
+    /// Not yet; try again after a while.
+    #[expect(
+        dead_code,
+        reason = "the first saga has no step that waits; the engine's contract has one"
+    )]
+    RetryAfter(Duration, String),
+    /// It cannot be done, and trying again would not help.
+    Fail(Failure),
+}
+
+/// Why a saga is given up: a stable code, and a sentence for the person who waits.
+pub(super) struct Failure {
+    pub(super) code: &'static str,
+    pub(super) detail: String,
+}
+
+/// A step: an action, and what takes it back.
+pub(super) trait Step: Send + Sync {
+    /// Unique within the saga; shown to people.
+    fn name(&self) -> &'static str;
+
+    /// The action. An error is tried again; its changes in the database are taken back before.
+    fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>>;
+
+    /// Takes the action back, wholly or partly done; also when it was taken back before. An error is tried again
+    /// until it works.
+    fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>>;
+}
