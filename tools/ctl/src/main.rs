@@ -1,1 +1,32 @@
-fn main() {}
+//! `atrium-ctl`: what an operator changes while the platform runs.
+
+mod config;
+
+use atrium_shared::{db::Database, settings::Reader};
+use clap::{Parser, Subcommand};
+
+/// Operates an Atrium platform. Needs ATRIUM_DATABASE_URL.
+#[derive(Parser)]
+#[command(name = "atrium-ctl", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The configuration that holds for everybody, unless an organization or a project sets its own.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let mut reader = Reader::from_env();
+    let url = reader.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
+    let database = Database::connect_to(&reader.finish(url)?, 2, "atrium-ctl").await?;
+    match arguments.command {
+        Command::Config(command) => config::run(command, &database).await,
+    }
+}
