@@ -4,10 +4,24 @@
 //! window is over, *force* ends what is left. A task that ends by itself before the drain is a fault: the process
 //! stops, and its supervisor starts a new one in a known state.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Ends `main`: says in one line why the process failed, without the backtrace that helps nobody who made a mistake
+/// in a setting.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "the log may not exist yet")]
+pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// The stages of stopping, shared by every task of a process.
 #[derive(Clone, Debug, Default)]

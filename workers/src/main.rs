@@ -1,6 +1,8 @@
 //! `atrium-workers`: the roles that work behind the API.
 
-use atrium_shared::{settings::Reader, telemetry::logs};
+use std::process::ExitCode;
+
+use atrium_shared::{lifecycle::exit, settings::Reader, telemetry::logs};
 use atrium_workers::{Role, run};
 use clap::Parser;
 
@@ -14,8 +16,11 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit("atrium-workers", start(Arguments::parse()).await)
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let mut reader = Reader::from_env();
     let (common, own) = (reader.common("workers"), reader.workers());
     let (settings, own) = reader.finish(common.zip(own))?;

@@ -29,7 +29,7 @@ pub use self::{
 };
 use crate::{
     ids::{OrgId, SagaId, UserId},
-    settings::Settings,
+    settings::{Secret, Settings},
 };
 
 /// How long a request waits for a free connection before it is told to come back. The library's default, 30 s, is
@@ -58,18 +58,35 @@ impl Database {
     /// # Errors
     /// When PostgreSQL cannot be reached, or the role could see more than one tenant at a time.
     pub async fn connect(settings: &Settings) -> anyhow::Result<Self> {
-        let pool = connect_pool(
-            settings.database_url.expose(),
+        Self::connect_to(
+            &settings.database_url,
             settings.database_connections,
             &settings.process_name,
         )
         .await
-        .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_DATABASE_URL: {error}"))?;
+    }
+
+    /// The same, for a command that needs nothing but the database.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_to(url: &Secret, connections: u32, process_name: &str) -> anyhow::Result<Self> {
+        let pool = connect_pool(url.expose(), connections, process_name)
+            .await
+            .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_DATABASE_URL: {error}"))?;
         check_role(&pool, Reach::Tenant).await?;
         Ok(Self {
             wake: Wake::new(pool.clone()),
             pool,
         })
+    }
+
+    /// Wakes the relay now and waits until that is done, for a process that is about to end.
+    ///
+    /// # Errors
+    /// When the database does not answer; the relay's poll will find the message.
+    pub async fn wake_relay(&self) -> Result<(), DbError> {
+        Ok(wake::notify(&self.pool).await?)
     }
 
     /// Begins a transaction in one organization. For a user this checks the membership, which is also the

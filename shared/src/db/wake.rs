@@ -26,7 +26,7 @@ impl Wake {
                 let waited =
                     tokio::time::timeout(std::time::Duration::from_secs(5), pending.notified()).await;
                 if waited.is_ok()
-                    && let Err(error) = sqlx::query("NOTIFY atrium_outbox").execute(&pool).await
+                    && let Err(error) = notify(&pool).await
                 {
                     tracing::debug!(%error, "the relay was not woken; its poll will find the message");
                 }
@@ -39,4 +39,10 @@ impl Wake {
     pub(super) fn relay(&self) {
         self.0.notify_one();
     }
+}
+
+/// Announces once, now.
+pub(super) async fn notify(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query("NOTIFY atrium_outbox").execute(pool).await?;
+    Ok(())
 }

@@ -2,7 +2,9 @@
 
 mod config;
 
-use atrium_shared::{db::Database, settings::Reader};
+use std::process::ExitCode;
+
+use atrium_shared::{db::Database, lifecycle::exit, settings::Reader};
 use clap::{Parser, Subcommand};
 
 /// Operates an Atrium platform. Needs ATRIUM_DATABASE_URL.
@@ -21,8 +23,11 @@ enum Command {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit("atrium-ctl", run(Arguments::parse()).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut reader = Reader::from_env();
     let url = reader.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
     let database = Database::connect_to(&reader.finish(url)?, 2, "atrium-ctl").await?;
