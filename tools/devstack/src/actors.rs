@@ -1,0 +1,275 @@
+//! People who use Atrium through its public API: seed, tour and tests are told in their terms.
+//!
+//! They are patient: a process that is killed under them, a limit, or a server that restarts makes them ask again.
+//! Creates carry an `Idempotency-Key`, so asking again does not make two of a thing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use crate::client::{Client, ClientError, Follower, Reply, Request};
+
+/// How long they ask again before they give up.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How long they wait between two attempts, unless the server says otherwise.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Somebody who is signed in.
+#[derive(Clone)]
+pub struct Guest {
+    /// The id.
+    pub id: String,
+    /// What others see: `guest-0042`.
+    pub key: String,
+    /// A client with the guest's token.
+    pub client: Client,
+}
+
+/// An organization that is being created.
+#[derive(Clone, Debug)]
+pub struct Creation {
+    /// The organization's id.
+    pub org: String,
+    /// The operation's id.
+    pub operation: String,
+}
+
+/// An open window of a project's chat.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// `/v1/orgs/{org}/projects/{project}/chat`.
+    pub chat: String,
+    /// The session's id.
+    pub session: String,
+    /// The session that had to close for this one.
+    pub closed: Option<String>,
+}
+
+impl Window {
+    /// Where its events come from.
+    #[must_use]
+    pub fn events(&self) -> String {
+        format!("{}/sessions/{}/events", self.chat, self.session)
+    }
+
+    /// Where its actions go.
+    #[must_use]
+    pub fn actions(&self) -> String {
+        format!("{}/sessions/{}/actions", self.chat, self.session)
+    }
+}
+
+impl Guest {
+    /// Signs in as a new guest.
+    ///
+    /// # Errors
+    /// When the answer is not a sign-in.
+    pub async fn sign_in(client: &Client) -> anyhow::Result<Self> {
+        let client = client.anonymous();
+        let reply = patiently(|| client.post("/v1/auth/guest"))
+            .await?
+            .expect_status(201)?;
+        Ok(Self {
+            id: reply.at("/user/id"),
+            key: reply.at("/user/key"),
+            client: client.bearer(reply.at("/access_token")),
+        })
+    }
+
+    /// Asks for an organization; it is there when its operation has finished.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn create_organization(&self, name: &str) -> anyhow::Result<Creation> {
+        let key = new_key();
+        let create = || {
+            self.client
+                .post("/v1/orgs")
+                .json(json!({ "name": name }))
+                .idempotency_key(&key)
+        };
+        let reply = patiently(create).await?.expect_status(202)?;
+        Ok(Creation {
+            org: reply.at("/id"),
+            operation: reply.at("/operation_id"),
+        })
+    }
+
+    /// Creates an organization and waits until it is there.
+    ///
+    /// # Errors
+    /// When it is refused, fails or takes too long.
+    pub async fn organization(&self, name: &str) -> anyhow::Result<String> {
+        let Creation { org, operation } = self.create_organization(name).await?;
+        let path = format!("/v1/operations/{operation}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let reply = patiently(|| self.client.get(&path)).await?.expect_status(200)?;
+            match reply.at("/status").as_str() {
+                "COMMITTED" => return Ok(org),
+                "PENDING" if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+                _ => bail!(
+                    "the organization `{name}` did not come to be: {}",
+                    reply.describe()
+                ),
+            }
+        }
+    }
+
+    /// Makes a single-use code with which somebody joins.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn invite(&self, org: &str, role: &str) -> anyhow::Result<String> {
+        let path = format!("/v1/orgs/{org}/invitations");
+        let reply = patiently(|| self.client.post(&path).json(json!({ "role": role })))
+            .await?
+            .expect_status(201)?;
+        Ok(reply.at("/code"))
+    }
+
+    /// Joins with a code.
+    ///
+    /// # Errors
+    /// When the code is refused.
+    pub async fn join(&self, org: &str, code: &str) -> anyhow::Result<()> {
+        let join = || {
+            self.client
+                .post("/v1/invitations/accept")
+                .json(json!({ "code": code }))
+        };
+        let reply = patiently(join).await?;
+        if reply.code() == 404 {
+            // The code may have been used by a first attempt whose answer was lost.
+            let member = patiently(|| self.client.get(format!("/v1/orgs/{org}"))).await?;
+            if member.code() == 200 {
+                return Ok(());
+            }
+        }
+        reply.expect_status(200)?;
+        Ok(())
+    }
+
+    /// Signs in somebody new who joins with a code of this guest.
+    ///
+    /// # Errors
+    /// When any of it is refused.
+    pub async fn bring(&self, org: &str, role: &str) -> anyhow::Result<Self> {
+        let code = self.invite(org, role).await?;
+        let other = Self::sign_in(&self.client).await?;
+        other.join(org, &code).await?;
+        Ok(other)
+    }
+
+    /// Makes a project.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn project(&self, org: &str, name: &str) -> anyhow::Result<String> {
+        let (path, key) = (format!("/v1/orgs/{org}/projects"), new_key());
+        let create = || {
+            self.client
+                .post(&path)
+                .json(json!({ "name": name }))
+                .idempotency_key(&key)
+        };
+        Ok(patiently(create).await?.expect_status(201)?.at("/id"))
+    }
+
+    /// Opens a window of a project's chat.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open_chat(&self, org: &str, project: &str) -> anyhow::Result<Window> {
+        let chat = format!("/v1/orgs/{org}/projects/{project}/chat");
+        let (path, key) = (format!("{chat}/sessions"), new_key());
+        let reply = patiently(|| self.client.post(&path).idempotency_key(&key))
+            .await?
+            .expect_status(201)?;
+        let closed = Some(reply.at("/closed_session_id")).filter(|id| !id.is_empty());
+        Ok(Window {
+            session: reply.at("/id"),
+            closed,
+            chat,
+        })
+    }
+
+    /// Follows a window's events.
+    #[must_use]
+    pub fn watch(&self, window: &Window) -> Follower {
+        self.client.follow(window.events())
+    }
+
+    /// Presses an action and returns the id it was accepted under.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn press(&self, window: &Window, action: &str) -> anyhow::Result<String> {
+        let reply = patiently(|| self.pressing(window, action)).await?;
+        Ok(reply.expect_status(202)?.at("/id"))
+    }
+
+    /// The request that presses an action.
+    pub fn pressing(&self, window: &Window, action: &str) -> Request {
+        self.client
+            .post(window.actions())
+            .json(json!({ "action": action }))
+    }
+
+    /// Sets a configuration key of an organization, whatever it was before.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn configure(
+        &self,
+        org: &str,
+        key: &str,
+        value: serde_json::Value,
+        reason: &str,
+    ) -> anyhow::Result<Reply> {
+        let path = format!("/v1/orgs/{org}/configs/{key}");
+        loop {
+            let current = patiently(|| self.client.get(&path)).await?.expect_status(200)?;
+            let etag = current
+                .etag()
+                .context("a configuration value has to have an entity tag")?
+                .to_owned();
+            let body = json!({ "value": value, "reason": reason });
+            let reply = patiently(|| self.client.put(&path).if_match(&etag).json(body.clone())).await?;
+            // Somebody else was faster, or a first attempt whose answer was lost.
+            if reply.code() != 412 {
+                return Ok(reply.expect_status(200)?);
+            }
+        }
+    }
+}
+
+/// Sends a request until it is answered for good: not when nobody answers, not when the server says "later".
+///
+/// # Errors
+/// When that takes too long.
+pub async fn patiently(request: impl Fn() -> Request) -> Result<Reply, ClientError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let result = request().send().await;
+        let pause = match &result {
+            Ok(reply) if reply.code() == 429 || reply.code() == 503 => {
+                let seconds = reply.header("retry-after").and_then(|text| text.parse().ok());
+                seconds.map_or(PAUSE, Duration::from_secs)
+            }
+            // The first attempt with this key has not been answered yet, or its process died.
+            Ok(reply) if reply.problem() == "idempotency_in_flight" => PAUSE,
+            Ok(_) => return result,
+            Err(_) => PAUSE,
+        };
+        if Instant::now() + pause >= deadline {
+            return result;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn new_key() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,350 @@
+//! The OpenAPI file as a judge: every answer and every event is either as documented, or a violation.
+
+mod schemas;
+mod templates;
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::Value;
+
+use crate::checkout::Checkout;
+use crate::client::{Event, Reply};
+use schemas::Schemas;
+use templates::Templates;
+
+/// Answers that no operation gives: an address without a route, a route without the method.
+const UNROUTED: &str = "x-unrouted-responses";
+/// What each kind of event carries, on a stream's media type.
+const EVENTS: &str = "x-sse-events";
+
+/// The loaded contract.
+#[derive(Debug)]
+pub struct Contract {
+    document: Value,
+    templates: Templates,
+    schemas: Schemas,
+}
+
+/// Something is not as documented.
+#[derive(Debug, thiserror::Error)]
+#[error("not as docs/api/openapi.yaml has it: {0}")]
+pub struct Violation(String);
+
+/// A response as the document describes it, with where that stands.
+struct Documented<'a> {
+    pointer: String,
+    response: &'a Value,
+}
+
+/// A media type's name, and what its body must be.
+type Media<'a> = (String, &'a Value);
+
+impl Contract {
+    /// Loads the contract of the checkout we are in.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used.
+    pub fn load() -> anyhow::Result<Self> {
+        Self::read(&Checkout::find()?.openapi())
+    }
+
+    /// Loads a contract from a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or used.
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is no contract", file.display()))
+    }
+
+    /// Takes a contract in YAML (or JSON).
+    ///
+    /// # Errors
+    /// When it is no OpenAPI 3.1 document.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let document: Value = serde_saphyr::from_str(text)?;
+        if !document["openapi"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("3.1."))
+        {
+            bail!("`openapi` has to be 3.1.x");
+        }
+        let paths = document["paths"].as_object().context("`paths` is missing")?;
+        let templates = Templates::new(paths.keys().map(String::as_str));
+        let schemas = Schemas::new(&document);
+        Ok(Self {
+            templates,
+            schemas,
+            document,
+        })
+    }
+
+    /// The whole document.
+    #[must_use]
+    pub fn document(&self) -> &Value {
+        &self.document
+    }
+
+    /// Every operation: method and path template.
+    #[must_use]
+    pub fn operations(&self) -> Vec<(Method, String)> {
+        let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+        let mut operations = Vec::new();
+        for (template, item) in self.document["paths"].as_object().into_iter().flatten() {
+            for method in methods {
+                if item.get(method.to_ascii_lowercase()).is_some()
+                    && let Ok(method) = Method::from_bytes(method.as_bytes())
+                {
+                    operations.push((method, template.clone()));
+                }
+            }
+        }
+        operations
+    }
+
+    /// Holds an answer against the contract.
+    ///
+    /// # Errors
+    /// When the two differ.
+    pub fn check(&self, reply: &Reply) -> Result<(), Violation> {
+        let (documented, media) = self.head(&reply.method, &reply.path, reply.status, &reply.headers)?;
+        let Some((name, media)) = media else {
+            if reply.body.is_empty() || reply.method == Method::HEAD {
+                return Ok(());
+            }
+            return Err(Violation(format!(
+                "a body came, none is documented: {}",
+                reply.describe()
+            )));
+        };
+        if media.get("schema").is_none() || !is_json(&name) {
+            return Ok(());
+        }
+        let body: Value = serde_json::from_slice(&reply.body)
+            .map_err(|error| Violation(format!("the body is not JSON ({error}): {}", reply.describe())))?;
+        let pointer = format!("{}/content/{}/schema", documented.pointer, escaped(&name));
+        self.schemas
+            .check(&pointer, &body)
+            .map_err(|reason| Violation(format!("{}\n{reason}", reply.describe())))
+    }
+
+    /// Holds the head of an answer whose body is still to come against the contract.
+    ///
+    /// # Errors
+    /// When the two differ.
+    pub fn check_head(
+        &self,
+        method: &Method,
+        path: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<(), Violation> {
+        self.head(method, path, status, headers).map(|_| ())
+    }
+
+    /// Holds an event of a stream against the contract.
+    ///
+    /// # Errors
+    /// When the two differ.
+    pub fn check_event(&self, method: &Method, path: &str, event: &Event) -> Result<(), Violation> {
+        let request = format!("{method} {path}");
+        let documented = self.response(method, path, StatusCode::OK)?;
+        let media = &documented.response["content"]["text/event-stream"];
+        let Some(events) = media.get(EVENTS) else {
+            return Err(Violation(format!(
+                "{request}: the stream's `{EVENTS}` are not documented"
+            )));
+        };
+        if events.get(&event.event).is_none() {
+            let known: Vec<_> = events
+                .as_object()
+                .into_iter()
+                .flat_map(|events| events.keys())
+                .collect();
+            return Err(Violation(format!(
+                "{request}: the event `{}` is not documented (known are {known:?}): {}",
+                event.event, event.data
+            )));
+        }
+        let data: Value = serde_json::from_str(&event.data).map_err(|error| {
+            Violation(format!(
+                "{request}: the data of `{}` is not JSON ({error}): {}",
+                event.event, event.data
+            ))
+        })?;
+        let pointer = format!(
+            "{}/content/text~1event-stream/{EVENTS}/{}",
+            documented.pointer,
+            escaped(&event.event)
+        );
+        self.schemas.check(&pointer, &data).map_err(|reason| {
+            Violation(format!(
+                "{request}: the event `{}` carries {}\n{reason}",
+                event.event, event.data
+            ))
+        })
+    }
+
+    /// [`Contract::check`], for clients.
+    ///
+    /// # Panics
+    /// When the two differ.
+    #[track_caller]
+    pub fn insist(&self, reply: &Reply) {
+        self.check(reply)
+            .unwrap_or_else(|violation| panic!("{violation}"));
+    }
+
+    /// [`Contract::check_head`], for clients.
+    ///
+    /// # Panics
+    /// When the two differ.
+    #[track_caller]
+    pub fn insist_on_head(&self, method: &Method, path: &str, status: StatusCode, headers: &HeaderMap) {
+        self.check_head(method, path, status, headers)
+            .unwrap_or_else(|violation| panic!("{violation}"));
+    }
+
+    /// [`Contract::check_event`], for clients.
+    ///
+    /// # Panics
+    /// When the two differ.
+    #[track_caller]
+    pub fn insist_on_event(&self, method: &Method, path: &str, event: &Event) {
+        self.check_event(method, path, event)
+            .unwrap_or_else(|violation| panic!("{violation}"));
+    }
+
+    /// Status, required headers and content type; answers with the media type that the body must be.
+    fn head(
+        &self,
+        method: &Method,
+        path: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<(Documented<'_>, Option<Media<'_>>), Violation> {
+        let request = format!("{method} {path} → {}", status.as_u16());
+        let documented = self.response(method, path, status)?;
+        for (name, header) in documented.response["headers"].as_object().into_iter().flatten() {
+            let required = self
+                .resolved(header)
+                .is_some_and(|(_, header)| header["required"] == true);
+            if required && !headers.contains_key(name.as_str()) {
+                return Err(Violation(format!(
+                    "{request}: the required header `{name}` is missing"
+                )));
+            }
+        }
+        let came = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let Some(content) = documented.response["content"].as_object() else {
+            return match came {
+                None => Ok((documented, None)),
+                Some(came) => Err(Violation(format!(
+                    "{request}: content of type `{came}`, none is documented"
+                ))),
+            };
+        };
+        let came =
+            came.ok_or_else(|| Violation(format!("{request}: the header `content-type` is missing")))?;
+        let essence = |kind: &str| {
+            kind.split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase()
+        };
+        let media = content.iter().find(|(name, _)| essence(name) == essence(came));
+        let known: Vec<_> = content.keys().collect();
+        let (name, media) = media.ok_or_else(|| {
+            Violation(format!(
+                "{request}: content of type `{came}`, documented are {known:?}"
+            ))
+        })?;
+        Ok((documented, Some((name.clone(), media))))
+    }
+
+    /// The documented response of a request.
+    fn response(&self, method: &Method, path: &str, status: StatusCode) -> Result<Documented<'_>, Violation> {
+        let path = path.split('?').next().unwrap_or_default();
+        let code = status.as_str();
+        let route = self.templates.find(path);
+        let operation = route.and_then(|template| {
+            let item = &self.document["paths"][template];
+            let method = method.as_str().to_ascii_lowercase();
+            // HEAD is answered like GET.
+            let method = if method == "head" && item.get("head").is_none() {
+                "get".to_owned()
+            } else {
+                method
+            };
+            item.get(&method)
+                .map(|_| format!("/paths/{}/{method}/responses", escaped(template)))
+        });
+        let Some(responses) = operation else {
+            let expected = if route.is_some() { "405" } else { "404" };
+            let what = if route.is_some() { "its method" } else { "its path" };
+            if code != expected || self.document[UNROUTED].get(code).is_none() {
+                return Err(Violation(format!(
+                    "{method} {path} → {code}: {what} is not documented"
+                )));
+            }
+            return self
+                .documented(&format!("/{UNROUTED}/{code}"))
+                .ok_or_else(|| dangling(UNROUTED));
+        };
+        let class = format!("{}XX", &code[..1]);
+        for key in [code, &class, "default"] {
+            let pointer = format!("{responses}/{key}");
+            if self.document.pointer(&pointer).is_some() {
+                return self.documented(&pointer).ok_or_else(|| dangling(&pointer));
+            }
+        }
+        Err(Violation(format!(
+            "{method} {path} → {code}: the status is not documented"
+        )))
+    }
+
+    fn documented(&self, pointer: &str) -> Option<Documented<'_>> {
+        let (target, response) = self.resolved(self.document.pointer(pointer)?)?;
+        Some(Documented {
+            pointer: target.unwrap_or_else(|| pointer.to_owned()),
+            response,
+        })
+    }
+
+    /// What a `$ref` points to, and where that stands, or the value itself.
+    fn resolved<'a>(&'a self, value: &'a Value) -> Option<(Option<String>, &'a Value)> {
+        match value.get("$ref").and_then(Value::as_str) {
+            None => Some((None, value)),
+            Some(reference) => {
+                let pointer = reference.strip_prefix('#')?;
+                let target = self.document.pointer(pointer)?;
+                let (further, target) = self.resolved(target)?;
+                Some((Some(further.unwrap_or_else(|| pointer.to_owned())), target))
+            }
+        }
+    }
+}
+
+fn dangling(pointer: &str) -> Violation {
+    Violation(format!(
+        "the document itself is broken: a `$ref` at {pointer} leads nowhere"
+    ))
+}
+
+fn is_json(media: &str) -> bool {
+    let media = media.split(';').next().unwrap_or_default().trim();
+    media == "application/json" || media.ends_with("+json")
+}
+
+/// A name as one segment of a JSON pointer.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests;

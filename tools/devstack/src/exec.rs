@@ -1,0 +1,138 @@
+//! `exec`: runs a command, usually the tests, on a PostgreSQL and a Redis that exist only for it.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::binaries::{self, Wanted};
+use crate::folder::Folder;
+use crate::interrupt::Interrupts;
+use crate::postgres::{Durability, PrivatePostgres};
+use crate::process::Launch;
+use crate::redis::PrivateRedis;
+use crate::screen::{Screen, spoken};
+use crate::testing::Environment;
+use crate::urls::Passwords;
+
+/// The database that tests copy.
+const TEMPLATE: &str = "atrium_template";
+
+/// Starts the servers, runs the command with their addresses in its environment, stops them, and answers with the
+/// command's own exit code.
+///
+/// # Errors
+/// When the servers or the command cannot be started.
+pub async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
+    let mut interrupts = Interrupts::listen()?;
+    let screen = Screen::new();
+    binaries::ensure(
+        Wanted {
+            postgres: true,
+            redis: true,
+        },
+        &screen,
+    )?;
+    let start = Instant::now();
+    let servers = tokio::select! {
+        servers = Servers::start() => servers?,
+        // Dropping the half-started servers stops them.
+        signal = interrupts.next() => return Ok(ExitCode::from(code_of_signal(signal.as_raw()))),
+    };
+    screen.note(&format!(
+        "PostgreSQL {} and {}, private, ready after {}",
+        servers.postgres.version(),
+        servers.redis.description(),
+        spoken(start.elapsed()),
+    ));
+    let status = supervise(command, &servers.environment, &mut interrupts).await;
+    servers.stop().await;
+    Ok(ExitCode::from(code_of(status?)))
+}
+
+struct Servers {
+    postgres: PrivatePostgres,
+    redis: PrivateRedis,
+    environment: Environment,
+}
+
+impl Servers {
+    async fn start() -> anyhow::Result<Self> {
+        let folder = Arc::new(Folder::create()?);
+        let (postgres, redis) = tokio::try_join!(
+            PrivatePostgres::start_in(Arc::clone(&folder), Durability::Volatile),
+            PrivateRedis::start_in(folder),
+        )?;
+        let passwords = Passwords::random();
+        postgres
+            .migrated(TEMPLATE, &passwords)
+            .await
+            .context("cannot migrate the template database")?;
+        // Copying needs a template that nobody is connected to.
+        let mut connection = PgConnection::connect(&postgres.superuser_url("postgres")).await?;
+        sqlx::query("ALTER DATABASE atrium_template WITH is_template true allow_connections false")
+            .execute(&mut connection)
+            .await?;
+        connection.close().await?;
+        let executable = std::env::current_exe()?;
+        let environment = Environment {
+            postgres_url: postgres.superuser_url("postgres"),
+            template: TEMPLATE.to_owned(),
+            passwords,
+            redis_url: redis.url(0),
+            binaries: executable
+                .parent()
+                .context("a program lies in a folder")?
+                .to_owned(),
+        };
+        Ok(Self {
+            postgres,
+            redis,
+            environment,
+        })
+    }
+
+    async fn stop(self) {
+        tokio::join!(self.postgres.stop(), self.redis.stop());
+    }
+}
+
+async fn supervise(
+    command: &[OsString],
+    environment: &Environment,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<ExitStatus> {
+    let (program, arguments) = command.split_first().context("exec needs a command")?;
+    let mut launch = Launch::new(program.to_string_lossy(), program)
+        .args(arguments)
+        .envs(environment.variables());
+    if std::io::stdin().is_terminal() {
+        // A person's command keeps the terminal, and hears its Ctrl-C.
+        launch = launch.in_our_group();
+    }
+    let process = launch.spawn()?;
+    loop {
+        tokio::select! {
+            status = process.ended() => return Ok(status),
+            signal = interrupts.next() => process.signal_group(signal),
+        }
+    }
+}
+
+/// The exit code a shell would report.
+fn code_of(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(1),
+        (None, Some(signal)) => code_of_signal(signal),
+        (None, None) => 1,
+    }
+}
+
+fn code_of_signal(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(1)
+}

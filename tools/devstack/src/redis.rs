@@ -1,0 +1,261 @@
+//! A private Redis (or Valkey): a free port of the loopback address, a random password, an append-only file.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::binaries::RedisBinary;
+use crate::folder::Folder;
+use crate::ports;
+use crate::process::{Launch, Process, Signal};
+use crate::urls::random_password;
+
+/// How long a server may take to come up; reading its append-only file is included.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to write what it holds before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Logical databases of one server: tests take one each.
+pub(crate) const DATABASES: i64 = 1024;
+
+/// A Redis of our own. Dropping it stops it and removes its folder.
+#[derive(Debug)]
+pub struct PrivateRedis {
+    binary: RedisBinary,
+    home: PathBuf,
+    port: u16,
+    password: String,
+    process: Mutex<Arc<Process>>,
+    // Last: the folder goes when the server is gone.
+    _folder: Arc<Folder>,
+}
+
+impl PrivateRedis {
+    /// Starts one in a folder of its own.
+    ///
+    /// # Errors
+    /// When Redis is missing or does not come up.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_in(Arc::new(Folder::create()?)).await
+    }
+
+    /// Starts one in a folder that is shared with the rest of a stack.
+    ///
+    /// # Errors
+    /// When Redis is missing or does not come up.
+    pub async fn start_in(folder: Arc<Folder>) -> anyhow::Result<Self> {
+        let binary = RedisBinary::find().context("Redis 7 (or Valkey 8) or newer is not on this machine")?;
+        let home = folder.private("redis", None)?;
+        let password = random_password();
+        let mut attempt = 0;
+        loop {
+            let port = ports::free()?;
+            configure(&home, port, &password)?;
+            let started = Self {
+                binary: binary.clone(),
+                home: home.clone(),
+                port,
+                password: password.clone(),
+                process: Mutex::new(Arc::new(launch(&binary, &home)?)),
+                _folder: Arc::clone(&folder),
+            };
+            match started.ready().await {
+                Ok(()) => return Ok(started),
+                // Somebody took the port between the look and the start.
+                Err(_) if attempt < 5 && started.last_words().contains("Address already in use") => {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The address of one of its logical databases.
+    #[must_use]
+    pub fn url(&self, database: i64) -> String {
+        format!(
+            "redis://default:{}@127.0.0.1:{}/{database}",
+            self.password, self.port
+        )
+    }
+
+    /// What it is and which version.
+    #[must_use]
+    pub fn description(&self) -> String {
+        format!("{} {}", self.binary.product, self.binary.version)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process().pid()
+    }
+
+    /// Resolves when the server that runs now has ended.
+    pub fn end(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
+        self.process().end()
+    }
+
+    /// A connection, for a look inside.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn connection(&self, database: i64) -> anyhow::Result<redis::aio::MultiplexedConnection> {
+        Ok(redis::Client::open(self.url(database))?
+            .get_multiplexed_async_connection()
+            .await?)
+    }
+
+    /// Forgets everything, as an operator or an accident may at any time.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn flush_all(&self) -> anyhow::Result<()> {
+        let mut connection = self.connection(0).await?;
+        redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
+        Ok(())
+    }
+
+    /// Kills it.
+    pub async fn kill9(&self) {
+        let process = self.process();
+        process.kill().await;
+    }
+
+    /// Stops it; what it holds is written.
+    pub async fn stop(&self) {
+        let process = self.process();
+        process.stop(Signal::TERM, GRACE).await;
+    }
+
+    /// Pauses the process: connections stay open and nothing answers.
+    pub fn suspend(&self) {
+        self.process().signal(Signal::STOP);
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) {
+        self.process().signal(Signal::CONT);
+    }
+
+    /// Starts it again with the same data and port, after it was stopped or killed.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_again(&self) -> anyhow::Result<()> {
+        *self.locked() = Arc::new(launch(&self.binary, &self.home)?);
+        self.ready().await
+    }
+
+    /// Stops it and starts it again.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        self.stop().await;
+        self.start_again().await
+    }
+
+    fn process(&self) -> Arc<Process> {
+        Arc::clone(&self.locked())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Arc<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it answers, and makes sure that it is ours that answers.
+    async fn ready(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let process = self.process();
+        loop {
+            if let Some(status) = process.status() {
+                bail!(
+                    "{} ended while starting ({status}):\n{}",
+                    self.binary.product,
+                    self.last_words()
+                );
+            }
+            match self.works_in().await {
+                Ok(folder) => {
+                    ensure!(
+                        folder == self.home,
+                        "the server on port {} works in {}, ours in {}",
+                        self.port,
+                        folder.display(),
+                        self.home.display(),
+                    );
+                    return Ok(());
+                }
+                Err(error) if Instant::now() >= deadline => {
+                    bail!(
+                        "{} does not answer: {error}\n{}",
+                        self.binary.product,
+                        self.last_words()
+                    );
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    async fn works_in(&self) -> anyhow::Result<PathBuf> {
+        let mut connection = self.connection(0).await?;
+        redis::cmd("PING").query_async::<()>(&mut connection).await?;
+        let (_, folder): (String, String) = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("dir")
+            .query_async(&mut connection)
+            .await?;
+        Ok(PathBuf::from(folder))
+    }
+
+    /// The end of its log.
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.home.join("redis.log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+}
+
+impl Drop for PrivateRedis {
+    fn drop(&mut self) {
+        let process = self.process();
+        // It may be paused, and a paused process hears nothing but these two.
+        process.signal(Signal::CONT);
+        process.signal(Signal::TERM);
+        let patience = Instant::now() + Duration::from_secs(2);
+        while process.status().is_none() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// The settings stand in a file that only we can read: on the command line everybody would see the password.
+fn configure(home: &std::path::Path, port: u16, password: &str) -> anyhow::Result<()> {
+    let configuration = format!(
+        "bind 127.0.0.1\n\
+         port {port}\n\
+         requirepass {password}\n\
+         dir {}\n\
+         databases {DATABASES}\n\
+         appendonly yes\n\
+         appendfsync everysec\n\
+         save \"\"\n\
+         maxmemory-policy noeviction\n\
+         daemonize no\n",
+        home.display(),
+    );
+    std::fs::write(home.join("redis.conf"), configuration).context("cannot write redis.conf")
+}
+
+fn launch(binary: &RedisBinary, home: &std::path::Path) -> anyhow::Result<Process> {
+    Launch::new(binary.product, &binary.server)
+        .arg(home.join("redis.conf"))
+        .log(home.join("redis.log"))
+        .spawn()
+        .context("cannot start Redis")
+}

@@ -1,0 +1,434 @@
+//! A whole Atrium for one test: real processes around a database and a Redis.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Environment, TestDatabase, TestRedis};
+use crate::actors::Guest;
+use crate::client::Client;
+use crate::contract::Contract;
+use crate::folder::Folder;
+use crate::operator;
+use crate::ports::loopback;
+use crate::postgres::{Durability, PrivatePostgres};
+use crate::redis::PrivateRedis;
+use crate::service::{Kind, Service, Wiring};
+use crate::urls::{DatabaseUrls, Passwords};
+
+/// The origin of tests that do not ask for another: processes listen wherever a port is free.
+const PUBLIC_URL: &str = "http://127.0.0.1:8080";
+/// How much of each log is printed when a test panics.
+const LOG_LINES: usize = 150;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct AtriumBuilder {
+    apis: usize,
+    workers: Vec<Option<String>>,
+    private_postgres: Option<Durability>,
+    private_redis: bool,
+    raised_limits: bool,
+    defaults: Vec<(String, Value)>,
+    settings: Vec<(String, String)>,
+    public_url: String,
+}
+
+/// Running processes. Dropping it kills them; when the test panics, their logs are printed.
+pub struct Atrium {
+    apis: Vec<Service>,
+    workers: Vec<Service>,
+    wiring: Wiring,
+    contract: Arc<Contract>,
+    postgres: Postgres,
+    redis: Redis,
+    // Last: the keys and logs go when the processes are gone.
+    _folder: Folder,
+}
+
+enum Postgres {
+    Shared(TestDatabase),
+    Private(PrivatePostgres),
+}
+
+enum Redis {
+    Shared(TestRedis),
+    Private(PrivateRedis),
+}
+
+impl Default for AtriumBuilder {
+    fn default() -> Self {
+        Self {
+            apis: 1,
+            workers: vec![None],
+            private_postgres: None,
+            private_redis: false,
+            raised_limits: true,
+            defaults: Vec::new(),
+            settings: Vec::new(),
+            public_url: PUBLIC_URL.to_owned(),
+        }
+    }
+}
+
+impl AtriumBuilder {
+    /// So many API processes instead of one.
+    #[must_use]
+    pub fn apis(mut self, count: usize) -> Self {
+        self.apis = count;
+        self
+    }
+
+    /// One worker process for each of these lists of roles, instead of one with all roles.
+    #[must_use]
+    pub fn workers<'a>(mut self, roles: impl IntoIterator<Item = &'a str>) -> Self {
+        self.workers = roles.into_iter().map(|roles| Some(roles.to_owned())).collect();
+        self
+    }
+
+    /// So many worker processes, each with all roles.
+    #[must_use]
+    pub fn full_workers(mut self, count: usize) -> Self {
+        self.workers = vec![None; count];
+        self
+    }
+
+    /// A PostgreSQL of its own, to be stopped or killed.
+    #[must_use]
+    pub fn private_postgres(mut self, durability: Durability) -> Self {
+        self.private_postgres = Some(durability);
+        self
+    }
+
+    /// A Redis of its own, to be flushed, paused or killed.
+    #[must_use]
+    pub fn private_redis(mut self) -> Self {
+        self.private_redis = true;
+        self
+    }
+
+    /// The limits that are built in, instead of a hundred times as much.
+    #[must_use]
+    pub fn default_limits(mut self) -> Self {
+        self.raised_limits = false;
+        self
+    }
+
+    /// A value of the default scope, set before the processes start.
+    #[must_use]
+    pub fn default_value(mut self, key: &str, value: Value) -> Self {
+        self.defaults.push((key.to_owned(), value));
+        self
+    }
+
+    /// A setting of the processes (an environment variable).
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Another issuer and origin than `http://127.0.0.1:8080`.
+    #[must_use]
+    pub fn public_url(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.public_url);
+        self
+    }
+
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub async fn start(self) -> Atrium {
+        self.try_start()
+            .await
+            .unwrap_or_else(|error| panic!("Atrium does not start: {error:#}"))
+    }
+
+    async fn try_start(self) -> anyhow::Result<Atrium> {
+        let folder = Folder::create()?;
+        let (keys, logs) = (folder.private("keys", None)?, folder.private("logs", None)?);
+        crate::keys::generate(&keys, "test-1")?;
+
+        let (postgres, database) = match self.private_postgres {
+            None => {
+                let database = TestDatabase::create().await;
+                let urls = database.urls().clone();
+                (Postgres::Shared(database), urls)
+            }
+            Some(durability) => {
+                let server = PrivatePostgres::start(durability).await?;
+                let urls = server.migrated("atrium", &Passwords::random()).await?;
+                (Postgres::Private(server), urls)
+            }
+        };
+        let redis = if self.private_redis {
+            Redis::Private(PrivateRedis::start().await?)
+        } else {
+            Redis::Shared(TestRedis::database().await)
+        };
+        let wiring = Wiring {
+            binaries: Environment::get().binaries.clone(),
+            database,
+            redis: redis.url(),
+            keys,
+            public_url: self.public_url,
+            logs,
+            log_format: "json",
+            death_signal: "KILL",
+            settings: self.settings,
+        };
+        if self.raised_limits {
+            operator::raise_limits(&wiring).await?;
+        }
+        for (key, value) in &self.defaults {
+            operator::set_default(&wiring, key, value, "a test").await?;
+        }
+
+        let mut atrium = Atrium {
+            apis: Vec::new(),
+            workers: Vec::new(),
+            contract: Arc::new(Contract::load()?),
+            wiring,
+            postgres,
+            redis,
+            _folder: folder,
+        };
+        let anywhere = loopback(0);
+        for index in 0..self.apis {
+            let name = format!("api-{index}");
+            atrium
+                .apis
+                .push(Service::start(name, Kind::Api(anywhere), anywhere, &atrium.wiring).await?);
+        }
+        for (index, roles) in self.workers.into_iter().enumerate() {
+            let name = format!("workers-{index}");
+            atrium
+                .workers
+                .push(Service::start(name, Kind::Workers(roles), anywhere, &atrium.wiring).await?);
+        }
+        for service in atrium.services() {
+            service.ready().await?;
+        }
+        Ok(atrium)
+    }
+}
+
+impl Redis {
+    fn url(&self) -> String {
+        match self {
+            Self::Shared(database) => database.url().to_owned(),
+            Self::Private(server) => server.url(0),
+        }
+    }
+}
+
+impl Atrium {
+    /// One API process and one worker process with all roles, on the shared servers.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Choices first.
+    #[must_use]
+    pub fn builder() -> AtriumBuilder {
+        AtriumBuilder::default()
+    }
+
+    /// A client of the first API process, without identity; it holds every answer against the contract.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client_of(0)
+    }
+
+    /// A client of one of the API processes.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    #[must_use]
+    #[track_caller]
+    pub fn client_of(&self, api: usize) -> Client {
+        Client::new(self.apis[api].url()).with_contract(Arc::clone(&self.contract))
+    }
+
+    /// Signs in a new guest.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub async fn guest(&self) -> Guest {
+        Guest::sign_in(&self.client())
+            .await
+            .unwrap_or_else(|error| panic!("no guest: {error:#}"))
+    }
+
+    /// The address of the first API process.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.apis[0].url()
+    }
+
+    /// The origin for cookies and cross-site checks.
+    #[must_use]
+    pub fn public_url(&self) -> &str {
+        &self.wiring.public_url
+    }
+
+    /// An API process.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    #[must_use]
+    #[track_caller]
+    pub fn api(&self, index: usize) -> &Service {
+        &self.apis[index]
+    }
+
+    /// A worker process.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    #[must_use]
+    #[track_caller]
+    pub fn worker(&self, index: usize) -> &Service {
+        &self.workers[index]
+    }
+
+    /// All processes.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.apis.iter().chain(&self.workers)
+    }
+
+    /// Starts one more API process.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn add_api(&mut self) -> &Service {
+        let kind = Kind::Api(loopback(0));
+        let service = self.add(format!("api-{}", self.apis.len()), kind).await;
+        self.apis.push(service);
+        &self.apis[self.apis.len() - 1]
+    }
+
+    /// Starts one more worker process.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn add_worker(&mut self, roles: Option<&str>) -> &Service {
+        let kind = Kind::Workers(roles.map(str::to_owned));
+        let service = self.add(format!("workers-{}", self.workers.len()), kind).await;
+        self.workers.push(service);
+        &self.workers[self.workers.len() - 1]
+    }
+
+    async fn add(&self, name: String, kind: Kind) -> Service {
+        let start = async {
+            let service = Service::start(name, kind, loopback(0), &self.wiring).await?;
+            service.ready().await?;
+            anyhow::Ok(service)
+        };
+        start
+            .await
+            .unwrap_or_else(|error| panic!("one more process does not start: {error:#}"))
+    }
+
+    /// The database's addresses.
+    #[must_use]
+    pub fn database(&self) -> &DatabaseUrls {
+        &self.wiring.database
+    }
+
+    /// A connection as the superuser, whom no wall stops.
+    ///
+    /// # Panics
+    /// When PostgreSQL does not answer.
+    pub async fn superuser(&self) -> sqlx::PgConnection {
+        use sqlx::Connection as _;
+        sqlx::PgConnection::connect(&self.wiring.database.owner)
+            .await
+            .unwrap_or_else(|error| panic!("PostgreSQL does not answer: {error}"))
+    }
+
+    /// The private PostgreSQL.
+    ///
+    /// # Panics
+    /// When the builder was not asked for one.
+    #[must_use]
+    #[track_caller]
+    pub fn postgres(&self) -> &PrivatePostgres {
+        match &self.postgres {
+            Postgres::Private(server) => server,
+            Postgres::Shared(database) => panic!("{} lies on the shared PostgreSQL", database.name()),
+        }
+    }
+
+    /// The private Redis.
+    ///
+    /// # Panics
+    /// When the builder was not asked for one.
+    #[must_use]
+    #[track_caller]
+    pub fn redis(&self) -> &PrivateRedis {
+        match &self.redis {
+            Redis::Private(server) => server,
+            Redis::Shared(_) => panic!("this test uses a database of the shared Redis"),
+        }
+    }
+
+    /// The address of Redis.
+    #[must_use]
+    pub fn redis_url(&self) -> &str {
+        &self.wiring.redis
+    }
+
+    /// A connection to Redis, for a look inside.
+    ///
+    /// # Panics
+    /// When Redis does not answer.
+    pub async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
+        let connect = async {
+            redis::Client::open(self.redis_url())?
+                .get_multiplexed_async_connection()
+                .await
+        };
+        connect
+            .await
+            .unwrap_or_else(|error| panic!("Redis does not answer: {error}"))
+    }
+
+    /// Sets a value of the default scope while everything runs.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn set_default(&self, key: &str, value: Value) {
+        operator::set_default(&self.wiring, key, &value, "a test")
+            .await
+            .unwrap_or_else(|error| panic!("the default of {key} stays: {error:#}"));
+    }
+
+    /// What the processes were started with.
+    #[must_use]
+    pub fn wiring(&self) -> &Wiring {
+        &self.wiring
+    }
+}
+
+impl Drop for Atrium {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test runner shows it with the failed test"
+    )]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for service in self.services() {
+                eprintln!(
+                    "──── {}: the last lines of its log\n{}",
+                    service.name(),
+                    service.last_words(LOG_LINES)
+                );
+            }
+        }
+    }
+}

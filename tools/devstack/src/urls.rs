@@ -1,0 +1,121 @@
+//! The database's addresses, one for each role.
+
+use std::str::FromStr as _;
+
+use anyhow::Context as _;
+use atrium_migrations::RolePasswords;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::PgConnectOptions;
+
+/// One database, as each role reaches it.
+#[derive(Clone, Debug)]
+pub struct DatabaseUrls {
+    /// A role that may create roles; migrations run through it.
+    pub owner: String,
+    /// `atrium_app`: behind the tenant wall.
+    pub app: String,
+    /// `atrium_relay`: sees the outbox.
+    pub relay: String,
+    /// `atrium_watcher`: sees configuration revisions and revoked tokens.
+    pub watcher: String,
+}
+
+/// Passwords of the three roles that log in.
+#[derive(Clone, Debug)]
+pub struct Passwords {
+    /// Of `atrium_app`.
+    pub app: String,
+    /// Of `atrium_relay`.
+    pub relay: String,
+    /// Of `atrium_watcher`.
+    pub watcher: String,
+}
+
+impl Passwords {
+    /// Three that nobody can guess.
+    #[must_use]
+    pub fn random() -> Self {
+        Self {
+            app: random_password(),
+            relay: random_password(),
+            watcher: random_password(),
+        }
+    }
+
+    /// The form in which migrations take them.
+    #[must_use]
+    pub fn for_migration(&self) -> RolePasswords {
+        RolePasswords {
+            app: Some(self.app.clone()),
+            relay: Some(self.relay.clone()),
+            watcher: Some(self.watcher.clone()),
+        }
+    }
+}
+
+impl DatabaseUrls {
+    /// The same database for every role.
+    ///
+    /// # Errors
+    /// When the owner's address is not one of PostgreSQL.
+    pub fn new(owner: &str, passwords: &Passwords) -> anyhow::Result<Self> {
+        Ok(Self {
+            owner: owner.to_owned(),
+            app: as_role(owner, "atrium_app", &passwords.app)?,
+            relay: as_role(owner, "atrium_relay", &passwords.relay)?,
+            watcher: as_role(owner, "atrium_watcher", &passwords.watcher)?,
+        })
+    }
+}
+
+/// The same address for another role.
+pub(crate) fn as_role(url: &str, role: &str, password: &str) -> anyhow::Result<String> {
+    Ok(parse(url)?
+        .username(role)
+        .password(password)
+        .to_url_lossy()
+        .to_string())
+}
+
+/// The same server and role, another database.
+pub(crate) fn on_database(url: &str, database: &str) -> anyhow::Result<String> {
+    Ok(parse(url)?.database(database).to_url_lossy().to_string())
+}
+
+pub(crate) fn parse(url: &str) -> anyhow::Result<PgConnectOptions> {
+    PgConnectOptions::from_str(url)
+        .context("not an address of PostgreSQL; it looks like postgres://user:password@127.0.0.1:5432/atrium")
+}
+
+/// 128 random bits as hexadecimal digits: needs no escaping anywhere.
+#[must_use]
+pub fn random_password() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{as_role, on_database, parse};
+
+    const URL: &str = "postgres://postgres:p%40ss@127.0.0.1:5433/atrium";
+
+    #[test]
+    fn roles_and_databases_are_exchanged() {
+        let app = parse(&as_role(URL, "atrium_app", "secret").expect("parses")).expect("parses");
+        assert_eq!(app.get_username(), "atrium_app");
+        assert_eq!(
+            (app.get_host(), app.get_port(), app.get_database()),
+            ("127.0.0.1", 5433, Some("atrium"))
+        );
+        let other = parse(&on_database(URL, "other").expect("parses")).expect("parses");
+        assert_eq!(
+            (other.get_username(), other.get_database()),
+            ("postgres", Some("other"))
+        );
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        assert!(parse("not an address").is_err());
+    }
+}
