@@ -1,0 +1,135 @@
+/**
+ * The one way to the API: fetch, JSON in and out, and every failure as an ApiProblem.
+ *
+ * The session cookie authenticates; it is HttpOnly, so no script ever sees a token. A failure of the network is
+ * given the form of a problem document too, so that views handle one kind of failure.
+ */
+
+/** @import {Page, Problem} from "./types" */
+
+/** A refused or failed request. */
+export class ApiProblem extends Error {
+  /** @param {Problem} problem @param {number} retryAfter seconds; 0 when the answer named none */
+  constructor(problem, retryAfter = 0) {
+    super(problem.detail);
+    this.name = "ApiProblem";
+    this.problem = problem;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/**
+ * @template T
+ * @typedef {object} Answer
+ * @property {T} data
+ * @property {string} etag  empty when the resource has none
+ */
+
+/**
+ * @typedef {object} RequestOptions
+ * @property {unknown} [json]  the body
+ * @property {string} [ifMatch]
+ * @property {string} [idempotencyKey]
+ * @property {boolean} [keepalive]  outlives the page
+ * @property {AbortSignal} [signal]
+ */
+
+/**
+ * @template T
+ * @param {"GET" | "POST" | "PUT" | "PATCH" | "DELETE"} method
+ * @param {string} path
+ * @param {RequestOptions} [options]
+ * @returns {Promise<Answer<T>>}
+ */
+export async function request(method, path, options = {}) {
+  /** @type {Record<string, string>} */
+  const headers = { accept: "application/json, application/problem+json" };
+  if (options.json !== undefined) headers["content-type"] = "application/json";
+  if (options.ifMatch !== undefined) headers["if-match"] = options.ifMatch;
+  if (options.idempotencyKey !== undefined) headers["idempotency-key"] = options.idempotencyKey;
+  /** @type {Response} */
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers,
+      credentials: "same-origin",
+      cache: "no-store",
+      keepalive: options.keepalive ?? false,
+      signal: options.signal ?? null,
+      body: options.json === undefined ? null : JSON.stringify(options.json),
+    });
+  } catch (error) {
+    if (isAbort(error)) throw error;
+    throw new ApiProblem(unreachable());
+  }
+  if (!response.ok) throw await problemOf(response);
+  const data = response.status === 204 ? undefined : await response.json();
+  return { data: /** @type {T} */ (data), etag: response.headers.get("etag") ?? "" };
+}
+
+/**
+ * Every item of a list, page by page.
+ *
+ * @template T
+ * @param {string} path
+ * @param {AbortSignal} signal
+ * @returns {Promise<T[]>}
+ */
+export async function listAll(path, signal) {
+  /** @type {T[]} */
+  const items = [];
+  let cursor = "";
+  do {
+    const next = cursor === "" ? "" : `&cursor=${encodeURIComponent(cursor)}`;
+    const { data } = /** @type {Answer<Page<T>>} */ (await request("GET", `${path}?limit=100${next}`, { signal }));
+    items.push(...data.items);
+    cursor = data.next_cursor ?? "";
+  } while (cursor !== "");
+  return items;
+}
+
+/**
+ * The problem an answer carries; a made one when something between us and the API answered instead.
+ *
+ * @param {Response} response
+ * @returns {Promise<ApiProblem>}
+ */
+export async function problemOf(response) {
+  const retryAfter = Number(response.headers.get("retry-after") ?? "0");
+  if (response.headers.get("content-type")?.startsWith("application/problem+json")) {
+    try {
+      return new ApiProblem(/** @type {Problem} */ (await response.json()), retryAfter);
+    } catch {
+      // Cut off in the middle: told like an answer without a problem document.
+    }
+  }
+  return new ApiProblem(
+    {
+      type: "",
+      title: `HTTP ${response.status}`,
+      status: response.status,
+      detail: "The answer did not come from Atrium itself. Something on the way refused the request.",
+      code: "unknown",
+      request_id: response.headers.get("x-request-id") ?? "",
+    },
+    retryAfter,
+  );
+}
+
+/** @param {unknown} error @returns {boolean} true when the view that asked is gone */
+export function isAbort(error) {
+  return error instanceof DOMException && error.name === "AbortError";
+}
+
+/** @returns {Problem} */
+function unreachable() {
+  return {
+    type: "",
+    title: "Not reachable",
+    status: 0,
+    detail: "Atrium cannot be reached right now. Check the connection and try again.",
+    code: "unreachable",
+    request_id: "",
+  };
+}

@@ -1,0 +1,107 @@
+/**
+ * The page: who is signed in, which view the address asks for, and the frame around it.
+ */
+
+import { ApiProblem, isAbort } from "./api.js";
+import { button, emptyState, fill, h, icon, problemBox } from "./elements.js";
+import { resolve } from "./router.js";
+import { changes, current, lost, signOut } from "./session.js";
+import { signInView } from "./views/sign-in.js";
+
+/** @import {Me} from "./types" */
+
+const main = /** @type {HTMLElement} */ (document.getElementById("main"));
+const account = /** @type {HTMLElement} */ (document.getElementById("account"));
+
+let view = new AbortController();
+
+/** @param {{ expired?: boolean, moved?: boolean }} [how] */
+async function show(how = {}) {
+  view.abort();
+  view = new AbortController();
+  const { signal } = view;
+  try {
+    const me = await current();
+    if (signal.aborted) return;
+    drawAccount(me);
+    const root = h("div", { class: "view" });
+    if (me === null) {
+      document.body.dataset["at"] = "entrance";
+      fill(main, root);
+      signInView(root, how.expired ?? false);
+      return;
+    }
+    document.body.dataset["at"] = "inside";
+    const route = resolve(location.hash);
+    if (route === null) {
+      fill(main, emptyState("search", "Nothing here", "This address leads nowhere in Atrium."), homeLink());
+      return;
+    }
+    root.setAttribute("aria-busy", "true");
+    // The old view stays until the new one has something to show: no flicker.
+    await route.view({ root, params: route.params, signal, me });
+    if (signal.aborted) return;
+    root.removeAttribute("aria-busy");
+    fill(main, root);
+    const heading = root.querySelector("h1");
+    document.title = heading === null ? "Atrium" : `${heading.textContent} · Atrium`;
+    if (how.moved) {
+      scrollTo(0, 0);
+      heading?.setAttribute("tabindex", "-1");
+      heading?.focus({ preventScroll: true });
+    }
+  } catch (error) {
+    if (signal.aborted || isAbort(error)) return;
+    if (error instanceof ApiProblem && error.problem.status === 401) {
+      lost();
+      return;
+    }
+    fill(main, h("h1", {}, titleOf(error)), problemBox(error), hint(error), homeLink());
+    document.title = "Atrium";
+  }
+}
+
+/** @param {unknown} error */
+function titleOf(error) {
+  return error instanceof ApiProblem && error.problem.status === 404 ? "Not here, or not yours" : "That did not work";
+}
+
+/** @param {unknown} error */
+function hint(error) {
+  if (!(error instanceof ApiProblem) || error.problem.status !== 404) return null;
+  return h("p", { class: "lead" }, "If somebody shared this address with you, ask for an invitation code, too.");
+}
+
+function homeLink() {
+  return h("p", {}, h("a", { href: "#/", class: "button quiet" }, icon("back"), h("span", {}, "Your organizations")));
+}
+
+/** @param {Me | null} me */
+function drawAccount(me) {
+  if (me === null) {
+    fill(account);
+    return;
+  }
+  const problems = h("div", { class: "problems" });
+  fill(
+    account,
+    h("span", { class: "who" }, icon("person"), me.user.key),
+    button({ label: "Sign out", kind: "quiet", problems }, signOut),
+    problems,
+  );
+}
+
+// The link's own way, through the address, would look like another view.
+document.querySelector(".skip")?.addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+addEventListener("hashchange", () => void show({ moved: true }));
+// Back from the browser's page cache: what was on the page is old, and its streams are closed.
+addEventListener("pageshow", (event) => {
+  if (event.persisted) void show();
+});
+changes.addEventListener("change", (event) => {
+  void show({ expired: event instanceof CustomEvent && event.detail === "expired", moved: true });
+});
+void show();
