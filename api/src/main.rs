@@ -1,1 +1,117 @@
-fn main() {}
+//! Wires the API together; everything else has a file of its own.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use atrium_api::{
+    edge::{rate_limits::RateLimits, server},
+    live::Live,
+    routes::{self, Routes},
+    state::App,
+};
+use atrium_shared::{
+    configuration::ConfigurationStore,
+    db::{Database, Watcher},
+    identity::{Keyring, Revocations},
+    lifecycle::{Shutdown, exit},
+    settings::{ApiSettings, Reader, Settings},
+    streams::Redis,
+    telemetry::{
+        admin::{self, Readiness},
+        logs::{self, LogLevel},
+        metrics,
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    exit("atrium-api", start().await)
+}
+
+async fn start() -> anyhow::Result<()> {
+    let mut reader = Reader::from_env();
+    let (common, own) = (reader.common("api"), reader.api());
+    let (settings, api) = reader.finish(common.zip(own))?;
+    let log_level = logs::init(settings.log_format);
+    run(settings, api, log_level).await
+}
+
+async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyhow::Result<()> {
+    let metrics = metrics::install()?;
+    let shutdown = Shutdown::new();
+    let readiness = Readiness::new(&shutdown);
+    let admin = admin::serve(settings.admin_listen, readiness.clone(), metrics.clone(), &shutdown)
+        .await
+        .with_context(|| format!("cannot listen on {}, which ATRIUM_ADMIN_LISTEN names", settings.admin_listen))?;
+
+    let keyring = Keyring::load(&api.signing_keys_dir, api.public_url.origin())?;
+    let database = Database::connect(&settings).await?;
+    let watcher = Watcher::connect(&settings).await?;
+    let redis = Redis::new(&settings.redis_url).context("ATRIUM_REDIS_URL cannot be used")?;
+    let configuration = ConfigurationStore::start(
+        database.clone(),
+        watcher.clone(),
+        redis.clone(),
+        &settings.process_name,
+        &shutdown,
+    )
+    .await?;
+    let revocations = Revocations::load(&watcher).await?;
+    let live = Live::start(&database, &redis, &configuration, &revocations, &shutdown, settings.drain);
+
+    let listener = server::bind(api.listen)
+        .with_context(|| format!("cannot listen on {}, which ATRIUM_LISTEN names", api.listen))?;
+    let listen = listener.local_addr()?;
+    let window = settings.drain;
+    let draining = shutdown.draining().clone();
+    let app = Arc::new(App {
+        rate_limits: RateLimits::new(configuration.clone()),
+        routes: Routes::new(routes::table())?,
+        closing: CancellationToken::new(),
+        shutdown: shutdown.clone(),
+        settings,
+        api,
+        database,
+        redis,
+        configuration: configuration.clone(),
+        keyring,
+        revocations: revocations.clone(),
+        live,
+    });
+
+    // Sign-outs count until the last connection has ended.
+    let served = CancellationToken::new();
+    shutdown.spawn_critical("revocations", revocations.follow(watcher, served.clone()));
+    shutdown.spawn_critical("metrics", metrics::upkeep(metrics, served.clone()));
+    shutdown.spawn(follow_log_level(configuration, log_level, draining.clone()));
+    shutdown.spawn({
+        let app = Arc::clone(&app);
+        async move { app.rate_limits.upkeep(draining).await }
+    });
+    shutdown.spawn_critical("server", async move {
+        let result = server::serve(app, listener).await;
+        served.cancel();
+        result
+    });
+    readiness.set_loaded();
+    tracing::info!(%listen, %admin, "listening");
+    shutdown.run(window).await
+}
+
+/// Log lines begin at the level that the configuration names, and follow it.
+async fn follow_log_level(configuration: ConfigurationStore, log_level: LogLevel, stop: CancellationToken) {
+    let mut changes = configuration.subscribe();
+    let mut current = "info".to_owned();
+    loop {
+        let wanted = configuration.platform().organization().log_level.clone();
+        if wanted != current {
+            log_level.set(&wanted);
+            current = wanted;
+        }
+        match stop.run_until_cancelled(changes.changed()).await {
+            Some(Ok(())) => {}
+            _ => return,
+        }
+    }
+}

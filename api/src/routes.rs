@@ -143,7 +143,7 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configs::read::explain),
         route!(GET "/v1/openapi.json" => pages::openapi).public(),
     ];
-    table.extend(pages::PATHS.iter().map(|template| Route { template, ..route!(GET "/" => pages::page).public() }));
+    table.extend(pages::paths().map(|template| Route { template, ..route!(GET "/" => pages::page).public() }));
     table
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 
 use super::respond::{Body, Response, Stream};
 

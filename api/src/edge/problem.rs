@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::{
+    idempotency,
     request_id::RequestId,
     respond::{Response, bytes},
 };
@@ -328,11 +329,7 @@ fn from_constraint(name: &str) -> Problem {
         | "projects_org_fkey"
         | "invitations_org_fkey"
         | "members_org_fkey" => Problem::not_found(),
-        "idempotency_keys_pkey" => Problem::new(
-            Code::IdempotencyInFlight,
-            "Another request with this Idempotency-Key has just been at work; send this one again for its answer.",
-        )
-        .header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+        "idempotency_keys_pkey" => idempotency::in_flight(),
         _ => Problem::internal(format_args!("the constraint {name} was violated")),
     }
 }

@@ -1,0 +1,66 @@
+//! Organizations: creating one starts a saga; until it commits, the organization can be read and not used.
+
+pub mod create;
+pub mod get;
+pub mod list;
+pub mod rename;
+
+use atrium_shared::{
+    db::{DbError, OrgTx},
+    ids::OrgId,
+    tenancy::{OrgStatus, Role},
+};
+use http::{StatusCode, header};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::edge::{
+    preconditions::etag,
+    problem::Problem,
+    respond::{Response, json},
+};
+
+/// An organization, as one of its members sees it.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Organization {
+    /// Its id.
+    pub id: OrgId,
+    /// Its name.
+    pub name: String,
+    /// Its name for addresses: never changes.
+    pub slug: String,
+    /// Where it is in its life.
+    pub status: OrgStatus,
+    /// The member's role.
+    pub role: Role,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// Grows with every change; the entity tag.
+    #[serde(skip)]
+    pub version: i64,
+}
+
+/// The transaction's organization, as `role` sees it.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_as(
+        "SELECT id, name, slug, status, $2 AS role, created_at, updated_at, version FROM orgs WHERE id = $1",
+    )
+    .bind(org)
+    .bind(role)
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+fn respond(organization: &Organization) -> Result<Response, Problem> {
+    let mut response = json(StatusCode::OK, organization)?;
+    response.headers_mut().insert(header::ETAG, etag(organization.version));
+    Ok(response)
+}

@@ -1,0 +1,39 @@
+//! Renaming an organization.
+
+use std::sync::Arc;
+
+use atrium_shared::{db::Principal, tenancy::Role};
+
+use crate::{
+    edge::{body, problem::Problem, request::Request, respond::Response},
+    state::App,
+};
+
+/// `PATCH /v1/orgs/{org}`
+///
+/// # Errors
+/// When the name is not one, the caller may not, or somebody else was first.
+pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let condition = request.if_match()?;
+    let mut body = request.object().await?;
+    let name = body.required("name", body::name);
+    let name = body.finish(name)?;
+
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    tx.require_writable(Role::Admin)?;
+    let version = sqlx::query_scalar("SELECT version FROM orgs WHERE id = $1 FOR UPDATE")
+        .bind(org)
+        .fetch_one(tx.conn())
+        .await?;
+    condition.check(version)?;
+    sqlx::query("UPDATE orgs SET name = $2, version = version + 1, updated_at = clock_timestamp() WHERE id = $1")
+        .bind(org)
+        .bind(name)
+        .execute(tx.conn())
+        .await?;
+    let role = tx.role();
+    let organization = super::read(&mut tx, role).await?;
+    tx.commit().await?;
+    super::respond(&organization)
+}
