@@ -12,8 +12,8 @@ use super::{problem::Code, request_id::RequestId};
 pub struct Line<'a> {
     /// The request's id.
     pub id: &'a RequestId,
-    /// The method that was sent.
-    pub method: &'a Method,
+    /// The method that was sent; none when the head could not be read.
+    pub method: Option<&'a Method>,
     /// The route's template, or `unmatched`.
     pub route: &'static str,
     /// The answer's status.
@@ -28,7 +28,7 @@ pub struct Line<'a> {
 
 /// Writes the line and counts.
 pub fn record(line: &Line<'_>) {
-    let method = known(line.method);
+    let method = line.method.map_or("none", known);
     let status = line.status.as_u16();
     let code = line.code.map(Code::name);
     let milliseconds = line.duration.as_secs_f64() * 1000.0;

@@ -6,7 +6,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::{places::Place, service};
+use super::{garbled::Explained, places::Place, service};
 use crate::state::App;
 
 /// How long a request's head may take, and how long a connection may rest between two requests: hyper's clock
@@ -35,8 +35,7 @@ pub async fn serve(app: Arc<App>, stream: TcpStream, peer: IpAddr, place: Arc<Pl
         .max_header_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Explained::new(stream, app.api.public_url.is_https())), service);
     tokio::pin!(connection);
     let closing = app.closing.clone();
     let result = tokio::select! {

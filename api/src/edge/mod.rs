@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod body;
 pub mod connection;
 pub mod cors;
+pub mod garbled;
 pub mod headers;
 pub mod idempotency;
 pub mod origin;

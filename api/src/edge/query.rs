@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_page_ends_where_the_next_begins() {
-        let page = |query| parse(query, PAGE).and_then(|query| query.page::<i64>());
+        let page = |query: &str| parse(query, PAGE).and_then(|query| query.page::<i64>());
         let first = page("limit=2").expect("a page");
         let list = first.cut(vec![1_i64, 2, 3], |item| *item);
         assert_eq!(list.items, [1, 2]);

@@ -11,7 +11,10 @@ use http::{HeaderValue, StatusCode, header};
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 
-use super::problem::Problem;
+use super::{
+    problem::Problem,
+    request_id::{RequestId, X_REQUEST_ID},
+};
 
 /// An answer.
 pub type Response = http::Response<Body>;
@@ -106,6 +109,28 @@ pub fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     response
+}
+
+/// A whole answer as HTTP/1.1 writes it, and the end of its connection: for where hyper does not write it.
+#[must_use]
+pub fn on_the_wire(response: &Response, id: &RequestId) -> Bytes {
+    let body = response.body().whole().unwrap_or_default();
+    let mut wire = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    let length = body.len().to_string();
+    let more = [
+        (header::CONTENT_LENGTH, length.as_bytes()),
+        (header::CONNECTION, b"close"),
+        (X_REQUEST_ID, id.as_str().as_bytes()),
+    ];
+    let headers = response.headers().iter().map(|(name, value)| (name, value.as_bytes()));
+    for (name, value) in headers.chain(more.iter().map(|(name, value)| (name, *value))) {
+        for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+            wire.extend_from_slice(part);
+        }
+    }
+    wire.extend_from_slice(b"\r\n");
+    wire.extend_from_slice(body);
+    wire.into()
 }
 
 /// One page of a list.

@@ -27,6 +27,7 @@ use super::{
     places::{Full, Places},
     problem::{Code, Problem},
     request_id::RequestId,
+    respond::on_the_wire,
 };
 use crate::state::App;
 
@@ -133,17 +134,11 @@ async fn refuse(mut stream: TcpStream, peer: IpAddr, full: Full) {
             "Your address holds too many connections that ask for nothing; use or close them.",
         ),
     };
-    let response = problem.header(header::RETRY_AFTER, HeaderValue::from_static("5")).respond(&RequestId::new());
-    let body = response.body().whole().unwrap_or_default();
-    let status = response.status();
-    let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n",
-        body.len()
-    );
+    let id = RequestId::new();
+    let response = problem.header(header::RETRY_AFTER, HeaderValue::from_static("5")).respond(&id);
+    let wire = on_the_wire(&response, &id);
     let exchange = async {
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(body).await?;
+        stream.write_all(&wire).await?;
         stream.shutdown().await?;
         // Closing over what the client has sent and we have not read would reset the connection, and the client
         // might never see the answer.

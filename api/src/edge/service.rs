@@ -69,7 +69,7 @@ pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incomi
     finish(app, &id, origin.as_ref(), standing, response.headers_mut());
     access_log::record(&access_log::Line {
         id: &id,
-        method: &method,
+        method: Some(&method),
         route,
         status: response.status(),
         duration: started.elapsed(),
