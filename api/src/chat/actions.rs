@@ -1,0 +1,161 @@
+//! Pressing a canned action: everything is checked from memory, then one `XADD` hands it to the chat worker.
+//!
+//! Nothing of it is stored or logged. While Redis is away, actions are refused rather than kept.
+
+use std::{sync::Arc, time::Duration};
+
+use atrium_shared::{
+    configuration::ChatAction,
+    ids::{MessageId, OrgId, ProjectId, SessionId},
+    streams::{Inbound, chat_shard},
+    tenancy::Role,
+};
+use http::StatusCode;
+use serde::{Deserialize as _, Serialize, de::value::StrDeserializer};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::session_cache::{Known, SessionKey};
+use crate::{
+    edge::{
+        problem::{Code, FieldError, Problem},
+        request::Request,
+        respond::{self, Response},
+    },
+    state::App,
+};
+
+/// How long a session and its user's role may be taken from memory without another look.
+const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// An action that was accepted.
+#[derive(Serialize)]
+struct Accepted {
+    id: MessageId,
+    action: ChatAction,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+/// `POST …/chat/sessions/{session}/actions`: presses an action.
+///
+/// # Errors
+/// [`Code::ChatSessionClosed`], [`Code::ChatActionNotOffered`], [`Code::RateLimited`], [`Code::Unavailable`].
+pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
+    let session: SessionId = request.path("session")?;
+    let identity = request.identity()?;
+    let (user, user_key) = (identity.user, identity.key.clone());
+
+    let known = session_of(
+        app,
+        SessionKey {
+            org,
+            project,
+            session,
+            user,
+        },
+    )
+    .await?;
+    if known.role < Role::Member {
+        return Err(Problem::forbidden(Role::Member));
+    }
+    if known.closed.is_some() {
+        return Err(Problem::new(
+            Code::ChatSessionClosed,
+            "This chat session has ended. Open a new one.",
+        ));
+    }
+    let snapshot = app.configuration.org(org).await?;
+    let configuration = snapshot.project(project);
+    let standing = app
+        .rate_limits
+        .chat_action(user, org, project, configuration.chat_actions_per_second)?;
+    request.note_standing(standing);
+
+    let mut object = request.object().await?;
+    let name = object.required("action", |value| match value {
+        serde_json::Value::String(name) => Ok(name),
+        _ => Err("must be a string".to_owned()),
+    });
+    let name = object.finish(name)?;
+    let action = offered(&configuration.chat_actions, &name)?;
+
+    let (id, at) = (MessageId::new(), now());
+    let fields = [
+        ("kind", "action".to_owned()),
+        ("message", id.to_string()),
+        ("org", org.to_string()),
+        ("project", project.to_string()),
+        ("session", session.to_string()),
+        ("user", user.to_string()),
+        ("key", user_key),
+        ("action", action.name().to_owned()),
+        ("at", at.format(&Rfc3339).map_err(Problem::internal)?),
+    ];
+    // No MAXLEN: it would drop what was accepted and not delivered.
+    let stream = Inbound::Chat(chat_shard(project)).to_string();
+    let added: Result<String, _> = redis::cmd("XADD")
+        .arg(stream)
+        .arg("*")
+        .arg(&fields[..])
+        .query_async(&mut app.redis.shared())
+        .await;
+    added.map_err(Problem::unavailable)?;
+    respond::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
+}
+
+/// The session, from memory if it was looked at lately. A look into the database counts as a request: only the
+/// first action in a while needs one, and guessed sessions would need one each.
+async fn session_of(app: &App, key: SessionKey) -> Result<Known, Problem> {
+    match app.live.sessions.get(&key, MAX_AGE) {
+        Some(known) => Ok(known),
+        None => {
+            app.rate_limits.request(key.user)?;
+            Ok(app.live.sessions.read(&app.database, key).await?)
+        }
+    }
+}
+
+fn offered(actions: &[ChatAction], name: &str) -> Result<ChatAction, Problem> {
+    let named = ChatAction::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok();
+    named.filter(|action| actions.contains(action)).ok_or_else(|| {
+        let names: Vec<_> = actions.iter().map(|action| action.name()).collect();
+        Problem::new(
+            Code::ChatActionNotOffered,
+            "This project's configuration does not offer this action.",
+        )
+        .errors(vec![FieldError::body(
+            "/action",
+            format!("must be one of {}", names.join(", ")),
+        )])
+    })
+}
+
+/// Now, in milliseconds: more digits would say nothing across processes.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_millisecond(now.millisecond()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_offered_can_be_pressed() {
+        let actions = [ChatAction::Ready, ChatAction::TestsGreen];
+        assert_eq!(
+            offered(&actions, "tests_green").ok(),
+            Some(ChatAction::TestsGreen)
+        );
+        for wrong in ["rollback", "Ready", "ready ", "", "dance"] {
+            let problem = offered(&actions, wrong).expect_err("it is not offered");
+            assert_eq!(problem.code(), Code::ChatActionNotOffered, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_have_milliseconds() {
+        assert_eq!(now().nanosecond() % 1_000_000, 0);
+    }
+}

@@ -1,0 +1,68 @@
+//! How often each action was pressed in a project.
+
+use std::sync::Arc;
+
+use atrium_shared::{
+    db::Principal,
+    ids::{OrgId, ProjectId},
+};
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::{
+    edge::{
+        problem::Problem,
+        request::Request,
+        respond::{self, Response},
+    },
+    state::App,
+};
+
+#[derive(Serialize)]
+struct Counters {
+    items: Vec<Counter>,
+    total: i64,
+}
+
+#[derive(Serialize, sqlx::FromRow)]
+struct Counter {
+    action: String,
+    count: i64,
+}
+
+/// `GET …/chat/counters`.
+///
+/// # Errors
+/// [`Code::NotFound`](crate::edge::problem::Code::NotFound) for a project that is not there.
+pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
+    request.query(&[])?;
+    let user = request.identity()?.user;
+    let mut tx = app.database.org_tx(&Principal::User(user), org).await?;
+    let rows: Vec<(Option<String>, Option<i64>)> = sqlx::query_as(
+        "SELECT counter.action, counter.total
+           FROM projects LEFT JOIN chat_counters counter
+             ON counter.org_id = projects.org_id AND counter.project_id = projects.id
+          WHERE projects.org_id = $1 AND projects.id = $2
+          ORDER BY counter.action",
+    )
+    .bind(org)
+    .bind(project)
+    .fetch_all(tx.conn())
+    .await?;
+    if rows.is_empty() {
+        return Err(Problem::not_found());
+    }
+    // A project without counters is one row without an action.
+    let items: Vec<Counter> = rows
+        .into_iter()
+        .filter_map(|(action, count)| {
+            Some(Counter {
+                action: action?,
+                count: count?,
+            })
+        })
+        .collect();
+    let total = items.iter().map(|item| item.count).sum();
+    respond::json(StatusCode::OK, &Counters { items, total })
+}

@@ -1,0 +1,403 @@
+//! A project's chat as an event stream, for one session.
+//!
+//! The stream reads its shard's ring from a cursor. One that resumes from before what the ring holds reads Redis in
+//! pages first, and joins the ring in one step as soon as the ring holds everything after its position; both speak
+//! of the same ids, so the hand-over has neither a gap nor a repetition.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use atrium_shared::{
+    ids::{OrgId, ProjectId, SessionId},
+    streams::{Redis, StreamId, chat_shard},
+    telemetry::metrics::{SSE_RESETS, SSE_RESUMES},
+};
+use metrics::counter;
+use redis::RedisError;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+
+use super::{
+    presence::Present,
+    session_cache::{CloseReason, Closed, Known, SessionKey},
+};
+use crate::{
+    edge::{
+        problem::Problem,
+        request::Request,
+        respond::Response,
+        sse::{self, Next, Source},
+    },
+    live::{
+        frame::Batch,
+        open_streams::Kind,
+        resume::{self, Page, Position, SESSION_CLOSED},
+        ring::{Frame, Join, Read, ResetReason, Subscription, TopicKey},
+    },
+    state::App,
+};
+
+/// How long ago a session may have been looked at when a stream of it opens. Short: coming back checks again.
+const MAX_AGE: Duration = Duration::from_secs(2);
+/// How many streams read from Redis at once: the pages of the others are not in memory yet.
+static READS: Semaphore = Semaphore::const_new(64);
+/// After so many empty pages in a row, Redis does not have what the ring says it had.
+const EMPTY_PAGES: u32 = 3;
+
+/// `GET …/chat/sessions/{session}/events`.
+///
+/// # Errors
+/// [`Code::LastEventIdInvalid`](crate::edge::problem::Code::LastEventIdInvalid), and `not_found` for a session that
+/// is not the caller's.
+pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    sse::try_again(respond(app, request).await)
+}
+
+async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
+    let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
+    let session: SessionId = request.path("session")?;
+    let position: Option<Position> = sse::last_event_id(request)?
+        .map(|id| id.parse())
+        .transpose()
+        .map_err(|_| sse::last_event_id_invalid())?;
+    let identity = request.identity()?;
+    let key = SessionKey {
+        org,
+        project,
+        session,
+        user: identity.user,
+    };
+
+    let known = match app.live.sessions.get(&key, MAX_AGE) {
+        Some(known) => known,
+        None => app.live.sessions.read(&app.database, key).await?,
+    };
+    if let Known {
+        closed: Some(closed), ..
+    } = known
+    {
+        return Ok(after_the_end(session, closed, position));
+    }
+    Ok(sse::open(
+        &app.live.streams,
+        Kind::Chat,
+        identity,
+        |registration| {
+            let stream = registration.stream();
+            let subscription = app
+                .live
+                .hub
+                .ring(project)
+                .subscribe((org, project), Arc::clone(stream));
+            // An end that passed by before the ring was entered would never be seen there.
+            let over = app.live.sessions.is_closed(session);
+            ChatSource {
+                phase: match position {
+                    Some(position) => Phase::Resuming(Resuming::from(position)),
+                    None if over => Phase::Over,
+                    None => Phase::Opening(None),
+                },
+                subscription,
+                session,
+                topic: (org, project),
+                redis: app.redis.clone(),
+                announced: None,
+                _present: app.live.presence.enter(org, session, Arc::clone(stream)),
+            }
+        },
+    ))
+}
+
+/// The answer to who comes to a session that has ended. Who was away when it ended is told now, once: the event has
+/// an id beyond the end, so when the client comes back with that, there is nothing more.
+fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
+    #[derive(Serialize)]
+    struct SessionClosed {
+        session_id: SessionId,
+        reason: CloseReason,
+        #[serde(with = "time::serde::rfc3339")]
+        at: OffsetDateTime,
+    }
+    let (Some(position), Some(at)) = (position, closed.at) else {
+        return sse::nothing_more();
+    };
+    let after_end = u64::try_from(at.unix_timestamp_nanos() / 1_000_000 + 1).unwrap_or_default();
+    if position.id.ms >= after_end {
+        return sse::nothing_more();
+    }
+    let id = Position {
+        epoch: position.epoch,
+        id: StreamId {
+            ms: after_end,
+            seq: 0,
+        },
+    };
+    let data = SessionClosed {
+        session_id: session,
+        reason: closed.reason,
+        at,
+    };
+    sse::once(&sse::event(Some(&id), SESSION_CLOSED, &data))
+}
+
+type Reading<T> = Pin<Box<dyn Future<Output = Result<T, RedisError>> + Send>>;
+
+/// The events of one session's stream.
+struct ChatSource {
+    subscription: Subscription,
+    session: SessionId,
+    topic: TopicKey,
+    phase: Phase,
+    redis: Redis,
+    /// The last position that the client was told without an event.
+    announced: Option<Position>,
+    _present: Present,
+}
+
+enum Phase {
+    /// New: about to tell the client where the live stream stands, so that even who has seen no event can resume.
+    Opening(Option<Reading<Option<Position>>>),
+    /// On the way from a position to the ring.
+    Resuming(Resuming),
+    /// Reading the ring.
+    Live,
+    /// The client should come back: for what it missed, when Redis can be read again; or to be told that its
+    /// session has ended.
+    Over,
+}
+
+struct Resuming {
+    after: Position,
+    reading: Option<Reading<Page>>,
+    /// Frames of a page that did not fit into a write yet.
+    pending: std::vec::IntoIter<Frame>,
+    empty_pages: u32,
+    /// The position after those.
+    page_end: StreamId,
+    /// Whether Redis had no more when it was last read.
+    at_end: bool,
+    /// Whether anything was read from Redis.
+    from_redis: bool,
+}
+
+impl Resuming {
+    /// From the client's position.
+    fn from(after: Position) -> Self {
+        Self {
+            page_end: after.id,
+            after,
+            reading: None,
+            pending: Vec::new().into_iter(),
+            empty_pages: 0,
+            at_end: false,
+            from_redis: false,
+        }
+    }
+
+    /// From where the live stream ends now.
+    fn from_tip(after: Position) -> Self {
+        Self {
+            at_end: true,
+            ..Self::from(after)
+        }
+    }
+}
+
+/// What a step of resuming came to.
+enum Step {
+    /// Another step.
+    Again,
+    /// Nothing more for now.
+    Wait,
+    /// The ring goes on from here.
+    Joined,
+    /// The session's end was among what was missed.
+    Closed,
+    /// The position is lost.
+    Lost(ResetReason),
+    /// Redis does not answer.
+    Broken,
+}
+
+impl Source for ChatSource {
+    fn poll(&mut self, context: &mut Context<'_>, _news: bool, batch: &mut Batch) -> Next {
+        loop {
+            match &mut self.phase {
+                Phase::Opening(reading) => {
+                    if let Some(position) = self.subscription.cursor() {
+                        self.announce(position, batch);
+                        self.phase = Phase::Live;
+                        continue;
+                    }
+                    let reading = reading.get_or_insert_with(|| read_tip(self.redis.clone(), self.topic));
+                    match reading.as_mut().poll(context) {
+                        Poll::Pending => return Next::Open,
+                        Poll::Ready(Ok(Some(position))) => {
+                            self.announce(position.clone(), batch);
+                            self.phase = Phase::Resuming(Resuming::from_tip(position));
+                        }
+                        // There is no history to resume from, or nobody to ask: what comes is live.
+                        Poll::Ready(_) => self.phase = Phase::Live,
+                    }
+                }
+                Phase::Resuming(resuming) => {
+                    match resuming.step(
+                        &mut self.subscription,
+                        &self.redis,
+                        self.topic,
+                        self.session,
+                        context,
+                        batch,
+                    ) {
+                        Step::Again => {}
+                        Step::Wait => return Next::Open,
+                        Step::Joined => self.phase = Phase::Live,
+                        Step::Closed => return Next::End,
+                        Step::Lost(reason) => {
+                            counter!(SSE_RESUMES, "source" => "reset").increment(1);
+                            self.subscription.restart();
+                            self.reset(reason, batch);
+                            self.phase = Phase::Live;
+                        }
+                        Step::Broken => self.phase = Phase::Over,
+                    }
+                }
+                Phase::Live => match self.subscription.read(self.session, batch) {
+                    Read::Nothing | Read::Events => return Next::Open,
+                    Read::Closed => return Next::End,
+                    Read::Reset(reason) => self.reset(reason, batch),
+                },
+                Phase::Over => return Next::End,
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, batch: &mut Batch) {
+        batch.comment();
+        // Moves the client's position past what other projects said: one that is quiet for long could otherwise not
+        // be resumed once its last event is no longer kept.
+        if matches!(self.phase, Phase::Live)
+            && let Some(position) = self.subscription.position()
+            && self.announced.as_ref() != Some(&position)
+        {
+            self.announce(position, batch);
+        }
+    }
+}
+
+impl ChatSource {
+    fn announce(&mut self, position: Position, batch: &mut Batch) {
+        batch.position(&position);
+        self.announced = Some(position);
+    }
+
+    /// Tells that something was missed. The stream goes on from where its cursor stands.
+    fn reset(&mut self, reason: ResetReason, batch: &mut Batch) {
+        #[derive(Serialize)]
+        struct Reset {
+            reason: &'static str,
+        }
+        counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
+        let position = self.subscription.position();
+        let id = position
+            .as_ref()
+            .map(|position| position as &dyn std::fmt::Display);
+        batch.event(&sse::event(
+            id,
+            "reset",
+            &Reset {
+                reason: reason.name(),
+            },
+        ));
+    }
+}
+
+impl Resuming {
+    fn step(
+        &mut self,
+        subscription: &mut Subscription,
+        redis: &Redis,
+        topic: TopicKey,
+        session: SessionId,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Step {
+        // What a page held goes out first.
+        while !batch.is_full()
+            && let Some(frame) = self.pending.next()
+        {
+            self.after.id = frame.id;
+            match frame.closes {
+                Some(closed) if closed != session => {}
+                closes => {
+                    batch.event(&frame.bytes);
+                    if closes.is_some() {
+                        return Step::Closed;
+                    }
+                }
+            }
+        }
+        if self.pending.len() > 0 {
+            return Step::Wait;
+        }
+        self.after.id = self.page_end;
+        if self.reading.is_none() {
+            match subscription.join(&self.after) {
+                Join::Joined => {
+                    let source = if self.from_redis { "redis" } else { "ring" };
+                    counter!(SSE_RESUMES, "source" => source).increment(1);
+                    return Step::Joined;
+                }
+                Join::OtherHistory => return Step::Lost(ResetReason::HistoryLost),
+                // Redis was read to its end, and nothing has come since.
+                Join::Unknown if self.at_end => return Step::Wait,
+                Join::Unknown | Join::NotCovered if self.empty_pages >= EMPTY_PAGES => {
+                    return Step::Lost(ResetReason::HistoryLost);
+                }
+                Join::Unknown | Join::NotCovered => {}
+            }
+        }
+        let reading = self
+            .reading
+            .get_or_insert_with(|| read_page(redis.clone(), topic, self.after.clone()));
+        let page = match reading.as_mut().poll(context) {
+            Poll::Pending => return Step::Wait,
+            Poll::Ready(page) => page,
+        };
+        self.reading = None;
+        match page {
+            Ok(Page::Events { frames, end, last }) => {
+                self.empty_pages = if end == self.after.id {
+                    self.empty_pages + 1
+                } else {
+                    0
+                };
+                (self.pending, self.page_end, self.at_end) = (frames.into_iter(), end, last);
+                self.from_redis = true;
+                Step::Again
+            }
+            Ok(Page::Lost(reason)) => Step::Lost(reason),
+            Err(error) => {
+                tracing::warn!(%error, "missed events cannot be read now; the client comes back");
+                Step::Broken
+            }
+        }
+    }
+}
+
+fn read_tip(redis: Redis, (_, project): TopicKey) -> Reading<Option<Position>> {
+    Box::pin(async move { resume::tip(&redis, chat_shard(project)).await })
+}
+
+fn read_page(redis: Redis, topic: TopicKey, after: Position) -> Reading<Page> {
+    Box::pin(async move {
+        // Never closed.
+        let _permit = READS.acquire().await;
+        resume::page(&redis, chat_shard(topic.1), topic, &after).await
+    })
+}

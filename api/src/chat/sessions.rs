@@ -1,0 +1,247 @@
+//! Chat sessions: one for each open window, at most so many per person and project.
+
+use std::sync::Arc;
+
+use atrium_shared::{
+    configuration::{ChatAction, SessionOverflow},
+    db::{DbError, OrgTx, Principal, Topic},
+    ids::{OrgId, ProjectId, SessionId, UserId},
+    tenancy::Role,
+};
+use http::StatusCode;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::session_cache::{CloseReason, SessionKey};
+use crate::{
+    edge::{
+        problem::{Code, Problem},
+        request::Request,
+        respond::{self, Response},
+    },
+    state::App,
+};
+
+/// A session that was opened.
+#[derive(Serialize)]
+struct Opened {
+    id: SessionId,
+    project_id: ProjectId,
+    #[serde(with = "time::serde::rfc3339")]
+    opened_at: OffsetDateTime,
+    actions: Vec<ChatAction>,
+    closed_session_id: Option<SessionId>,
+}
+
+/// A session's end, as the outbox carries it to the chat worker.
+#[derive(Serialize)]
+struct SessionClosed {
+    kind: &'static str,
+    project_id: ProjectId,
+    session_id: SessionId,
+    reason: CloseReason,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+/// `POST …/chat/sessions`: opens a session, and makes room for it if the configuration says so.
+///
+/// # Errors
+/// [`Code::ChatSessionLimit`] when the configuration says to refuse.
+pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
+    request.no_fields().await?;
+    let user = request.identity()?.user;
+
+    let principal = Principal::User(user);
+    let mut tx = app.database.org_tx(&principal, org).await?;
+    tx.require_writable(Role::Viewer)?;
+    let snapshot = match app.configuration.held(org) {
+        Some(snapshot) => snapshot,
+        None => {
+            // Loading takes a connection of its own: nobody waits for a second one while holding a first.
+            drop(tx);
+            let snapshot = app.configuration.org(org).await?;
+            tx = app.database.org_tx(&principal, org).await?;
+            snapshot
+        }
+    };
+    take_turn(&mut tx, project, user).await?;
+    let configuration = snapshot.project(project);
+
+    let mut ended = tidy(&mut tx, project, user).await?;
+    let open = open_sessions(&mut tx, project, user).await?;
+    let room = usize::try_from(configuration.chat_max_active_sessions)
+        .unwrap_or(usize::MAX)
+        .max(1)
+        - 1;
+    let surplus = &open[..open.len().saturating_sub(room)];
+    if !surplus.is_empty() && configuration.chat_session_overflow == SessionOverflow::Refuse {
+        return Err(Problem::new(
+            Code::ChatSessionLimit,
+            format!(
+                "You have {} open chat sessions in this project, which is as many as it allows.",
+                open.len()
+            ),
+        ));
+    }
+    for session in surplus {
+        end(&mut tx, project, user, *session, CloseReason::Replaced).await?;
+        ended.push(*session);
+    }
+    let id = SessionId::new();
+    let opened_at = sqlx::query_scalar(
+        "INSERT INTO chat_sessions (org_id, id, project_id, user_id) VALUES ($1, $2, $3, $4) RETURNING opened_at",
+    )
+    .bind(org)
+    .bind(id)
+    .bind(project)
+    .bind(user)
+    .fetch_one(tx.conn())
+    .await?;
+    let (role, closed_session_id) = (tx.role(), surplus.first().copied());
+    tx.commit().await?;
+
+    ended
+        .into_iter()
+        .for_each(|session| app.live.sessions.close(session));
+    app.live.sessions.opened(
+        SessionKey {
+            org,
+            project,
+            session: id,
+            user,
+        },
+        role,
+    );
+    let actions = configuration.chat_actions.clone();
+    respond::json(
+        StatusCode::CREATED,
+        &Opened {
+            id,
+            project_id: project,
+            opened_at,
+            actions,
+            closed_session_id,
+        },
+    )
+}
+
+/// `DELETE …/chat/sessions/{session}`: closes one's own session. What is closed already stays as it is.
+///
+/// # Errors
+/// [`Code::NotFound`] for what is not one's own.
+pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
+    let session: SessionId = request.path("session")?;
+    let user = request.identity()?.user;
+
+    let mut tx = app.database.org_tx(&Principal::User(user), org).await?;
+    let closed = end(&mut tx, project, user, session, CloseReason::Closed).await?;
+    if !closed {
+        let known: Option<i32> = sqlx::query_scalar(
+            "SELECT 1 FROM chat_sessions WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4",
+        )
+        .bind(org)
+        .bind(session)
+        .bind(project)
+        .bind(user)
+        .fetch_optional(tx.conn())
+        .await?;
+        known.ok_or_else(Problem::not_found)?;
+    }
+    tx.commit().await?;
+    app.live.sessions.close(session);
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}
+
+/// Makes sure that the project exists, and lets one request of this member decide about sessions at a time: the
+/// count would otherwise be out of date when it is used.
+async fn take_turn(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(), DbError> {
+    let org = tx.org();
+    sqlx::query(
+        "SELECT FROM projects, members
+          WHERE projects.org_id = $1 AND projects.id = $2 AND members.org_id = $1 AND members.user_id = $3
+            FOR NO KEY UPDATE OF members",
+    )
+    .bind(org)
+    .bind(project)
+    .bind(user)
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Expires the member's sessions that nobody looks at any more, and deletes those that ended long ago. Done here,
+/// by their own user, it needs no look across tenants. Answers with the expired ones; nobody is there to be told.
+async fn tidy(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<SessionId>, DbError> {
+    let org = tx.org();
+    sqlx::query(
+        "DELETE FROM chat_sessions
+          WHERE org_id = $1 AND project_id = $2 AND user_id = $3 AND closed_at < now() - interval '1 day'",
+    )
+    .bind(org)
+    .bind(project)
+    .bind(user)
+    .execute(tx.conn())
+    .await?;
+    Ok(sqlx::query_scalar(
+        "UPDATE chat_sessions SET closed_at = clock_timestamp(), close_reason = 'expired'
+          WHERE org_id = $1 AND project_id = $2 AND user_id = $3 AND closed_at IS NULL
+            AND last_seen_at < now() - interval '2 minutes'
+      RETURNING id",
+    )
+    .bind(org)
+    .bind(project)
+    .bind(user)
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// The member's open sessions, the oldest first.
+async fn open_sessions(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<SessionId>, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM chat_sessions
+          WHERE org_id = $1 AND project_id = $2 AND user_id = $3 AND closed_at IS NULL
+          ORDER BY opened_at, id",
+    )
+    .bind(org)
+    .bind(project)
+    .bind(user)
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Ends a session, and has its window told. False when it is not open.
+async fn end(
+    tx: &mut OrgTx,
+    project: ProjectId,
+    user: UserId,
+    session: SessionId,
+    reason: CloseReason,
+) -> Result<bool, DbError> {
+    let org = tx.org();
+    let at: Option<OffsetDateTime> = sqlx::query_scalar(
+        "UPDATE chat_sessions SET closed_at = clock_timestamp(), close_reason = $5
+          WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4 AND closed_at IS NULL
+      RETURNING closed_at",
+    )
+    .bind(org)
+    .bind(session)
+    .bind(project)
+    .bind(user)
+    .bind(reason)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(at) = at else { return Ok(false) };
+    let told = SessionClosed {
+        kind: "session-closed",
+        project_id: project,
+        session_id: session,
+        reason,
+        at,
+    };
+    tx.enqueue(Topic::Chat, project.uuid(), &told).await?;
+    Ok(true)
+}

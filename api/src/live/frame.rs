@@ -1,0 +1,161 @@
+//! Events as bytes on the wire, in the form of the
+//! [HTML standard](https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+//!
+//! An event is framed once and the bytes are shared by all its receivers. A [`Batch`] is what one stream writes next:
+//! a single event is passed on without a copy, several are put together so that they cost one write.
+
+use std::fmt::{Display, Write as _};
+
+use bytes::{Bytes, BytesMut};
+
+/// How many bytes a stream puts into one write. What is pending beyond that waits in the ring, not in the stream.
+const WRITE_LIMIT: usize = 16 * 1024;
+
+/// Frames an event: `id`, `event`, `data`, and an empty line.
+///
+/// CR and LF end a field, and NUL voids an id: in `id` and `event` they are left out, and `data` with several lines
+/// becomes several fields, which the client puts together again.
+#[must_use]
+pub fn frame(id: Option<&dyn Display>, event: &str, data: &str) -> Bytes {
+    let mut text = String::with_capacity(data.len() + event.len() + 64);
+    if let Some(id) = id {
+        field(&mut text, "id", &id.to_string());
+    }
+    field(&mut text, "event", event);
+    for line in data.split('\n') {
+        field(&mut text, "data", line);
+    }
+    text.push('\n');
+    Bytes::from(text)
+}
+
+fn field(text: &mut String, name: &str, value: &str) {
+    text.push_str(name);
+    text.push_str(": ");
+    text.extend(value.chars().filter(|c| !matches!(c, '\r' | '\n' | '\0')));
+    text.push('\n');
+}
+
+/// What one stream writes next.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The only event so far, shared with all its other receivers.
+    single: Option<Bytes>,
+    /// All events, once there is more than one.
+    joined: BytesMut,
+    events: u64,
+}
+
+impl Batch {
+    /// Adds an event.
+    pub fn event(&mut self, framed: &Bytes) {
+        self.events += 1;
+        if self.is_empty() {
+            self.single = Some(framed.clone());
+            return;
+        }
+        self.join();
+        self.joined.extend_from_slice(framed);
+    }
+
+    /// Adds a block that is no event: it moves the client's position, so that a reconnect goes on from there.
+    pub fn position(&mut self, id: &dyn Display) {
+        self.join();
+        // Writing to a buffer in memory cannot fail.
+        let _ = write!(self.joined, "id: {id}\n\n");
+    }
+
+    /// Adds a comment, which clients skip.
+    pub fn comment(&mut self) {
+        self.join();
+        self.joined.extend_from_slice(b":\n\n");
+    }
+
+    /// Adds the first block of a stream: bytes at once, so that proxies and clients see it open, and how long to wait
+    /// before a reconnect.
+    pub fn greeting(&mut self, retry_ms: u64) {
+        self.join();
+        let _ = write!(self.joined, ": atrium\nretry: {retry_ms}\n\n");
+    }
+
+    fn join(&mut self) {
+        if let Some(single) = self.single.take() {
+            self.joined.extend_from_slice(&single);
+        }
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.single.is_none() && self.joined.is_empty()
+    }
+
+    /// Whether the rest should wait for the next write.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.single.as_ref().map_or(self.joined.len(), Bytes::len) >= WRITE_LIMIT
+    }
+
+    /// How many events it holds.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The bytes to write.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.single.unwrap_or_else(|| self.joined.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_framed_as_the_standard_says() {
+        let framed = frame(Some(&"e-1-0"), "chat.action", r#"{"a":1}"#);
+        assert_eq!(framed, "id: e-1-0\nevent: chat.action\ndata: {\"a\":1}\n\n");
+        assert_eq!(frame(None, "reset", "{}"), "event: reset\ndata: {}\n\n");
+    }
+
+    #[test]
+    fn nothing_in_a_value_can_end_a_field() {
+        let framed = frame(Some(&"1\n2\0"), "a\r\ndata: forged", "{\r\n}\n\nevent: forged");
+        assert_eq!(
+            framed,
+            "id: 12\nevent: adata: forged\ndata: {\ndata: }\ndata: \ndata: event: forged\n\n"
+        );
+    }
+
+    #[test]
+    fn one_event_is_shared_and_several_are_joined() {
+        let (a, b) = (frame(None, "a", "1"), frame(None, "b", "2"));
+        let mut batch = Batch::default();
+        batch.event(&a);
+        let alone = batch.into_bytes();
+        assert_eq!(alone.as_ptr(), a.as_ptr(), "not copied");
+
+        let mut batch = Batch::default();
+        batch.greeting(2000);
+        batch.event(&a);
+        batch.event(&b);
+        batch.position(&"e-2-0");
+        assert_eq!(batch.events(), 2);
+        assert_eq!(
+            batch.into_bytes(),
+            ": atrium\nretry: 2000\n\nevent: a\ndata: 1\n\nevent: b\ndata: 2\n\nid: e-2-0\n\n"
+        );
+    }
+
+    #[test]
+    fn a_batch_is_bounded() {
+        let event = frame(None, "a", &"x".repeat(1000));
+        let mut batch = Batch::default();
+        while !batch.is_full() {
+            batch.event(&event);
+        }
+        assert!(batch.into_bytes().len() < WRITE_LIMIT + event.len());
+    }
+}

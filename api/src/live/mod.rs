@@ -1,0 +1,113 @@
+//! The live path inside a process: one connection reads all live streams, and everything fans out in memory.
+//!
+//! ```text
+//! Redis ─ one XREAD ─ hub ─┬─ ring per chat shard ── cursor of each stream
+//!                          ├─ hints about operations ── streams that read PostgreSQL
+//!                          └─ news of configurations ── the store ── streams that compare revisions
+//! ```
+
+pub mod frame;
+pub mod hints;
+pub mod hub;
+pub mod open_streams;
+pub mod resume;
+pub mod ring;
+mod slots;
+
+use std::{sync::Arc, time::Duration};
+
+use atrium_shared::{
+    configuration::ConfigurationStore,
+    db::Database,
+    identity::Revocations,
+    lifecycle::Shutdown,
+    streams::{Live as LiveStream, Redis, Tail},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{hub::Hub, open_streams::OpenStreams};
+use crate::chat::{presence::Presence, session_cache::SessionCache};
+
+/// The live path of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Live {
+    /// Where events come from.
+    pub hub: Arc<Hub>,
+    /// The event streams that are open.
+    pub streams: OpenStreams,
+    /// What is known of chat sessions.
+    pub sessions: Arc<SessionCache>,
+    /// Which chat sessions somebody looks at.
+    pub presence: Presence,
+}
+
+impl Live {
+    /// Begins to read the live streams and to serve open ones, until the process stops. `drain` is the window in
+    /// which streams are told to go.
+    #[must_use]
+    pub fn start(
+        database: &Database,
+        redis: &Redis,
+        configuration: &ConfigurationStore,
+        revocations: &Revocations,
+        shutdown: &Shutdown,
+        drain: Duration,
+    ) -> Self {
+        let live = Self {
+            hub: Arc::default(),
+            streams: OpenStreams::new(shutdown.clone()),
+            sessions: Arc::default(),
+            presence: Presence::default(),
+        };
+        let tail = Tail::new(redis.clone(), LiveStream::all());
+        let (done, draining) = (live.streams.done().clone(), shutdown.draining().clone());
+        // Streams are served until the last one has ended, so their events come until then.
+        shutdown.spawn_critical(
+            "live streams",
+            live.clone().follow(tail, configuration.clone(), done),
+        );
+        shutdown.spawn_critical(
+            "live configuration",
+            live.clone()
+                .follow_configuration(configuration.clone(), draining.clone()),
+        );
+        shutdown.spawn_critical(
+            "open streams",
+            live.streams
+                .clone()
+                .serve(configuration.clone(), revocations.clone(), drain),
+        );
+        shutdown.spawn_critical(
+            "presence",
+            live.presence.clone().keep_reporting(database.clone(), draining),
+        );
+        live
+    }
+
+    async fn follow(
+        self,
+        mut tail: Tail,
+        configuration: ConfigurationStore,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        while let Some(events) = stop.run_until_cancelled(tail.next()).await {
+            for event in &events {
+                configuration.take(event);
+            }
+            self.hub.dispatch(&events, |session| self.sessions.close(session));
+        }
+        Ok(())
+    }
+
+    async fn follow_configuration(
+        self,
+        configuration: ConfigurationStore,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut swapped = configuration.subscribe();
+        while let Some(Ok(())) = stop.run_until_cancelled(swapped.changed()).await {
+            self.hub.applied(&configuration);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,491 @@
+//! The event streams that are open in this process, and the one timer that serves them all.
+//!
+//! A stream has no task and no timer of its own. It leaves a waker here, and gets *orders*: bits that say what to do
+//! when it runs next. Whoever has news (a ring, a hint) sets nothing and only wakes it; the timer looks over all
+//! streams a few times a second and orders a heartbeat where nothing was written for a while, a warning and the end
+//! where a token runs out or was revoked, and, when the process drains, the ends spread over the drain window.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use atrium_shared::{
+    configuration::ConfigurationStore, identity::Revocations, lifecycle::Shutdown,
+    telemetry::metrics::SSE_STREAMS,
+};
+use futures_util::task::AtomicWaker;
+use metrics::gauge;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::slots::Slots;
+use crate::auth::Identity;
+
+/// How long before its token expires a stream is told.
+pub const TOKEN_EXPIRING_BEFORE: Duration = Duration::from_secs(10);
+/// How often the timer looks over the streams.
+const TICK: Duration = Duration::from_millis(250);
+/// The same while the process drains.
+const DRAIN_TICK: Duration = Duration::from_millis(50);
+/// How often a stream that reads a database looks for what no hint told.
+const POLL: Duration = Duration::from_secs(1);
+/// How much of the drain window the ends of streams are spread over; the rest is for writing them out.
+const DRAIN_SHARE: f64 = 0.7;
+/// With few streams the drain is shorter than its window: never slower than this many a second.
+const DRAIN_RATE: f64 = 200.0;
+
+const HEARTBEAT: u8 = 1;
+const NEWS: u8 = 1 << 1;
+const EXPIRING: u8 = 1 << 2;
+const DRAIN: u8 = 1 << 3;
+const END: u8 = 1 << 4;
+/// Orders that were given once and hold: they are not given again.
+const WARNED: u8 = 1 << 5;
+
+/// What a stream carries; the label of its metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A project's chat.
+    Chat,
+    /// The steps of an operation.
+    Operation,
+    /// The revisions of an organization's configuration.
+    Config,
+}
+
+impl Kind {
+    /// The name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Operation => "operation",
+            Self::Config => "config",
+        }
+    }
+}
+
+/// What a stream was told to do since it ran last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Nothing was written for a while: say that the stream is alive.
+    pub heartbeat: bool,
+    /// What the stream reads from may have something new.
+    pub news: bool,
+    /// The token ends soon: tell.
+    pub expiring: bool,
+    /// The process stops: write what is pending, tell, and end.
+    pub drain: bool,
+    /// End at once.
+    pub end: bool,
+}
+
+/// What the timer, the rings and the hints know of one open stream.
+#[derive(Debug)]
+pub struct OpenStream {
+    kind: Kind,
+    token: Uuid,
+    expires_at: OffsetDateTime,
+    waker: AtomicWaker,
+    orders: AtomicU8,
+    /// Milliseconds since the registry was made.
+    written_at: AtomicU64,
+}
+
+impl OpenStream {
+    /// Something happened: the stream should run.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// What the stream reads from may have something new.
+    pub fn news(&self) {
+        self.order(NEWS);
+    }
+
+    /// Ends the stream at once.
+    pub fn end(&self) {
+        self.order(END);
+    }
+
+    /// When the token that opened the stream ends.
+    #[must_use]
+    pub fn expires_at(&self) -> OffsetDateTime {
+        self.expires_at
+    }
+
+    fn order(&self, order: u8) {
+        self.orders.fetch_or(order, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    fn has(&self, order: u8) -> bool {
+        self.orders.load(Ordering::Acquire) & order != 0
+    }
+}
+
+/// A stream's own end of the registry. Leaves it when dropped.
+#[derive(Debug)]
+pub struct Registration {
+    stream: Arc<OpenStream>,
+    slot: usize,
+    streams: OpenStreams,
+}
+
+impl Registration {
+    /// Takes the orders, after leaving a waker: what comes in between wakes the stream again.
+    pub fn take_orders(&self, waker: &Waker) -> Orders {
+        self.stream.waker.register(waker);
+        let orders = self
+            .stream
+            .orders
+            .fetch_and(DRAIN | END | WARNED, Ordering::AcqRel);
+        Orders {
+            heartbeat: orders & HEARTBEAT != 0,
+            news: orders & NEWS != 0,
+            expiring: orders & EXPIRING != 0,
+            drain: orders & DRAIN != 0,
+            end: orders & END != 0,
+        }
+    }
+
+    /// Something was written, so the next heartbeat is a full interval away.
+    pub fn written(&self) {
+        self.stream
+            .written_at
+            .store(self.streams.now_ms(), Ordering::Relaxed);
+    }
+
+    /// The stream, for those who wake it.
+    #[must_use]
+    pub fn stream(&self) -> &Arc<OpenStream> {
+        &self.stream
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        gauge!(SSE_STREAMS, "kind" => self.stream.kind.name()).decrement(1.0);
+        self.streams.lock().remove(self.slot);
+    }
+}
+
+/// All open streams of this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct OpenStreams {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    slots: Mutex<Slots<Arc<OpenStream>>>,
+    made_at: Instant,
+    shutdown: Shutdown,
+    done: CancellationToken,
+}
+
+impl OpenStreams {
+    /// A registry without streams.
+    #[must_use]
+    pub fn new(shutdown: Shutdown) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                slots: Mutex::default(),
+                made_at: Instant::now(),
+                shutdown,
+                done: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Whether the process drains: new streams are sent elsewhere.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.inner.shutdown.draining().is_cancelled()
+    }
+
+    /// Cancelled when the process has drained and no stream is left to serve.
+    #[must_use]
+    pub fn done(&self) -> &CancellationToken {
+        &self.inner.done
+    }
+
+    /// Adds a stream that was opened with this token.
+    #[must_use]
+    pub fn register(&self, kind: Kind, identity: &Identity) -> Registration {
+        let stream = Arc::new(OpenStream {
+            kind,
+            token: identity.token,
+            expires_at: identity.expires_at,
+            waker: AtomicWaker::new(),
+            orders: AtomicU8::new(0),
+            written_at: AtomicU64::new(self.now_ms()),
+        });
+        gauge!(SSE_STREAMS, "kind" => kind.name()).increment(1.0);
+        let slot = self.lock().insert(Arc::clone(&stream));
+        if self.is_draining() {
+            // Too late for its share of the drain.
+            stream.order(DRAIN);
+        }
+        Registration {
+            stream,
+            slot,
+            streams: self.clone(),
+        }
+    }
+
+    /// How many streams are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Serves the streams until the process stops and the last one was told.
+    ///
+    /// # Errors
+    /// Never; the signature is that of a critical task.
+    pub async fn serve(
+        self,
+        configuration: ConfigurationStore,
+        revocations: Revocations,
+        drain: Duration,
+    ) -> anyhow::Result<()> {
+        let shutdown = self.inner.shutdown.clone();
+        let _done = self.inner.done.clone().drop_guard();
+        let mut revoked = revocations.subscribe();
+        let mut ticks = tokio::time::interval(TICK);
+        let mut polled_at = Instant::now();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    let heartbeat = configuration.platform().organization().sse_heartbeat();
+                    let poll = polled_at.elapsed() >= POLL;
+                    if poll {
+                        polled_at = Instant::now();
+                    }
+                    self.tick(OffsetDateTime::now_utc(), heartbeat, poll);
+                }
+                Ok(()) = revoked.changed() => self.end_revoked(|token| revocations.is_revoked(token)),
+                () = shutdown.draining().cancelled() => break,
+            }
+        }
+        // What a token opened still ends with it, but within the drain that is a matter of seconds.
+        let spread = drain
+            .mul_f64(DRAIN_SHARE)
+            .min(Duration::from_secs_f64(self.len() as f64 / DRAIN_RATE));
+        self.drain(spread).await;
+        while !self.is_empty() {
+            // A client that does not read keeps its stream until then.
+            if shutdown.force().is_cancelled() {
+                self.lock().iter().for_each(|stream| stream.end());
+                break;
+            }
+            tokio::time::sleep(DRAIN_TICK).await;
+        }
+        Ok(())
+    }
+
+    /// Gives every stream the orders that are due now.
+    fn tick(&self, now: OffsetDateTime, heartbeat: Duration, poll: bool) {
+        // A tick earlier rather than later: the interval is a promise.
+        let quiet = u64::try_from(heartbeat.saturating_sub(TICK).as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.now_ms();
+        for stream in self.lock().iter() {
+            if now >= stream.expires_at {
+                stream.end();
+            } else if now >= stream.expires_at - TOKEN_EXPIRING_BEFORE && !stream.has(WARNED) {
+                stream.order(EXPIRING | WARNED);
+            }
+            if now_ms.saturating_sub(stream.written_at.load(Ordering::Relaxed)) >= quiet
+                && !stream.has(HEARTBEAT)
+            {
+                stream.order(HEARTBEAT);
+            }
+            if poll && stream.kind != Kind::Chat {
+                stream.news();
+            }
+        }
+    }
+
+    /// Ends the streams whose token was revoked.
+    fn end_revoked(&self, is_revoked: impl Fn(Uuid) -> bool) {
+        for stream in self.lock().iter().filter(|stream| is_revoked(stream.token)) {
+            stream.end();
+        }
+    }
+
+    /// Tells all streams to go, a share at every tick.
+    async fn drain(&self, spread: Duration) {
+        let (begun_at, total) = (Instant::now(), self.len());
+        loop {
+            let share = if spread.is_zero() {
+                1.0
+            } else {
+                begun_at.elapsed().div_duration_f64(spread)
+            };
+            if share >= 1.0 {
+                break;
+            }
+            let due = (total as f64 * share).ceil() as usize;
+            let left: Vec<_> = self
+                .lock()
+                .iter()
+                .filter(|stream| !stream.has(DRAIN))
+                .cloned()
+                .collect();
+            let told = total.saturating_sub(left.len());
+            for stream in left.iter().take(due.saturating_sub(told)) {
+                stream.order(DRAIN);
+            }
+            tokio::time::sleep(DRAIN_TICK).await;
+        }
+        self.lock().iter().for_each(|stream| stream.order(DRAIN));
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.inner.made_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Slots<Arc<OpenStream>>> {
+        self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atrium_shared::ids::UserId;
+
+    use super::*;
+
+    fn identity(expires_in: Duration) -> Identity {
+        let expires_at = OffsetDateTime::now_utc() + expires_in;
+        Identity {
+            user: UserId::new(),
+            key: "guest-0001".to_owned(),
+            token: Uuid::now_v7(),
+            expires_at,
+        }
+    }
+
+    fn orders(registration: &Registration) -> Orders {
+        registration.take_orders(Waker::noop())
+    }
+
+    const QUIET: Duration = Duration::from_secs(15);
+
+    #[test]
+    fn a_token_that_runs_out_warns_once_and_then_ends() {
+        let streams = OpenStreams::new(Shutdown::new());
+        let registration = streams.register(Kind::Chat, &identity(Duration::from_secs(900)));
+        let end = registration.stream().expires_at();
+        streams.tick(end - Duration::from_secs(11), QUIET, false);
+        assert_eq!(orders(&registration), Orders::default());
+        streams.tick(end - Duration::from_secs(10), QUIET, false);
+        assert_eq!(
+            orders(&registration),
+            Orders {
+                expiring: true,
+                ..Orders::default()
+            }
+        );
+        streams.tick(end - Duration::from_secs(1), QUIET, false);
+        assert_eq!(orders(&registration), Orders::default(), "told once");
+        streams.tick(end, QUIET, false);
+        assert!(orders(&registration).end);
+        assert!(orders(&registration).end, "an end holds");
+    }
+
+    #[test]
+    fn a_quiet_stream_gets_a_heartbeat_and_a_busy_one_does_not() {
+        let streams = OpenStreams::new(Shutdown::new());
+        let [quiet, busy] =
+            [(); 2].map(|()| streams.register(Kind::Chat, &identity(Duration::from_secs(900))));
+        let interval = TICK + Duration::from_millis(40);
+        std::thread::sleep(Duration::from_millis(60));
+        busy.written();
+        streams.tick(OffsetDateTime::now_utc(), interval, false);
+        assert!(orders(&quiet).heartbeat && !orders(&busy).heartbeat);
+        quiet.written();
+        streams.tick(OffsetDateTime::now_utc(), interval, false);
+        assert!(!orders(&quiet).heartbeat);
+    }
+
+    #[test]
+    fn a_poll_is_for_those_who_read_what_no_ring_holds() {
+        let streams = OpenStreams::new(Shutdown::new());
+        let kinds = [Kind::Chat, Kind::Operation, Kind::Config];
+        let open = kinds.map(|kind| streams.register(kind, &identity(Duration::from_secs(900))));
+        streams.tick(OffsetDateTime::now_utc(), QUIET, true);
+        assert_eq!(
+            open.each_ref().map(|stream| orders(stream).news),
+            [false, true, true]
+        );
+        assert_eq!(
+            open.each_ref().map(|stream| orders(stream).news),
+            [false; 3],
+            "taken"
+        );
+    }
+
+    #[test]
+    fn a_revoked_token_ends_its_streams_and_no_others() {
+        let streams = OpenStreams::new(Shutdown::new());
+        let (revoked, other) = (
+            identity(Duration::from_secs(900)),
+            identity(Duration::from_secs(900)),
+        );
+        let its = [(); 2].map(|()| streams.register(Kind::Chat, &revoked));
+        let others = streams.register(Kind::Chat, &other);
+        streams.end_revoked(|token| token == revoked.token);
+        assert!(its.iter().all(|stream| orders(stream).end) && !orders(&others).end);
+    }
+
+    #[tokio::test]
+    async fn a_drain_is_spread_and_reaches_everybody() {
+        let streams = OpenStreams::new(Shutdown::new());
+        let open: Vec<_> = (0..200)
+            .map(|_| streams.register(Kind::Chat, &identity(Duration::from_secs(900))))
+            .collect();
+        let told = || open.iter().filter(|stream| stream.stream().has(DRAIN)).count();
+        let begun = Instant::now();
+        let drain = tokio::spawn({
+            let streams = streams.clone();
+            async move { streams.drain(Duration::from_secs(1)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!((40..=160).contains(&told()), "{} told half-way", told());
+        drain.await.expect("it does not panic");
+        assert!(begun.elapsed() < Duration::from_secs(2) && told() == 200);
+        assert!(orders(&open[0]).drain);
+    }
+
+    #[test]
+    fn a_stream_that_comes_during_the_drain_is_told_at_once() {
+        let shutdown = Shutdown::new();
+        let streams = OpenStreams::new(shutdown.clone());
+        shutdown.draining().cancel();
+        assert!(streams.is_draining());
+        assert!(orders(&streams.register(Kind::Config, &identity(Duration::from_secs(900)))).drain);
+    }
+
+    #[test]
+    fn who_leaves_is_forgotten() {
+        let streams = OpenStreams::new(Shutdown::new());
+        let registration = streams.register(Kind::Chat, &identity(Duration::from_secs(900)));
+        assert_eq!(streams.len(), 1);
+        drop(registration);
+        assert!(streams.is_empty());
+    }
+}

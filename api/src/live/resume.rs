@@ -1,0 +1,257 @@
+//! Where a stream was, and what came since: `Last-Event-ID`, and pages from Redis.
+//!
+//! A position is `<epoch>-<milliseconds>-<sequence>`. The epoch changes when the live stream's history is lost, so ids
+//! of before and after cannot be taken for each other.
+//!
+//! A page is read together with the stream's ends, *after* the page in one pipeline: a stream is only ever trimmed
+//! at its beginning, so a first entry that still lies at or before the position proves that nothing was cut out
+//! between the position and the page. Redis itself would silently begin at the first entry that is left.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use atrium_shared::{
+    ids::SessionId,
+    streams::{Live, Redis, StreamId, chat_epoch_key},
+};
+use redis::{RedisError, streams::StreamRangeReply};
+
+use super::{
+    frame::frame,
+    ring::{Frame, Published, ResetReason, TopicKey},
+};
+
+/// How many entries are read from Redis at a time, for one stream.
+const PAGE: usize = 128;
+/// Longer than any epoch of ours; what is longer is not looked at.
+const MAX_EPOCH: usize = 64;
+/// The event that ends a session's stream.
+pub const SESSION_CLOSED: &str = "chat.session-closed";
+
+/// A position in a shard's live stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Which history it is a position of.
+    pub epoch: Arc<str>,
+    /// The last event seen.
+    pub id: StreamId,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.id)
+    }
+}
+
+/// The text is no position.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an id of this stream: <epoch>-<milliseconds>-<sequence>")]
+pub struct PositionError;
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let (epoch, id) = text.split_once('-').ok_or(PositionError)?;
+        if !(1..=MAX_EPOCH).contains(&epoch.len()) || !epoch.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        {
+            return Err(PositionError);
+        }
+        Ok(Self {
+            epoch: epoch.into(),
+            id: id.parse().map_err(|_| PositionError)?,
+        })
+    }
+}
+
+/// What comes after a position.
+#[derive(Debug)]
+pub enum Page {
+    /// These events of the topic.
+    Events {
+        /// The events, in order.
+        frames: Vec<Frame>,
+        /// The position after them.
+        end: StreamId,
+        /// Whether Redis had no more.
+        last: bool,
+    },
+    /// The stream cannot go on from there.
+    Lost(ResetReason),
+}
+
+/// Reads what comes after a position.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) -> Result<Page, RedisError> {
+    let key = Live::Chat(shard).to_string();
+    let mut pipe = redis::pipe();
+    pipe.xrange_count(&key, format!("({}", after.id), "+", PAGE)
+        .xrange_count(&key, "-", "+", 1)
+        .xrevrange_count(&key, "+", "-", 1)
+        .get(chat_epoch_key(shard));
+    let (entries, first, newest, epoch): (
+        StreamRangeReply,
+        StreamRangeReply,
+        StreamRangeReply,
+        Option<String>,
+    ) = pipe.query_async(&mut redis.shared()).await?;
+    let id = |reply: &StreamRangeReply| {
+        reply
+            .ids
+            .first()
+            .and_then(|entry| entry.id.parse::<StreamId>().ok())
+    };
+    let (first, newest_id) = (id(&first), id(&newest));
+    // What the entries say is what their readers saw; the key speaks for a stream without any.
+    let epoch = newest
+        .ids
+        .first()
+        .and_then(|entry| entry.get::<String>("e"))
+        .or(epoch);
+
+    if epoch.as_deref() != Some(&*after.epoch) || newest_id.unwrap_or_default() < after.id {
+        return Ok(Page::Lost(ResetReason::HistoryLost));
+    }
+    if first.is_some_and(|first| first > after.id) {
+        return Ok(Page::Lost(ResetReason::TooOld));
+    }
+    let last = entries.ids.len() < PAGE;
+    let mut end = after.id;
+    let mut frames = Vec::new();
+    for entry in entries.ids {
+        let Ok(id) = entry.id.parse() else { continue };
+        end = id;
+        match decode(id, |name| entry.get(name)) {
+            Some(published) if published.epoch != after.epoch => {
+                return Ok(Page::Lost(ResetReason::HistoryLost));
+            }
+            Some(published) if published.topic == topic => frames.push(published.frame),
+            _ => {}
+        }
+    }
+    Ok(Page::Events { frames, end, last })
+}
+
+/// Where a shard's live stream ends now. None when it has no history at all.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn tip(redis: &Redis, shard: u16) -> Result<Option<Position>, RedisError> {
+    let mut pipe = redis::pipe();
+    pipe.xrevrange_count(Live::Chat(shard).to_string(), "+", "-", 1)
+        .get(chat_epoch_key(shard));
+    let (newest, epoch): (StreamRangeReply, Option<String>) = pipe.query_async(&mut redis.shared()).await?;
+    let newest = newest.ids.first();
+    let id = newest.and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
+    let epoch = newest.and_then(|entry| entry.get::<String>("e")).or(epoch);
+    Ok(epoch.map(|epoch| Position {
+        epoch: epoch.into(),
+        id,
+    }))
+}
+
+/// Makes an event of a live stream's entry. None when it is not one that this release understands.
+pub fn decode(id: StreamId, field: impl Fn(&str) -> Option<String>) -> Option<Published> {
+    let epoch: Arc<str> = field("e")?.into();
+    let topic = (field("org")?.parse().ok()?, field("project")?.parse().ok()?);
+    let (event, data) = (field("event")?, field("data")?);
+    let closes = match event.as_str() {
+        SESSION_CLOSED => Some(field("session")?.parse::<SessionId>().ok()?),
+        _ => None,
+    };
+    let position = Position {
+        epoch: Arc::clone(&epoch),
+        id,
+    };
+    let bytes = frame(Some(&position), &event, &data);
+    Some(Published {
+        epoch,
+        topic,
+        frame: Frame { id, closes, bytes },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_survives_its_text_form() {
+        let text = "7f3a91c2-1795446043800-3";
+        let position: Position = text.parse().expect("a position");
+        assert_eq!(
+            (&*position.epoch, position.id),
+            (
+                "7f3a91c2",
+                StreamId {
+                    ms: 1_795_446_043_800,
+                    seq: 3
+                }
+            )
+        );
+        assert_eq!(position.to_string(), text);
+    }
+
+    #[test]
+    fn what_was_not_made_here_is_refused() {
+        let long = format!("{}-1-0", "a".repeat(MAX_EPOCH + 1));
+        for wrong in [
+            "",
+            "-",
+            "--",
+            "1-0",
+            "a-1",
+            "a-1-",
+            "a--0",
+            "-1-0",
+            "a-1-0-0",
+            "a-+1-0",
+            "a-1-0 ",
+            "a b-1-0",
+            "a\n-1-0",
+            "a-99999999999999999999-0",
+            "a-0x1-0",
+            "é-1-0",
+            "*-1-0",
+            "a-1-*",
+            &long,
+        ] {
+            assert_eq!(wrong.parse::<Position>(), Err(PositionError), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_becomes_an_event_or_nothing() {
+        let fields = |event: &'static str, session: &'static str| {
+            move |name: &str| {
+                Some(match name {
+                    "e" => "abc",
+                    "org" => "01a208ec-3b90-781f-a8e2-5d940ed90475",
+                    "project" => "01a208ec-3b90-781f-a8e2-5d940ed90476",
+                    "event" => event,
+                    "session" => session,
+                    "data" => "{}",
+                    _ => return None,
+                })
+                .filter(|value| !value.is_empty())
+                .map(str::to_owned)
+            }
+        };
+        let id = StreamId { ms: 5, seq: 1 };
+        let action = decode(id, fields("chat.action", "")).expect("an event");
+        assert_eq!(
+            action.frame.bytes,
+            "id: abc-5-1\nevent: chat.action\ndata: {}\n\n"
+        );
+        assert_eq!(action.frame.closes, None);
+        let closed =
+            decode(id, fields(SESSION_CLOSED, "01a208ec-3b90-781f-a8e2-5d940ed90477")).expect("an event");
+        assert!(closed.frame.closes.is_some());
+        assert!(
+            decode(id, fields(SESSION_CLOSED, "")).is_none(),
+            "it must say whose end it is"
+        );
+        assert!(decode(id, |_| None).is_none());
+    }
+}

@@ -1,0 +1,260 @@
+//! An operation's progress as an event stream.
+//!
+//! The events are rows, numbered without gaps, so nothing is lost without Redis: a hint on the live stream makes the
+//! stream look at once, and it looks once a second anyway.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use atrium_shared::{
+    ids::{SagaId, UserId},
+    saga::{self, SagaEvent, SagaStatus},
+};
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::{
+    edge::{
+        problem::{Code, Problem},
+        request::Request,
+        respond::Response,
+        sse::{self, Next, Source},
+    },
+    live::{frame::Batch, hints::Listening, open_streams::Kind},
+    state::App,
+};
+
+#[derive(Serialize)]
+struct Step<'a> {
+    operation_id: SagaId,
+    seq: i64,
+    step: &'a str,
+    status: &'a str,
+    detail: Option<&'a str>,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+#[derive(Serialize)]
+struct Finished<'a> {
+    operation_id: SagaId,
+    seq: i64,
+    status: &'a str,
+    failure: Option<&'a Value>,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+/// `GET /v1/operations/{operation}/events`.
+///
+/// # Errors
+/// [`Code::LastEventIdInvalid`] for an id that the operation has not come to.
+pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    sse::try_again(respond(app, request).await)
+}
+
+async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
+    let id: SagaId = request.path("operation")?;
+    let seen = sse::last_event_id(request)?
+        .map(|id| seq(&id))
+        .transpose()?
+        .unwrap_or(0);
+    let identity = request.identity()?;
+
+    let mut tx = super::open(app, identity.user, id).await?;
+    let org = tx.org();
+    let (status, newest): (SagaStatus, i64) = sqlx::query_as(
+        "SELECT sagas.status, COALESCE(max(saga_events.seq), 0)
+           FROM sagas LEFT JOIN saga_events ON saga_events.org_id = sagas.org_id AND saga_events.saga_id = sagas.id
+          WHERE sagas.org_id = $1 AND sagas.id = $2 GROUP BY sagas.status",
+    )
+    .bind(org)
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await?;
+    drop(tx);
+    if seen > newest {
+        return Err(sse::last_event_id_invalid());
+    }
+    if seen == newest && matches!(status, SagaStatus::Committed | SagaStatus::Failed) {
+        return Ok(sse::nothing_more());
+    }
+    let user = identity.user;
+    Ok(sse::open(
+        &app.live.streams,
+        Kind::Operation,
+        identity,
+        |registration| OperationSource {
+            app: Arc::clone(app),
+            user,
+            id,
+            seen,
+            look: false,
+            reading: None,
+            pending: Vec::new().into_iter(),
+            _listening: app
+                .live
+                .hub
+                .operations()
+                .listen(id, Arc::clone(registration.stream())),
+        },
+    ))
+}
+
+/// An event's number as an id. Only the form in which ids are sent is one.
+fn seq(id: &str) -> Result<i64, Problem> {
+    id.parse()
+        .ok()
+        .filter(|seq: &i64| *seq >= 0 && seq.to_string() == id)
+        .ok_or_else(sse::last_event_id_invalid)
+}
+
+/// What was read: events after the last seen, and why the operation failed, if it has.
+struct News {
+    events: Vec<SagaEvent>,
+    failure: Option<Value>,
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<News, Problem>> + Send>>;
+
+struct OperationSource {
+    app: Arc<App>,
+    user: UserId,
+    id: SagaId,
+    /// The last event that was read.
+    seen: i64,
+    /// Whether there may be something new.
+    look: bool,
+    reading: Option<Reading>,
+    /// What was read and did not fit into a write yet.
+    pending: std::vec::IntoIter<Framed>,
+    _listening: Listening<SagaId>,
+}
+
+/// An event, framed; the last one ends the stream.
+struct Framed {
+    bytes: bytes::Bytes,
+    last: bool,
+}
+
+impl Source for OperationSource {
+    fn poll(&mut self, context: &mut Context<'_>, news: bool, batch: &mut Batch) -> Next {
+        self.look |= news;
+        loop {
+            while !batch.is_full()
+                && let Some(event) = self.pending.next()
+            {
+                batch.event(&event.bytes);
+                if event.last {
+                    return Next::End;
+                }
+            }
+            if self.pending.len() > 0 || (self.reading.is_none() && !self.look) {
+                return Next::Open;
+            }
+            let reading = self.reading.get_or_insert_with(|| {
+                // What comes while this reads is looked for after it.
+                self.look = false;
+                Box::pin(read(Arc::clone(&self.app), self.user, self.id, self.seen))
+            });
+            let Poll::Ready(read) = reading.as_mut().poll(context) else {
+                return Next::Open;
+            };
+            self.reading = None;
+            match read {
+                Ok(news) => {
+                    self.seen = news.events.last().map_or(self.seen, |event| event.seq);
+                    let framed: Vec<_> = news.events.iter().map(|event| self.frame(event, &news)).collect();
+                    self.pending = framed.into_iter();
+                }
+                // Not yet: the next hint, or the next second, looks again.
+                Err(problem) if problem.code() == Code::Unavailable => {
+                    tracing::warn!(
+                        cause = problem.internal_cause(),
+                        "an operation cannot be read now; trying again"
+                    );
+                }
+                // The membership is gone, or the organization is.
+                Err(_) => return Next::End,
+            }
+        }
+    }
+}
+
+impl OperationSource {
+    fn frame(&self, event: &SagaEvent, news: &News) -> Framed {
+        let SagaEvent {
+            seq,
+            step,
+            status,
+            detail,
+            at,
+        } = event;
+        let (operation_id, seq, at) = (self.id, *seq, *at);
+        match step {
+            Some(step) => {
+                let data = Step {
+                    operation_id,
+                    seq,
+                    step,
+                    status,
+                    detail: detail.as_deref(),
+                    at,
+                };
+                Framed {
+                    bytes: sse::event(Some(&seq), "operation.step", &data),
+                    last: false,
+                }
+            }
+            None => {
+                let data = Finished {
+                    operation_id,
+                    seq,
+                    status,
+                    failure: news.failure.as_ref(),
+                    at,
+                };
+                Framed {
+                    bytes: sse::event(Some(&seq), "operation.finished", &data),
+                    last: true,
+                }
+            }
+        }
+    }
+}
+
+async fn read(app: Arc<App>, user: UserId, id: SagaId, after: i64) -> Result<News, Problem> {
+    let mut tx = super::open(&app, user, id).await?;
+    let events = saga::events_after(&mut tx, id, after).await?;
+    let failure = match events.last() {
+        Some(last) if last.step.is_none() => saga::operation(&mut tx, id).await?.failure,
+        _ => None,
+    };
+    Ok(News { events, failure })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seq;
+
+    #[test]
+    fn only_numbers_of_events_are_ids() {
+        assert_eq!(seq("7").ok(), Some(7));
+        for wrong in [
+            "-1",
+            "+7",
+            "07",
+            "7.0",
+            "",
+            "7 ",
+            "9223372036854775808",
+            "abc-1-0",
+        ] {
+            assert!(seq(wrong).is_err(), "{wrong}");
+        }
+    }
+}
