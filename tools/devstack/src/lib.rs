@@ -3,11 +3,15 @@
 
 pub mod account;
 pub mod actors;
+pub mod addresses;
 pub mod binaries;
 pub mod checkout;
 pub mod client;
+mod compile;
 pub mod contract;
+pub mod dev;
 pub mod exec;
+pub mod existing;
 pub mod folder;
 pub mod interrupt;
 pub mod keys;
@@ -18,8 +22,12 @@ pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod screen;
+pub mod seed;
 pub mod service;
 mod spawner;
+pub mod stack;
+pub mod supervisor;
 pub mod testing;
+pub mod tour;
 pub mod urls;
 pub mod version;

@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use atrium_devstack::{dev, exec, tour};
 use clap::{Parser, Subcommand};
 
+/// Starts private stacks of PostgreSQL, Redis and Atrium.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -14,17 +16,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Starts everything with a demo inside, and keeps it running until Ctrl-C.
+    Dev,
     /// Runs a command with a private PostgreSQL and Redis, and a migrated template database for tests.
     Exec {
         /// The command and its arguments.
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Plays the main job through the public API of the running stack, or of one of its own.
+    Tour(tour::Options),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Exec { command } => atrium_devstack::exec::run(&command).await,
+        Command::Dev => dev::run().await,
+        Command::Exec { command } => exec::run(&command).await,
+        Command::Tour(options) => tour::run(&options).await,
     }
 }

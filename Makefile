@@ -1,0 +1,30 @@
+# Thin: what the targets do is in tools/devstack.
+
+DEVSTACK = cargo run -q -p atrium-devstack --
+
+.PHONY: dev tour test lint fmt
+
+# Everything at once, until Ctrl-C.
+dev:
+	@$(DEVSTACK) dev
+
+# The main job through the public API, of the running `make dev` or of a stack of its own. ENV=.dev/env.<pid>: of
+# that one. ROUNDS=100: measures latencies, too.
+tour:
+	@$(DEVSTACK) tour $(if $(ENV),--env $(ENV)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# The tour on a stack of its own, then every test on private servers.
+test:
+	cargo build --workspace --bins
+	$(DEVSTACK) tour --own-stack
+	$(DEVSTACK) exec -- cargo test --workspace --no-fail-fast
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	@if command -v npm >/dev/null; then npm --prefix web ci --no-audit --no-fund && npm --prefix web run lint; \
+	else echo "web: not checked, there is no npm"; fi
+
+fmt:
+	cargo fmt --all

@@ -1,0 +1,47 @@
+//! Builds Atrium's binaries next to this one; cargo shows its own progress.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::checkout::Checkout;
+use crate::process::Launch;
+
+/// What a stack runs.
+const PACKAGES: [&str; 3] = ["atrium-api", "atrium-workers", "atrium-ctl"];
+
+/// Builds in the profile of this executable, and returns the folder of the binaries.
+///
+/// # Errors
+/// When cargo is missing or a crate does not compile.
+pub(crate) async fn binaries(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    let folder = executable
+        .parent()
+        .context("a program lies in a folder")?
+        .to_owned();
+    let mut cargo = Launch::new(
+        "cargo",
+        std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+    )
+    .arg("build")
+    .arg("--manifest-path")
+    .arg(checkout.root().join("Cargo.toml"))
+    // Cargo's lines are ours: Ctrl-C reaches both.
+    .in_our_group();
+    for package in PACKAGES {
+        cargo = cargo.arg("-p").arg(package);
+    }
+    if is_release(&folder) {
+        cargo = cargo.arg("--release");
+    }
+    let status = cargo.spawn().context("cannot start cargo")?.ended().await;
+    if !status.success() {
+        bail!("Atrium does not compile; see above");
+    }
+    Ok(folder)
+}
+
+fn is_release(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name == "release")
+}

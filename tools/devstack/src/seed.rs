@@ -1,0 +1,92 @@
+//! A demo that came to be as everything does: through the public API.
+
+use crate::actors::{Guest, patiently};
+use crate::client::Client;
+
+/// Organizations, their projects, and the roles of those who joined them: with the founders, ten guests.
+const DEMO: [(&str, &[&str], &[&str]); 3] = [
+    (
+        "Harbor Works",
+        &["Crane control", "Tide board"],
+        &["admin", "member", "member"],
+    ),
+    (
+        "Cedar Clinic",
+        &["Appointments", "Night shift"],
+        &["admin", "viewer"],
+    ),
+    ("Lantern Press", &["Autumn issue"], &["admin", "member"]),
+];
+
+/// What somebody does in each project's chat, by turns.
+const ACTIONS: [&str; 5] = ["ready", "thumbs_up", "in_review", "tests_green", "deployed"];
+
+/// An organization of the demo, and a code with which one more person can join it.
+#[derive(Clone, Debug)]
+pub struct Invitation {
+    /// The organization's name.
+    pub organization: String,
+    /// Lets one person in as an admin.
+    pub code: String,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Default)]
+pub struct Demo {
+    /// One code for each organization.
+    pub invitations: Vec<Invitation>,
+    /// How many people there are.
+    pub guests: usize,
+    /// How many projects there are.
+    pub projects: usize,
+    /// How many actions were pressed.
+    pub actions: usize,
+}
+
+/// Makes the demo.
+///
+/// # Errors
+/// When the API refuses any of it.
+pub async fn plant(client: &Client) -> anyhow::Result<Demo> {
+    let mut demo = Demo::default();
+    for (organization, projects, roles) in DEMO {
+        let founder = Guest::sign_in(client).await?;
+        let org = founder.organization(organization).await?;
+        let mut people = vec![(founder.clone(), "owner")];
+        for role in roles {
+            people.push((founder.bring(&org, role).await?, role));
+        }
+        for name in projects {
+            let project = founder.project(&org, name).await?;
+            demo.actions += chat(&org, &project, &people).await?;
+            demo.projects += 1;
+        }
+        demo.guests += people.len();
+        let code = founder.invite(&org, "admin").await?;
+        demo.invitations.push(Invitation {
+            organization: organization.to_owned(),
+            code,
+        });
+    }
+    Ok(demo)
+}
+
+/// Everybody who may presses something, then closes the window.
+async fn chat(org: &str, project: &str, people: &[(Guest, &str)]) -> anyhow::Result<usize> {
+    let mut pressed = 0;
+    for (turn, (guest, role)) in people.iter().enumerate() {
+        if *role == "viewer" {
+            continue;
+        }
+        let window = guest.open_chat(org, project).await?;
+        for action in ACTIONS.iter().cycle().skip(turn).take(3) {
+            guest.press(&window, action).await?;
+            pressed += 1;
+        }
+        let path = format!("{}/sessions/{}", window.chat, window.session);
+        patiently(|| guest.client.delete(&path))
+            .await?
+            .expect_status(204)?;
+    }
+    Ok(pressed)
+}

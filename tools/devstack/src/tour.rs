@@ -1,0 +1,176 @@
+//! `tour`: the main job through the public API, each step with its time.
+//!
+//! Every step says what has to come and fails with what came instead. The tour puts up with processes that are
+//! killed and restarted under it: it asks again with the same idempotency key, and streams go on after their last
+//! event.
+
+mod latency;
+mod steps;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::addresses::Addresses;
+use crate::checkout::Checkout;
+use crate::client::Client;
+use crate::compile;
+use crate::contract::Contract;
+use crate::existing::Existing;
+use crate::folder::Folder;
+use crate::interrupt::Interrupts;
+use crate::postgres::Durability;
+use crate::screen::{Screen, spoken};
+use crate::stack::{Plan, Stack};
+
+/// How to go.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// The addresses of the stack to visit, as `make dev` wrote them [default: .dev/env].
+    #[arg(long, value_name = "FILE")]
+    pub env: Option<PathBuf>,
+    /// Starts a stack for the tour, whatever else runs.
+    #[arg(long, conflicts_with = "env")]
+    pub own_stack: bool,
+    /// Afterwards measures so many presses and so many configuration changes.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub rounds: u32,
+    /// Milliseconds to wait between two steps.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub pause: u64,
+}
+
+/// What the steps share.
+pub(crate) struct Tour {
+    screen: Screen,
+    client: Client,
+    pause: Duration,
+}
+
+/// Goes on tour.
+///
+/// # Errors
+/// When no stack can be reached or started.
+pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let mut interrupts = Interrupts::listen()?;
+    let screen = Screen::new();
+    let tour = async {
+        match running(options)? {
+            Some(addresses) => {
+                let url = addresses.get("ATRIUM_URL")?.to_owned();
+                screen.title(&format!("A tour of the Atrium at {url}"));
+                visit(&screen, &url, options).await
+            }
+            None => visit_own(&screen, options).await,
+        }
+    };
+    tokio::select! {
+        outcome = tour => outcome,
+        signal = interrupts.next() => Ok(ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))),
+    }
+}
+
+/// The stack that runs in this checkout, if there is one.
+fn running(options: &Options) -> anyhow::Result<Option<Addresses>> {
+    if options.own_stack {
+        return Ok(None);
+    }
+    match &options.env {
+        Some(file) => {
+            let addresses = Addresses::read(file)?;
+            anyhow::ensure!(
+                addresses.is_live(),
+                "the stack that wrote {} is gone",
+                file.display()
+            );
+            Ok(Some(addresses))
+        }
+        None => {
+            let file = Checkout::find()?.dev_folder().join("env");
+            Ok(Addresses::read(&file).ok().filter(Addresses::is_live))
+        }
+    }
+}
+
+async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
+    screen.title("A tour of an Atrium of its own");
+    let binaries = compile::binaries(&Checkout::find()?).await?;
+    let folder = Folder::create()?;
+    let plan = Plan {
+        existing: Existing::default(),
+        durability: Durability::Volatile,
+        port: None,
+        logs: folder.private("logs", None)?,
+        binaries,
+    };
+    let stack = Stack::start(plan, screen).await?;
+    let outcome = visit(screen, stack.url(), options).await;
+    if !matches!(outcome, Ok(code) if code == ExitCode::SUCCESS) {
+        for service in [&stack.api, &stack.workers] {
+            screen.text(&format!(
+                "──── {}: the last lines of its log\n{}",
+                service.name(),
+                service.last_words(40)
+            ));
+        }
+    }
+    stack.stop().await;
+    outcome
+}
+
+async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<ExitCode> {
+    let contract = Contract::load().context("the tour holds every answer against the contract")?;
+    let client = Client::new(url).with_contract(Arc::new(contract));
+    let tour = Tour {
+        screen: *screen,
+        client,
+        pause: Duration::from_millis(options.pause),
+    };
+    let start = Instant::now();
+    // A task of its own: an answer against the contract panics, and the stack has to be stopped all the same.
+    let rounds = options.rounds;
+    let walk = tokio::spawn(async move {
+        let visit = tour.walk().await?;
+        if rounds > 0 {
+            tour.measure(visit, rounds).await?;
+        }
+        anyhow::Ok(())
+    });
+    match walk.await {
+        Ok(Ok(())) => {
+            screen.title(&format!("  The tour is complete ({}).", spoken(start.elapsed())));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Err(error)) => {
+            screen.title(&format!("  The tour ends here: {error:#}"));
+            Ok(ExitCode::FAILURE)
+        }
+        Err(_) => {
+            screen.title("  The tour ends here; see above.");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+impl Tour {
+    /// One step, with its time and what came of it.
+    async fn step<T>(
+        &self,
+        name: &str,
+        step: impl Future<Output = anyhow::Result<(T, String)>>,
+    ) -> anyhow::Result<T> {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
+        let start = Instant::now();
+        let (value, outcome) = step
+            .await
+            .with_context(|| format!("“{name}” is not as it must be"))?;
+        self.screen.done(start.elapsed(), name, &outcome);
+        Ok(value)
+    }
+}
