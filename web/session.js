@@ -84,11 +84,14 @@ function remember(me) {
 }
 
 function forget() {
+  confirmed = "";
   clearTimeout(expiry);
   localStorage.removeItem(STORE);
 }
 
-// Another window of the same browser signed in or out: the cookie is shared, so the guest is, too.
+// Another window of the same browser signed in or out: the cookie is shared, so the guest is, too. A window that
+// only looked who it is writes the same guest again.
 addEventListener("storage", (event) => {
-  if (event.key === STORE) changes.dispatchEvent(new Event("change"));
+  const user = remembered()?.user.id ?? "";
+  if (event.key === STORE && user !== confirmed) changes.dispatchEvent(new Event("change"));
 });

@@ -38,8 +38,8 @@ export async function chat({ root, params, signal, me }) {
   const pads = h("div", { class: "pads" });
   const padProblems = h("div", { class: "problems", "aria-live": "polite" });
   const status = h("span", { class: "live", "aria-live": "polite" });
-  const banner = h("div", { "aria-live": "assertive" });
-  const feed = h("ol", { class: "feed", role: "log", "aria-live": "polite", "aria-label": "What everybody presses", tabindex: 0 });
+  const banner = h("div", { class: "banner", "aria-live": "assertive" });
+  const feed = h("ol", {});
   const nothing = emptyState("chat", "Quiet so far", canPress ? "Press a button. Everybody in this project sees it at once." : "What others press appears here.");
   const sum = h("span", { class: "fine" });
 
@@ -71,7 +71,7 @@ export async function chat({ root, params, signal, me }) {
         { class: "panel", "aria-labelledby": "feed-title" },
         h("div", { class: "panel-head" }, h("h2", { id: "feed-title" }, "Live"), status),
         nothing,
-        feed,
+        h("div", { class: "feed", role: "log", "aria-live": "polite", "aria-label": "What everybody presses", tabindex: 0 }, feed),
       ),
     ),
   );

@@ -137,7 +137,7 @@ export async function configuration({ root, params, signal }) {
       now = value;
       fill(
         head,
-        h("div", { class: "grow" }, h("h3", {}, h("code", {}, value.key)), h("p", { class: "fine" }, value.description)),
+        h("div", { class: "grow" }, h("h2", {}, h("code", {}, value.key)), h("p", { class: "fine" }, value.description)),
         h("div", { class: "setting-value" }, h("output", {}, plain(value.value)), badge(SOURCES[value.source] ?? value.source, value.source === scope ? "accent" : "plain")),
       );
       const settable = canChange && value.scopes.includes(scope);

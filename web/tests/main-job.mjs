@@ -1,0 +1,345 @@
+/**
+ * The main job in a real browser, as two guests do it in two windows.
+ *
+ *   ATRIUM_URL=http://127.0.0.1:8080 npm run test:browser
+ *
+ * ATRIUM_URL    where Atrium answers (required)
+ * CHROMIUM      the browser (default: /usr/bin/chromium)
+ * SCREENSHOTS   a folder for pictures of every view, light, dark and phone-wide (default: none)
+ *
+ * Exits with 1 at the first thing that is not as it must be; also on an error in the console, on a violation of the
+ * Content-Security-Policy, and on what axe finds wrong with a view.
+ */
+
+import assert from "node:assert/strict";
+import { mkdir, readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import http from "node:http";
+import path from "node:path";
+import { chromium } from "playwright-core";
+
+const base = process.env.ATRIUM_URL;
+if (base === undefined) throw new Error("ATRIUM_URL says where Atrium answers, for example http://127.0.0.1:8080");
+const pictures = process.env.SCREENSHOTS;
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** What went wrong beside the steps: errors in a console, policy violations. @type {string[]} */
+const complaints = [];
+/** Refusals that a step provokes; the browser writes each into the console. @type {RegExp | null} */
+let provoked = null;
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
+});
+
+/** A proxy that can be cut: a browser's own "offline" leaves streams alone that are open already. */
+const wire = {
+  down: false,
+  /** @type {Set<import("node:net").Socket>} */
+  sockets: new Set(),
+  address: "",
+  async open() {
+    const server = http.createServer((near, answer) => {
+      const far = http.request(near.url, { method: near.method, headers: near.headers }, (reply) => {
+        answer.writeHead(reply.statusCode, reply.rawHeaders);
+        reply.pipe(answer);
+        reply.on("error", () => answer.destroy());
+      });
+      far.on("error", () => answer.destroy());
+      answer.on("close", () => far.destroy());
+      near.pipe(far);
+    });
+    server.on("connection", (socket) => {
+      if (this.down) socket.destroy();
+      this.sockets.add(socket);
+      socket.on("close", () => this.sockets.delete(socket));
+    });
+    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    server.unref();
+    this.address = `http://127.0.0.1:${server.address().port}`;
+  },
+  cut() {
+    this.down = true;
+    for (const socket of this.sockets) socket.destroy();
+  },
+  mend() {
+    this.down = false;
+  },
+};
+
+/** A browser of its own: cookies and storage apart. */
+async function guest(proxy) {
+  const context = await browser.newContext({
+    viewport: { width: 1200, height: 860 },
+    reducedMotion: "reduce",
+    baseURL: base,
+    ...(proxy === undefined ? {} : { proxy: { server: proxy, bypass: "<-loopback>" } }),
+  });
+  context.setDefaultTimeout(10_000);
+  await context.addInitScript(() => {
+    document.addEventListener("securitypolicyviolation", (event) => {
+      console.error(`policy violation: ${event.violatedDirective} ${event.blockedURI}`);
+    });
+  });
+  context.on("page", watch);
+  return context;
+}
+
+function watch(page) {
+  page.on("pageerror", (error) => complaints.push(`${page.url()}: ${error}`));
+  page.on("console", (message) => {
+    if (message.type() !== "error" || provoked?.test(message.text())) return;
+    complaints.push(`${page.url()}: ${message.text()}`);
+  });
+}
+
+async function step(name, work) {
+  const begin = performance.now();
+  try {
+    const result = await work();
+    assert.deepEqual(complaints, [], "complaints of the browser");
+    console.log(`ok   ${String(Math.round(performance.now() - begin)).padStart(6)} ms  ${name}`);
+    return result;
+  } catch (error) {
+    console.log(`FAIL ${String(Math.round(performance.now() - begin)).padStart(6)} ms  ${name}`);
+    for (const [at, page] of browser.contexts().flatMap((context) => context.pages()).entries()) {
+      await picture(page, `failed-${at}`).catch(() => undefined);
+      console.log(`  window ${at} at ${page.url()}:\n${(await page.locator("main").innerText().catch(() => "")).replaceAll(/^/gm, "    ")}`);
+    }
+    throw error;
+  }
+}
+
+/** Accessibility by axe, and a picture in every dress. */
+async function look(page, name) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join("; ")}`);
+  assert.deepEqual(found, [], `what axe finds at ${name}`);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.ok(wide <= 0, `${name} scrolls sideways by ${wide} pixels`);
+  await picture(page, name);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await page.evaluate(axe);
+  const dark = await page.evaluate(() => globalThis.axe.run(document, { runOnly: ["color-contrast"] }));
+  assert.deepEqual(dark.violations.map(({ nodes }) => nodes.map((node) => node.html)), [], `contrast in the dark at ${name}`);
+  await picture(page, `${name}-dark`);
+  await page.emulateMedia({ colorScheme: "light" });
+  const size = page.viewportSize();
+  await page.setViewportSize({ width: 380, height: 780 });
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.ok(over <= 0, `${name} scrolls sideways by ${over} pixels on a phone`);
+  await picture(page, `${name}-phone`);
+  await page.setViewportSize(size);
+}
+
+async function picture(page, name) {
+  if (pictures === undefined) return;
+  await mkdir(pictures, { recursive: true });
+  await page.waitForTimeout(250);
+  await page.screenshot({ path: path.join(pictures, `${name}.png`), fullPage: true });
+}
+
+async function enter(context) {
+  const page = await context.newPage();
+  await page.goto("/");
+  await page.getByRole("button", { name: "Enter as a guest" }).click();
+  await page.getByRole("heading", { name: "Your organizations" }).waitFor();
+  return page;
+}
+
+const feedOf = (page) => page.getByRole("log");
+const pad = (page, name) => page.locator(".pad", { hasText: name });
+const press = (page, name) => pad(page, name).click();
+const setting = (page, key) => page.locator(`.setting[data-key="${key}"]`);
+
+async function change(page, key, fillIn, reason) {
+  const row = setting(page, key);
+  await row.getByRole("button", { name: /^Change/ }).click();
+  await fillIn(row);
+  await row.getByLabel("Reason").fill(reason);
+  await row.getByRole("button", { name: "Save" }).click();
+  await row.getByLabel("Reason").waitFor({ state: "detached" });
+}
+
+async function mainJob() {
+  await wire.open();
+  const [first, second] = [await guest(), await guest(wire.address)];
+
+  const anna = await step("a guest comes in", async () => {
+    const page = await first.newPage();
+    await page.goto("/");
+    await page.getByRole("button", { name: "Enter as a guest" }).waitFor();
+    await look(page, "entrance");
+    await page.close();
+    return enter(first);
+  });
+
+  await step("creates an organization and sees every step", async () => {
+    await look(anna, "organizations-empty");
+    await anna.getByLabel("Name", { exact: true }).fill("Northwind");
+    await anna.getByRole("button", { name: "Create" }).click();
+    await anna.getByRole("link", { name: "Open Northwind" }).waitFor();
+    const states = await anna.locator(".steps li").evaluateAll((rows) => rows.map((row) => row.dataset.status));
+    assert.ok(states.length >= 3 && states.every((state) => state === "DONE"), `steps ended as ${states}`);
+    await look(anna, "operation");
+    await anna.getByRole("link", { name: "Open Northwind" }).click();
+    await anna.getByRole("heading", { name: "Northwind", level: 1 }).waitFor();
+  });
+
+  await step("creates a project", async () => {
+    await anna.getByText("No project yet").waitFor();
+    await look(anna, "projects-empty");
+    await anna.getByLabel("Name", { exact: true }).fill("Storefront");
+    await anna.getByRole("button", { name: "Create" }).click();
+    await anna.getByRole("heading", { name: "Storefront", level: 1 }).waitFor();
+    await anna.locator('.live[data-state="live"]').waitFor();
+    await look(anna, "chat-empty");
+  });
+  const chat = anna.url();
+
+  const ben = await step("invites a second guest, who joins by the code", async () => {
+    await anna.getByRole("link", { name: "Northwind" }).click();
+    await anna.getByRole("link", { name: "Members" }).click();
+    await anna.getByRole("button", { name: "Make a code" }).click();
+    const code = await anna.getByLabel("Invitation code").inputValue();
+    await look(anna, "members");
+    const page = await enter(second);
+    await page.getByLabel("Invitation code").fill(code);
+    await page.getByRole("button", { name: "Join" }).click();
+    await page.getByRole("heading", { name: "Northwind", level: 1 }).waitFor();
+
+    const third = await guest();
+    const late = await enter(third);
+    provoked = /404/;
+    await late.getByLabel("Invitation code").fill(code);
+    await late.getByRole("button", { name: "Join" }).click();
+    await late.getByRole("alert").getByText("invitation_not_found").waitFor();
+    await late.goto(chat);
+    await late.getByRole("heading", { name: "Not here, or not yours" }).waitFor();
+    await look(late, "not-found");
+    await third.close();
+    provoked = null;
+    return page;
+  });
+
+  await step("two windows see each other's signals at once", async () => {
+    await anna.goto(chat);
+    await ben.goto(chat);
+    for (const page of [anna, ben]) await page.locator('.live[data-state="live"]').waitFor();
+    await press(anna, "Ready");
+    for (const page of [anna, ben]) await feedOf(page).getByText("Ready").waitFor();
+    await press(ben, "Tests green");
+    for (const page of [anna, ben]) await feedOf(page).getByText("Tests green").waitFor();
+    assert.equal(await feedOf(anna).getByText("You").count(), 1);
+    for (const page of [anna, ben]) assert.equal(await pad(page, "Ready").locator(".pad-count").innerText(), "1");
+    await look(anna, "chat");
+  });
+
+  await step("a change of the configuration is live everywhere", async () => {
+    const watcher = await second.newPage();
+    await watcher.goto(`${chat}/configuration`);
+    await setting(watcher, "chat.max_active_sessions").locator("output").getByText("3").waitFor();
+    await watcher.locator('.rollout[data-state="live"]').waitFor();
+    const admin = await first.newPage();
+    await admin.goto(`${chat}/configuration`);
+    await change(admin, "chat.max_active_sessions", (row) => row.getByLabel("Value").fill("1"), "One window is enough during the release.");
+    await setting(watcher, "chat.max_active_sessions").locator("output").getByText("1").waitFor();
+    const rollout = admin.locator(".rollout strong");
+    await rollout.getByText(/^(\d+)\/\1 processes at \d+$/).waitFor();
+    console.log(`                 ${await admin.locator(".rollout p").innerText()}`);
+    const row = setting(admin, "chat.max_active_sessions");
+    await row.getByRole("button", { name: /^History/ }).click();
+    await row.getByText("One window is enough during the release.").waitFor();
+    await look(admin, "configuration");
+    await row.getByRole("button", { name: /^Why/ }).click();
+    await row.getByText("In force").waitFor();
+    await row.getByRole("button", { name: /^Change/ }).click();
+    await look(admin, "configuration-change");
+    provoked = /422/;
+    await row.getByLabel("Value").evaluate((input) => input.removeAttribute("max"));
+    await row.getByLabel("Value").fill("99");
+    await row.getByLabel("Reason").fill("To see it refused.");
+    await row.getByRole("button", { name: "Save" }).click();
+    await row.getByRole("alert").getByText("config_value_invalid").waitFor();
+    provoked = null;
+    await picture(admin, "configuration-refused");
+    await watcher.close();
+    await admin.close();
+  });
+
+  await step("the newest window wins under the new limit", async () => {
+    const newer = await second.newPage();
+    await newer.goto(chat);
+    await newer.locator('.live[data-state="live"]').waitFor();
+    await ben.getByText("This window was replaced by a newer one.").waitFor();
+    await look(ben, "chat-replaced");
+    await press(newer, "Deployed");
+    await feedOf(anna).getByText("Deployed").waitFor();
+    assert.equal(await feedOf(ben).getByText("Deployed").count(), 0);
+    await newer.close();
+    await ben.getByRole("button", { name: "Use this window again" }).click();
+    await ben.locator('.live[data-state="live"]').waitFor();
+  });
+
+  await step("a window that lost its connection misses nothing", async () => {
+    provoked = /net::ERR_/;
+    wire.cut();
+    await ben.locator('.live:not([data-state="live"])').waitFor();
+    await press(anna, "Blocked");
+    await feedOf(anna).getByText("Blocked").waitFor();
+    wire.mend();
+    await press(anna, "Rollback");
+    for (const name of ["Blocked", "Rollback"]) {
+      await feedOf(ben).getByText(name).waitFor();
+      assert.equal(await feedOf(ben).getByText(name).count(), 1);
+    }
+    provoked = null;
+  });
+
+  await step("the API reference and the error catalog can be read", async () => {
+    const page = await second.newPage();
+    await page.goto("/docs");
+    await page.locator(".operation").first().waitFor();
+    const all = await page.locator(".operation:visible").count();
+    assert.ok(all > 30, `${all} operations`);
+    await page.getByLabel("Search").fill("chat session events");
+    await page.locator("#found").getByText(/of/).waitFor();
+    const some = await page.locator(".operation:visible").count();
+    assert.ok(some > 0 && some < all, `${some} of ${all} operations`);
+    await page.goto("/docs#streamChat");
+    await page.locator("#streamChat").getByText("chat.session-closed").first().waitFor();
+    await look(page, "reference");
+    await page.goto("/docs/errors#rate_limited");
+    await page.locator("#rate_limited.here").waitFor();
+    await look(page, "errors");
+    await page.close();
+  });
+
+  await step("signs out", async () => {
+    provoked = /401/;
+    await anna.getByRole("button", { name: "Sign out" }).click();
+    await anna.getByRole("button", { name: "Enter as a guest" }).waitFor();
+    provoked = null;
+  });
+}
+
+let code = 0;
+try {
+  await mainJob();
+} catch (error) {
+  console.error(error);
+  code = 1;
+} finally {
+  await browser.close();
+}
+process.exit(code);
