@@ -34,7 +34,8 @@ async function show(how = {}) {
     document.body.dataset["at"] = "inside";
     const route = resolve(location.hash);
     if (route === null) {
-      fill(main, emptyState("search", "Nothing here", "This address leads nowhere in Atrium."), homeLink());
+      fill(root, h("h1", {}, "Nothing here"), emptyState("search", "No such page", "This address leads nowhere in Atrium."), homeLink());
+      fill(main, root);
       return;
     }
     root.setAttribute("aria-busy", "true");
@@ -56,7 +57,7 @@ async function show(how = {}) {
       lost();
       return;
     }
-    fill(main, h("h1", {}, titleOf(error)), problemBox(error), hint(error), homeLink());
+    fill(main, h("div", { class: "view" }, h("h1", {}, titleOf(error)), problemBox(error), hint(error), homeLink()));
     document.title = "Atrium";
   }
 }

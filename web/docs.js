@@ -158,7 +158,8 @@ function answer(status, response) {
 
 /** @param {Json} headers */
 function headerList(headers) {
-  const names = Object.keys(headers);
+  // Every answer has the request's id; the introduction says so once.
+  const names = Object.keys(headers).filter((name) => name !== "x-request-id");
   if (names.length === 0) return null;
   return h(
     "dl",

@@ -243,7 +243,15 @@ export async function configuration({ root, params, signal }) {
           h(
             "div",
             {},
-            h("p", {}, h("output", {}, change.old_value === null ? "–" : plain(change.old_value)), " → ", h("output", {}, change.action === "unset" ? "inherited" : plain(change.new_value)), " ", badge(SOURCES[change.scope])),
+            h(
+              "p",
+              {},
+              h("output", {}, change.old_value === null ? "not set" : plain(change.old_value)),
+              " → ",
+              h("output", {}, change.action === "unset" ? "not set" : plain(change.new_value)),
+              " ",
+              badge(SOURCES[change.scope]),
+            ),
             h("p", {}, change.reason),
             h("p", { class: "fine" }, change.author?.key ?? "operator", " · ", moment(change.changed_at)),
           ),
@@ -263,7 +271,7 @@ export async function configuration({ root, params, signal }) {
       h(
         "details",
         { class: "panel flush" },
-        h("summary", {}, "Set elsewhere", h("span", { class: "fine" }, ` ${operators.childElementCount} settings of the operator`)),
+        h("summary", {}, "Set by the operator", h("span", { class: "fine" }, ` ${operators.childElementCount} settings`)),
         operators,
       ),
     !canChange && h("p", { class: "fine" }, "Changing settings needs the role admin."),

@@ -118,7 +118,7 @@ function drawStep(row, name, status, detail, attempts) {
       {},
       h("span", { class: "step-name" }, humanize(name)),
       h("span", { class: "step-state" }, attempts > 1 ? `${look.text} · attempt ${attempts}` : look.text),
-      detail !== null && h("p", { class: "fine" }, detail),
+      detail !== null && h("p", { class: "fine" }, detail.charAt(0).toUpperCase() + detail.slice(1)),
     ),
   );
 }
