@@ -88,7 +88,7 @@ async fn keep(member: Member<'_>, screen: &Screen, changed: &impl Fn()) {
             pause = Duration::ZERO;
         }
         screen.alert(&format!(
-            "{} (process {pid}) ended: {status}. Starting it again.",
+            "{}: process {pid} ended ({status}); starting it again",
             member.name()
         ));
         loop {
@@ -96,11 +96,11 @@ async fn keep(member: Member<'_>, screen: &Screen, changed: &impl Fn()) {
             pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
             match member.start_again().await {
                 Ok(()) => break,
-                Err(error) => screen.alert(&format!("{} does not start: {error:#}", member.name())),
+                Err(error) => screen.alert(&format!("{}: does not start: {error:#}", member.name())),
             }
         }
         screen.note(&format!(
-            "{} runs again (process {}).",
+            "{}: running again, process {}",
             member.name(),
             member.pid()
         ));

@@ -4,7 +4,6 @@ use std::str::FromStr as _;
 
 use anyhow::Context as _;
 use atrium_migrations::RolePasswords;
-use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
 /// One database, as each role reaches it.
@@ -68,18 +67,28 @@ impl DatabaseUrls {
     }
 }
 
-/// The same address for another role.
+/// The same address for another role. The password must not need escaping.
+///
+/// Done on the text: the library's own way back to an address adds parameters that only it understands.
 pub(crate) fn as_role(url: &str, role: &str, password: &str) -> anyhow::Result<String> {
-    Ok(parse(url)?
-        .username(role)
-        .password(password)
-        .to_url_lossy()
-        .to_string())
+    let (scheme, rest) = split(url)?;
+    let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(authority_end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Ok(format!("{scheme}://{role}:{password}@{host}{tail}"))
 }
 
 /// The same server and role, another database.
 pub(crate) fn on_database(url: &str, database: &str) -> anyhow::Result<String> {
-    Ok(parse(url)?.database(database).to_url_lossy().to_string())
+    let (scheme, rest) = split(url)?;
+    let (path, query) = rest.find('?').map_or((rest, ""), |at| rest.split_at(at));
+    let authority = path.split('/').next().unwrap_or_default();
+    Ok(format!("{scheme}://{authority}/{database}{query}"))
+}
+
+fn split(url: &str) -> anyhow::Result<(&str, &str)> {
+    parse(url)?;
+    url.split_once("://").context("not an address")
 }
 
 pub(crate) fn parse(url: &str) -> anyhow::Result<PgConnectOptions> {

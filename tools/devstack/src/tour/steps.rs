@@ -13,8 +13,6 @@ use crate::screen::spoken;
 
 /// How long anything may take that should take milliseconds: processes may be on their way up again.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a press may take before it counts as lost with a reset and is repeated.
-const LOST: Duration = Duration::from_secs(10);
 /// A process that was killed is listed this long; what holds no configuration after that will load the newest.
 const LISTED: Duration = Duration::from_secs(8);
 
@@ -34,7 +32,8 @@ pub(super) struct Watched {
     pub(super) window: Window,
     stream: Follower,
     seen: HashSet<String>,
-    resets: u32,
+    /// Why the stream said that something may be missing.
+    resets: Vec<String>,
 }
 
 /// A configuration change that every process has applied.
@@ -296,7 +295,7 @@ pub(super) async fn watched(guest: &Guest, org: &str, project: &str) -> anyhow::
         window,
         stream,
         seen: HashSet::new(),
-        resets: 0,
+        resets: Vec::new(),
     })
 }
 
@@ -306,28 +305,16 @@ pub(super) async fn press<const N: usize>(
     action: &str,
     mut windows: [&mut Watched; N],
 ) -> anyhow::Result<[Duration; N]> {
-    let mut attempts = 0;
-    'press: loop {
-        attempts += 1;
-        let window = windows[0].window.clone();
-        let resets: u32 = windows.iter().map(|watched| watched.resets).sum();
-        let (pressed, id) = accepted(guest, &window, action).await?;
-        let mut took = [Duration::ZERO; N];
-        for (watched, took) in windows.iter_mut().zip(&mut took) {
-            match watched.shows(&id, action).await {
-                Ok(at) => *took = at.saturating_duration_since(pressed),
-                Err(error) => {
-                    // The window may have been told that something was lost; then it was not silent.
-                    let told = windows.iter().map(|watched| watched.resets).sum::<u32>() > resets;
-                    if told && attempts < 3 {
-                        continue 'press;
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        return Ok(took);
+    let window = windows[0].window.clone();
+    let (pressed, id) = accepted(guest, &window, action).await?;
+    let mut took = [Duration::ZERO; N];
+    for (watched, took) in windows.iter_mut().zip(&mut took) {
+        *took = watched
+            .shows(&id, action)
+            .await?
+            .saturating_duration_since(pressed);
     }
+    Ok(took)
 }
 
 /// Presses until it is accepted; answers with when the accepted attempt began, and the action's id.
@@ -352,14 +339,19 @@ async fn accepted(guest: &Guest, window: &Window, action: &str) -> anyhow::Resul
 impl Watched {
     /// Waits until the stream shows the action with this id, once; answers with when it came.
     async fn shows(&mut self, id: &str, action: &str) -> anyhow::Result<Instant> {
-        let deadline = Instant::now() + LOST;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let event = self
                 .stream
                 .next(left)
                 .await
-                .with_context(|| format!("expected `{action}` ({id}) on the stream"))?
+                .with_context(|| {
+                    format!(
+                        "expected `{action}` ({id}) on the stream, came {}",
+                        self.excuses()
+                    )
+                })?
                 .with_context(|| format!("expected `{action}` ({id}), the stream is over"))?;
             match event.event.as_str() {
                 "chat.action" => {
@@ -374,10 +366,18 @@ impl Watched {
                         return Ok(event.at);
                     }
                 }
-                "reset" => self.resets += 1,
+                "reset" => self.resets.push(event.data),
                 "drain" | "token-expiring" => {}
                 other => bail!("expected `{action}`, came `{other}` {}", event.data),
             }
+        }
+    }
+
+    fn excuses(&self) -> String {
+        if self.resets.is_empty() {
+            "nothing".to_owned()
+        } else {
+            format!("`reset` {}", self.resets.join(", "))
         }
     }
 }
