@@ -46,7 +46,10 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let name = name(request).await?;
     let intention = Intention::of(request).await?;
 
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app
+        .database
+        .org_tx(&Principal::User(request.identity()?.user), org)
+        .await?;
     tx.require_writable(Role::Admin)?;
     if let Some(intention) = &intention
         && let Some(replayed) = intention.begin(&mut tx).await?
@@ -61,7 +64,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         .execute(tx.conn())
         .await?;
     let mut response = respond(StatusCode::CREATED, &read(&mut tx, id).await?)?;
-    let location = HeaderValue::try_from(format!("/v1/orgs/{org}/projects/{id}")).map_err(Problem::internal)?;
+    let location =
+        HeaderValue::try_from(format!("/v1/orgs/{org}/projects/{id}")).map_err(Problem::internal)?;
     response.headers_mut().insert(header::LOCATION, location);
     if let Some(intention) = &intention {
         intention.record(&mut tx, &response).await?;
@@ -77,7 +81,10 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<ProjectId> = request.query(PAGE)?.page()?;
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app
+        .database
+        .org_tx(&Principal::User(request.identity()?.user), org)
+        .await?;
     let projects: Vec<Project> = sqlx::query_as(
         "SELECT id, org_id, name, created_at, updated_at, version FROM projects
           WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
@@ -96,7 +103,10 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 /// When the caller is no member, or there is no such project.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id) = (request.path("org")?, request.path("project")?);
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app
+        .database
+        .org_tx(&Principal::User(request.identity()?.user), org)
+        .await?;
     respond(StatusCode::OK, &read(&mut tx, id).await?)
 }
 
@@ -109,7 +119,10 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let condition = request.if_match()?;
     let name = name(request).await?;
 
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app
+        .database
+        .org_tx(&Principal::User(request.identity()?.user), org)
+        .await?;
     tx.require_writable(Role::Admin)?;
     let version = sqlx::query_scalar("SELECT version FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE")
         .bind(org)
@@ -137,7 +150,10 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// When the caller may not, or there is no such project.
 pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app
+        .database
+        .org_tx(&Principal::User(request.identity()?.user), org)
+        .await?;
     tx.require_writable(Role::Admin)?;
     let deleted = sqlx::query("DELETE FROM projects WHERE org_id = $1 AND id = $2")
         .bind(org)

@@ -143,7 +143,10 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configs::read::explain),
         route!(GET "/v1/openapi.json" => pages::openapi).public(),
     ];
-    table.extend(pages::paths().map(|template| Route { template, ..route!(GET "/" => pages::page).public() }));
+    table.extend(pages::paths().map(|template| Route {
+        template,
+        ..route!(GET "/" => pages::page).public()
+    }));
     table
 }
 
@@ -170,7 +173,10 @@ impl Routes {
     pub fn new(table: Vec<Route>) -> anyhow::Result<Self> {
         let mut by_template: Vec<(&'static str, Vec<Arc<Route>>)> = Vec::new();
         for route in table {
-            match by_template.iter_mut().find(|(template, _)| *template == route.template) {
+            match by_template
+                .iter_mut()
+                .find(|(template, _)| *template == route.template)
+            {
                 Some((_, routes)) => routes.push(Arc::new(route)),
                 None => by_template.push((route.template, vec![Arc::new(route)])),
             }
@@ -185,17 +191,25 @@ impl Routes {
     /// Looks a request up.
     #[must_use]
     pub fn find(&self, method: &Method, path: &str) -> Found {
-        let Ok(found) = self.router.at(path) else { return Found::Nothing };
-        let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+        let Ok(found) = self.router.at(path) else {
+            return Found::Nothing;
+        };
+        let wanted = if *method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
         let Some(route) = found.value.iter().find(|route| route.method == *wanted) else {
             return Found::Path(allowed(found.value));
         };
-        // The router compares what was sent; an encoding that cannot be decoded names nothing that exists.
-        let decoded = found.params.iter().map(|(name, value)| Some((name.to_owned(), decode(value, false)?)));
-        match decoded.collect() {
-            Some(parameters) => Found::Route(Arc::clone(route), parameters),
-            None => Found::Nothing,
-        }
+        // An encoding that cannot be decoded is no id and no key: the handler finds nothing by that name.
+        let decoded = |(name, value): (&str, &str)| {
+            (
+                name.to_owned(),
+                decode(value, false).unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string()),
+            )
+        };
+        Found::Route(Arc::clone(route), found.params.iter().map(decoded).collect())
     }
 }
 
@@ -227,13 +241,31 @@ mod tests {
     fn a_request_finds_its_row() {
         assert_eq!(find("GET", "/v1/orgs"), "GET /v1/orgs []");
         assert_eq!(find("HEAD", "/v1/orgs"), "GET /v1/orgs []");
-        assert_eq!(find("GET", "/v1/orgs/a%2Fb"), r#"GET /v1/orgs/{org} [("org", "a/b")]"#);
-        assert_eq!(find("GET", "/v1/orgs/x/configs/status"), r#"GET /v1/orgs/{org}/configs/status [("org", "x")]"#);
+        assert_eq!(
+            find("GET", "/v1/orgs/a%2Fb"),
+            r#"GET /v1/orgs/{org} [("org", "a/b")]"#
+        );
+        assert_eq!(
+            find("GET", "/v1/orgs/%ff"),
+            "GET /v1/orgs/{org} [(\"org\", \"\u{fffd}\")]"
+        );
+        assert_eq!(
+            find("GET", "/v1/orgs/x/configs/status"),
+            r#"GET /v1/orgs/{org}/configs/status [("org", "x")]"#
+        );
     }
 
     #[test]
     fn what_is_not_in_the_table_is_not_there() {
-        for path in ["/v1/orgs/", "//v1/orgs", "/V1/orgs", "/v1/orgs/%ff", "*", "", "/v1", "/v1/orgs//members"] {
+        for path in [
+            "/v1/orgs/",
+            "//v1/orgs",
+            "/V1/orgs",
+            "*",
+            "",
+            "/v1",
+            "/v1/orgs//members",
+        ] {
             assert_eq!(find("GET", path), "nothing", "{path}");
         }
     }

@@ -43,7 +43,12 @@ pub async fn sign_in(app: &Arc<App>, request: &mut Request) -> Result<Response, 
 
     let mut response = json(
         StatusCode::CREATED,
-        &SignedIn { access_token, token_type: "Bearer", expires_in: TOKEN_LIFETIME.as_secs(), user: User { id, key } },
+        &SignedIn {
+            access_token,
+            token_type: "Bearer",
+            expires_in: TOKEN_LIFETIME.as_secs(),
+            user: User { id, key },
+        },
     )?;
     response.headers_mut().insert(header::SET_COOKIE, set_cookie);
     Ok(response)

@@ -78,7 +78,9 @@ async fn change(
             IfMatch::Foreign => return Err(preconditions::failed()),
         },
     };
-    apply(&mut tx, change).await.map_err(|error| refused(error, key))?;
+    apply(&mut tx, change)
+        .await
+        .map_err(|error| refused(error, key))?;
     let layers = place.layers(app, &mut tx).await?;
     tx.commit().await?;
     respond(&layers, key)
@@ -96,19 +98,27 @@ fn refused(error: ChangeError, key: &Key) -> Problem {
             let scopes: Vec<_> = scopes.collect();
             Problem::new(
                 Code::ConfigScopeNotAllowed,
-                format!("{} can be set at these scopes only: {}.", key.name, scopes.join(", ")),
+                format!(
+                    "{} can be set at these scopes only: {}.",
+                    key.name,
+                    scopes.join(", ")
+                ),
             )
         }
         ChangeError::Invalid(violations) => {
             let errors = violations
                 .into_iter()
                 .map(|violation| FieldError::body(format!("/value{}", violation.pointer), violation.detail));
-            Problem::new(Code::ConfigValueInvalid, format!("{} does not take this value; see errors.", key.name))
-                .errors(errors.collect())
+            Problem::new(
+                Code::ConfigValueInvalid,
+                format!("{} does not take this value; see errors.", key.name),
+            )
+            .errors(errors.collect())
         }
-        ChangeError::Reason => {
-            Problem::validation(vec![FieldError::body("/reason", "must be 1 to 500 characters long")])
-        }
+        ChangeError::Reason => Problem::validation(vec![FieldError::body(
+            "/reason",
+            "must be 1 to 500 characters long",
+        )]),
         ChangeError::Stale { .. } => preconditions::failed(),
         ChangeError::Database(error) => error.into(),
     }

@@ -34,11 +34,27 @@ pub fn record(line: &Line<'_>) {
     let milliseconds = line.duration.as_secs_f64() * 1000.0;
     // A fault of ours is an error, so that it is seen at any level; the rest is the day's work.
     if line.status.is_server_error() {
-        tracing::error!(request_id = line.id.as_str(), method, route = line.route, status, milliseconds, code,
-            cause = line.cause, "request");
+        tracing::error!(
+            request_id = line.id.as_str(),
+            method,
+            route = line.route,
+            status,
+            milliseconds,
+            code,
+            cause = line.cause,
+            "request"
+        );
     } else {
-        tracing::info!(request_id = line.id.as_str(), method, route = line.route, status, milliseconds, code,
-            cause = line.cause, "request");
+        tracing::info!(
+            request_id = line.id.as_str(),
+            method,
+            route = line.route,
+            status,
+            milliseconds,
+            code,
+            cause = line.cause,
+            "request"
+        );
     }
     counter!(HTTP_REQUESTS, "method" => method, "route" => line.route, "status" => line.status.as_str().to_owned())
         .increment(1);

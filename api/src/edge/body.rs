@@ -29,7 +29,11 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(incoming: Incoming, limit: usize) -> Self {
-        Self { incoming: Some(incoming), bytes: Bytes::new(), limit }
+        Self {
+            incoming: Some(incoming),
+            bytes: Bytes::new(),
+            limit,
+        }
     }
 
     pub(super) async fn bytes(&mut self) -> Result<Bytes, Problem> {
@@ -37,7 +41,10 @@ impl Reader {
             self.bytes = match tokio::time::timeout(READ_TIMEOUT, receive(incoming, self.limit)).await {
                 Ok(received) => received?,
                 Err(_) => {
-                    return Err(Problem::new(Code::MalformedRequest, "The body did not arrive in time."));
+                    return Err(Problem::new(
+                        Code::MalformedRequest,
+                        "The body did not arrive in time.",
+                    ));
                 }
             };
         }
@@ -46,16 +53,21 @@ impl Reader {
 }
 
 async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem> {
-    let too_large =
-        || Problem::new(Code::BodyTooLarge, format!("This address takes a body of at most {limit} bytes."));
+    let too_large = || {
+        Problem::new(
+            Code::BodyTooLarge,
+            format!("This address takes a body of at most {limit} bytes."),
+        )
+    };
     // What announces itself as too large is refused before its first byte.
     if incoming.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
     let mut received = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
-        let frame = frame
-            .map_err(|error| Problem::new(Code::MalformedRequest, "The body broke off or is garbled.").cause(error))?;
+        let frame = frame.map_err(|error| {
+            Problem::new(Code::MalformedRequest, "The body broke off or is garbled.").cause(error)
+        })?;
         // Trailers say nothing this API listens to.
         let Ok(data) = frame.into_data() else { continue };
         if received.len() + data.len() > limit {
@@ -75,9 +87,15 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         kind.trim().eq_ignore_ascii_case("application/json")
             && ["", "charset=utf-8", "charset=\"utf-8\""].contains(&parameters.as_str())
     };
-    match (declared.next().and_then(|value| value.to_str().ok()), declared.next()) {
+    match (
+        declared.next().and_then(|value| value.to_str().ok()),
+        declared.next(),
+    ) {
         (Some(value), None) if fits(value) => Ok(()),
-        _ => Err(Problem::new(Code::UnsupportedMediaType, "Send the body with Content-Type: application/json.")),
+        _ => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "Send the body with Content-Type: application/json.",
+        )),
     }
 }
 
@@ -92,11 +110,20 @@ impl Object {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
         let Strict(value) = serde_json::from_slice(body).map_err(|error| {
             // The parser's words name positions and characters, not values.
-            Problem::new(Code::MalformedJson, format!("The body is not valid JSON: {error}."))
+            Problem::new(
+                Code::MalformedJson,
+                format!("The body is not valid JSON: {error}."),
+            )
         })?;
         match value {
-            Value::Object(fields) => Ok(Self { fields, errors: Vec::new() }),
-            _ => Err(Problem::validation(vec![FieldError::body("", "must be an object")])),
+            Value::Object(fields) => Ok(Self {
+                fields,
+                errors: Vec::new(),
+            }),
+            _ => Err(Problem::validation(vec![FieldError::body(
+                "",
+                "must be an object",
+            )])),
         }
     }
 
@@ -105,7 +132,8 @@ impl Object {
         if self.fields.contains_key(name) {
             self.optional(name, parse).flatten()
         } else {
-            self.errors.push(FieldError::body(pointer(name), "is required").code("required"));
+            self.errors
+                .push(FieldError::body(pointer(name), "is required").code("required"));
             None
         }
     }
@@ -132,7 +160,9 @@ impl Object {
     /// [`Code::ValidationFailed`].
     pub fn finish<T>(mut self, made: Option<T>) -> Result<T, Problem> {
         self.errors.extend(
-            self.fields.keys().map(|name| FieldError::body(pointer(name), "is not a known field").code("unknown")),
+            self.fields
+                .keys()
+                .map(|name| FieldError::body(pointer(name), "is not a known field").code("unknown")),
         );
         match made {
             Some(made) if self.errors.is_empty() => Ok(made),
@@ -271,14 +301,24 @@ mod tests {
     use super::*;
 
     fn refused(body: &str) -> Code {
-        Object::parse(body.as_bytes()).err().map_or(Code::Internal, |problem| problem.code())
+        Object::parse(body.as_bytes())
+            .err()
+            .map_or(Code::Internal, |problem| problem.code())
     }
 
     #[test]
     fn text_that_is_no_json_is_refused() {
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-        for wrong in ["", "{", "{\"a\":1}x", "{\"a\":\"\\ud800\"}", "{\"a\":1e999}", "\u{feff}{}", "{\"a\":1,\"a\":2}", &deep]
-        {
+        for wrong in [
+            "",
+            "{",
+            "{\"a\":1}x",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":1e999}",
+            "\u{feff}{}",
+            "{\"a\":1,\"a\":2}",
+            &deep,
+        ] {
             assert_eq!(refused(wrong), Code::MalformedJson, "{wrong:.40}");
         }
         assert_eq!(refused("{\"a\":{\"b\":1,\"b\":1}}"), Code::MalformedJson);
@@ -319,7 +359,9 @@ mod tests {
             require_json(&headers).is_ok()
         };
         assert!(check("application/json") && check("Application/JSON; charset=UTF-8"));
-        assert!(!check("text/plain") && !check("application/json; charset=latin1") && !check("application/jsonx"));
+        assert!(
+            !check("text/plain") && !check("application/json; charset=latin1") && !check("application/jsonx")
+        );
         assert!(require_json(&HeaderMap::new()).is_err());
     }
 }

@@ -37,7 +37,11 @@ impl Explained {
     /// Wraps a connection. `https`: as in [`headers::secure`].
     #[must_use]
     pub fn new(stream: TcpStream, https: bool) -> Self {
-        Self { stream, https, instead: None }
+        Self {
+            stream,
+            https,
+            instead: None,
+        }
     }
 
     fn poll_explain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -61,7 +65,9 @@ impl Explained {
 fn is_bare_refusal(answer: &[u8]) -> bool {
     answer.starts_with(b"HTTP/1.1 4")
         && answer.ends_with(b"\r\n\r\n")
-        && !answer.windows(X_REQUEST_ID.as_str().len()).any(|window| window == X_REQUEST_ID.as_str().as_bytes())
+        && !answer
+            .windows(X_REQUEST_ID.as_str().len())
+            .any(|window| window == X_REQUEST_ID.as_str().as_bytes())
 }
 
 fn explanation(answer: &[u8], https: bool) -> Bytes {
@@ -96,7 +102,11 @@ impl AsyncRead for Explained {
 }
 
 impl AsyncWrite for Explained {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, answer: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        answer: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.instead.is_none() && is_bare_refusal(answer) {
             self.instead = Some((explanation(answer, self.https), answer.len()));
         }
@@ -142,7 +152,9 @@ mod tests {
 
     #[test]
     fn only_answers_without_our_id_are_explained() {
-        assert!(is_bare_refusal(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"));
+        assert!(is_bare_refusal(
+            b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        ));
         for ours in [
             &b"HTTP/1.1 404 Not Found\r\nx-request-id: abc\r\ncontent-length: 0\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",

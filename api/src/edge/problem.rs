@@ -133,17 +133,35 @@ pub struct FieldError {
 impl FieldError {
     /// A mistake in the body. `pointer` is a JSON pointer, `""` for the whole.
     pub fn body(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: Some(pointer.into()), header: None, parameter: None, detail: detail.into(), code: None }
+        Self {
+            pointer: Some(pointer.into()),
+            header: None,
+            parameter: None,
+            detail: detail.into(),
+            code: None,
+        }
     }
 
     /// A mistake in a header.
     pub fn header(header: &'static str, detail: impl Into<String>) -> Self {
-        Self { pointer: None, header: Some(header), parameter: None, detail: detail.into(), code: None }
+        Self {
+            pointer: None,
+            header: Some(header),
+            parameter: None,
+            detail: detail.into(),
+            code: None,
+        }
     }
 
     /// A mistake in the query.
     pub fn parameter(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: None, header: None, parameter: Some(parameter.into()), detail: detail.into(), code: None }
+        Self {
+            pointer: None,
+            header: None,
+            parameter: Some(parameter.into()),
+            detail: detail.into(),
+            code: None,
+        }
     }
 
     /// Names the mistake for programs.
@@ -180,13 +198,18 @@ impl Problem {
     /// Not there, or not yours: the same words for both, wherever they are said.
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(Code::NotFound, "It does not exist, or you are not a member of its organization.")
+        Self::new(
+            Code::NotFound,
+            "It does not exist, or you are not a member of its organization.",
+        )
     }
 
     /// Who calls is not known.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Code::Unauthenticated, detail)
-            .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"atrium\""))
+        Self::new(Code::Unauthenticated, detail).header(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"atrium\""),
+        )
     }
 
     /// The member's role is lower than `required`.
@@ -198,25 +221,39 @@ impl Problem {
             Role::Admin => "admin",
             Role::Owner => "owner",
         };
-        Self::new(Code::Forbidden, format!("This needs the role {name} in the organization."))
+        Self::new(
+            Code::Forbidden,
+            format!("This needs the role {name} in the organization."),
+        )
     }
 
     /// Mistakes in what was sent.
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
-        Self::new(Code::ValidationFailed, "Some of what was sent is not as it must be; see errors.").errors(errors)
+        Self::new(
+            Code::ValidationFailed,
+            "Some of what was sent is not as it must be; see errors.",
+        )
+        .errors(errors)
     }
 
     /// Something Atrium needs is away.
     pub fn unavailable(cause: impl fmt::Display) -> Self {
-        Self::new(Code::Unavailable, "A part of Atrium is not reachable. Nothing was changed; try again.")
-            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-            .cause(cause)
+        Self::new(
+            Code::Unavailable,
+            "A part of Atrium is not reachable. Nothing was changed; try again.",
+        )
+        .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        .cause(cause)
     }
 
     /// A defect.
     pub fn internal(cause: impl fmt::Display) -> Self {
-        Self::new(Code::Internal, "This is a defect of Atrium. The request's id leads to its log lines.").cause(cause)
+        Self::new(
+            Code::Internal,
+            "This is a defect of Atrium. The request's id leads to its log lines.",
+        )
+        .cause(cause)
     }
 
     /// Adds pointers to what was wrong.
@@ -266,7 +303,13 @@ impl Problem {
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
         }
-        let Parts { code, detail, errors, headers, .. } = *self.0;
+        let Parts {
+            code,
+            detail,
+            errors,
+            headers,
+            ..
+        } = *self.0;
         let document = Document {
             r#type: format!("/docs/errors#{}", code.name()),
             title: code.title(),
@@ -278,8 +321,14 @@ impl Problem {
         };
         // Strings and numbers only: this cannot fail, and an empty body would still carry the status.
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = bytes(code.status(), HeaderValue::from_static("application/problem+json"), body.into());
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut response = bytes(
+            code.status(),
+            HeaderValue::from_static("application/problem+json"),
+            body.into(),
+        );
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().extend(headers);
         response
     }
@@ -353,12 +402,16 @@ mod tests {
         let response = problem.respond(&RequestId::new());
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
-        assert!(body.contains("\"code\":\"internal\"") && !body.contains("hunter2"), "{body}");
+        assert!(
+            body.contains("\"code\":\"internal\"") && !body.contains("hunter2"),
+            "{body}"
+        );
     }
 
     #[test]
     fn unavailable_says_when_to_come_back() {
-        let response = Problem::from(DbError::Unavailable(sqlx::Error::PoolTimedOut)).respond(&RequestId::new());
+        let response =
+            Problem::from(DbError::Unavailable(sqlx::Error::PoolTimedOut)).respond(&RequestId::new());
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key(header::RETRY_AFTER));
     }

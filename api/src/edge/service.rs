@@ -27,15 +27,18 @@ pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incomi
     let origin = head.headers.get(header::ORIGIN).cloned();
     let method = head.method.clone();
 
-    let (route, result, standing) = match (check_head(&head), app.routes.find(&head.method, head.uri.path())) {
+    let (route, result, standing) = match (check_head(&head), app.routes.find(&head.method, head.uri.path()))
+    {
         (Err(problem), _) => ("unmatched", Err(problem), None),
         (Ok(()), Found::Nothing) => {
             let detail = "There is no such address; a trailing slash makes another one.";
             ("unmatched", Err(Problem::new(Code::RouteNotFound, detail)), None)
         }
-        (Ok(()), Found::Path(allow)) if method == Method::OPTIONS => {
-            ("preflight", Ok(cors::options(&app.api, &head.headers, allow)), None)
-        }
+        (Ok(()), Found::Path(allow)) if method == Method::OPTIONS => (
+            "preflight",
+            Ok(cors::options(&app.api, &head.headers, allow)),
+            None,
+        ),
         (Ok(()), Found::Path(allow)) => {
             let detail = "The address exists, but not with this method; Allow names those it takes.";
             let problem = Problem::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow);
@@ -83,14 +86,21 @@ pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incomi
 fn check_head(head: &http::request::Parts) -> Result<(), Problem> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
-        return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
-            .errors(vec![FieldError::header("host", "must be there once")]));
+        return Err(Problem::new(
+            Code::MalformedRequest,
+            "A header cannot be understood; see errors.",
+        )
+        .errors(vec![FieldError::header("host", "must be there once")]));
     }
     Ok(())
 }
 
 /// Everything between the route and the answer, and how the caller stands with the limit it counted against.
-async fn run(app: &Arc<App>, route: &Route, mut request: Request) -> (Result<Response, Problem>, Option<Standing>) {
+async fn run(
+    app: &Arc<App>,
+    route: &Route,
+    mut request: Request,
+) -> (Result<Response, Problem>, Option<Standing>) {
     if let Err(problem) = admit(app, route, &mut request) {
         return (Err(problem), request.standing);
     }
@@ -108,7 +118,9 @@ async fn run(app: &Arc<App>, route: &Route, mut request: Request) -> (Result<Res
         // Nobody waits for it when the client has gone.
         let _ = answered.send((result, request.standing));
     });
-    answer.await.unwrap_or_else(|_| (Err(Problem::unavailable("the handler was stopped")), None))
+    answer
+        .await
+        .unwrap_or_else(|_| (Err(Problem::unavailable("the handler was stopped")), None))
 }
 
 /// Who asks, whether a browser was made to, and whether they may ask again.
@@ -165,10 +177,19 @@ fn client(peer: IpAddr, headers: &HeaderMap, hops: usize) -> IpAddr {
             entries.extend(value.to_str().ok()?.split(',').map(str::trim));
         }
         let entry = entries.len().checked_sub(hops).map(|index| entries[index])?;
-        let address = entry.parse().ok().or_else(|| entry.parse().map(|with_port: std::net::SocketAddr| with_port.ip()).ok());
+        let address = entry.parse().ok().or_else(|| {
+            entry
+                .parse()
+                .map(|with_port: std::net::SocketAddr| with_port.ip())
+                .ok()
+        });
         address.map(|address: IpAddr| address.to_canonical())
     };
-    if hops == 0 { peer } else { forwarded().unwrap_or(peer) }
+    if hops == 0 {
+        peer
+    } else {
+        forwarded().unwrap_or(peer)
+    }
 }
 
 #[cfg(test)]
@@ -178,10 +199,12 @@ mod tests {
     #[test]
     fn only_trusted_proxies_are_believed() {
         let peer: IpAddr = "10.0.0.1".parse().expect("an address");
-        let headers = |value| HeaderMap::from_iter([(
-            http::HeaderName::from_static("x-forwarded-for"),
-            HeaderValue::from_static(value),
-        )]);
+        let headers = |value| {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-forwarded-for"),
+                HeaderValue::from_static(value),
+            )])
+        };
         let seen = |value, hops| client(peer, &headers(value), hops).to_string();
         assert_eq!(seen("1.1.1.1", 0), "10.0.0.1");
         assert_eq!(seen("6.6.6.6, 1.1.1.1", 1), "1.1.1.1");

@@ -20,18 +20,23 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let name = body.required("name", body::name);
     let name = body.finish(name)?;
 
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app
+        .database
+        .org_tx(&Principal::User(request.identity()?.user), org)
+        .await?;
     tx.require_writable(Role::Admin)?;
     let version = sqlx::query_scalar("SELECT version FROM orgs WHERE id = $1 FOR UPDATE")
         .bind(org)
         .fetch_one(tx.conn())
         .await?;
     condition.check(version)?;
-    sqlx::query("UPDATE orgs SET name = $2, version = version + 1, updated_at = clock_timestamp() WHERE id = $1")
-        .bind(org)
-        .bind(name)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "UPDATE orgs SET name = $2, version = version + 1, updated_at = clock_timestamp() WHERE id = $1",
+    )
+    .bind(org)
+    .bind(name)
+    .execute(tx.conn())
+    .await?;
     let role = tx.role();
     let organization = super::read(&mut tx, role).await?;
     tx.commit().await?;

@@ -1,0 +1,309 @@
+//! Tokens and cookies: which are believed.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use atrium_devstack::{client::Client, testing::Atrium};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
+use serde_json::{Value, json};
+
+use crate::Ask as _;
+
+/// Something that looks like a part of a token.
+fn part(value: &Value) -> String {
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    BASE64_URL_SAFE_NO_PAD.encode(value.to_string())
+}
+
+fn claims_of(token: &str) -> Value {
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+fn header(kid: &str) -> Header {
+    Header {
+        kid: Some(kid.to_owned()),
+        ..Header::new(Algorithm::EdDSA)
+    }
+}
+
+async fn is_refused(client: &Client, token: &str, about: &str) {
+    let reply = client.bearer(token).get("/v1/auth/me").send().await.unwrap();
+    assert_eq!(
+        (reply.code(), reply.problem().as_str()),
+        (401, "unauthenticated"),
+        "{about}"
+    );
+    assert!(
+        reply.header("www-authenticate").unwrap().starts_with("Bearer"),
+        "{about}"
+    );
+}
+
+#[tokio::test]
+async fn only_our_own_tokens_are_believed() {
+    let atrium = Atrium::start().await;
+    let client = atrium.client();
+    let guest = atrium.guest().await;
+    let token = guest.client.token().unwrap();
+    let claims = claims_of(token);
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let ours =
+        EncodingKey::from_ed_pem(&std::fs::read(atrium.wiring().keys.join("test-1.pem")).unwrap()).unwrap();
+    let sign = |header: &Header, claims: &Value| jsonwebtoken::encode(header, claims, &ours).unwrap();
+    let with = |field: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[field] = value;
+        claims
+    };
+    let without = |field: &str| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().remove(field);
+        claims
+    };
+    // The forger's tools work: with everything right the token is believed.
+    client
+        .bearer(sign(&header("test-1"), &claims))
+        .get("/v1/auth/me")
+        .answers(200)
+        .await;
+
+    for none in ["none", "None", "nOnE"] {
+        let unsigned = format!(
+            "{}.{}.",
+            part(&json!({"alg": none, "kid": "test-1"})),
+            part(&claims)
+        );
+        is_refused(&client, &unsigned, none).await;
+    }
+    let jwks = client.get("/.well-known/jwks.json").answers(200).await.json();
+    let public = jwks["keys"][0]["x"].as_str().unwrap().to_owned();
+    let confused = Header {
+        kid: Some("test-1".to_owned()),
+        ..Header::new(Algorithm::HS256)
+    };
+    let secret = EncodingKey::from_secret(public.as_bytes());
+    is_refused(
+        &client,
+        &jsonwebtoken::encode(&confused, &claims, &secret).unwrap(),
+        "HS256 with the public key",
+    )
+    .await;
+    let foreign = tempfile(&atrium);
+    is_refused(
+        &client,
+        &jsonwebtoken::encode(&header("test-1"), &claims, &foreign).unwrap(),
+        "another key",
+    )
+    .await;
+
+    for kid in [
+        "unknown",
+        "",
+        "../test-1",
+        "/etc/passwd",
+        "test-1.pem",
+        "test-1\0",
+        "test-2",
+    ] {
+        is_refused(&client, &sign(&header(kid), &claims), kid).await;
+    }
+    is_refused(&client, &sign(&Header::new(Algorithm::EdDSA), &claims), "no kid").await;
+    let fetched = Header {
+        jku: Some("https://evil.example/jwks.json".to_owned()),
+        ..header("test-1")
+    };
+    is_refused(&client, &sign(&fetched, &claims), "jku").await;
+
+    for (field, wrong) in [
+        ("aud", json!("somebody-else")),
+        ("aud", json!(null)),
+        ("iss", json!("https://evil.example")),
+        ("exp", json!(now - 6)),
+        ("exp", json!("tomorrow")),
+        ("exp", json!(-1)),
+        ("sub", json!("root")),
+        ("jti", json!("not-a-uuid")),
+    ] {
+        is_refused(
+            &client,
+            &sign(&header("test-1"), &with(field, wrong.clone())),
+            &format!("{field}: {wrong}"),
+        )
+        .await;
+    }
+    for field in ["iss", "aud", "sub", "jti", "exp"] {
+        is_refused(
+            &client,
+            &sign(&header("test-1"), &without(field)),
+            &format!("no {field}"),
+        )
+        .await;
+    }
+    let mut broken = token.to_owned();
+    broken.pop();
+    for wrong in [
+        "",
+        "a",
+        "a.b.c",
+        "..",
+        broken.as_str(),
+        &format!("{token}A"),
+        &"x".repeat(4000),
+    ] {
+        is_refused(&client, wrong, wrong).await;
+    }
+    let twice = client
+        .get("/v1/auth/me")
+        .header("authorization", format!("Bearer {token}"));
+    let twice = twice.header("authorization", format!("Bearer {token}"));
+    twice.refused(401, "unauthenticated").await;
+    client
+        .get("/v1/auth/me")
+        .header("authorization", "Basic Z3Vlc3Q6")
+        .refused(401, "unauthenticated")
+        .await;
+}
+
+/// A key that is not ours.
+fn tempfile(atrium: &Atrium) -> EncodingKey {
+    let folder = atrium.wiring().logs.join("foreign-keys");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = atrium_devstack::keys::generate(&folder, "test-1").unwrap();
+    EncodingKey::from_ed_pem(&std::fs::read(file).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn services_can_verify_tokens_with_the_published_keys() {
+    let atrium = Atrium::start().await;
+    let guest = atrium.guest().await;
+    let jwks = atrium.client().get("/.well-known/jwks.json").answers(200).await;
+    let jwks: JwkSet = serde_json::from_slice(&jwks.body).unwrap();
+    let token = guest.client.token().unwrap();
+    let kid = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
+    let key = DecodingKey::from_jwk(jwks.find(&kid).unwrap()).unwrap();
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.set_audience(&["atrium"]);
+    validation.set_issuer(&[atrium.public_url()]);
+    let claims = jsonwebtoken::decode::<Value>(token, &key, &validation)
+        .unwrap()
+        .claims;
+    assert_eq!(claims["sub"], guest.id.as_str());
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_token_in_every_process() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let browser = atrium.client().with_cookies();
+    let signed_in = browser.post("/v1/auth/guest").answers(201).await;
+    assert!(signed_in.at("/user/key").starts_with("guest-"));
+    let token = signed_in.at("/access_token");
+    let other = atrium.client_of(1).bearer(&token);
+    browser.get("/v1/auth/me").answers(200).await;
+    other.get("/v1/auth/me").answers(200).await;
+
+    browser
+        .post("/v1/auth/logout")
+        .header("origin", atrium.public_url())
+        .answers(204)
+        .await;
+    let signed_out = Instant::now();
+    // The browser has no cookie any more; whoever kept the token has no use of it.
+    browser.get("/v1/auth/me").refused(401, "unauthenticated").await;
+    atrium
+        .client()
+        .bearer(&token)
+        .get("/v1/auth/me")
+        .refused(401, "unauthenticated")
+        .await;
+    while other.get("/v1/auth/me").send().await.unwrap().code() != 401 {
+        assert!(
+            signed_out.elapsed() < Duration::from_secs(1),
+            "another process still believes the token"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Signing out again is no error of the server.
+    other
+        .post("/v1/auth/logout")
+        .refused(401, "unauthenticated")
+        .await;
+}
+
+#[tokio::test]
+async fn a_cookie_counts_in_our_own_pages_only() {
+    let atrium = Atrium::start().await;
+    let browser = atrium.client().with_cookies();
+    browser
+        .post("/v1/auth/guest")
+        .header("sec-fetch-site", "same-origin")
+        .answers(201)
+        .await;
+    let create = || browser.post("/v1/orgs").json(json!({ "name": "a" }));
+    create().refused(403, "cross_site_request").await;
+    for origin in [
+        "https://evil.example",
+        "null",
+        "http://127.0.0.1:8081",
+        "https://127.0.0.1:8080",
+    ] {
+        create()
+            .header("origin", origin)
+            .refused(403, "cross_site_request")
+            .await;
+        browser
+            .get("/v1/orgs")
+            .header("origin", origin)
+            .unchecked()
+            .refused(403, "cross_site_request")
+            .await;
+    }
+    for site in ["cross-site", "same-site"] {
+        create()
+            .header("sec-fetch-site", site)
+            .refused(403, "cross_site_request")
+            .await;
+    }
+    let simple = browser.post("/v1/orgs").body("text/plain", "{\"name\":\"a\"}");
+    simple
+        .header("origin", "https://evil.example")
+        .refused(403, "cross_site_request")
+        .await;
+    // Nor can another site sign a browser in as somebody.
+    let planted = atrium
+        .client()
+        .post("/v1/auth/guest")
+        .header("origin", "https://evil.example");
+    planted.refused(403, "cross_site_request").await;
+
+    create().header("origin", atrium.public_url()).answers(202).await;
+    create()
+        .header("sec-fetch-site", "same-origin")
+        .answers(202)
+        .await;
+    browser.get("/v1/orgs").answers(200).await;
+    // A token in the header was put there by whoever wrote the request.
+    let guest = atrium.guest().await;
+    let script = guest.client.post("/v1/orgs").json(json!({ "name": "a" }));
+    script.header("origin", "https://evil.example").answers(202).await;
+}
+
+#[tokio::test]
+async fn over_tls_the_cookie_is_bound_to_the_host() {
+    let atrium = Atrium::builder()
+        .public_url("https://atrium.example")
+        .start()
+        .await;
+    let reply = atrium.client().post("/v1/auth/guest").answers(201).await;
+    let cookie = reply.header("set-cookie").unwrap();
+    assert!(
+        cookie.starts_with("__Host-atrium_session=") && cookie.ends_with("; Secure"),
+        "{cookie}"
+    );
+    assert!(
+        reply
+            .header("strict-transport-security")
+            .unwrap()
+            .starts_with("max-age=")
+    );
+}

@@ -1,0 +1,53 @@
+//! The REST API, asked over real sockets of real processes. Every answer is held against the contract on the way.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod configs;
+mod contract_routes;
+mod edge;
+mod identity;
+mod limits;
+mod members;
+mod orgs;
+mod projects;
+mod wire;
+
+use atrium_devstack::client::{Reply, Request};
+
+/// Sends a request and says what has to come.
+trait Ask {
+    /// Sends it; the answer has to have this status.
+    async fn answers(self, status: u16) -> Reply;
+    /// Sends it; the answer has to be this problem.
+    async fn refused(self, status: u16, code: &str) -> Reply;
+}
+
+impl Ask for Request {
+    async fn answers(self, status: u16) -> Reply {
+        self.send().await.unwrap().must(status)
+    }
+
+    async fn refused(self, status: u16, code: &str) -> Reply {
+        self.send().await.unwrap().must_be(status, code)
+    }
+}
+
+/// Makes sure that these are all this problem and cannot be told apart: the same bytes, but for the request's id.
+#[track_caller]
+fn alike(replies: &[Reply], status: u16, code: &str) {
+    assert_eq!((replies[0].code(), replies[0].problem().as_str()), (status, code), "{}", replies[0].describe());
+    let seen = |reply: &Reply| {
+        let id = reply.header("x-request-id").unwrap_or_default();
+        let mut headers: Vec<_> = reply
+            .headers
+            .iter()
+            .filter(|(name, _)| !["date", "x-request-id", "ratelimit"].contains(&name.as_str()))
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+            .collect();
+        headers.sort();
+        (reply.status, headers, reply.text().replace(id, "-"))
+    };
+    for reply in replies {
+        assert_eq!(seen(reply), seen(&replies[0]), "{} differs from {}", reply.describe(), replies[0].describe());
+    }
+}
