@@ -72,7 +72,7 @@ export async function configuration({ root, params, signal }) {
       const { data } = await request("GET", `/v1/orgs/${org.id}/configs/status`, { signal });
       if (turn !== readings) return;
       drawRollout(rollout, data);
-      if (data.applied === data.total) return;
+      if (isDone(data)) return;
       await pause(wait, signal);
       if (turn !== readings) return;
     }
@@ -88,7 +88,8 @@ export async function configuration({ root, params, signal }) {
   /** @param {number} [least] what must be shown at least; our own change is shown already when its event comes */
   const refresh = async (least = Infinity) => {
     try {
-      await Promise.all([least > revision ? read() : undefined, readStatus()]);
+      if (least > revision) await read();
+      await readStatus();
     } catch (error) {
       complain(error);
     }
@@ -182,7 +183,7 @@ export async function configuration({ root, params, signal }) {
         });
       }
       await close();
-      await refresh();
+      void refresh();
     };
 
     const back = button({ label: "Use the inherited value", kind: "quiet", problems: failed }, async () => {
@@ -260,7 +261,8 @@ export async function configuration({ root, params, signal }) {
     );
   };
 
-  await Promise.all([read(), readStatus()]);
+  await read();
+  readStatus().catch(complain);
   fill(
     root,
     project === null ? organizationFrame(org, "configuration") : projectFrame(org, project, "configuration"),
@@ -290,9 +292,19 @@ export async function configuration({ root, params, signal }) {
   });
 }
 
+/**
+ * Whether no process is behind. One that has never needed this organization reads the newest when it does.
+ *
+ * @param {ConfigStatus} status
+ */
+function isDone({ processes, revision }) {
+  return processes.every((process) => process.revision === null || process.revision >= revision);
+}
+
 /** @param {HTMLElement} element @param {ConfigStatus} status */
 function drawRollout(element, status) {
-  const done = status.applied === status.total;
+  const done = isDone(status);
+  const idle = status.processes.filter((process) => process.revision === null).length;
   const lags = status.processes.flatMap((process) => process.lag_ms ?? []);
   const slowest = lags.length === 0 ? null : Math.max(...lags);
   fill(
@@ -303,6 +315,7 @@ function drawRollout(element, status) {
       { class: "grow" },
       h("strong", {}, `${status.applied}/${status.total} processes at ${status.revision}`),
       done && slowest !== null && h("span", { class: "fine" }, ` slowest after ${Math.round(slowest * 10) / 10} ms`),
+      idle > 0 && h("span", { class: "fine" }, ` ${idle} will read it when needed`),
     ),
     h(
       "details",
