@@ -181,6 +181,8 @@ struct Resuming {
     page_end: StreamId,
     /// Whether Redis had no more when it was last read.
     at_end: bool,
+    /// Whether Redis has said that the position exists.
+    verified: bool,
     /// Whether anything was read from Redis.
     from_redis: bool,
 }
@@ -195,6 +197,7 @@ impl Resuming {
             pending: Vec::new().into_iter(),
             empty_pages: 0,
             at_end: false,
+            verified: false,
             from_redis: false,
         }
     }
@@ -203,6 +206,7 @@ impl Resuming {
     fn from_tip(after: Position) -> Self {
         Self {
             at_end: true,
+            verified: true,
             ..Self::from(after)
         }
     }
@@ -347,7 +351,7 @@ impl Resuming {
         }
         self.after.id = self.page_end;
         if self.reading.is_none() {
-            match subscription.join(&self.after) {
+            match subscription.join(&self.after, self.verified) {
                 Join::Joined => {
                     let source = if self.from_redis { "redis" } else { "ring" };
                     counter!(SSE_RESUMES, "source" => source).increment(1);
@@ -359,7 +363,7 @@ impl Resuming {
                 Join::Unknown | Join::NotCovered if self.empty_pages >= EMPTY_PAGES => {
                     return Step::Lost(ResetReason::HistoryLost);
                 }
-                Join::Unknown | Join::NotCovered => {}
+                Join::Unknown | Join::NotCovered | Join::Ahead => {}
             }
         }
         let reading = self
@@ -378,7 +382,7 @@ impl Resuming {
                     0
                 };
                 (self.pending, self.page_end, self.at_end) = (frames.into_iter(), end, last);
-                self.from_redis = true;
+                (self.verified, self.from_redis) = (true, true);
                 Step::Again
             }
             Ok(Page::Lost(reason)) => Step::Lost(reason),

@@ -7,13 +7,13 @@
 //! at its beginning, so a first entry that still lies at or before the position proves that nothing was cut out
 //! between the position and the page. Redis itself would silently begin at the first entry that is left.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use atrium_shared::{
     ids::SessionId,
     streams::{Live, Redis, StreamId, chat_epoch_key},
 };
-use redis::{RedisError, streams::StreamRangeReply};
+use redis::{FromRedisValue as _, RedisError, Value, streams::StreamRangeReply};
 
 use super::{
     frame::frame,
@@ -113,7 +113,10 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
     if epoch.as_deref() != Some(&*after.epoch) || newest_id.unwrap_or_default() < after.id {
         return Ok(Page::Lost(ResetReason::HistoryLost));
     }
-    if first.is_some_and(|first| first > after.id) {
+    if first.is_some_and(|first| first > after.id)
+        // Whoever came when the stream was empty stands before its first entry, and has missed nothing so far.
+        && (after.id != StreamId::default() || was_trimmed(redis, &key).await?)
+    {
         return Ok(Page::Lost(ResetReason::TooOld));
     }
     let last = entries.ids.len() < PAGE;
@@ -131,6 +134,21 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
         }
     }
     Ok(Page::Events { frames, end, last })
+}
+
+/// Whether a stream has ever lost an entry.
+async fn was_trimmed(redis: &Redis, key: &str) -> Result<bool, RedisError> {
+    let info: HashMap<String, Value> = redis::cmd("XINFO")
+        .arg("STREAM")
+        .arg(key)
+        .query_async(&mut redis.shared())
+        .await?;
+    let number = |name: &str| {
+        info.get(name)
+            .cloned()
+            .and_then(|value| u64::from_redis_value(value).ok())
+    };
+    Ok(number("entries-added").is_none() || number("entries-added") != number("length"))
 }
 
 /// Where a shard's live stream ends now. None when it has no history at all.

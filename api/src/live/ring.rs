@@ -111,6 +111,8 @@ pub enum Join {
     Joined,
     /// It lies before what the ring holds.
     NotCovered,
+    /// It lies beyond what the ring has seen, and nobody has looked whether it exists.
+    Ahead,
     /// The ring has seen nothing yet, so nobody knows.
     Unknown,
     /// It is a position in another history.
@@ -378,8 +380,10 @@ impl Subscription {
         found
     }
 
-    /// Moves the cursor to a client's position, if the ring holds everything that comes after it.
-    pub fn join(&mut self, position: &Position) -> Join {
+    /// Moves the cursor to a client's position, if the ring holds everything that comes after it. A client may come
+    /// from a process that is ahead of this one, or may have made its position up, and would then wait for ever:
+    /// `verified` says that Redis has come as far.
+    pub fn join(&mut self, position: &Position, verified: bool) -> Join {
         let shard = lock(&self.ring.shard);
         let (Some(epoch), Some(floor)) = (&shard.epoch, shard.floor) else {
             return Join::Unknown;
@@ -389,6 +393,9 @@ impl Subscription {
         }
         if position.id < floor.max(read(&self.topic.recent).evicted) {
             return Join::NotCovered;
+        }
+        if position.id > shard.head && !verified {
+            return Join::Ahead;
         }
         self.cursor = Cursor {
             generation: shard.generation,
@@ -643,22 +650,23 @@ mod tests {
         let (ring, topic, other) = (Arc::new(Ring::new(SMALL)), key(), key());
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
-        assert_eq!(subscription.join(&at("e1", 5)), Join::Unknown);
+        assert_eq!(subscription.join(&at("e1", 5), false), Join::Unknown);
         assert_eq!(subscription.cursor(), None);
         ring.publish([event(topic, 5), event(topic, 6)]);
         // Something may have stood before the first event this process has seen.
-        assert_eq!(subscription.join(&at("e1", 3)), Join::NotCovered);
-        assert_eq!(subscription.join(&at("e0", 5)), Join::OtherHistory);
-        assert_eq!(subscription.join(&at("e1", 5)), Join::Joined);
+        assert_eq!(subscription.join(&at("e1", 3), false), Join::NotCovered);
+        assert_eq!(subscription.join(&at("e0", 5), false), Join::OtherHistory);
+        assert_eq!(subscription.join(&at("e1", 5), false), Join::Joined);
         assert_eq!(read_some(&mut subscription), ("6;".to_owned(), None));
-        // The client comes from a process that is ahead.
-        assert_eq!(subscription.join(&at("e1", 8)), Join::Joined);
+        // The client comes from a process that is ahead, or says so.
+        assert_eq!(subscription.join(&at("e1", 8), false), Join::Ahead);
+        assert_eq!(subscription.join(&at("e1", 8), true), Join::Joined);
         ring.publish([event(topic, 7), event(topic, 8), event(topic, 9)]);
         assert_eq!(read_some(&mut subscription), ("9;".to_owned(), None));
         // Only what was evicted of the topic itself matters.
         ring.publish((10..=17).map(|ms| event(other, ms)));
-        assert_eq!(subscription.join(&at("e1", 8)), Join::NotCovered);
-        assert_eq!(subscription.join(&at("e1", 9)), Join::Joined);
+        assert_eq!(subscription.join(&at("e1", 8), false), Join::NotCovered);
+        assert_eq!(subscription.join(&at("e1", 9), false), Join::Joined);
     }
 
     #[test]
@@ -669,8 +677,8 @@ mod tests {
         assert!(!lock(&ring.shard).topics.contains_key(&topic));
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
-        assert_eq!(subscription.join(&at("e1", 1)), Join::NotCovered);
-        assert_eq!(subscription.join(&at("e1", 4)), Join::Joined);
+        assert_eq!(subscription.join(&at("e1", 1), false), Join::NotCovered);
+        assert_eq!(subscription.join(&at("e1", 4), false), Join::Joined);
     }
 
     #[test]
@@ -704,7 +712,7 @@ mod tests {
             read_some(&mut subscription),
             ("3;4;".to_owned(), Some(ResetReason::HistoryLost))
         );
-        assert_eq!(subscription.join(&at("e1", 5)), Join::OtherHistory);
+        assert_eq!(subscription.join(&at("e1", 5), false), Join::OtherHistory);
     }
 
     #[test]
@@ -720,7 +728,7 @@ mod tests {
             read_some(&mut subscription),
             ("7;".to_owned(), Some(ResetReason::Gap))
         );
-        assert_eq!(subscription.join(&at("e2", 5)), Join::NotCovered);
+        assert_eq!(subscription.join(&at("e2", 5), false), Join::NotCovered);
     }
 
     #[test]
@@ -798,7 +806,7 @@ mod tests {
                                 let position = subscription.position();
                                 subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
                                 let back = position.or_else(|| last.map(|last| at("e1", last)));
-                                last = match back.map(|position| subscription.join(&position)) {
+                                last = match back.map(|position| subscription.join(&position, false)) {
                                     Some(Join::Joined) => {
                                         resumes.fetch_add(1, Ordering::Relaxed);
                                         last
@@ -807,7 +815,7 @@ mod tests {
                                 };
                             }
                             _ if random.random_ratio(1, 200) => {
-                                thread::sleep(std::time::Duration::from_millis(3))
+                                thread::sleep(std::time::Duration::from_millis(3));
                             }
                             _ => thread::yield_now(),
                         }

@@ -1,0 +1,460 @@
+//! Nothing lost, nothing twice: resuming from memory and from Redis, over processes that come, go and die.
+
+mod scene;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use atrium_devstack::{
+    actors::{Guest, Window},
+    testing::Atrium,
+};
+use atrium_shared::streams::{Live, chat_epoch_key, chat_shard};
+use scene::{SOON, Scene, accepted, actions, metric, open, refused};
+use serde_json::json;
+
+const RESUMES: &str = "atrium_sse_resumes_total";
+
+async fn press(guest: &Guest, window: &Window, count: usize) -> Vec<String> {
+    let mut ids = Vec::with_capacity(count);
+    for _ in 0..count {
+        ids.push(guest.press(window, "ready").await.expect("accepted"));
+    }
+    ids
+}
+
+fn ids(seen: &[(String, String)]) -> Vec<String> {
+    seen.iter().map(|(id, _)| id.clone()).collect()
+}
+
+/// The same guest, asking another process.
+fn at(guest: &Guest, atrium: &Atrium, api: usize) -> Guest {
+    Guest {
+        client: guest.client.at(atrium.api(api).url()),
+        ..guest.clone()
+    }
+}
+
+fn live_stream(scene: &Scene) -> (String, String) {
+    let shard = chat_shard(scene.project.parse().expect("an id"));
+    (Live::Chat(shard).to_string(), chat_epoch_key(shard))
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_goes_on_where_it_was() {
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let guest = &scene.owner;
+    let window = scene.window(guest).await;
+    let mut stream = open(guest, &window, None).await;
+    let first = press(guest, &window, 3).await;
+    let seen = actions(&mut stream, 3).await;
+    assert_eq!(ids(&seen), first);
+    drop(stream);
+
+    let missed = press(guest, &window, 5).await;
+    let query = format!("{}?last_event_id={}", window.events(), seen[2].1);
+    let mut by_query = guest.client.events(&query, None).await.expect("a stream");
+    assert_eq!(ids(&actions(&mut by_query, 5).await), missed);
+    // The header counts: it is what a browser sends when it comes back by itself.
+    let mut by_header = guest
+        .client
+        .events(&query, Some(&seen[1].1))
+        .await
+        .expect("a stream");
+    let expected: Vec<_> = first[2..].iter().chain(&missed).cloned().collect();
+    assert_eq!(ids(&actions(&mut by_header, 6).await), expected);
+    assert_eq!(metric(&atrium, 0, RESUMES, "ring").await, 2.0);
+
+    let next = press(guest, &window, 1).await;
+    for stream in [&mut by_query, &mut by_header] {
+        assert_eq!(ids(&actions(stream, 1).await), next);
+        stream.must_stay_silent(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_saw_no_event_yet_can_come_back_too() {
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let guest = &scene.owner;
+    let window = scene.window(guest).await;
+    // Once on a live stream that has no entry at all, once on one that has.
+    for _ in 0..2 {
+        let position = first_position(&atrium, guest, &window).await;
+        let missed = press(guest, &window, 2).await;
+        let mut stream = open(guest, &window, Some(&position)).await;
+        assert_eq!(ids(&actions(&mut stream, 2).await), missed);
+    }
+}
+
+/// The id that a new stream sends before any event.
+async fn first_position(atrium: &Atrium, guest: &Guest, window: &Window) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = atrium.url().replace("http://", "");
+    let mut socket = tokio::net::TcpStream::connect(&address)
+        .await
+        .expect("a connection");
+    let (path, token) = (window.events(), guest.client.token().expect("signed in"));
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    let mut text = String::new();
+    while !text.contains("\nid: ") || !text.ends_with("\n\n\r\n") {
+        let mut piece = [0; 4096];
+        let read = tokio::time::timeout(SOON, socket.read(&mut piece)).await;
+        let length = read
+            .unwrap_or_else(|_| panic!("no id came: {text:?}"))
+            .expect("received");
+        text.push_str(std::str::from_utf8(&piece[..length]).expect("text"));
+    }
+    let (_, id) = text.rsplit_once("\nid: ").expect("an id");
+    id.lines().next().expect("a line").to_owned()
+}
+
+#[tokio::test]
+async fn a_process_that_was_not_there_reads_what_was_missed_from_redis() {
+    let mut atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let guest = &scene.owner;
+    let window = scene.window(guest).await;
+    let mut stream = open(guest, &window, None).await;
+    press(guest, &window, 2).await;
+    let seen = actions(&mut stream, 2).await;
+    // More than two pages.
+    let missed = press(guest, &window, 300).await;
+    actions(&mut stream, 300).await;
+
+    atrium.add_api().await;
+    let elsewhere = at(guest, &atrium, 1);
+    let mut late = open(&elsewhere, &window, Some(&seen[1].1)).await;
+    assert_eq!(ids(&actions(&mut late, 300).await), missed);
+    assert_eq!(metric(&atrium, 1, "atrium_sse_resets_total", "").await, 0.0);
+    let next = press(guest, &window, 2).await;
+    assert_eq!(ids(&actions(&mut late, 2).await), next);
+    assert_eq!(ids(&actions(&mut stream, 2).await), next);
+    assert_eq!(metric(&atrium, 1, RESUMES, "redis").await, 1.0);
+    // Who has missed nothing joins at once.
+    let last = late.last_event_id().expect("an id").to_owned();
+    let mut again = open(&elsewhere, &window, Some(&last)).await;
+    again.must_stay_silent(Duration::from_millis(200)).await;
+    let next = press(&elsewhere, &window, 1).await;
+    assert_eq!(ids(&actions(&mut again, 1).await), next);
+}
+
+#[tokio::test]
+async fn a_position_that_is_no_longer_kept_is_told_never_skipped() {
+    let mut atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let guest = &scene.owner;
+    let window = scene.window(guest).await;
+    let mut stream = open(guest, &window, None).await;
+    press(guest, &window, 10).await;
+    let seen = actions(&mut stream, 10).await;
+    let (live, _) = live_stream(&scene);
+    let mut redis = atrium.redis_connection().await;
+    let trim = redis::cmd("XTRIM")
+        .arg(live)
+        .arg("MAXLEN")
+        .arg(4)
+        .query_async::<i64>(&mut redis)
+        .await;
+    assert_eq!(trim.expect("trimmed"), 6);
+
+    atrium.add_api().await;
+    let elsewhere = at(guest, &atrium, 1);
+    let mut lost = open(&elsewhere, &window, Some(&seen[2].1)).await;
+    let reset = lost.must_next(SOON).await;
+    assert_eq!(
+        (reset.event.as_str(), reset.json()),
+        ("reset", json!({ "reason": "too_old" }))
+    );
+    let next = press(guest, &window, 1).await;
+    assert_eq!(ids(&actions(&mut lost, 1).await), next, "and it goes on from now");
+    // The first entry that is left is kept, and so is everything after it.
+    let mut kept = open(&elsewhere, &window, Some(&seen[6].1)).await;
+    let expected: Vec<_> = ids(&seen[7..]).into_iter().chain(next).collect();
+    assert_eq!(ids(&actions(&mut kept, 4).await), expected);
+    assert_eq!(
+        metric(&atrium, 1, "atrium_sse_resets_total", "too_old").await,
+        1.0
+    );
+}
+
+#[tokio::test]
+async fn forged_positions_are_refused_or_told() {
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let guest = &scene.owner;
+    let window = scene.window(guest).await;
+    let mut stream = open(guest, &window, None).await;
+    press(guest, &window, 1).await;
+    let (_, id) = actions(&mut stream, 1).await.remove(0);
+    let (epoch, _) = id.split_once('-').expect("an epoch");
+
+    let huge = "9".repeat(200);
+    for wrong in [
+        "1",
+        "a-b-c",
+        "-1-0",
+        "*",
+        "a-1-0-0",
+        "e-18446744073709551616-0",
+        "é-1-0",
+        "%00",
+        &huge,
+    ] {
+        for request in [
+            guest.client.get(window.events()).header("last-event-id", wrong),
+            guest.client.get(format!(
+                "{}?last_event_id={}",
+                window.events(),
+                wrong.replace('é', "%C3%A9")
+            )),
+        ] {
+            refused(request, 400, "last_event_id_invalid").await;
+        }
+    }
+    for (position, reason) in [
+        (format!("{epoch}-18446744073709551615-0"), "history_lost"),
+        ("0badcafe-1-0".to_owned(), "history_lost"),
+        (
+            "0badcafe-18446744073709551615-18446744073709551615".to_owned(),
+            "history_lost",
+        ),
+    ] {
+        let mut stream = open(guest, &window, Some(&position)).await;
+        let reset = stream.must_next(SOON).await;
+        assert_eq!(
+            (reset.event.as_str(), reset.json()),
+            ("reset", json!({ "reason": reason })),
+            "{position}"
+        );
+        let next = press(guest, &window, 1).await;
+        assert_eq!(ids(&actions(&mut stream, 1).await), next);
+    }
+
+    // Another project's position opens nothing of that project.
+    let other = scene.owner.project(&scene.org, "Other").await.expect("a project");
+    let elsewhere = scene
+        .owner
+        .open_chat(&scene.org, &other)
+        .await
+        .expect("a session");
+    let mut stream = open(guest, &elsewhere, Some(&id)).await;
+    let mine = press(guest, &elsewhere, 1).await;
+    loop {
+        let event = stream.must_next(SOON).await;
+        if event.event == "chat.action" {
+            assert_eq!(accepted(&event).0, mine[0]);
+            break;
+        }
+        assert_eq!(event.event, "reset");
+    }
+}
+
+#[tokio::test]
+async fn a_flush_is_told_once_and_the_chat_goes_on() {
+    let atrium = Atrium::builder().private_redis().start().await;
+    let scene = Scene::begin(&atrium).await;
+    let guest = &scene.owner;
+    let window = scene.window(guest).await;
+    let mut stream = open(guest, &window, None).await;
+    press(guest, &window, 3).await;
+    let before = actions(&mut stream, 3).await;
+
+    atrium.redis().flush_all().await.expect("flushed");
+    let after = press(guest, &window, 3).await;
+    let reset = stream.must_next(SOON).await;
+    assert_eq!(reset.event, "reset");
+    assert_eq!(ids(&actions(&mut stream, 3).await), after);
+    // An id of before the flush is one of another history.
+    let mut old = open(guest, &window, Some(&before[0].1)).await;
+    assert_eq!(
+        old.must_next(SOON).await.json(),
+        json!({ "reason": "history_lost" })
+    );
+    assert_eq!(scene.total(guest).await, 6);
+}
+
+/// Two API processes, two workers of which one is killed in the middle, clients that hop between the processes
+/// while many people press: everybody sees everything that was accepted, once and in one order.
+#[tokio::test]
+async fn a_storm_over_two_processes_loses_nothing_and_repeats_nothing() {
+    const PRESSES: usize = 120;
+    let atrium = Arc::new(Atrium::builder().apis(2).full_workers(2).start().await);
+    let scene = Scene::begin(&atrium).await;
+    let window = scene.window(&scene.owner).await;
+    let over = Arc::new(AtomicBool::new(false));
+
+    let mut watching = tokio::task::JoinSet::new();
+    let mut ready = Vec::new();
+    for number in 0..6_usize {
+        let guest = scene.member().await;
+        let own = scene.window(&guest).await;
+        let (atrium, over) = (Arc::clone(&atrium), Arc::clone(&over));
+        let (opened, is_open) = tokio::sync::oneshot::channel();
+        ready.push(is_open);
+        watching.spawn(async move {
+            let mut seen: Vec<String> = Vec::new();
+            let mut hops = number;
+            let mut stream = open(&at(&guest, &atrium, hops % 2), &own, None).await;
+            let _ = opened.send(());
+            loop {
+                let patience = if over.load(Ordering::Acquire) {
+                    Duration::from_secs(3)
+                } else {
+                    SOON
+                };
+                match tokio::time::timeout(patience, stream.next()).await {
+                    Ok(Some(event)) => {
+                        assert_eq!(event.event, "chat.action", "{}", event.data);
+                        seen.push(accepted(&event).0);
+                        if seen.len() % (7 + number) == 0 {
+                            hops += 1;
+                            stream = open(&at(&guest, &atrium, hops % 2), &own, Some(&event.id)).await;
+                        }
+                    }
+                    Ok(None) => panic!("the stream ended"),
+                    Err(_) if over.load(Ordering::Acquire) => return (seen, hops - number),
+                    Err(_) => panic!("nothing came for {SOON:?}"),
+                }
+            }
+        });
+    }
+    for is_open in ready {
+        is_open.await.expect("a watcher is there");
+    }
+
+    let mut accepted_ids = Vec::new();
+    for number in 0..PRESSES {
+        accepted_ids.extend(press(&at(&scene.owner, &atrium, number % 2), &window, 1).await);
+        if number == PRESSES / 3 {
+            atrium.worker(0).kill9().await;
+        }
+        if number == 2 * PRESSES / 3 {
+            atrium
+                .worker(0)
+                .start_again()
+                .await
+                .expect("the worker comes back");
+            atrium.worker(1).kill9().await;
+        }
+    }
+    over.store(true, Ordering::Release);
+
+    let expected: HashSet<_> = accepted_ids.iter().cloned().collect();
+    let mut first_order: Option<Vec<String>> = None;
+    for (seen, hops) in watching.join_all().await {
+        assert_eq!(seen.len(), PRESSES, "lost or repeated");
+        assert_eq!(seen.iter().cloned().collect::<HashSet<_>>(), expected);
+        assert!(hops >= 8, "{hops} hops");
+        assert_eq!(
+            first_order.get_or_insert_with(|| seen.clone()),
+            &seen,
+            "one order for all"
+        );
+    }
+    assert_eq!(scene.total(&scene.owner).await, PRESSES as i64);
+}
+
+/// A client that does not read falls off the ring, is told when it reads again, and goes on; the others do not wait.
+#[tokio::test]
+async fn a_slow_client_falls_off_and_is_told() {
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let (slow, quick) = (&scene.owner, scene.member().await);
+    let (slow_window, quick_window) = (scene.window(slow).await, scene.window(&quick).await);
+    let mut quick_stream = open(&quick, &quick_window, None).await;
+    let mut socket = {
+        use tokio::io::AsyncWriteExt as _;
+        let address = atrium.url().replace("http://", "");
+        let mut socket = tokio::net::TcpStream::connect(&address)
+            .await
+            .expect("a connection");
+        let (path, token) = (slow_window.events(), slow.client.token().expect("signed in"));
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        socket
+    };
+    press(&quick, &quick_window, 1).await;
+    actions(&mut quick_stream, 1).await;
+
+    // More than the kernel's buffers and the ring hold together, straight into the live stream.
+    const EVENTS: usize = 60_000;
+    let (live, epoch) = live_stream(&scene);
+    let mut redis = atrium.redis_connection().await;
+    let epoch: String = redis::cmd("GET")
+        .arg(epoch)
+        .query_async(&mut redis)
+        .await
+        .expect("an epoch");
+    let data = json!({
+        "id": uuid::Uuid::now_v7(), "project_id": scene.project, "session_id": quick_window.session,
+        "user": { "id": quick.id, "key": quick.key }, "action": "ready", "at": "2026-01-01T00:00:00Z",
+    });
+    let data = data.to_string();
+    let writing = tokio::spawn({
+        let (org, project, session) = (
+            scene.org.clone(),
+            scene.project.clone(),
+            quick_window.session.clone(),
+        );
+        async move {
+            for _ in 0..EVENTS / 500 {
+                let mut pipe = redis::pipe();
+                for _ in 0..500 {
+                    pipe.cmd("XADD")
+                        .arg(&live)
+                        .arg("MAXLEN")
+                        .arg("~")
+                        .arg(20_000)
+                        .arg("*");
+                    pipe.arg("e")
+                        .arg(&epoch)
+                        .arg("org")
+                        .arg(&org)
+                        .arg("project")
+                        .arg(&project);
+                    pipe.arg("event")
+                        .arg("chat.action")
+                        .arg("session")
+                        .arg(&session)
+                        .arg("data")
+                        .arg(&data);
+                    pipe.ignore();
+                }
+                pipe.query_async::<()>(&mut redis).await.expect("written");
+                // The reader in time keeps up; the one that does not read never would.
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+        }
+    });
+    actions(&mut quick_stream, EVENTS).await;
+    writing.await.expect("written");
+
+    let id = slow.press(&slow_window, "deployed").await.expect("accepted");
+    let mut text = String::new();
+    let read = async {
+        use tokio::io::AsyncReadExt as _;
+        let mut piece = vec![0; 1 << 16];
+        while !text.contains(&id) {
+            let length = socket.read(&mut piece).await.expect("received");
+            assert!(length > 0, "the stream ended");
+            text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+    };
+    tokio::time::timeout(SOON, read)
+        .await
+        .expect("the last event comes");
+    assert!(
+        text.contains("event: reset\ndata: {\"reason\":\"slow\"}"),
+        "it was not told"
+    );
+    assert_eq!(metric(&atrium, 0, "atrium_sse_resets_total", "slow").await, 1.0);
+}
