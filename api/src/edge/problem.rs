@@ -241,7 +241,7 @@ impl Problem {
     pub fn unavailable(cause: impl fmt::Display) -> Self {
         Self::new(
             Code::Unavailable,
-            "A part of Atrium is not reachable. Nothing was changed; try again.",
+            "A part of Atrium is not reachable right now; try again.",
         )
         .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
         .cause(cause)

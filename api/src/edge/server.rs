@@ -14,6 +14,7 @@ use std::{
 use atrium_shared::telemetry::metrics::HTTP_CONNECTIONS;
 use http::{HeaderValue, header};
 use metrics::gauge;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -35,8 +36,10 @@ use crate::state::App;
 const BACKLOG: i32 = 4096;
 /// A peer that acknowledges nothing for this long is gone; the kernel's own patience is a quarter of an hour.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most connections of the process.
+/// The most connections of the process, where the system lets it open as many files.
 const MAX_CONNECTIONS: usize = 20_000;
+/// Files that are not clients' connections: databases, logs, the admin port.
+const OTHER_FILES: usize = 256;
 /// The most connections that one address may hold without asking anything.
 const MAX_RESTING: usize = 1_000;
 /// The most refusals that are being explained at once; beyond, connections are closed without a word.
@@ -63,7 +66,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Never; the signature is that of a critical task.
 pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     let connections = TaskTracker::new();
-    let places = Places::new(MAX_CONNECTIONS, MAX_RESTING);
+    let places = Places::new(room(), MAX_RESTING);
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let stop_accepting = {
         let app = Arc::clone(&app);
@@ -113,6 +116,26 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     connections.close();
     connections.wait().await;
     Ok(())
+}
+
+/// How many connections there is room for. The soft limit on open files, often 1024, is raised as far as it goes:
+/// running out of files would refuse connections without a word.
+fn room() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files stays as it is");
+            limit.current
+        }
+    };
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let room = files.saturating_sub(OTHER_FILES).clamp(1, MAX_CONNECTIONS);
+    if room < MAX_CONNECTIONS {
+        tracing::warn!(room, "the limit on open files leaves room for fewer connections than the API could hold");
+    }
+    room
 }
 
 /// Small writes go out at once; a peer that has vanished is noticed.

@@ -1,9 +1,14 @@
 //! One request, from its head to its answer: find the route, find out who asks, count, call the handler.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::{
     access_log, body, cors, headers, origin, panic,
@@ -18,6 +23,10 @@ use crate::{
     routes::{Access, Found, Limit, Route},
     state::App,
 };
+
+/// How long a handler may take before its client is told to come back. Longer than a body may take to arrive, and
+/// than anything that a store which still answers needs.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers a request from `peer`. Never fails: what goes wrong is an answer too.
 pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incoming>) -> Response {
@@ -105,22 +114,25 @@ async fn run(
         return (Err(problem), request.standing);
     }
     let handler = route.handler;
+    let late = || Problem::unavailable("the handler took too long");
     if !route.writes() {
-        let result = panic::catch(handler(app, &mut request)).await;
-        return (result, request.standing);
+        let answered = timeout(HANDLER_TIMEOUT, panic::catch(handler(app, &mut request))).await;
+        return (answered.unwrap_or_else(|_| Err(late())), request.standing);
     }
-    // On a task of its own, which the drain waits for: a client that goes away cannot stop it half-way.
-    let app = Arc::clone(app);
+    // On a task of its own, which the drain waits for: neither a client that goes away nor our own impatience stops
+    // it half-way.
+    let task_app = Arc::clone(app);
     let (answered, answer) = tokio::sync::oneshot::channel();
-    let shutdown = app.shutdown.clone();
-    shutdown.spawn(async move {
-        let result = panic::catch(handler(&app, &mut request)).await;
+    app.shutdown.spawn(async move {
+        let result = panic::catch(handler(&task_app, &mut request)).await;
         // Nobody waits for it when the client has gone.
         let _ = answered.send((result, request.standing));
     });
-    answer
-        .await
-        .unwrap_or_else(|_| (Err(Problem::unavailable("the handler was stopped")), None))
+    match timeout(HANDLER_TIMEOUT, answer).await {
+        Ok(Ok(answered)) => answered,
+        Ok(Err(_)) => (Err(Problem::unavailable("the handler was stopped")), None),
+        Err(_) => (Err(late()), None),
+    }
 }
 
 /// Who asks, whether a browser was made to, and whether they may ask again.

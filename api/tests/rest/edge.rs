@@ -46,7 +46,8 @@ async fn paths_and_methods_are_those_of_the_table() {
     assert_eq!(options.header("allow"), Some("GET, HEAD, OPTIONS"));
 
     let get = client.get("/v1/auth/me").answers(200).await;
-    let head = client.request(Method::HEAD, "/v1/auth/me").answers(200).await;
+    // A HEAD has the head of an answer with a body, which no contract can say.
+    let head = client.request(Method::HEAD, "/v1/auth/me").unchecked().answers(200).await;
     assert!(head.body.is_empty());
     assert_eq!(
         head.header("content-length"),
@@ -372,7 +373,6 @@ async fn pages_are_served_and_revalidated() {
         let again = client
             .get(path)
             .header("if-none-match", held)
-            .unchecked()
             .answers(304)
             .await;
         assert!(again.body.is_empty(), "{path}");

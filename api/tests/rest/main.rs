@@ -9,6 +9,7 @@ mod identity;
 mod limits;
 mod members;
 mod orgs;
+mod outages;
 mod projects;
 mod wire;
 
