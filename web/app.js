@@ -13,6 +13,8 @@ import { signInView } from "./views/sign-in.js";
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const account = /** @type {HTMLElement} */ (document.getElementById("account"));
 
+const soon = h("span", { class: "badge warn", role: "status" });
+
 let view = new AbortController();
 
 /** @param {{ expired?: boolean, moved?: boolean }} [how] */
@@ -80,12 +82,14 @@ function homeLink() {
 /** @param {Me | null} me */
 function drawAccount(me) {
   if (me === null) {
+    fill(soon);
     fill(account);
     return;
   }
   const problems = h("div", { class: "problems" });
   fill(
     account,
+    soon,
     h("span", { class: "who" }, icon("person"), me.user.key),
     button({ label: "Sign out", kind: "quiet", problems }, signOut),
     problems,
@@ -102,6 +106,7 @@ addEventListener("hashchange", () => void show({ moved: true }));
 addEventListener("pageshow", (event) => {
   if (event.persisted) void show();
 });
+changes.addEventListener("ending", () => fill(soon, "This session ends within a minute"));
 changes.addEventListener("change", (event) => {
   void show({ expired: event instanceof CustomEvent && event.detail === "expired", moved: true });
 });

@@ -2,7 +2,8 @@
  * Who is signed in here.
  *
  * The token itself is in an HttpOnly cookie. What the page remembers is only who it was and until when, so that a
- * visitor who never signed in is not answered with a needless 401, and so that other windows follow along.
+ * visitor who never signed in is not answered with a needless 401, and so that other windows follow along. "Until
+ * when" is counted from the moment of the sign-in by this machine's clock, which may be wrong but is wrong evenly.
  */
 
 import { ApiProblem, request } from "./api.js";
@@ -14,8 +15,13 @@ const STORE = "atrium.guest";
 /** Tells the page that somebody signed in or out, here or in another window. */
 export const changes = new EventTarget();
 
+/** How long before the end the page says so. */
+const NOTICE_MS = 60_000;
+
 /** @type {number | undefined} */
 let expiry;
+/** @type {number | undefined} */
+let noticeTimer;
 
 /** @returns {Me | null} who was signed in, as far as the page remembers */
 function remembered() {
@@ -40,8 +46,9 @@ export async function current() {
   if (memory === null || memory.user.id === confirmed) return memory;
   try {
     const { data } = /** @type {{ data: Me }} */ (await request("GET", "/v1/auth/me"));
-    remember(data);
-    return data;
+    const me = { user: data.user, expires_at: memory.expires_at };
+    remember(me);
+    return me;
   } catch (error) {
     if (error instanceof ApiProblem && error.problem.status === 401) {
       forget();
@@ -75,17 +82,27 @@ export function lost() {
   changes.dispatchEvent(new CustomEvent("change", { detail: "expired" }));
 }
 
+/** The session ends soon: a stream said so, or the clock did. There is nothing to renew it with. */
+export function ending() {
+  clearTimeout(noticeTimer);
+  changes.dispatchEvent(new Event("ending"));
+}
+
 /** @param {Me} me */
 function remember(me) {
   confirmed = me.user.id;
   localStorage.setItem(STORE, JSON.stringify(me));
+  const left = Date.parse(me.expires_at) - Date.now();
   clearTimeout(expiry);
-  expiry = setTimeout(lost, Math.max(0, Date.parse(me.expires_at) - Date.now()));
+  clearTimeout(noticeTimer);
+  expiry = setTimeout(lost, Math.max(0, left));
+  noticeTimer = setTimeout(ending, Math.max(0, left - NOTICE_MS));
 }
 
 function forget() {
   confirmed = "";
   clearTimeout(expiry);
+  clearTimeout(noticeTimer);
   localStorage.removeItem(STORE);
 }
 

@@ -8,6 +8,7 @@
  */
 
 import { ApiProblem, isAbort, problemOf } from "./api.js";
+import { ending } from "./session.js";
 
 /** @typedef {"connecting" | "live" | "waiting" | "ended"} StreamState */
 
@@ -91,6 +92,7 @@ export function follow(path, options) {
       lastId = event.lastEventId === lastId ? "" : event.lastEventId;
       options.onReset?.();
     });
+    source.addEventListener("token-expiring", ending);
     source.addEventListener("drain", (event) => {
       /** @type {{ retry_ms: number }} */
       const { retry_ms } = JSON.parse(event.data);

@@ -3,9 +3,10 @@
  *
  *   ATRIUM_URL=http://127.0.0.1:8080 npm run test:browser
  *
- * ATRIUM_URL    where Atrium answers (required)
- * CHROMIUM      the browser (default: /usr/bin/chromium)
- * SCREENSHOTS   a folder for pictures of every view, light, dark and phone-wide (default: none)
+ * ATRIUM_URL      where Atrium answers (required)
+ * CHROMIUM        the browser (default: /usr/bin/chromium)
+ * ATRIUM_API_PID  the API's process: it is told to stop, and a window must not notice (default: not done)
+ * SCREENSHOTS     a folder for pictures of every view, light, dark and phone-wide (default: none)
  *
  * Exits with 1 at the first thing that is not as it must be; also on an error in the console, on a violation of the
  * Content-Security-Policy, and on what axe finds wrong with a view.
@@ -305,6 +306,22 @@ async function mainJob() {
     }
     provoked = null;
   });
+
+  const api = Number(process.env.ATRIUM_API_PID ?? "0");
+  if (api > 0) {
+    await step("a restart of the API is not noticed", async () => {
+      provoked = /net::ERR_|50[0-9]/;
+      process.kill(api, "SIGTERM");
+      await anna.locator('.live:not([data-state="live"])').waitFor();
+      for (const page of [anna, ben]) await page.locator('.live[data-state="live"]').waitFor({ timeout: 40_000 });
+      await press(anna, "In review");
+      for (const page of [anna, ben]) {
+        await feedOf(page).getByText("In review").waitFor();
+        assert.equal(await feedOf(page).getByText("In review").count(), 1);
+      }
+      provoked = null;
+    });
+  }
 
   await step("the API reference and the error catalog can be read", async () => {
     const page = await second.newPage();

@@ -44,9 +44,9 @@ function card(org) {
 function createForm(signal) {
   const name = h("input", { type: "text", required: true, maxlength: 80, autocomplete: "off", placeholder: "Northwind" });
   // One key for one intention: pressing twice, or again after a lost answer, makes one organization.
-  let key = crypto.randomUUID();
+  let key = randomKey();
   name.addEventListener("input", () => {
-    key = crypto.randomUUID();
+    key = randomKey();
   });
   return h(
     "section",
@@ -59,6 +59,11 @@ function createForm(signal) {
       location.hash = address("operations", data.operation_id);
     }),
   );
+}
+
+/** A key that nobody else has. `crypto.randomUUID` is missing where the page is served over plain http. */
+function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** @param {AbortSignal} signal */
