@@ -162,6 +162,12 @@ enum Outcome {
     Duplicate,
 }
 
+/// Why a message was not handled, and whether it never will be.
+struct Failure {
+    reason: String,
+    permanent: bool,
+}
+
 impl<H: Handler> Worker<H> {
     async fn work(self: Arc<Self>, entry: Entry) {
         let Some(message) = Message::decode(&entry) else {
@@ -173,7 +179,7 @@ impl<H: Handler> Worker<H> {
         };
         let mut pause = Duration::from_millis(50);
         for attempt in 1..=TRIES {
-            let failure = match self.try_once(&message).await {
+            let Failure { reason, permanent } = match self.try_once(&message).await {
                 Ok(outcome) => {
                     let outcome = match outcome {
                         Outcome::Done => "done",
@@ -184,24 +190,31 @@ impl<H: Handler> Worker<H> {
                 }
                 Err(failure) => failure,
             };
-            tracing::warn!(message = %message.id, org = %message.org, attempt, error = %failure, "a message was not handled");
-            if attempt < TRIES {
-                tokio::time::sleep(pause).await;
-                pause *= 4;
-            } else {
-                self.retry_or_give_up(&entry, &message, &failure).await;
+            tracing::warn!(message = %message.id, org = %message.org, attempt, reason, "a message was not handled");
+            if permanent {
+                return self.give_up(&entry, &message, &reason).await;
             }
+            if attempt == TRIES {
+                return self.give_up_if_hopeless(&entry, &message, &reason).await;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 4;
         }
     }
 
     /// In a task of its own, so that a panic is one message's failure and not the consumer's.
-    async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Outcome, String> {
+    async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Outcome, Failure> {
         let (worker, message) = (Arc::clone(self), message.clone());
-        let handled = tokio::spawn(async move { worker.handle(&message).await }).await;
-        match handled {
+        match tokio::spawn(async move { worker.handle(&message).await }).await {
             Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(panic) => Err(panic.to_string()),
+            Ok(Err(error)) => Err(Failure {
+                permanent: matches!(error, HandleError::Malformed(_)),
+                reason: error.to_string(),
+            }),
+            Err(panic) => Err(Failure {
+                permanent: false,
+                reason: panic.to_string(),
+            }),
         }
     }
 
@@ -226,27 +239,31 @@ impl<H: Handler> Worker<H> {
         Ok(Outcome::Done)
     }
 
-    async fn retry_or_give_up(&self, entry: &Entry, message: &Message, reason: &str) {
+    async fn give_up_if_hopeless(&self, entry: &Entry, message: &Message, reason: &str) {
         match self.acknowledger.deliveries(entry.id).await {
-            Ok(deliveries) if deliveries >= MAX_DELIVERIES => {
-                let given_up = self.give_up(entry, message, reason).await;
-                tracing::error!(message = %message.id, org = %message.org, reason, ?given_up, "a message was given up");
-            }
+            Ok(deliveries) if deliveries >= MAX_DELIVERIES => self.give_up(entry, message, reason).await,
             // Left pending: it is claimed again when it has been idle for a while.
             _ => counter!(MESSAGES, "topic" => H::CONSUMER, "outcome" => "retry").increment(1),
         }
     }
 
-    async fn give_up(&self, entry: &Entry, message: &Message, reason: &str) -> Result<(), HandleError> {
+    async fn give_up(&self, entry: &Entry, message: &Message, reason: &str) {
+        tracing::error!(message = %message.id, org = %message.org, reason, "a message is given up");
+        match self.mark_given_up(message, reason).await {
+            Ok(()) => self.end(self.acknowledger.bury(entry, reason).await, "dead"),
+            // Left pending, so that giving up is tried again.
+            Err(error) => tracing::error!(message = %message.id, %error, "a message cannot even be given up"),
+        }
+    }
+
+    async fn mark_given_up(&self, message: &Message, reason: &str) -> Result<(), HandleError> {
         let mut tx = self
             .database
             .org_tx(&Principal::System(H::CONSUMER), message.org)
             .await?;
         self.handler.give_up(&mut tx, message, reason).await?;
         message.mark_dead(&mut tx, reason).await?;
-        tx.commit().await?;
-        self.end(self.acknowledger.bury(entry, reason).await, "dead");
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     fn end(&self, ended: redis::RedisResult<()>, outcome: &'static str) {

@@ -145,8 +145,7 @@ impl OrgTx {
         aggregate: impl Into<uuid::Uuid>,
         payload: &impl Serialize,
     ) -> Result<MessageId, DbError> {
-        self.enqueue_after(topic, aggregate, payload, std::time::Duration::ZERO)
-            .await
+        self.insert_message(topic, aggregate.into(), payload, None).await
     }
 
     /// The same, delivered no earlier than `delay` from now: a retry, or a deadline.

@@ -45,12 +45,23 @@ async fn every_weakening_is_noticed() {
     for mutation in MUTATIONS {
         // Taken back at once: a transaction keeps one scratch database enough for all.
         for statement in ["BEGIN", mutation] {
-            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap_or_else(|error| panic!("{mutation}: {error}"));
+            sqlx::raw_sql(statement)
+                .execute(&mut connection)
+                .await
+                .unwrap_or_else(|error| panic!("{mutation}: {error}"));
         }
         if weaknesses(&mut connection).await.is_empty() {
             survivors.push(*mutation);
         }
-        sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.expect("a rollback works");
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut connection)
+            .await
+            .expect("a rollback works");
     }
-    assert!(survivors.is_empty(), "{} of {} were not noticed: {survivors:#?}", survivors.len(), MUTATIONS.len());
+    assert!(
+        survivors.is_empty(),
+        "{} of {} were not noticed: {survivors:#?}",
+        survivors.len(),
+        MUTATIONS.len()
+    );
 }

@@ -14,16 +14,21 @@ use super::{batch::Batch, lease::Lease, shard::Interrupted};
 /// project, event (empty: nothing to publish), session, data.
 ///
 /// An entry that is not pending any more was published by somebody before: it is not published again. The lease is
-/// the fence: whoever lost it, by a pause or a flush, changes nothing.
+/// the fence: whoever lost it, by a pause or a flush, changes nothing. A script is not taken back when a command in it
+/// fails, as `XADD` does when Redis is out of memory: so it publishes first and acknowledges after, and what could
+/// not be published stays pending.
 const SCRIPT: &str = "
     if redis.call('GET', KEYS[3]) ~= ARGV[1] or redis.call('GET', KEYS[4]) ~= ARGV[2] then return -1 end
     local published = 0
     for i = 5, #ARGV, 6 do
         local id = ARGV[i]
-        if redis.call('XACK', KEYS[1], ARGV[3], id) == 1 and ARGV[i + 3] ~= '' then
-            redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'e', ARGV[2], 'org', ARGV[i + 1],
-                       'project', ARGV[i + 2], 'event', ARGV[i + 3], 'session', ARGV[i + 4], 'data', ARGV[i + 5])
-            published = published + 1
+        if #redis.call('XPENDING', KEYS[1], ARGV[3], id, id, 1) == 1 then
+            if ARGV[i + 3] ~= '' then
+                redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'e', ARGV[2], 'org', ARGV[i + 1],
+                           'project', ARGV[i + 2], 'event', ARGV[i + 3], 'session', ARGV[i + 4], 'data', ARGV[i + 5])
+                published = published + 1
+            end
+            redis.call('XACK', KEYS[1], ARGV[3], id)
         end
         redis.call('XDEL', KEYS[1], id)
     end

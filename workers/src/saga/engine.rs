@@ -131,7 +131,10 @@ impl Handler for Engine {
 
     /// A message that cannot be handled must not leave its saga waiting: it is compensated.
     async fn give_up(&self, tx: &mut OrgTx, message: &Message, reason: &str) -> Result<(), HandleError> {
-        let Wake { saga: id, .. } = Wake::deserialize(&message.payload)?;
+        // A message that names no saga leaves none waiting.
+        let Ok(Wake { saga: id, .. }) = Wake::deserialize(&message.payload) else {
+            return Ok(());
+        };
         let Some(row) = lock(tx, id).await? else {
             return Ok(());
         };

@@ -1,0 +1,172 @@
+//! Chat actions are published once and in order, and counted once, whoever dies in between.
+
+use std::time::Duration;
+
+use atrium_devstack::testing::Atrium;
+use atrium_shared::{
+    configuration::ChatAction,
+    streams::{GROUP, Inbound, Live, chat_lease_key, chat_shard},
+};
+use redis::AsyncCommands as _;
+
+use crate::platform::{Platform, Tenant, until};
+
+async fn total(platform: &Platform, tenant: Tenant) -> i64 {
+    let query = format!(
+        "SELECT COALESCE(sum(total), 0)::bigint FROM chat_counters WHERE project_id = '{}'",
+        tenant.project
+    );
+    platform.number(&query).await
+}
+
+async fn press_many(platform: &Platform, tenant: Tenant, count: usize) -> Vec<String> {
+    let mut pressed = Vec::new();
+    for _ in 0..count {
+        pressed.push(platform.press(tenant, ChatAction::Ready).await.to_string());
+    }
+    pressed
+}
+
+/// Everything pressed is published, in order, and counted, each once.
+async fn assert_all_once(platform: &Platform, tenant: Tenant, pressed: &[String]) {
+    until("all are published", async || {
+        platform.published(tenant).await.len() >= pressed.len()
+    })
+    .await;
+    assert_eq!(platform.published(tenant).await, pressed);
+    assert_eq!(
+        total(platform, tenant).await,
+        i64::try_from(pressed.len()).expect("a small number")
+    );
+}
+
+#[tokio::test]
+async fn actions_are_published_in_order_and_counted_and_leave_nothing_behind() {
+    let mut platform = Platform::start(Atrium::builder()).await;
+    let tenant = platform.tenant().await;
+    let pressed = press_many(&platform, tenant, 300).await;
+    assert_all_once(&platform, tenant, &pressed).await;
+    let left: usize = platform
+        .redis
+        .xlen(Inbound::Chat(chat_shard(tenant.project)).to_string())
+        .await
+        .expect("a stream");
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn what_could_not_be_published_stays_pending_and_is_published_later() {
+    let mut platform = Platform::start(Atrium::builder()).await;
+    let tenant = platform.tenant().await;
+    let live = Live::chat_of(tenant.project).to_string();
+    // A key of the wrong kind makes XADD fail, as running out of memory would.
+    let _: () = platform.redis.set(&live, "in the way").await.expect("a key");
+    let pressed = vec![platform.press(tenant, ChatAction::Ready).await.to_string()];
+    until("it is counted", async || total(&platform, tenant).await == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let inbound = Inbound::Chat(chat_shard(tenant.project)).to_string();
+    let pending: redis::streams::StreamPendingReply =
+        platform.redis.xpending(&inbound, GROUP).await.expect("a group");
+    assert_eq!(pending.count(), 1, "acknowledged without having been published");
+    let _: () = platform.redis.del(&live).await.expect("out of the way");
+    assert_all_once(&platform, tenant, &pressed).await;
+}
+
+#[tokio::test]
+async fn owners_killed_again_and_again_publish_and_count_once() {
+    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    let tenant = platform.tenant().await;
+    let mut pressed = Vec::new();
+    for round in 0..6_usize {
+        pressed.extend(press_many(&platform, tenant, 50).await);
+        platform
+            .atrium
+            .worker(round % 2)
+            .restart()
+            .await
+            .expect("the worker starts again");
+        pressed.extend(press_many(&platform, tenant, 50).await);
+    }
+    assert_all_once(&platform, tenant, &pressed).await;
+}
+
+#[tokio::test]
+async fn an_owner_paused_past_its_lease_changes_nothing_when_it_comes_back() {
+    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    let tenant = platform.tenant().await;
+    let mut pressed = press_many(&platform, tenant, 20).await;
+    assert_all_once(&platform, tenant, &pressed).await;
+
+    let owner = owner(&platform, tenant).await;
+    platform.atrium.worker(owner).suspend();
+    pressed.extend(press_many(&platform, tenant, 20).await);
+    // The other one takes over when the lease has ended.
+    assert_all_once(&platform, tenant, &pressed).await;
+    platform.atrium.worker(owner).resume();
+    pressed.extend(press_many(&platform, tenant, 20).await);
+    assert_all_once(&platform, tenant, &pressed).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_all_once(&platform, tenant, &pressed).await;
+}
+
+/// Which of the workers holds the lease of a tenant's shard.
+async fn owner(platform: &Platform, tenant: Tenant) -> usize {
+    let token: String = platform
+        .redis
+        .clone()
+        .get(chat_lease_key(chat_shard(tenant.project)))
+        .await
+        .expect("a lease");
+    // Process names carry the process id.
+    let of = |worker: usize| format!("workers-{}-", platform.atrium.worker(worker).pid());
+    (0..2)
+        .find(|worker| token.starts_with(&of(*worker)))
+        .expect("one of the two holds it")
+}
+
+#[tokio::test]
+async fn after_a_flush_the_chat_goes_on_in_a_new_epoch() {
+    let mut platform = Platform::start(Atrium::builder().private_redis()).await;
+    let tenant = platform.tenant().await;
+    let before = press_many(&platform, tenant, 10).await;
+    assert_all_once(&platform, tenant, &before).await;
+    let epoch = epoch(&platform, tenant).await;
+    platform.atrium.redis().flush_all().await.expect("a flush");
+    let after = press_many(&platform, tenant, 10).await;
+    until("the new ones are published", async || {
+        platform.published(tenant).await == after
+    })
+    .await;
+    assert_eq!(total(&platform, tenant).await, 20, "counted on, not anew");
+    assert_ne!(self::epoch(&platform, tenant).await, epoch);
+}
+
+async fn epoch(platform: &Platform, tenant: Tenant) -> String {
+    let reply: redis::streams::StreamRangeReply = platform
+        .redis
+        .clone()
+        .xrange_count(Live::chat_of(tenant.project).to_string(), "-", "+", 1)
+        .await
+        .expect("a stream");
+    reply.ids[0].get("e").expect("an epoch")
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
+    let mut platform = Platform::start(Atrium::builder()).await;
+    let tenant = platform.tenant().await;
+    let inbound = Inbound::Chat(chat_shard(tenant.project));
+    let _: String = platform
+        .redis
+        .xadd(inbound.to_string(), "*", &[("kind", "action")])
+        .await
+        .expect("an entry");
+    let pressed = press_many(&platform, tenant, 3).await;
+    assert_all_once(&platform, tenant, &pressed).await;
+    let dead: usize = platform
+        .redis
+        .xlen(inbound.dead_letters())
+        .await
+        .expect("a stream");
+    assert_eq!(dead, 1);
+}

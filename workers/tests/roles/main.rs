@@ -1,0 +1,7 @@
+//! The roles of the workers as real processes, over a real PostgreSQL and a real Redis: what they promise, and what
+//! they do when something dies. The tests write what the API would write, and look at what comes of it.
+
+mod chat;
+mod outbox;
+mod platform;
+mod sagas;

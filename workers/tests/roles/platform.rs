@@ -1,0 +1,206 @@
+//! Workers around a database, and the API's part of the write path, without an API.
+
+use std::{future::Future, time::Duration};
+
+use atrium_devstack::testing::{Atrium, AtriumBuilder};
+use atrium_shared::{
+    configuration::ChatAction,
+    db::{Database, Principal},
+    ids::{MessageId, OrgId, ProjectId, SagaId, SessionId, UserId},
+    saga,
+    settings::{Reader, Settings},
+    streams::{Inbound, Live, chat_shard},
+};
+use redis::aio::MultiplexedConnection;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+pub(crate) const SYSTEM: Principal = Principal::System("test");
+/// Longer than the sweeper and the claims need after a fault.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Platform {
+    pub(crate) atrium: Atrium,
+    pub(crate) db: Database,
+    pub(crate) superuser: PgConnection,
+    pub(crate) redis: MultiplexedConnection,
+}
+
+/// Somebody with an organization, and a project in it where that is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Tenant {
+    pub(crate) org: OrgId,
+    pub(crate) user: UserId,
+    pub(crate) project: ProjectId,
+}
+
+impl Platform {
+    pub(crate) async fn start(builder: AtriumBuilder) -> Self {
+        let atrium = builder.apis(0).start().await;
+        let settings = settings(&atrium);
+        let db = Database::connect(&settings).await.expect("the database answers");
+        let (superuser, redis) = (atrium.superuser().await, atrium.redis_connection().await);
+        Self {
+            atrium,
+            db,
+            superuser,
+            redis,
+        }
+    }
+
+    /// What `POST /v1/orgs` stores.
+    pub(crate) async fn ask_for_organization(&self) -> (Tenant, SagaId) {
+        let tenant = Tenant {
+            org: OrgId::new(),
+            user: UserId::new(),
+            project: ProjectId::new(),
+        };
+        let mut tx = self.db.user_tx(tenant.user).await.expect("a transaction");
+        sqlx::query("INSERT INTO users (id) VALUES ($1)")
+            .bind(tenant.user)
+            .execute(tx.conn())
+            .await
+            .expect("a user");
+        tx.commit().await.expect("a commit");
+        let mut tx = self
+            .db
+            .founding_tx(tenant.user, tenant.org)
+            .await
+            .expect("a transaction");
+        sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, 'Acme', $2, 'PENDING')")
+            .bind(tenant.org)
+            .bind(format!("acme-{}", tenant.org))
+            .execute(tx.conn())
+            .await
+            .expect("an organization");
+        sqlx::query(
+            "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, 'guest-0001', 'owner')",
+        )
+        .bind(tenant.org)
+        .bind(tenant.user)
+        .execute(tx.conn())
+        .await
+        .expect("a member");
+        let saga = saga::start(&mut tx, saga::CREATE_ORGANIZATION, &json!({}), tenant.user)
+            .await
+            .expect("a saga");
+        tx.commit().await.expect("a commit");
+        (tenant, saga)
+    }
+
+    /// An organization with a project, without its saga.
+    pub(crate) async fn tenant(&mut self) -> Tenant {
+        let (tenant, saga) = self.ask_for_organization().await;
+        until("the organization is there", async || {
+            self.saga_status(saga).await == "COMMITTED"
+        })
+        .await;
+        let mut tx = self.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
+        sqlx::query("INSERT INTO projects (org_id, id, name) VALUES ($1, $2, 'Rocket')")
+            .bind(tenant.org)
+            .bind(tenant.project)
+            .execute(tx.conn())
+            .await
+            .expect("a project");
+        tx.commit().await.expect("a commit");
+        tenant
+    }
+
+    /// What `POST …/actions` adds to the stream. Returns the action's id.
+    pub(crate) async fn press(&self, tenant: Tenant, action: ChatAction) -> MessageId {
+        let message = MessageId::new();
+        let fields = [
+            ("kind", "action".to_owned()),
+            ("message", message.to_string()),
+            ("org", tenant.org.to_string()),
+            ("project", tenant.project.to_string()),
+            ("session", SessionId::new().to_string()),
+            ("user", tenant.user.to_string()),
+            ("key", "guest-0001".to_owned()),
+            ("action", action.name().to_owned()),
+            ("at", "2026-01-02T03:04:05Z".to_owned()),
+        ];
+        let _: String = redis::AsyncCommands::xadd(
+            &mut self.redis.clone(),
+            Inbound::Chat(chat_shard(tenant.project)).to_string(),
+            "*",
+            &fields,
+        )
+        .await
+        .expect("an entry");
+        message
+    }
+
+    /// The ids of the actions on a project's live stream, in order.
+    pub(crate) async fn published(&self, tenant: Tenant) -> Vec<String> {
+        let reply: redis::streams::StreamRangeReply = redis::AsyncCommands::xrange_all(
+            &mut self.redis.clone(),
+            Live::chat_of(tenant.project).to_string(),
+        )
+        .await
+        .expect("a stream");
+        let data = reply.ids.iter().filter_map(|entry| entry.get::<String>("data"));
+        data.filter_map(|data| {
+            serde_json::from_str::<Value>(&data).ok()?["id"]
+                .as_str()
+                .map(str::to_owned)
+        })
+        .collect()
+    }
+
+    pub(crate) async fn saga_status(&self, saga: SagaId) -> String {
+        let mut connection = self.atrium.superuser().await;
+        sqlx::query_scalar("SELECT status FROM sagas WHERE id = $1")
+            .bind(saga)
+            .fetch_one(&mut connection)
+            .await
+            .expect("a saga")
+    }
+
+    /// A number from the database, past the wall.
+    pub(crate) async fn number(&self, query: &str) -> i64 {
+        let mut connection = self.atrium.superuser().await;
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// Waits until every message of a saga that could be consumed is consumed: the write path's own proof.
+    pub(crate) async fn until_all_is_consumed(&self) {
+        until("every due message is consumed", async || {
+            self.number(
+                "SELECT count(*) FROM outbox WHERE topic = 'saga' AND consumed_at IS NULL AND dead_at IS NULL
+                    AND (available_at IS NULL OR available_at <= now())",
+            )
+            .await
+                == 0
+        })
+        .await;
+    }
+}
+
+/// Waits until something is so, and fails when it is not for a long time.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !so().await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "it never came to this: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn settings(atrium: &Atrium) -> Settings {
+    let urls = atrium.database();
+    let variables = [
+        ("ATRIUM_DATABASE_URL", urls.app.as_str()),
+        ("ATRIUM_WATCHER_DATABASE_URL", urls.watcher.as_str()),
+        ("ATRIUM_REDIS_URL", atrium.redis_url()),
+    ];
+    let mut reader =
+        Reader::from_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let settings = reader.common("test");
+    reader.finish(settings).expect("the settings are complete")
+}
