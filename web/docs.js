@@ -280,6 +280,8 @@ function filter() {
   for (const group of contents.querySelectorAll(".contents-group")) {
     /** @type {HTMLElement} */ (group).hidden = group.querySelector("li:not([hidden])") === null;
   }
+  const intro = main.querySelector(".intro");
+  if (intro instanceof HTMLElement) intro.hidden = words.length > 0;
   fill(found, words.length === 0 ? `${count} operations` : `${count} of ${entries.length} operations`);
 }
 

@@ -29,6 +29,8 @@ export async function operation({ root, params, signal }) {
   const steps = h("ol", { class: "steps", "aria-label": "Steps" });
   /** @type {Map<string, HTMLElement>} */
   const rows = new Map();
+  /** The step that failed: it is taken back, too, and would look like the others then. */
+  let culprit = "";
   /** @param {string} step @param {StepStatus} status @param {string | null} detail @param {number} attempts */
   const draw = (step, status, detail, attempts) => {
     let row = rows.get(step);
@@ -38,7 +40,9 @@ export async function operation({ root, params, signal }) {
       rows.set(step, row);
       steps.append(row);
     }
-    drawStep(row, step, status, detail, attempts);
+    if (status === "FAILED") culprit = step;
+    const cleaned = status === "COMPENSATED" && step === culprit;
+    drawStep(row, step, cleaned ? "FAILED" : status, detail, attempts);
   };
   for (const step of data.steps) draw(step.name, step.status, step.detail, step.attempts);
 
@@ -78,8 +82,8 @@ export async function operation({ root, params, signal }) {
         draw(event.step, event.status, event.detail, 0);
       },
       "operation.finished": (/** @type {OperationFinishedEvent} */ event) => {
-        stream.close();
         drawStatus(event.status, event.failure);
+        stream.close();
       },
     },
     // Finished between our read and our stream, or the stream lost its place: the resource knows.
@@ -117,7 +121,7 @@ function drawStep(row, name, status, detail, attempts) {
       "div",
       {},
       h("span", { class: "step-name" }, humanize(name)),
-      h("span", { class: "step-state" }, attempts > 1 ? `${look.text} · attempt ${attempts}` : look.text),
+      h("span", { class: "step-state" }, status === "RUNNING" && attempts > 1 ? `${look.text} · attempt ${attempts}` : look.text),
       detail !== null && h("p", { class: "fine" }, detail.charAt(0).toUpperCase() + detail.slice(1)),
     ),
   );
