@@ -32,7 +32,8 @@ pub(crate) mod tests {
             ("ATRIUM_ALLOWED_ORIGINS", "https://friend.example"),
             ("ATRIUM_SIGNING_KEYS_DIR", "/"),
         ];
-        let mut reader = Reader::from_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let mut reader =
+            Reader::from_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let settings = reader.api();
         reader.finish(settings).expect("valid settings")
     }

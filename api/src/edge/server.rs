@@ -122,7 +122,10 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
 /// running out of files would refuse connections without a word.
 fn room() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     let files = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
@@ -133,7 +136,10 @@ fn room() -> usize {
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     let room = files.saturating_sub(OTHER_FILES).clamp(1, MAX_CONNECTIONS);
     if room < MAX_CONNECTIONS {
-        tracing::warn!(room, "the limit on open files leaves room for fewer connections than the API could hold");
+        tracing::warn!(
+            room,
+            "the limit on open files leaves room for fewer connections than the API could hold"
+        );
     }
     room
 }

@@ -47,7 +47,11 @@ async fn paths_and_methods_are_those_of_the_table() {
 
     let get = client.get("/v1/auth/me").answers(200).await;
     // A HEAD has the head of an answer with a body, which no contract can say.
-    let head = client.request(Method::HEAD, "/v1/auth/me").unchecked().answers(200).await;
+    let head = client
+        .request(Method::HEAD, "/v1/auth/me")
+        .unchecked()
+        .answers(200)
+        .await;
     assert!(head.body.is_empty());
     assert_eq!(
         head.header("content-length"),
@@ -356,6 +360,40 @@ async fn one_address_that_hoards_connections_is_refused_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn clients_that_do_not_read_cost_little() {
+    let atrium = Atrium::start().await;
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", atrium.api(0).pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+    };
+    let before = resident();
+    let mut deaf = Vec::new();
+    for _ in 0..300 {
+        let mut stream = connect(&atrium).await;
+        let requests = "GET /v1/openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50);
+        stream.write_all(requests.as_bytes()).await.unwrap();
+        deaf.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let asked = std::time::Instant::now();
+    atrium
+        .client()
+        .get("/v1/auth/me")
+        .refused(401, "unauthenticated")
+        .await;
+    assert!(
+        asked.elapsed() < Duration::from_secs(1),
+        "others wait for clients that do not read"
+    );
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 300 * 100, "{grown} KiB for 300 clients that do not read");
+}
+
+#[tokio::test]
 async fn pages_are_served_and_revalidated() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
@@ -370,11 +408,7 @@ async fn pages_are_served_and_revalidated() {
         assert_eq!(page.header("content-type"), Some(kind), "{path}");
         assert!(!page.body.is_empty(), "{path}");
         let held = page.etag().unwrap().to_owned();
-        let again = client
-            .get(path)
-            .header("if-none-match", held)
-            .answers(304)
-            .await;
+        let again = client.get(path).header("if-none-match", held).answers(304).await;
         assert!(again.body.is_empty(), "{path}");
     }
 }

@@ -11,6 +11,7 @@ mod members;
 mod orgs;
 mod outages;
 mod projects;
+mod telemetry;
 mod wire;
 
 use atrium_devstack::client::{Reply, Request};
@@ -36,7 +37,12 @@ impl Ask for Request {
 /// Makes sure that these are all this problem and cannot be told apart: the same bytes, but for the request's id.
 #[track_caller]
 fn alike(replies: &[Reply], status: u16, code: &str) {
-    assert_eq!((replies[0].code(), replies[0].problem().as_str()), (status, code), "{}", replies[0].describe());
+    assert_eq!(
+        (replies[0].code(), replies[0].problem().as_str()),
+        (status, code),
+        "{}",
+        replies[0].describe()
+    );
     let seen = |reply: &Reply| {
         let id = reply.header("x-request-id").unwrap_or_default();
         let mut headers: Vec<_> = reply
@@ -49,6 +55,12 @@ fn alike(replies: &[Reply], status: u16, code: &str) {
         (reply.status, headers, reply.text().replace(id, "-"))
     };
     for reply in replies {
-        assert_eq!(seen(reply), seen(&replies[0]), "{} differs from {}", reply.describe(), replies[0].describe());
+        assert_eq!(
+            seen(reply),
+            seen(&replies[0]),
+            "{} differs from {}",
+            reply.describe(),
+            replies[0].describe()
+        );
     }
 }
