@@ -428,7 +428,8 @@ impl Subscription {
     }
 
     /// The position up to which this stream was given everything: the shard's last event, if nothing of this topic
-    /// lies between the cursor and it. None when the ring has seen nothing yet.
+    /// lies between the cursor and it. None when the ring has seen nothing yet. Of other projects it says no more than
+    /// that one of an eighth of them all was active at that moment.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         let shard = lock(&self.ring.shard);

@@ -1,0 +1,370 @@
+//! What all event streams have in common: how they begin, stay alive and end; and the streams of operations and
+//! configuration.
+
+mod scene;
+
+use std::time::{Duration, Instant};
+
+use atrium_devstack::{client::EventStream, testing::Atrium};
+use scene::{SOON, Scene, actions, answered, metric, open, refused};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_stream_begins_at_once_and_is_never_silent() {
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let window = scene.window(&scene.owner).await;
+    let stream = open(&scene.owner, &window, None).await;
+    let headers = stream.headers();
+    assert_eq!(headers["content-type"], "text/event-stream");
+    assert_eq!(headers["cache-control"], "no-store, no-transform");
+    assert_eq!(headers["x-accel-buffering"], "no");
+    drop(stream);
+
+    // The interval is configuration, and holds for streams that are open already.
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(open(&scene.owner, &window, None).await);
+    }
+    atrium.set_default("sse.heartbeat_seconds", json!(1)).await;
+    let mut retries = Vec::new();
+    for stream in &mut streams {
+        stream.must_stay_silent(Duration::from_millis(1700)).await;
+        // The first comment, and at least one heartbeat.
+        assert!(stream.comments() >= 2, "{} comments", stream.comments());
+        retries.push(stream.retry().expect("a client is told how long to wait"));
+    }
+    assert!(
+        retries.iter().any(|retry| *retry != retries[0]),
+        "everybody would come back at once: {retries:?}"
+    );
+    assert_eq!(metric(&atrium, 0, "atrium_sse_streams", "chat").await, 3.0);
+    drop(streams);
+    let begun = Instant::now();
+    while metric(&atrium, 0, "atrium_sse_streams", "chat").await != 0.0 {
+        assert!(
+            begun.elapsed() < SOON,
+            "streams nobody reads any more are still open"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_with_its_cookie() {
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let window = scene.window(&scene.owner).await;
+    let cookie = format!(
+        "atrium_session={}",
+        scene.owner.client.token().expect("signed in")
+    );
+    let with_cookie = |site: &'static str| {
+        let request = atrium.client().get(window.events());
+        request.header("cookie", &cookie).header("sec-fetch-site", site)
+    };
+    let mut stream = with_cookie("same-origin").events().await.expect("a stream");
+    scene.owner.press(&window, "ready").await.expect("accepted");
+    actions(&mut stream, 1).await;
+    refused(with_cookie("cross-site"), 403, "cross_site_request").await;
+    refused(atrium.client().get(window.events()), 401, "unauthenticated").await;
+}
+
+#[tokio::test]
+async fn signing_out_ends_every_stream_of_the_token_in_every_process() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let scene = Scene::begin(&atrium).await;
+    let member = scene.member().await;
+    let (window, others) = (scene.window(&member).await, scene.window(&scene.owner).await);
+    let elsewhere = member.client.at(atrium.api(1).url());
+    let configs = format!("/v1/orgs/{}/configs/events", scene.org);
+    let mut streams = vec![
+        open(&member, &window, None).await,
+        elsewhere.events(&window.events(), None).await.expect("a stream"),
+        elsewhere.events(&configs, None).await.expect("a stream"),
+    ];
+    let mut staying = open(&scene.owner, &others, None).await;
+
+    answered(member.client.post("/v1/auth/logout"), 204).await;
+    let signed_out = Instant::now();
+    for stream in &mut streams {
+        stream.must_end(SOON).await;
+    }
+    // One second, and some for a busy machine.
+    let took = signed_out.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    for client in [&member.client, &elsewhere] {
+        refused(client.get(window.events()), 401, "unauthenticated").await;
+    }
+    scene.owner.press(&others, "ready").await.expect("accepted");
+    actions(&mut staying, 1).await;
+}
+
+#[tokio::test]
+async fn a_process_that_stops_tells_its_streams_and_loses_nothing() {
+    let atrium = Atrium::builder()
+        .apis(2)
+        .setting("ATRIUM_DRAIN_SECONDS", "5")
+        .start()
+        .await;
+    let scene = Scene::begin(&atrium).await;
+    let window = scene.window(&scene.owner).await;
+    let (here, there) = (&scene.owner.client, scene.owner.client.at(atrium.api(1).url()));
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(there.events(&window.events(), None).await.expect("a stream"));
+    }
+    let configs = there
+        .events(&format!("/v1/orgs/{}/configs/events", scene.org), None)
+        .await
+        .expect("a stream");
+    scene.owner.press(&window, "ready").await.expect("accepted");
+    let mut last = String::new();
+    for stream in &mut streams {
+        last = actions(stream, 1).await.remove(0).1;
+    }
+    streams.push(configs);
+
+    let (stopped_at, ended) = (Instant::now(), atrium.api(1).end());
+    atrium.api(1).sigterm();
+    let during = scene.owner.press(&window, "deployed").await.expect("accepted");
+    let mut drained = 0;
+    for stream in &mut streams {
+        for event in stream.must_end(SOON).await {
+            match event.event.as_str() {
+                "drain" => {
+                    assert!(event.json()["retry_ms"].as_u64().is_some());
+                    drained += 1;
+                }
+                other => assert_eq!((other, &event.json()["id"]), ("chat.action", &json!(during))),
+            }
+        }
+    }
+    assert_eq!(drained, streams.len());
+    assert!(ended.await.success());
+    assert!(
+        stopped_at.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        stopped_at.elapsed()
+    );
+
+    // Another process goes on where the last event was.
+    let mut again: EventStream = here
+        .events(&window.events(), Some(&last))
+        .await
+        .expect("a stream");
+    assert_eq!(actions(&mut again, 1).await[0].0, during);
+}
+
+#[tokio::test]
+async fn an_operation_tells_every_step_from_the_beginning() {
+    let atrium = Atrium::start().await;
+    let guest = atrium.guest().await;
+    let creation = guest.create_organization("Northwind").await.expect("accepted");
+    let path = format!("/v1/operations/{}/events", creation.operation);
+    let mut live = guest.client.events(&path, None).await.expect("a stream");
+    let mut events = Vec::new();
+    loop {
+        let event = live.must_next(SOON).await;
+        let finished = event.event == "operation.finished";
+        events.push(event);
+        if finished {
+            break;
+        }
+    }
+    assert!(live.must_end(SOON).await.is_empty());
+    for (number, event) in (1..).zip(&events) {
+        assert_eq!(event.id, number.to_string());
+        assert_eq!(event.json()["seq"], json!(number));
+        assert_eq!(event.json()["operation_id"], json!(creation.operation));
+    }
+    let last = events.last().expect("events").json();
+    assert_eq!(
+        (&last["status"], &last["failure"]),
+        (&json!("COMMITTED"), &json!(null))
+    );
+    assert!(
+        events.len() > 2
+            && events[..events.len() - 1]
+                .iter()
+                .all(|event| event.event == "operation.step")
+    );
+
+    // From the beginning again, from the middle, and after the end.
+    let mut again = guest.client.events(&path, None).await.expect("a stream");
+    assert_eq!(again.must_end(SOON).await.len(), events.len());
+    let mut rest = guest.client.events(&path, Some("2")).await.expect("a stream");
+    assert_eq!(rest.must_next(SOON).await.id, "3");
+    answered(
+        guest
+            .client
+            .get(&path)
+            .last_event_id(Some(&events.len().to_string())),
+        204,
+    )
+    .await;
+    for wrong in [&*(events.len() + 1).to_string(), "-1", "x", "1-0", "01"] {
+        refused(
+            guest.client.get(&path).last_event_id(Some(wrong)),
+            400,
+            "last_event_id_invalid",
+        )
+        .await;
+    }
+    let stranger = atrium.guest().await;
+    refused(stranger.client.get(&path), 404, "not_found").await;
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_says_why() {
+    let atrium = Atrium::builder()
+        .default_value("saga.fail_step", json!("organization.create/commit"))
+        .start()
+        .await;
+    let guest = atrium.guest().await;
+    let creation = guest.create_organization("Northwind").await.expect("accepted");
+    let path = format!("/v1/operations/{}/events", creation.operation);
+    let mut stream = guest.client.events(&path, None).await.expect("a stream");
+    let finished = stream.must_see("operation.finished", SOON).await.json();
+    assert_eq!(finished["status"], json!("FAILED"));
+    assert!(finished["failure"]["code"].is_string(), "{finished}");
+}
+
+#[tokio::test]
+async fn hints_make_an_operation_live_and_a_poll_stands_behind_them() {
+    let atrium = Atrium::builder().private_redis().start().await;
+    let guest = atrium.guest().await;
+    guest.organization("First").await.expect("an organization");
+    // Every hint is lost.
+    let mut redis = atrium.redis_connection().await;
+    let command = redis::cmd("ACL")
+        .arg("SETUSER")
+        .arg("default")
+        .arg("-xread")
+        .query_async::<()>(&mut redis)
+        .await;
+    command.expect("reading live streams is forbidden");
+    drop(redis);
+    let creation = guest.create_organization("Second").await.expect("accepted");
+    let path = format!("/v1/operations/{}/events", creation.operation);
+    let mut stream = guest.client.events(&path, None).await.expect("a stream");
+    stream.must_see("operation.finished", SOON).await;
+}
+
+#[tokio::test]
+async fn a_change_of_configuration_is_told_when_it_is_applied() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let scene = Scene::begin(&atrium).await;
+    let path = format!("/v1/orgs/{}/configs/events", scene.org);
+    let elsewhere = scene.owner.client.at(atrium.api(1).url());
+    let mut streams = [
+        scene.owner.client.events(&path, None).await.expect("a stream"),
+        elsewhere.events(&path, None).await.expect("a stream"),
+    ];
+    for stream in &mut streams {
+        stream.must_stay_silent(Duration::from_millis(100)).await;
+    }
+    let reply = scene
+        .owner
+        .configure(&scene.org, "chat.max_active_sessions", json!(2), "a test")
+        .await
+        .expect("set");
+    let revision = reply.json()["revision"].clone();
+    for stream in &mut streams {
+        let event = stream.must_next(SOON).await;
+        assert_eq!(
+            (event.event.as_str(), event.json()),
+            ("config.changed", json!({ "revision": revision }))
+        );
+        assert_eq!(event.id, revision.to_string());
+    }
+
+    // Who knows an older revision is told at once, who knows this one is not.
+    let mut late = scene
+        .owner
+        .client
+        .events(&path, Some("0"))
+        .await
+        .expect("a stream");
+    assert_eq!(late.must_next(SOON).await.json()["revision"], revision);
+    let mut current = scene
+        .owner
+        .client
+        .events(&path, Some(&revision.to_string()))
+        .await
+        .expect("a stream");
+    current.must_stay_silent(Duration::from_millis(200)).await;
+    for wrong in ["999999", "-1", "x", "9223372036854775808"] {
+        refused(
+            scene.owner.client.get(&path).last_event_id(Some(wrong)),
+            400,
+            "last_event_id_invalid",
+        )
+        .await;
+    }
+    refused(atrium.guest().await.client.get(&path), 404, "not_found").await;
+
+    // A new default is everybody's, and no revision of theirs.
+    atrium.set_default("chat.session_overflow", json!("refuse")).await;
+    for stream in &mut streams {
+        assert_eq!(stream.must_next(SOON).await.event, "reset");
+    }
+}
+
+/// A thousand clients that never read, beside one that does.
+#[tokio::test]
+async fn clients_that_never_read_cost_little_and_slow_nobody() {
+    use tokio::io::AsyncWriteExt as _;
+    const IDLE: usize = 1_000;
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let window = scene.window(&scene.owner).await;
+    let mut stream = open(&scene.owner, &window, None).await;
+    let before = resident(atrium.api(0).pid());
+
+    let address = atrium.url().replace("http://", "");
+    let token = scene.owner.client.token().expect("signed in");
+    let head = format!(
+        "GET {} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n",
+        window.events()
+    );
+    let mut sockets = Vec::new();
+    for _ in 0..IDLE {
+        let mut socket = tokio::net::TcpStream::connect(&address)
+            .await
+            .expect("a connection");
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        sockets.push(socket);
+    }
+    let begun = Instant::now();
+    while metric(&atrium, 0, "atrium_sse_streams", "chat").await < (IDLE + 1) as f64 {
+        assert!(begun.elapsed() < SOON, "not all streams were opened");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut waits = Vec::new();
+    for _ in 0..100 {
+        let pressed = Instant::now();
+        scene.owner.press(&window, "ready").await.expect("accepted");
+        let event = stream.must_next(SOON).await;
+        waits.push(event.at - pressed);
+    }
+    waits.sort_unstable();
+    let each = resident(atrium.api(0).pid()).saturating_sub(before) / IDLE;
+    assert!(waits[50] < Duration::from_millis(250), "median {:?}", waits[50]);
+    // A bound against queues, not a measurement: this is an unoptimized build.
+    assert!(each < 100 * 1024, "{each} bytes each");
+}
+
+/// Bytes of memory that a process holds.
+fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("a size");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<usize>().ok())
+        .expect("a number")
+        * 1024
+}
