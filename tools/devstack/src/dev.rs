@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use clap::Args;
 
 use crate::checkout::Checkout;
 use crate::compile;
@@ -21,16 +22,24 @@ use crate::supervisor;
 /// The port people expect.
 const PORT: u16 = 8080;
 
+/// How to run.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Where addresses and logs go [default: .dev in the checkout].
+    #[arg(long, value_name = "FOLDER")]
+    pub files: Option<PathBuf>,
+}
+
 /// Runs until it is told to stop.
 ///
 /// # Errors
 /// When something does not start.
-pub async fn run() -> anyhow::Result<ExitCode> {
+pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     let checkout = Checkout::find()?;
-    let place = Place::take(&checkout.dev_folder())?;
+    let place = Place::take(&options.files.clone().unwrap_or_else(|| checkout.dev_folder()))?;
 
     screen.title("Atrium for development");
     let prepare = async {

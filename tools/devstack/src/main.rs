@@ -17,7 +17,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Starts everything with a demo inside, and keeps it running until Ctrl-C.
-    Dev,
+    Dev(dev::Options),
     /// Runs a command with a private PostgreSQL and Redis, and a migrated template database for tests.
     Exec {
         /// The command and its arguments.
@@ -31,7 +31,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Dev => dev::run().await,
+        Command::Dev(options) => dev::run(&options).await,
         Command::Exec { command } => exec::run(&command).await,
         Command::Tour(options) => tour::run(&options).await,
     }

@@ -33,8 +33,11 @@ pub struct Options {
     /// The addresses of the stack to visit, as `make dev` wrote them [default: .dev/env].
     #[arg(long, value_name = "FILE")]
     pub env: Option<PathBuf>,
+    /// Visits the Atrium at this address, whoever started it.
+    #[arg(long, value_name = "URL", conflicts_with = "env")]
+    pub url: Option<String>,
     /// Starts a stack for the tour, whatever else runs.
-    #[arg(long, conflicts_with = "env")]
+    #[arg(long, conflicts_with_all = ["env", "url"])]
     pub own_stack: bool,
     /// Afterwards measures so many presses and so many configuration changes.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -60,8 +63,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let screen = Screen::new();
     let tour = async {
         match running(options)? {
-            Some(addresses) => {
-                let url = addresses.get("ATRIUM_URL")?.to_owned();
+            Some(url) => {
                 screen.title(&format!("A tour of the Atrium at {url}"));
                 visit(&screen, &url, options).await
             }
@@ -74,12 +76,12 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The stack that runs in this checkout, if there is one.
-fn running(options: &Options) -> anyhow::Result<Option<Addresses>> {
-    if options.own_stack {
-        return Ok(None);
+/// The address of the Atrium to visit, if it runs already.
+fn running(options: &Options) -> anyhow::Result<Option<String>> {
+    if options.own_stack || options.url.is_some() {
+        return Ok(options.url.clone());
     }
-    match &options.env {
+    let addresses = match &options.env {
         Some(file) => {
             let addresses = Addresses::read(file)?;
             anyhow::ensure!(
@@ -87,13 +89,16 @@ fn running(options: &Options) -> anyhow::Result<Option<Addresses>> {
                 "the stack that wrote {} is gone",
                 file.display()
             );
-            Ok(Some(addresses))
+            Some(addresses)
         }
         None => {
             let file = Checkout::find()?.dev_folder().join("env");
-            Ok(Addresses::read(&file).ok().filter(Addresses::is_live))
+            Addresses::read(&file).ok().filter(Addresses::is_live)
         }
-    }
+    };
+    addresses
+        .map(|addresses| addresses.get("ATRIUM_URL").map(str::to_owned))
+        .transpose()
 }
 
 async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {

@@ -92,7 +92,7 @@ impl EventStream {
         self.retry
     }
 
-    /// The id of the last event that had one.
+    /// Where the stream would be continued: the id sent last, with an event or without.
     #[must_use]
     pub fn last_event_id(&self) -> Option<&str> {
         self.last_event_id.as_deref()
@@ -114,6 +114,7 @@ impl EventStream {
                     }
                     return Some(event);
                 }
+                Item::Id(id) => self.last_event_id = Some(id),
                 Item::Comment(_) => self.comments += 1,
                 Item::Retry(after) => self.retry = Some(after),
             }

@@ -38,7 +38,7 @@ impl Follower {
         self.connections
     }
 
-    /// The id of the last event that had one.
+    /// Where the stream would be continued.
     #[must_use]
     pub fn last_event_id(&self) -> Option<&str> {
         self.last_event_id.as_deref()
@@ -81,14 +81,12 @@ impl Follower {
             let Some(stream) = &mut self.stream else {
                 return Ok(None);
             };
-            match tokio::time::timeout(left(), stream.next()).await {
-                Ok(Some(event)) => {
-                    self.last_event_id = stream
-                        .last_event_id()
-                        .map(str::to_owned)
-                        .or(self.last_event_id.take());
-                    return Ok(Some(event));
-                }
+            let next = tokio::time::timeout(left(), stream.next()).await;
+            if let Some(id) = stream.last_event_id() {
+                self.last_event_id = Some(id.to_owned()).filter(|id| !id.is_empty());
+            }
+            match next {
+                Ok(Some(event)) => return Ok(Some(event)),
                 Ok(None) => {
                     let pause = stream.retry().unwrap_or(PAUSE).min(PAUSE);
                     self.stream = None;

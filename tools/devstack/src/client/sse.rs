@@ -39,6 +39,8 @@ impl Event {
 pub enum Item {
     /// An event.
     Event(Event),
+    /// The place in the stream, sent without an event: where to continue when the connection ends.
+    Id(String),
     /// A comment line; heartbeats are such.
     Comment(String),
     /// How long to wait before connecting again.
@@ -55,6 +57,8 @@ pub struct Parser {
     event: String,
     data: Option<String>,
     last_event_id: String,
+    /// The id as of the last empty line: what stands after it does not count yet.
+    settled_id: String,
 }
 
 impl Parser {
@@ -121,7 +125,11 @@ impl Parser {
 
     fn dispatch(&mut self, at: Instant) -> Option<Item> {
         let event = std::mem::take(&mut self.event);
-        let data = self.data.take()?;
+        let moved = self.settled_id != self.last_event_id;
+        self.settled_id.clone_from(&self.last_event_id);
+        let Some(data) = self.data.take() else {
+            return moved.then(|| Item::Id(self.last_event_id.clone()));
+        };
         let event = if event.is_empty() {
             "message".to_owned()
         } else {
@@ -153,7 +161,7 @@ mod tests {
     fn events(pieces: &[&[u8]]) -> Vec<(String, String, String)> {
         let event = |item| match item {
             Item::Event(event) => Some((event.id, event.event, event.data)),
-            Item::Comment(_) | Item::Retry(_) => None,
+            Item::Id(_) | Item::Comment(_) | Item::Retry(_) => None,
         };
         parse(pieces).into_iter().filter_map(event).collect()
     }
@@ -205,7 +213,7 @@ mod tests {
             .iter()
             .map(|item| match item {
                 Item::Comment(text) => text.as_str(),
-                Item::Event(_) | Item::Retry(_) => "not a comment",
+                Item::Event(_) | Item::Id(_) | Item::Retry(_) => "not a comment",
             })
             .collect();
         assert_eq!(comments, ["beat", ""]);
@@ -227,6 +235,22 @@ mod tests {
     }
 
     #[test]
+    fn a_place_without_an_event_counts() {
+        let ids: Vec<_> = parse(&[b"id: 5-0\n\nid: 5-0\n\nid: 6\ndata: x\n\nid: 7\n"])
+            .into_iter()
+            .filter_map(|item| match item {
+                Item::Id(id) => Some(id),
+                Item::Event(_) | Item::Comment(_) | Item::Retry(_) => None,
+            })
+            .collect();
+        assert_eq!(
+            ids,
+            ["5-0"],
+            "once, and neither with an event nor before the empty line"
+        );
+    }
+
+    #[test]
     fn an_event_that_was_cut_off_is_none() {
         assert!(events(&[b"data: x\n"]).is_empty());
     }
@@ -237,7 +261,7 @@ mod tests {
             .into_iter()
             .filter_map(|item| match item {
                 Item::Retry(after) => Some(after),
-                Item::Event(_) | Item::Comment(_) => None,
+                Item::Event(_) | Item::Id(_) | Item::Comment(_) => None,
             })
             .collect();
         assert_eq!(retries, [Duration::from_millis(1500)]);

@@ -1,0 +1,126 @@
+//! `dev` as a person uses it: two at once, a process that is killed, Ctrl-C.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use atrium_devstack::addresses::Addresses;
+use atrium_devstack::client::Client;
+use atrium_devstack::process::{Launch, Process, Signal, is_alive};
+
+const DEVSTACK: &str = env!("CARGO_BIN_EXE_atrium-devstack");
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Dev {
+    process: Process,
+    screen: PathBuf,
+}
+
+impl Dev {
+    fn start(folder: &Path, name: &str) -> Self {
+        let screen = folder.join(format!("{name}.screen"));
+        let launch = Launch::new(name, DEVSTACK)
+            .args(["dev", "--files"])
+            .arg(folder.join(".dev"));
+        Self {
+            process: launch.log(&screen).spawn().expect("starts"),
+            screen,
+        }
+    }
+
+    fn shown(&self) -> String {
+        std::fs::read_to_string(&self.screen).unwrap_or_default()
+    }
+
+    async fn shows(&self, text: &str) {
+        let patience = Instant::now() + PATIENCE;
+        while !self.shown().contains(text) {
+            let ended = self.process.status();
+            assert!(
+                ended.is_none() && Instant::now() < patience,
+                "no `{text}` ({ended:?}) in\n{}",
+                self.shown()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn pid(addresses: &Addresses, key: &str) -> u32 {
+    addresses
+        .get(key)
+        .expect("is there")
+        .parse()
+        .expect("a process id")
+}
+
+#[tokio::test]
+async fn two_at_once_a_killed_process_and_nothing_left() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = folder.path().join(".dev");
+    let first = Dev::start(folder.path(), "first");
+    first.shows("PostgreSQL, private").await;
+    let second = Dev::start(folder.path(), "second");
+    first.shows("Ctrl-C stops everything").await;
+    second.shows("Ctrl-C stops everything").await;
+
+    let second_file = files.join(format!("env.{}", second.process.pid()));
+    let (one, other) = (
+        Addresses::read(&files.join("env")).expect("the first stack's addresses"),
+        Addresses::read(&second_file).expect("the second stack's addresses"),
+    );
+    assert!(
+        second
+            .shown()
+            .contains(&format!("make tour ENV=.dev/env.{}", second.process.pid()))
+    );
+    for key in ["ATRIUM_URL", "ATRIUM_DATABASE_URL", "ATRIUM_REDIS_URL"] {
+        assert_ne!(one.get(key).expect("is there"), other.get(key).expect("is there"));
+    }
+
+    // A killed process comes back at the same address, and the file knows.
+    let api = pid(&one, "ATRIUM_API_PID");
+    kill(api);
+    first.shows("api: running again").await;
+    let now = Addresses::read(&files.join("env")).expect("still there");
+    assert_ne!(pid(&now, "ATRIUM_API_PID"), api);
+    assert_eq!(
+        now.get("ATRIUM_URL").expect("is there"),
+        one.get("ATRIUM_URL").expect("is there")
+    );
+    let client = Client::new(now.get("ATRIUM_URL").expect("is there"));
+    let _ = client
+        .post("/v1/auth/guest")
+        .send()
+        .await
+        .expect("answers")
+        .must(201);
+
+    // Politely for one, not at all politely for the other: nothing stays of either.
+    let keys = [
+        "ATRIUM_API_PID",
+        "ATRIUM_WORKERS_PID",
+        "ATRIUM_POSTGRES_PID",
+        "ATRIUM_REDIS_PID",
+    ];
+    let pids: Vec<_> = keys
+        .iter()
+        .flat_map(|key| [pid(&now, key), pid(&other, key)])
+        .collect();
+    first.process.signal(Signal::INT);
+    second.process.signal(Signal::KILL);
+    assert_eq!(first.process.ended().await.code(), Some(0), "{}", first.shown());
+    assert!(!files.join("env").exists());
+    let patience = Instant::now() + Duration::from_secs(30);
+    while pids.iter().any(|pid| is_alive(*pid)) && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let left: Vec<_> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
+    assert!(left.is_empty(), "still running: {left:?}");
+}
+
+fn kill(pid: u32) {
+    let status = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+}
