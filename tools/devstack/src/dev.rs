@@ -72,7 +72,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if let Err(error) = stack.addresses().write(&place.addresses) {
             screen.alert(&format!(
                 "{} is out of date: {error:#}",
-                place.shown(&place.addresses)
+                Place::shown(&place.addresses)
             ));
         }
     };
@@ -98,7 +98,6 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// This stack's files in `.dev`. The first stack of a checkout holds a lock and has the plain names; further ones
 /// have their process id in theirs.
 struct Place {
-    folder: PathBuf,
     addresses: PathBuf,
     logs: PathBuf,
     lock: Option<File>,
@@ -117,7 +116,6 @@ impl Place {
         let place = Self {
             addresses: folder.join(format!("env{suffix}")),
             logs: folder.join(format!("logs{suffix}")),
-            folder: folder.to_owned(),
             lock,
         };
         // What a killed predecessor left.
@@ -131,10 +129,10 @@ impl Place {
         self.lock.is_some()
     }
 
-    /// A path as one types it at the top of the checkout.
-    fn shown(&self, path: &Path) -> String {
-        let root = self.folder.parent().unwrap_or(&self.folder);
-        path.strip_prefix(root).unwrap_or(path).display().to_string()
+    /// A path as one types it where `dev` was started.
+    fn shown(path: &Path) -> String {
+        let here = std::env::current_dir().unwrap_or_default();
+        path.strip_prefix(&here).unwrap_or(path).display().to_string()
     }
 
     fn leave(&self) {
@@ -173,7 +171,7 @@ fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, place: &Place, start: In
     let tour = if place.is_first() {
         "make tour".to_owned()
     } else {
-        format!("make tour ENV={}", place.shown(&place.addresses))
+        format!("make tour ENV={}", Place::shown(&place.addresses))
     };
     let Demo {
         guests,
@@ -210,7 +208,7 @@ fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, place: &Place, start: In
         invitations.len(),
         stack.api.pid(),
         stack.workers.pid(),
-        place.shown(&place.addresses),
-        place.shown(&place.logs),
+        Place::shown(&place.addresses),
+        Place::shown(&place.logs),
     ));
 }
