@@ -37,8 +37,8 @@ GRANT SELECT, INSERT, UPDATE (total) ON chat_counters TO atrium_app;
 CREATE TABLE chat_cursors (
     org_id     uuid   NOT NULL,
     project_id uuid   NOT NULL,
-    -- The stream's epoch: changes when Redis lost the stream's history, and with it the meaning of its ids.
-    epoch      text   NOT NULL,
+    -- The stream's history: another one when Redis lost the stream, and with it the meaning of its ids.
+    history    text   NOT NULL,
     -- The last counted entry's id, <entry_ms>-<entry_seq>.
     entry_ms   bigint NOT NULL,
     entry_seq  bigint NOT NULL,
@@ -46,4 +46,4 @@ CREATE TABLE chat_cursors (
     CONSTRAINT chat_cursors_project_fkey FOREIGN KEY (org_id, project_id) REFERENCES projects (org_id, id) ON DELETE CASCADE
 );
 CALL wall_by_org('chat_cursors');
-GRANT SELECT, INSERT, UPDATE (epoch, entry_ms, entry_seq) ON chat_cursors TO atrium_app;
+GRANT SELECT, INSERT, UPDATE (history, entry_ms, entry_seq) ON chat_cursors TO atrium_app;

@@ -20,13 +20,13 @@ const CONSUMER: &str = "chat";
 pub(super) async fn count_actions(
     database: &Database,
     batch: &mut Batch,
-    epoch: &str,
+    history: &str,
 ) -> Result<(), DbError> {
     for (org, items) in &mut batch.items {
         let projects: BTreeSet<ProjectId> = items.iter().map(|item| item.project).collect();
         let mut tx = database.org_tx(&PRINCIPAL, *org).await?;
         for project in projects {
-            if !count_project(&mut tx, project, items, epoch).await? {
+            if !count_project(&mut tx, project, items, history).await? {
                 // Nobody is left who could see it.
                 items
                     .iter_mut()
@@ -44,12 +44,12 @@ async fn count_project(
     tx: &mut OrgTx,
     project: ProjectId,
     items: &[Item],
-    epoch: &str,
+    history: &str,
 ) -> Result<bool, DbError> {
     let org = tx.org();
     // The project's row lock makes counting one after the other, also when a paused predecessor comes back.
     let cursor: Option<(Option<String>, Option<i64>, Option<i64>)> = sqlx::query_as(
-        "SELECT epoch, entry_ms, entry_seq
+        "SELECT history, entry_ms, entry_seq
            FROM projects LEFT JOIN chat_cursors ON chat_cursors.org_id = projects.org_id
                                                AND chat_cursors.project_id = projects.id
           WHERE projects.org_id = $1 AND projects.id = $2
@@ -61,7 +61,7 @@ async fn count_project(
     .await?;
     let counted_to = match cursor {
         None => return Ok(false),
-        Some((Some(counted), Some(ms), Some(seq))) if counted == epoch => Some(StreamId {
+        Some((Some(counted), Some(ms), Some(seq))) if counted == history => Some(StreamId {
             ms: ms.cast_unsigned(),
             seq: seq.cast_unsigned(),
         }),
@@ -86,14 +86,14 @@ async fn count_project(
              INSERT INTO chat_counters AS counter (org_id, project_id, action, total)
              SELECT $1, $2, action, count(*) FROM unnest($3::text[]) AS batch (action) GROUP BY action ORDER BY action
              ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET total = counter.total + excluded.total)
-         INSERT INTO chat_cursors (org_id, project_id, epoch, entry_ms, entry_seq) VALUES ($1, $2, $4, $5, $6)
+         INSERT INTO chat_cursors (org_id, project_id, history, entry_ms, entry_seq) VALUES ($1, $2, $4, $5, $6)
          ON CONFLICT ON CONSTRAINT chat_cursors_pkey
-         DO UPDATE SET epoch = excluded.epoch, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq",
+         DO UPDATE SET history = excluded.history, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq",
     )
     .bind(org)
     .bind(project)
     .bind(names)
-    .bind(epoch)
+    .bind(history)
     .bind(last.ms.cast_signed())
     .bind(last.seq.cast_signed())
     .execute(tx.conn())

@@ -2,6 +2,11 @@
 //!
 //! The lease lives in Redis, beside the stream it guards: whatever loses one loses the other. Its value is a token
 //! of this owner and this term, the *fence* that the publishing script compares.
+//!
+//! Beside it stands the shard's epoch: eight digits for the *history*, made when there was none (a first start, a
+//! flush), and eight for the run of Redis, which change when it restarts, since it may have come back with an older
+//! dump. Readers compare the whole: what they resume from must be of this run. Counting compares the history alone:
+//! an entry that survived a restart has the id that it was counted under.
 
 use std::time::Duration;
 
@@ -21,22 +26,24 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease if nobody has it, and learns the epoch of the shard's history, beginning one where there is
-    /// none.
+    /// Takes the lease if nobody has it, and begins a new epoch where that is needed.
     pub(super) async fn acquire(redis: &Redis, shard: u16, process: &str) -> RedisResult<Option<Self>> {
         let token = format!("{process}/{:016x}", rand::random::<u64>());
-        let epoch = format!("{:08x}", rand::random::<u32>());
+        let history = format!("{:08x}", rand::random::<u32>());
         let script = Script::new(
             "if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
-             redis.call('SET', KEYS[2], ARGV[3], 'NX')
-             return redis.call('GET', KEYS[2])",
+             local epoch = redis.call('GET', KEYS[2])
+             epoch = (epoch and string.sub(epoch, 1, 8) or ARGV[3]) .. ARGV[4]
+             redis.call('SET', KEYS[2], epoch)
+             return epoch",
         );
         let epoch: Option<String> = script
             .key(chat_lease_key(shard))
             .key(chat_epoch_key(shard))
             .arg(&token)
             .arg(milliseconds(TERM))
-            .arg(epoch)
+            .arg(history)
+            .arg(run(redis).await?)
             .invoke_async(&mut redis.shared())
             .await?;
         let redis = redis.clone();
@@ -47,6 +54,11 @@ impl Lease {
             epoch,
             renewed_at: Instant::now(),
         }))
+    }
+
+    /// The part of the epoch that stays when Redis restarts.
+    pub(super) fn history(&self) -> &str {
+        self.epoch.get(..8).unwrap_or(&self.epoch)
     }
 
     /// Extends the lease when it is time to. False: it is not ours any more.
@@ -82,6 +94,18 @@ impl Lease {
             .invoke_async(&mut self.redis.shared())
             .await
     }
+}
+
+/// Eight digits that are others after a restart.
+async fn run(redis: &Redis) -> RedisResult<String> {
+    let info: String = redis::cmd("INFO")
+        .arg("server")
+        .query_async(&mut redis.shared())
+        .await?;
+    let run = info
+        .lines()
+        .find_map(|line| line.strip_prefix("run_id:")?.get(..8));
+    Ok(run.unwrap_or("00000000").to_owned())
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -109,7 +109,7 @@ impl Shard {
                 .bury(&entry, "the entry is neither an action nor a message")
                 .await?;
         }
-        count::count_actions(&self.database, &mut batch, &lease.epoch).await?;
+        count::count_actions(&self.database, &mut batch, lease.history()).await?;
         publish::publish(&self.redis, self.number, lease, &batch).await?;
         count::settle_notices(&self.database, &batch).await?;
         Ok(())

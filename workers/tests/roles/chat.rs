@@ -170,3 +170,38 @@ async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
         .expect("a stream");
     assert_eq!(dead, 1);
 }
+
+#[tokio::test]
+async fn a_restart_of_redis_begins_an_epoch_and_counts_nothing_twice() {
+    let mut platform = Platform::start(Atrium::builder().private_redis()).await;
+    let tenant = platform.tenant().await;
+    let live = Live::chat_of(tenant.project).to_string();
+    // The first is counted and not published when Redis goes: delivered again by the next run, under the same id.
+    let _: () = platform.redis.set(&live, "in the way").await.expect("a key");
+    let mut pressed = press_many(&platform, tenant, 5).await;
+    until("it is counted", async || total(&platform, tenant).await >= 1).await;
+    platform.atrium.redis().restart().await.expect("Redis starts again");
+    platform.redis = platform.atrium.redis_connection().await;
+    let _: () = platform.redis.del(&live).await.expect("out of the way");
+    pressed.extend(press_many(&platform, tenant, 5).await);
+    assert_all_once(&platform, tenant, &pressed).await;
+
+    let before = epoch(&platform, tenant).await;
+    platform
+        .atrium
+        .redis()
+        .restart()
+        .await
+        .expect("Redis starts again");
+    platform.redis = platform.atrium.redis_connection().await;
+    pressed.extend(press_many(&platform, tenant, 1).await);
+    assert_all_once(&platform, tenant, &pressed).await;
+    let last: redis::streams::StreamRangeReply = platform
+        .redis
+        .xrevrange_count(&live, "+", "-", 1)
+        .await
+        .expect("a stream");
+    let after: String = last.ids[0].get("e").expect("an epoch");
+    assert_eq!(before[..8], after[..8], "the history went on");
+    assert_ne!(before[8..], after[8..], "in another run of Redis");
+}
