@@ -1,8 +1,9 @@
 //! The public listener: accepts connections while there is room, and ends them well when the process stops.
 //!
 //! The end comes in order. SIGTERM makes readiness fail at once; the listener goes on for a moment, because whoever
-//! sends us requests learns of it late. Then it closes, and every connection ends after the request it is serving;
-//! open streams end themselves, spread over the drain window. What is left when the window is over is cut.
+//! sends us requests learns of it late, and each answer ends its connection. Then the listener closes, and after a
+//! grace every connection that is left ends after the request it is serving; open streams end themselves, spread
+//! over the drain window. What is left when the window is over is cut.
 
 use std::{
     io,
@@ -46,6 +47,8 @@ const MAX_RESTING: usize = 1_000;
 const MAX_REFUSALS: usize = 256;
 /// The longest that the listener goes on after SIGTERM.
 const LINGER: Duration = Duration::from_secs(3);
+/// How long a quiet connection stays after the listener has closed.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Opens the public listener.
 ///
@@ -78,6 +81,9 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     tokio::pin!(stop_accepting);
     loop {
         let accepted = tokio::select! {
+            // In this order: who has connected before the listener closes is served. Closing it over them would
+            // reset their connections.
+            biased;
             accepted = listener.accept() => accepted,
             () = stop_accepting.as_mut() => break,
         };
@@ -112,6 +118,9 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
         }
     }
     drop(listener);
+    // A request may be on its way on a connection that looks idle; ending it now would cut that request. Within the
+    // grace it is served, and its answer ends the connection.
+    tokio::time::sleep(GRACE.min(app.settings.drain / 10)).await;
     app.closing.cancel();
     connections.close();
     connections.wait().await;

@@ -4,6 +4,7 @@
 
 mod configs;
 mod contract_routes;
+mod drain;
 mod edge;
 mod identity;
 mod limits;
