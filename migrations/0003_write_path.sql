@@ -93,18 +93,23 @@ CREATE TABLE saga_steps (
     name        text        NOT NULL,
     status      text        NOT NULL DEFAULT 'PENDING' CONSTRAINT saga_steps_status_known
                 CHECK (status IN ('PENDING', 'RUNNING', 'DONE', 'FAILED', 'COMPENSATED')),
-    -- Tries of what is being done now: the action, then its compensation.
+    -- Tries of the action.
     attempts    integer     NOT NULL DEFAULT 0,
     started_at  timestamptz,
     finished_at timestamptz,
     -- What to tell the person who waits; null when there is nothing to tell.
     detail      text,
+    -- Tries of the compensation, and when it worked. A step that FAILED stays so, and is compensated all the same:
+    -- it may have been done in part.
+    compensation_attempts integer NOT NULL DEFAULT 0,
+    compensated_at        timestamptz,
     CONSTRAINT saga_steps_pkey PRIMARY KEY (org_id, saga_id, position),
     CONSTRAINT saga_steps_name_unique UNIQUE (org_id, saga_id, name),
     CONSTRAINT saga_steps_saga_fkey FOREIGN KEY (org_id, saga_id) REFERENCES sagas (org_id, id) ON DELETE CASCADE
 );
 CALL wall_by_org('saga_steps');
-GRANT SELECT, INSERT (org_id, saga_id, position, name), UPDATE (status, attempts, started_at, finished_at, detail)
+GRANT SELECT, INSERT (org_id, saga_id, position, name),
+      UPDATE (status, attempts, started_at, finished_at, detail, compensation_attempts, compensated_at)
     ON saga_steps TO atrium_app;
 
 -- What happened to a saga, in order: the source of its event stream, which therefore loses nothing without Redis.

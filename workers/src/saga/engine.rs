@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use atrium_shared::{
     configuration::ConfigurationStore,
-    db::{DbError, OrgTx, Topic},
+    db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
     saga::{SagaStatus, StepStatus},
     streams::{Live, Redis},
@@ -13,9 +13,10 @@ use atrium_shared::{
 use metrics::counter;
 use redis::{AsyncCommands as _, streams::StreamMaxlen};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
+    journal::{Journal, StepRow},
     registry,
     step::{Context, Failure, Saga, Step, Verdict},
 };
@@ -48,23 +49,6 @@ enum Reason {
     Deadline,
 }
 
-/// The saga's row, locked.
-#[derive(sqlx::FromRow)]
-struct Row {
-    kind: String,
-    status: SagaStatus,
-    input: Value,
-    overdue: bool,
-}
-
-#[derive(sqlx::FromRow)]
-struct StepRow {
-    position: i32,
-    name: String,
-    status: StepStatus,
-    attempts: i32,
-}
-
 impl Engine {
     pub(crate) fn new(configuration: ConfigurationStore, redis: Redis) -> Self {
         let sagas = registry::all()
@@ -79,15 +63,15 @@ impl Engine {
     }
 
     async fn advance(&self, tx: &mut OrgTx, id: SagaId, reason: Reason) -> Result<(), DbError> {
-        let Some(row) = lock(tx, id).await? else {
+        let mut journal = Journal { tx, saga: id };
+        let Some(row) = journal.lock().await? else {
             return Ok(());
         };
         // A kind that this release does not know, of a newer one beside it: an error, so that the message is
         // delivered again, to somebody who does.
         let saga = self.sagas.get(row.kind.as_str()).ok_or(DbError::NotFound)?;
         let mut progress = Progress {
-            tx,
-            id,
+            journal,
             saga,
             input: &row.input,
         };
@@ -95,9 +79,21 @@ impl Engine {
             // Late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => Ok(()),
             SagaStatus::Pending if reason == Reason::Deadline || row.overdue => {
-                progress.give_up(None, overdue()).await
+                let detail = "it was not done before its deadline".to_owned();
+                progress
+                    .give_up(
+                        None,
+                        Failure {
+                            code: "deadline_exceeded",
+                            detail,
+                        },
+                    )
+                    .await
             }
-            SagaStatus::Pending => progress.forward(&self.configuration).await,
+            SagaStatus::Pending => {
+                let platform = self.configuration.platform();
+                progress.forward(&platform.organization().saga_fail_step).await
+            }
             // The deadline concerns the way forward only: what is taken back takes as long as it takes.
             SagaStatus::Compensating if reason == Reason::Deadline => Ok(()),
             SagaStatus::Compensating => progress.backward().await,
@@ -135,7 +131,8 @@ impl Handler for Engine {
         let Ok(Wake { saga: id, .. }) = Wake::deserialize(&message.payload) else {
             return Ok(());
         };
-        let Some(row) = lock(tx, id).await? else {
+        let mut journal = Journal { tx, saga: id };
+        let Some(row) = journal.lock().await? else {
             return Ok(());
         };
         let Some(saga) = self.sagas.get(row.kind.as_str()) else {
@@ -143,18 +140,21 @@ impl Handler for Engine {
         };
         if row.status == SagaStatus::Pending {
             tracing::error!(saga = %id, reason, "a saga is given up because a message of it is");
-            let failure = Failure {
-                code: "internal",
-                detail: "an unexpected error; nothing of it remains".to_owned(),
-            };
-            Progress {
-                tx,
-                id,
+            let detail = "an unexpected error; nothing of it remains".to_owned();
+            let mut progress = Progress {
+                journal,
                 saga,
                 input: &row.input,
-            }
-            .give_up(None, failure)
-            .await?;
+            };
+            progress
+                .give_up(
+                    None,
+                    Failure {
+                        code: "internal",
+                        detail,
+                    },
+                )
+                .await?;
         }
         Ok(())
     }
@@ -162,28 +162,27 @@ impl Handler for Engine {
 
 /// A saga that is being moved.
 struct Progress<'a> {
-    tx: &'a mut OrgTx,
-    id: SagaId,
+    journal: Journal<'a>,
     saga: &'a Saga,
     input: &'a Value,
 }
 
 impl<'a> Progress<'a> {
-    /// Runs the first step that is not done.
-    async fn forward(&mut self, configuration: &ConfigurationStore) -> Result<(), DbError> {
-        let mut steps = self.steps().await?;
-        if steps.is_empty() {
-            self.plan().await?;
-            steps = self.steps().await?;
-        }
-        let Some(row) = steps.iter().find(|row| row.status != StepStatus::Done) else {
-            return Err(DbError::NotFound);
-        };
+    /// Runs the first step that is not done; `drill` names one, as `<saga>/<step>`, that is to fail.
+    async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
+        let names: Vec<&str> = self.saga.steps.iter().map(|step| step.name()).collect();
+        let steps = self.journal.plan(&names).await?;
+        let at = steps
+            .iter()
+            .position(|row| row.status != StepStatus::Done)
+            .ok_or(DbError::NotFound)?;
+        let (row, is_last) = (&steps[at], at + 1 == steps.len());
         let step = self.step(row)?;
-        let last = steps.last().is_some_and(|last| last.position == row.position);
 
-        let drill = format!("{}/{}", self.saga.kind, row.name);
-        let verdict = if configuration.platform().organization().saga_fail_step == drill {
+        let verdict = if drill
+            .strip_prefix(self.saga.kind)
+            .is_some_and(|rest| rest == format!("/{}", row.name))
+        {
             Ok(Verdict::Fail(Failure {
                 code: "drill",
                 detail: format!("saga.fail_step says that {drill} fails"),
@@ -193,91 +192,84 @@ impl<'a> Progress<'a> {
         };
         match verdict {
             Ok(Verdict::Done(detail)) => {
-                self.record(row, StepStatus::Done, detail.as_deref()).await?;
-                if last {
-                    self.finish(SagaStatus::Committed, "commit").await
+                self.journal
+                    .record_attempt(row, StepStatus::Done, detail.as_deref())
+                    .await?;
+                self.count(row, "done");
+                if is_last {
+                    self.finish(SagaStatus::Committed).await
                 } else {
-                    self.wake(None).await
+                    self.journal.wake(None).await
                 }
             }
-            Ok(Verdict::RetryAfter(pause, detail)) => self.retry(row, Some(pause), &detail).await,
+            Ok(Verdict::RetryAfter(pause, detail)) => self.retry(row, pause, &detail).await,
             Ok(Verdict::Fail(failure)) => self.give_up(Some(row), failure).await,
             // The whole message is tried again: nothing can be recorded now.
             Err(error @ DbError::Unavailable(_)) => Err(error),
             Err(error) => {
-                tracing::warn!(saga = %self.id, step = row.name, %error, "a step failed");
-                self.retry(row, None, "an unexpected error; trying again").await
+                tracing::warn!(saga = %self.journal.saga, step = row.name, %error, "a step failed");
+                self.retry(
+                    row,
+                    pause_after(row.attempts),
+                    "an unexpected error; trying again",
+                )
+                .await
             }
         }
     }
 
     /// Compensates the last step that was begun and is not compensated yet.
     async fn backward(&mut self) -> Result<(), DbError> {
-        let steps = self.steps().await?;
-        let begun = |row: &&StepRow| {
-            matches!(
-                row.status,
-                StepStatus::Running | StepStatus::Done | StepStatus::Failed
-            )
-        };
-        let Some(row) = steps.iter().rev().find(begun) else {
-            return self.finish(SagaStatus::Failed, "compensate").await;
+        let steps = self.journal.steps().await?;
+        let begun = steps
+            .iter()
+            .filter(|row| row.status != StepStatus::Pending && !row.compensated);
+        let begun: Vec<&StepRow> = begun.collect();
+        let Some((row, before)) = begun.split_last() else {
+            return self.finish(SagaStatus::Failed).await;
         };
         let step = self.step(row)?;
-        let compensated = {
-            // A savepoint, so that what a failed try did is taken back, and the try itself can still be recorded.
-            self.savepoint().await?;
-            let context = Context {
-                tx: &mut *self.tx,
-                saga: self.id,
-                input: self.input,
-            };
-            step.compensate(context).await
-        };
-        match compensated {
+        self.journal.savepoint().await?;
+        match step.compensate(self.context()).await {
             Ok(()) => {
-                self.record(row, StepStatus::Compensated, None).await?;
-                let others = steps.iter().filter(begun).count() > 1;
-                if others {
-                    self.wake(None).await
+                self.journal.record_compensation(row).await?;
+                self.count(row, "compensated");
+                if before.is_empty() {
+                    self.finish(SagaStatus::Failed).await
                 } else {
-                    self.finish(SagaStatus::Failed, "compensate").await
+                    self.journal.wake(None).await
                 }
             }
             Err(error @ DbError::Unavailable(_)) => Err(error),
             Err(error) => {
-                self.rollback_to_savepoint().await?;
-                let attempts = row.attempts + 1;
+                self.journal.rollback_to_savepoint().await?;
+                self.journal.record_failed_compensation(row).await?;
+                self.count(row, "compensation_failed");
+                let attempts = row.compensation_attempts + 1;
                 if attempts >= ALARM_AFTER {
-                    tracing::error!(saga = %self.id, step = row.name, attempts, %error, "a compensation does not work");
+                    let saga = self.journal.saga;
+                    tracing::error!(%saga, step = row.name, attempts, %error, "a compensation does not work");
                 }
-                counter!(SAGA_STEPS, "saga" => self.saga.kind, "step" => step.name(), "outcome" => "compensation_failed")
-                    .increment(1);
-                self.set_attempts(row, row.status, attempts).await?;
-                self.wake(Some(pause_after(attempts))).await
+                self.journal
+                    .wake(Some(pause_after(row.compensation_attempts)))
+                    .await
             }
         }
     }
 
     /// Runs an action behind a savepoint; unless it is done, what it did in the database is taken back.
     async fn attempt(&mut self, step: &dyn Step) -> Result<Verdict, DbError> {
-        self.savepoint().await?;
-        let context = Context {
-            tx: &mut *self.tx,
-            saga: self.id,
-            input: self.input,
-        };
-        let verdict = step.run(context).await;
+        self.journal.savepoint().await?;
+        let verdict = step.run(self.context()).await;
         if !matches!(verdict, Ok(Verdict::Done(_)) | Err(DbError::Unavailable(_))) {
-            self.rollback_to_savepoint().await?;
+            self.journal.rollback_to_savepoint().await?;
         }
         verdict
     }
 
-    async fn retry(&mut self, row: &StepRow, pause: Option<Duration>, detail: &str) -> Result<(), DbError> {
-        let attempts = row.attempts + 1;
-        if attempts >= MAX_ATTEMPTS {
-            let detail = format!("it did not work in {attempts} tries");
+    async fn retry(&mut self, row: &StepRow, pause: Duration, detail: &str) -> Result<(), DbError> {
+        if row.attempts + 1 >= MAX_ATTEMPTS {
+            let detail = format!("it did not work in {MAX_ATTEMPTS} tries");
             return self
                 .give_up(
                     Some(row),
@@ -288,84 +280,30 @@ impl<'a> Progress<'a> {
                 )
                 .await;
         }
-        self.set_attempts(row, StepStatus::Running, attempts).await?;
-        self.event(Some(&row.name), StepStatus::Running.name(), Some(detail))
+        self.journal
+            .record_attempt(row, StepStatus::Running, Some(detail))
             .await?;
-        self.wake(Some(pause.unwrap_or_else(|| pause_after(attempts))))
-            .await
+        self.count(row, "retry");
+        self.journal.wake(Some(pause)).await
     }
 
     /// Turns around: from here on, what was done is taken back.
     async fn give_up(&mut self, at: Option<&StepRow>, failure: Failure) -> Result<(), DbError> {
         if let Some(row) = at {
-            self.record(row, StepStatus::Failed, Some(&failure.detail))
+            self.journal
+                .record_attempt(row, StepStatus::Failed, Some(&failure.detail))
                 .await?;
+            self.count(row, "failed");
         }
-        let failure = json!({ "code": failure.code, "detail": failure.detail });
-        let turned = sqlx::query(
-            "UPDATE sagas SET status = 'COMPENSATING', failure = $3
-              WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
-        )
-        .bind(self.tx.org())
-        .bind(self.id)
-        .bind(failure)
-        .execute(self.tx.conn())
-        .await?;
-        if turned.rows_affected() == 1 {
-            self.wake(None).await
-        } else {
-            Ok(())
-        }
+        self.journal.turn_around(&failure).await?;
+        self.journal.wake(None).await
     }
 
-    /// The final compare-and-set: from the state that the row lock has shown, and only from that one.
-    async fn finish(&mut self, status: SagaStatus, last: &'static str) -> Result<(), DbError> {
-        let from = if status == SagaStatus::Committed {
-            SagaStatus::Pending
-        } else {
-            SagaStatus::Compensating
-        };
-        let finished = sqlx::query(
-            "UPDATE sagas SET status = $3, finished_at = clock_timestamp()
-              WHERE org_id = $1 AND id = $2 AND status = $4",
-        )
-        .bind(self.tx.org())
-        .bind(self.id)
-        .bind(status)
-        .bind(from)
-        .execute(self.tx.conn())
-        .await?;
-        if finished.rows_affected() != 1 {
-            return Err(DbError::NotFound);
-        }
-        self.event(None, status.name(), None).await?;
-        counter!(SAGAS_FINISHED, "saga" => self.saga.kind, "status" => status.name()).increment(1);
-        tracing::info!(saga = %self.id, org = %self.tx.org(), kind = self.saga.kind, status = status.name(), last, "a saga ended");
-        Ok(())
-    }
-
-    async fn steps(&mut self) -> Result<Vec<StepRow>, DbError> {
-        Ok(sqlx::query_as(
-            "SELECT position, name, status, attempts FROM saga_steps
-              WHERE org_id = $1 AND saga_id = $2 ORDER BY position",
-        )
-        .bind(self.tx.org())
-        .bind(self.id)
-        .fetch_all(self.tx.conn())
-        .await?)
-    }
-
-    async fn plan(&mut self) -> Result<(), DbError> {
-        let names: Vec<&str> = self.saga.steps.iter().map(|step| step.name()).collect();
-        sqlx::query(
-            "INSERT INTO saga_steps (org_id, saga_id, position, name)
-             SELECT $1, $2, position, name FROM unnest($3::text[]) WITH ORDINALITY AS plan (name, position)",
-        )
-        .bind(self.tx.org())
-        .bind(self.id)
-        .bind(names)
-        .execute(self.tx.conn())
-        .await?;
+    async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
+        self.journal.finish(status).await?;
+        let (kind, status) = (self.saga.kind, status.name());
+        counter!(SAGAS_FINISHED, "saga" => kind, "status" => status).increment(1);
+        tracing::info!(saga = %self.journal.saga, org = %self.journal.tx.org(), kind, status, "a saga ended");
         Ok(())
     }
 
@@ -376,119 +314,21 @@ impl<'a> Progress<'a> {
         named.map(|step| &**step).ok_or(DbError::NotFound)
     }
 
-    async fn record(
-        &mut self,
-        row: &StepRow,
-        status: StepStatus,
-        detail: Option<&str>,
-    ) -> Result<(), DbError> {
-        sqlx::query(
-            "UPDATE saga_steps
-                SET status = $4, attempts = attempts + 1, started_at = COALESCE(started_at, clock_timestamp()),
-                    finished_at = clock_timestamp(), detail = $5
-              WHERE org_id = $1 AND saga_id = $2 AND position = $3",
-        )
-        .bind(self.tx.org())
-        .bind(self.id)
-        .bind(row.position)
-        .bind(status)
-        .bind(detail)
-        .execute(self.tx.conn())
-        .await?;
-        self.event(Some(&row.name), status.name(), detail).await?;
-        let step = self.step(row)?.name();
-        let outcome = match status {
-            StepStatus::Done => "done",
-            StepStatus::Compensated => "compensated",
-            _ => "failed",
-        };
-        counter!(SAGA_STEPS, "saga" => self.saga.kind, "step" => step, "outcome" => outcome).increment(1);
-        Ok(())
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            tx: &mut *self.journal.tx,
+            saga: self.journal.saga,
+            input: self.input,
+        }
     }
 
-    async fn set_attempts(
-        &mut self,
-        row: &StepRow,
-        status: StepStatus,
-        attempts: i32,
-    ) -> Result<(), DbError> {
-        sqlx::query(
-            "UPDATE saga_steps
-                SET status = $4, attempts = $5, started_at = COALESCE(started_at, clock_timestamp())
-              WHERE org_id = $1 AND saga_id = $2 AND position = $3",
-        )
-        .bind(self.tx.org())
-        .bind(self.id)
-        .bind(row.position)
-        .bind(status)
-        .bind(attempts)
-        .execute(self.tx.conn())
-        .await?;
-        Ok(())
-    }
-
-    /// Numbered under the saga's row lock, hence without gaps.
-    async fn event(&mut self, step: Option<&str>, status: &str, detail: Option<&str>) -> Result<(), DbError> {
-        sqlx::query(
-            "INSERT INTO saga_events (org_id, saga_id, seq, step, status, detail)
-             SELECT $1, $2, COALESCE(max(seq), 0) + 1, $3, $4, $5 FROM saga_events WHERE org_id = $1 AND saga_id = $2",
-        )
-        .bind(self.tx.org())
-        .bind(self.id)
-        .bind(step)
-        .bind(status)
-        .bind(detail)
-        .execute(self.tx.conn())
-        .await?;
-        Ok(())
-    }
-
-    /// Comes back to this saga, at once or after a pause.
-    async fn wake(&mut self, pause: Option<Duration>) -> Result<(), DbError> {
-        let message = json!({ "saga": self.id, "wake": "advance" });
-        match pause {
-            None => self.tx.enqueue(Topic::Saga, self.id.uuid(), &message).await?,
-            Some(pause) => {
-                self.tx
-                    .enqueue_after(Topic::Saga, self.id.uuid(), &message, pause)
-                    .await?
-            }
-        };
-        Ok(())
-    }
-
-    async fn savepoint(&mut self) -> Result<(), DbError> {
-        sqlx::query("SAVEPOINT step").execute(self.tx.conn()).await?;
-        Ok(())
-    }
-
-    async fn rollback_to_savepoint(&mut self) -> Result<(), DbError> {
-        sqlx::query("ROLLBACK TO SAVEPOINT step")
-            .execute(self.tx.conn())
-            .await?;
-        Ok(())
+    fn count(&self, row: &StepRow, outcome: &'static str) {
+        counter!(SAGA_STEPS, "saga" => self.saga.kind, "step" => row.name.clone(), "outcome" => outcome)
+            .increment(1);
     }
 }
 
-async fn lock(tx: &mut OrgTx, id: SagaId) -> Result<Option<Row>, DbError> {
-    let org = tx.org();
-    Ok(sqlx::query_as(
-        "SELECT kind, status, input, deadline_at < clock_timestamp() AS overdue FROM sagas
-          WHERE org_id = $1 AND id = $2 FOR UPDATE",
-    )
-    .bind(org)
-    .bind(id)
-    .fetch_optional(tx.conn())
-    .await?)
-}
-
-fn overdue() -> Failure {
-    Failure {
-        code: "deadline_exceeded",
-        detail: "it was not done before its deadline".to_owned(),
-    }
-}
-
+/// Twice as long after every try, up to a limit.
 fn pause_after(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(0).min(10);
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)

@@ -10,6 +10,7 @@
 
 mod create_organization;
 mod engine;
+mod journal;
 mod registry;
 mod step;
 

@@ -180,7 +180,12 @@ async fn a_restart_of_redis_begins_an_epoch_and_counts_nothing_twice() {
     let _: () = platform.redis.set(&live, "in the way").await.expect("a key");
     let mut pressed = press_many(&platform, tenant, 5).await;
     until("it is counted", async || total(&platform, tenant).await >= 1).await;
-    platform.atrium.redis().restart().await.expect("Redis starts again");
+    platform
+        .atrium
+        .redis()
+        .restart()
+        .await
+        .expect("Redis starts again");
     platform.redis = platform.atrium.redis_connection().await;
     let _: () = platform.redis.del(&live).await.expect("out of the way");
     pressed.extend(press_many(&platform, tenant, 5).await);

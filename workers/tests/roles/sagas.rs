@@ -117,7 +117,7 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
             .iter()
             .map(|step| (Some((*step).to_owned()), "DONE".to_owned()));
         let failed = [(Some((*step).to_owned()), "FAILED".to_owned())];
-        let taken_back = STEPS[..=at]
+        let taken_back = STEPS[..at]
             .iter()
             .rev()
             .map(|step| (Some((*step).to_owned()), "COMPENSATED".to_owned()));
@@ -140,6 +140,11 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
             .expect("who asked still learns why");
         let operation = saga::operation(&mut tx, saga).await.expect("an operation");
         assert_eq!(operation.failure.expect("a reason")["code"], "drill");
+        let statuses: Vec<&str> = operation.steps.iter().map(|step| step.status.name()).collect();
+        let mut expected = vec!["COMPENSATED"; at];
+        expected.push("FAILED");
+        expected.resize(STEPS.len(), "PENDING");
+        assert_eq!(statuses, expected);
     }
 }
 

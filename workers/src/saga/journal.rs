@@ -1,0 +1,228 @@
+//! What is written of a saga: its plan, its steps, its events, and the message that moves it on. All of it in the
+//! transaction that holds the saga's row, so that it is written with the effect, or not at all.
+
+use std::time::Duration;
+
+use atrium_shared::{
+    db::{DbError, OrgTx, Topic},
+    ids::SagaId,
+    saga::{SagaStatus, StepStatus},
+};
+use serde_json::{Value, json};
+
+use super::step::Failure;
+
+/// A saga, locked by the transaction that moves it.
+pub(super) struct Journal<'a> {
+    pub(super) tx: &'a mut OrgTx,
+    pub(super) saga: SagaId,
+}
+
+/// The saga's row.
+#[derive(sqlx::FromRow)]
+pub(super) struct SagaRow {
+    pub(super) kind: String,
+    pub(super) status: SagaStatus,
+    pub(super) input: Value,
+    pub(super) overdue: bool,
+}
+
+/// The row of one of its steps.
+#[derive(sqlx::FromRow)]
+pub(super) struct StepRow {
+    pub(super) position: i32,
+    pub(super) name: String,
+    pub(super) status: StepStatus,
+    pub(super) attempts: i32,
+    pub(super) compensation_attempts: i32,
+    pub(super) compensated: bool,
+}
+
+impl Journal<'_> {
+    /// Locks the saga's row: two messages for one saga wait for each other here.
+    pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
+        Ok(sqlx::query_as(
+            "SELECT kind, status, input, deadline_at < clock_timestamp() AS overdue FROM sagas
+              WHERE org_id = $1 AND id = $2 FOR UPDATE",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .fetch_optional(self.tx.conn())
+        .await?)
+    }
+
+    /// Writes the plan, unless it is written already, and reads it.
+    pub(super) async fn plan(&mut self, names: &[&str]) -> Result<Vec<StepRow>, DbError> {
+        let steps = self.steps().await?;
+        if !steps.is_empty() {
+            return Ok(steps);
+        }
+        sqlx::query(
+            "INSERT INTO saga_steps (org_id, saga_id, position, name)
+             SELECT $1, $2, position, name FROM unnest($3::text[]) WITH ORDINALITY AS plan (name, position)",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(names)
+        .execute(self.tx.conn())
+        .await?;
+        self.steps().await
+    }
+
+    /// The steps, in order; none before the plan is written.
+    pub(super) async fn steps(&mut self) -> Result<Vec<StepRow>, DbError> {
+        Ok(sqlx::query_as(
+            "SELECT position, name, status, attempts, compensation_attempts, compensated_at IS NOT NULL AS compensated
+               FROM saga_steps WHERE org_id = $1 AND saga_id = $2 ORDER BY position",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .fetch_all(self.tx.conn())
+        .await?)
+    }
+
+    /// A try of a step's action: it is done, has failed for good, or is to be tried again.
+    pub(super) async fn record_attempt(
+        &mut self,
+        step: &StepRow,
+        status: StepStatus,
+        detail: Option<&str>,
+    ) -> Result<(), DbError> {
+        sqlx::query(
+            "UPDATE saga_steps
+                SET status = $4, attempts = attempts + 1, detail = $5,
+                    started_at = COALESCE(started_at, clock_timestamp()),
+                    finished_at = CASE WHEN $4 <> 'RUNNING' THEN clock_timestamp() END
+              WHERE org_id = $1 AND saga_id = $2 AND position = $3",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(step.position)
+        .bind(status)
+        .bind(detail)
+        .execute(self.tx.conn())
+        .await?;
+        self.event(Some(&step.name), status.name(), detail).await
+    }
+
+    /// A step is taken back. One that failed goes on to say so: what was done of it is gone all the same.
+    pub(super) async fn record_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
+        let failed = step.status == StepStatus::Failed;
+        let status = if failed {
+            StepStatus::Failed
+        } else {
+            StepStatus::Compensated
+        };
+        sqlx::query(
+            "UPDATE saga_steps
+                SET status = $4, compensation_attempts = compensation_attempts + 1, compensated_at = clock_timestamp()
+              WHERE org_id = $1 AND saga_id = $2 AND position = $3",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(step.position)
+        .bind(status)
+        .execute(self.tx.conn())
+        .await?;
+        if failed {
+            return Ok(());
+        }
+        self.event(Some(&step.name), status.name(), None).await
+    }
+
+    /// A compensation did not work, and is to be tried again.
+    pub(super) async fn record_failed_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
+        sqlx::query(
+            "UPDATE saga_steps SET compensation_attempts = compensation_attempts + 1
+              WHERE org_id = $1 AND saga_id = $2 AND position = $3",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(step.position)
+        .execute(self.tx.conn())
+        .await?;
+        Ok(())
+    }
+
+    /// PENDING becomes COMPENSATING.
+    pub(super) async fn turn_around(&mut self, failure: &Failure) -> Result<(), DbError> {
+        sqlx::query(
+            "UPDATE sagas SET status = 'COMPENSATING', failure = $3
+              WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(json!({ "code": failure.code, "detail": failure.detail }))
+        .execute(self.tx.conn())
+        .await?;
+        Ok(())
+    }
+
+    /// The final compare-and-set, from the one status that leads there.
+    pub(super) async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
+        let from = if status == SagaStatus::Committed {
+            SagaStatus::Pending
+        } else {
+            SagaStatus::Compensating
+        };
+        let finished = sqlx::query(
+            "UPDATE sagas SET status = $3, finished_at = clock_timestamp()
+              WHERE org_id = $1 AND id = $2 AND status = $4",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(status)
+        .bind(from)
+        .execute(self.tx.conn())
+        .await?;
+        if finished.rows_affected() != 1 {
+            return Err(DbError::NotFound);
+        }
+        self.event(None, status.name(), None).await
+    }
+
+    /// Comes back to this saga, at once or after a pause.
+    pub(super) async fn wake(&mut self, pause: Option<Duration>) -> Result<(), DbError> {
+        let aggregate = self.saga.uuid();
+        let message = json!({ "saga": self.saga, "wake": "advance" });
+        match pause {
+            None => self.tx.enqueue(Topic::Saga, aggregate, &message).await?,
+            Some(pause) => {
+                self.tx
+                    .enqueue_after(Topic::Saga, aggregate, &message, pause)
+                    .await?
+            }
+        };
+        Ok(())
+    }
+
+    /// From here on, what is done can be taken back without losing the transaction.
+    pub(super) async fn savepoint(&mut self) -> Result<(), DbError> {
+        sqlx::query("SAVEPOINT step").execute(self.tx.conn()).await?;
+        Ok(())
+    }
+
+    /// Takes back what was done since the savepoint, also after a statement failed.
+    pub(super) async fn rollback_to_savepoint(&mut self) -> Result<(), DbError> {
+        sqlx::query("ROLLBACK TO SAVEPOINT step")
+            .execute(self.tx.conn())
+            .await?;
+        Ok(())
+    }
+
+    /// Numbered under the saga's row lock, hence without gaps.
+    async fn event(&mut self, step: Option<&str>, status: &str, detail: Option<&str>) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO saga_events (org_id, saga_id, seq, step, status, detail)
+             SELECT $1, $2, COALESCE(max(seq), 0) + 1, $3, $4, $5 FROM saga_events WHERE org_id = $1 AND saga_id = $2",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(step)
+        .bind(status)
+        .bind(detail)
+        .execute(self.tx.conn())
+        .await?;
+        Ok(())
+    }
+}
