@@ -1,6 +1,6 @@
 //! One line and two metrics for every answer. Named by the route's template: a path would put ids into labels.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atrium_shared::telemetry::metrics::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS};
 use http::{Method, StatusCode};
@@ -60,6 +60,49 @@ pub fn record(line: &Line<'_>) {
         .increment(1);
     histogram!(HTTP_REQUEST_SECONDS, "method" => method, "route" => line.route)
         .record(line.duration.as_secs_f64());
+}
+
+/// Watches over a request until it is answered: a client that goes away before leaves a line, too.
+pub struct Unanswered {
+    id: RequestId,
+    method: Method,
+    started: Instant,
+    answered: bool,
+}
+
+impl Unanswered {
+    /// Begins to watch.
+    #[must_use]
+    pub fn new(id: &RequestId, method: &Method) -> Self {
+        Self {
+            id: id.clone(),
+            method: method.clone(),
+            started: Instant::now(),
+            answered: false,
+        }
+    }
+
+    /// Ends the watch: how long it took.
+    #[must_use]
+    pub fn answered(mut self) -> Duration {
+        self.answered = true;
+        self.started.elapsed()
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if !self.answered {
+            let milliseconds = self.started.elapsed().as_secs_f64() * 1000.0;
+            let method = known(&self.method);
+            tracing::info!(
+                request_id = self.id.as_str(),
+                method,
+                milliseconds,
+                "the client left before its answer"
+            );
+        }
+    }
 }
 
 /// A client may invent methods; a label's values must be few.

@@ -69,7 +69,14 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Never; the signature is that of a critical task.
 pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     let connections = TaskTracker::new();
-    let places = Places::new(room(), MAX_RESTING);
+    let room = room();
+    // Behind a proxy all connections have its address, and their number is its business.
+    let resting = if app.api.trusted_proxy_hops == 0 {
+        MAX_RESTING
+    } else {
+        room
+    };
+    let places = Places::new(room, resting);
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let stop_accepting = {
         let app = Arc::clone(&app);

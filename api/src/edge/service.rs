@@ -1,17 +1,14 @@
 //! One request, from its head to its answer: find the route, find out who asks, count, call the handler.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    access_log, body, cors, headers, origin, panic,
+    access_log::{self, Unanswered},
+    body, cors, headers, origin, panic,
     problem::{Code, FieldError, Problem},
     rate_limits::Standing,
     request::Request,
@@ -30,9 +27,9 @@ const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers a request from `peer`. Never fails: what goes wrong is an answer too.
 pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incoming>) -> Response {
-    let started = Instant::now();
     let (head, body) = incoming.into_parts();
     let id = RequestId::of(&head.headers);
+    let unanswered = Unanswered::new(&id, &head.method);
     let origin = head.headers.get(header::ORIGIN).cloned();
     let method = head.method.clone();
 
@@ -84,7 +81,7 @@ pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incomi
         method: Some(&method),
         route,
         status: response.status(),
-        duration: started.elapsed(),
+        duration: unanswered.answered(),
         code,
         cause: cause.as_deref(),
     });

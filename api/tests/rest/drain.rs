@@ -138,4 +138,5 @@ async fn a_client_that_goes_away_cuts_nothing() {
     .await
     .unwrap();
     assert_eq!((orgs, sagas), (50, 50));
+    assert!(atrium.api(0).logs().contains("the client left before its answer"));
 }
