@@ -1,6 +1,8 @@
 # Thin: what the targets do is in tools/devstack.
 
-DEVSTACK = cargo run -q -p atrium-devstack --
+# By --bin, not by package: cargo then resolves the features of the whole workspace, as all other targets here do,
+# and nothing is compiled twice.
+DEVSTACK = cargo run --bin atrium-devstack --
 
 .PHONY: dev tour test lint fmt
 

@@ -7,9 +7,6 @@ use anyhow::{Context as _, bail};
 use crate::checkout::Checkout;
 use crate::process::Launch;
 
-/// What a stack runs.
-const PACKAGES: [&str; 3] = ["atrium-api", "atrium-workers", "atrium-ctl"];
-
 /// Builds in the profile of this executable, and returns the folder of the binaries.
 ///
 /// # Errors
@@ -24,14 +21,11 @@ pub(crate) async fn binaries(checkout: &Checkout) -> anyhow::Result<PathBuf> {
         "cargo",
         std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
     )
-    .arg("build")
-    .arg("--manifest-path")
+    // The whole workspace, as all targets of the Makefile build it: with the same features, so nothing is built twice.
+    .args(["build", "--workspace", "--bins", "--manifest-path"])
     .arg(checkout.root().join("Cargo.toml"))
     // Cargo's lines are ours: Ctrl-C reaches both.
     .in_our_group();
-    for package in PACKAGES {
-        cargo = cargo.arg("-p").arg(package);
-    }
     if is_release(&folder) {
         cargo = cargo.arg("--release");
     }

@@ -40,7 +40,7 @@ impl Environment {
                 std::env::var(name).unwrap_or_else(|_| {
                     panic!(
                         "{name} is not set: this test needs PostgreSQL and Redis. Run it through `make test`, or \
-                         `cargo run -p atrium-devstack -- exec -- cargo test -p …`"
+                         `cargo run --bin atrium-devstack -- exec -- cargo test -p …`"
                     )
                 })
             };
