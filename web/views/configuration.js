@@ -304,7 +304,6 @@ function isDone({ processes, revision }) {
 /** @param {HTMLElement} element @param {ConfigStatus} status */
 function drawRollout(element, status) {
   const done = isDone(status);
-  const idle = status.processes.filter((process) => process.revision === null).length;
   const lags = status.processes.flatMap((process) => process.lag_ms ?? []);
   const slowest = lags.length === 0 ? null : Math.max(...lags);
   fill(
@@ -315,7 +314,6 @@ function drawRollout(element, status) {
       { class: "grow" },
       h("strong", {}, `${status.applied}/${status.total} processes at ${status.revision}`),
       done && slowest !== null && h("span", { class: "fine" }, ` slowest after ${Math.round(slowest * 10) / 10} ms`),
-      idle > 0 && h("span", { class: "fine" }, ` ${idle} will read it when needed`),
     ),
     h(
       "details",

@@ -80,7 +80,8 @@ pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         .collect();
     let applied = processes
         .iter()
-        .filter(|process| process.revision == Some(revision))
+        // A process that does not hold this configuration loads the newest at first use: it cannot be behind.
+        .filter(|process| process.revision.is_none_or(|applied| applied == revision))
         .count();
     json(
         StatusCode::OK,

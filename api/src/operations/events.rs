@@ -65,7 +65,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         .unwrap_or(0);
     let identity = request.identity()?;
 
-    let mut tx = super::open(app, identity.user, id).await?;
+    let mut tx = app.database.operation_tx(identity.user, id).await?;
     let org = tx.org();
     let (status, newest): (SagaStatus, i64) = sqlx::query_as(
         "SELECT sagas.status, COALESCE(max(saga_events.seq), 0)
@@ -228,7 +228,7 @@ impl OperationSource {
 }
 
 async fn read(app: Arc<App>, user: UserId, id: SagaId, after: i64) -> Result<News, Problem> {
-    let mut tx = super::open(&app, user, id).await?;
+    let mut tx = app.database.operation_tx(user, id).await?;
     let events = saga::events_after(&mut tx, id, after).await?;
     let failure = match events.last() {
         Some(last) if last.step.is_none() => saga::operation(&mut tx, id).await?.failure,

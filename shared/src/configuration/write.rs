@@ -81,7 +81,7 @@ pub struct HistoryEntry {
 }
 
 /// Makes a change in `tx`: value, history, new revision and the message that spreads it, all or nothing. Returns
-/// the new revision.
+/// the new revision; taking away what is not set changes nothing and returns the current one.
 ///
 /// # Errors
 /// See [`ChangeError`]; the transaction can be dropped.
@@ -115,8 +115,13 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
             return Err(DbError::NotFound.into());
         }
     }
+    let old = current_value(tx, &change).await?;
+    if old.is_none() && change.value.is_none() {
+        // Nothing was set there, so nothing changes.
+        return Ok(current);
+    }
     let revision = current + 1;
-    store(tx, org, revision, &change).await?;
+    store(tx, revision, &change, old).await?;
     tx.enqueue(
         Topic::Config,
         org.uuid(),
@@ -154,15 +159,21 @@ fn check(key: &Key, org: OrgId, change: &Change) -> Result<(), ChangeError> {
     Ok(())
 }
 
-async fn store(tx: &mut OrgTx, org: OrgId, revision: i64, change: &Change) -> Result<(), DbError> {
-    let old: Option<Value> = sqlx::query_scalar(
+/// What the key is set to in the scope of the change, whatever lies above or below.
+async fn current_value(tx: &mut OrgTx, change: &Change) -> Result<Option<Value>, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_scalar(
         "SELECT value FROM config_values WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND key = $3",
     )
     .bind(org)
     .bind(change.project)
     .bind(&change.key)
     .fetch_optional(tx.conn())
-    .await?;
+    .await?)
+}
+
+async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<Value>) -> Result<(), DbError> {
+    let org = tx.org();
     match &change.value {
         Some(value) => {
             sqlx::query(

@@ -136,7 +136,8 @@ impl Database {
             .bind(saga)
             .fetch_one(mine.conn())
             .await?;
-        mine.commit().await?;
+        // Both transactions at once could starve each other of connections.
+        drop(mine);
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
     }
 
@@ -164,6 +165,9 @@ pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Re
     let options: PgConnectOptions = url.parse()?;
     PgPoolOptions::new()
         .max_connections(connections)
+        // Opened at start and kept: a connection costs a password exchange, which a burst of requests would wait for.
+        .min_connections(connections)
+        .idle_timeout(None)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
         // caller answers "try again".

@@ -30,11 +30,17 @@ pub fn config_applied_key(org: OrgId) -> String {
     format!("atrium:{{config}}:applied:{org}")
 }
 
-/// The epoch of a chat shard: random, made anew when the shard's history was lost, so that ids of before and after
-/// cannot be taken for each other.
+/// The epoch of a chat shard's live stream: another one when events of it may have been lost, so that ids of before
+/// and after cannot be taken for each other.
 #[must_use]
 pub fn chat_epoch_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:epoch")
+}
+
+/// The run of Redis in which a chat shard's epoch was last known to be whole.
+#[must_use]
+pub fn chat_run_key(shard: u16) -> String {
+    format!("atrium:{{chat.{shard}}}:run")
 }
 
 /// The lease on a chat shard: holds its owner's fencing token.

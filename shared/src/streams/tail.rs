@@ -3,8 +3,8 @@
 //! A thousand readers blocked on one stream make every `XADD` wait for a thousand wake-ups, so a process reads each
 //! live stream once and fans out in memory. `XREAD` from an id that was trimmed away silently begins at the first
 //! entry that is left; a flush, or an older dump, silently begins another history. Neither shows in an answer, so the
-//! tail compares its cursor with the stream's ends after every connect and while nothing comes, and reports a gap
-//! instead of going on as if nothing had happened.
+//! tail looks after every connect, and while nothing comes, whether the entry at its cursor is still there, and reports
+//! a gap instead of going on as if nothing had happened.
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
@@ -166,38 +166,31 @@ impl Tail {
         Ok(events)
     }
 
-    /// Compares every cursor with its stream's first and last entry. A stream seen for the first time is entered at
-    /// its end, by id: `$` would be taken anew at every read, and skip what came in between.
+    /// Looks for the entry at every cursor. A stream seen for the first time is entered at its end, by id: `$` would be taken anew at every read, and skip what came in between.
     async fn verify(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<Vec<TailEvent>> {
-        let mut ends = redis::pipe();
-        for (stream, _) in &self.cursors {
-            ends.xrange_count(stream.to_string(), "-", "+", 1)
-                .xrevrange_count(stream.to_string(), "+", "-", 1);
+        let mut looks = redis::pipe();
+        for (stream, cursor) in &self.cursors {
+            let (stream, at) = (stream.to_string(), cursor.unwrap_or_default().to_string());
+            looks
+                .xrevrange_count(&stream, "+", "-", 1)
+                .xrange_count(&stream, &at, &at, 1);
         }
-        let ends: Vec<StreamRangeReply> = ends.query_async(connection).await?;
-        let id_of = |reply: &StreamRangeReply| {
-            reply
-                .ids
-                .first()
-                .and_then(|entry| entry.id.parse::<StreamId>().ok())
-        };
+        let looks: Vec<StreamRangeReply> = looks.query_async(connection).await?;
 
         let mut gaps = Vec::new();
-        for ((stream, cursor), ends) in self.cursors.iter_mut().zip(ends.chunks_exact(2)) {
-            let (first, last) = (id_of(&ends[0]), id_of(&ends[1]));
-            let Some(at) = *cursor else {
-                *cursor = Some(last.unwrap_or_default());
-                continue;
-            };
-            // Another history: its ids have not come as far as we have been.
-            let rewound = at > last.unwrap_or_default();
-            // Something may have stood between the cursor and what is now the first entry.
-            let trimmed = at != StreamId::default() && first.is_some_and(|first| first > at);
-            if rewound || trimmed {
+        for ((stream, cursor), look) in self.cursors.iter_mut().zip(looks.chunks_exact(2)) {
+            let last = look[0]
+                .ids
+                .first()
+                .and_then(|entry| entry.id.parse().ok())
+                .unwrap_or_default();
+            let at = *cursor.get_or_insert(last);
+            // Gone when it was trimmed, and then others may have gone with it unread; and when Redis lost it, and goes
+            // on with another history. At the very beginning there is no entry to find.
+            let known = at == StreamId::default() || !look[1].ids.is_empty();
+            if !known {
                 gaps.push(TailEvent::Gap { stream: *stream });
-                if rewound {
-                    *cursor = Some(last.unwrap_or_default());
-                }
+                *cursor = Some(at.min(last));
             }
         }
         self.verified_at = Instant::now();

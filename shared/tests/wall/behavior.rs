@@ -202,7 +202,7 @@ async fn writes_across_the_wall_are_refused_or_touch_nothing() {
     assert_eq!(
         foreign
             .as_database_error()
-            .and_then(|error| error.code())
+            .and_then(sqlx::error::DatabaseError::code)
             .as_deref(),
         Some("42501")
     );

@@ -4,13 +4,14 @@
 //! of this owner and this term, the *fence* that the publishing script compares.
 //!
 //! Beside it stands the shard's epoch: eight digits for the *history*, made when there was none (a first start, a
-//! flush), and eight for the run of Redis, which change when it restarts, since it may have come back with an older
-//! dump. Readers compare the whole: what they resume from must be of this run. Counting compares the history alone:
-//! an entry that survived a restart has the id that it was counted under.
+//! flush), and eight that change when a restart of Redis may have lost events, as one with an older dump does. Nothing
+//! was lost if the stream's last event, its *tip*, is the one that the owner left there. Readers compare the
+//! whole epoch: what they resume from must not have a hole behind it. Counting compares the history alone: an entry
+//! that survived a restart has the id that it was counted under.
 
 use std::time::Duration;
 
-use atrium_shared::streams::{Redis, chat_epoch_key, chat_lease_key};
+use atrium_shared::streams::{Live, Redis, chat_epoch_key, chat_lease_key, chat_run_key};
 use redis::{RedisResult, Script};
 use tokio::time::Instant;
 
@@ -22,41 +23,64 @@ pub(super) struct Lease {
     shard: u16,
     pub(super) token: String,
     pub(super) epoch: String,
+    /// The live stream's last event; empty while there is none.
+    pub(super) tip: String,
     renewed_at: Instant,
 }
 
 impl Lease {
-    /// Takes the lease if nobody has it, and begins a new epoch where that is needed.
-    pub(super) async fn acquire(redis: &Redis, shard: u16, process: &str) -> RedisResult<Option<Self>> {
+    /// Takes the lease if nobody has it, or if it is still the one that was `left` in the middle of its term, and
+    /// begins a new epoch where that is needed.
+    pub(super) async fn acquire(
+        redis: &Redis,
+        shard: u16,
+        process: &str,
+        left: Option<&Left>,
+    ) -> RedisResult<Option<Self>> {
+        let left = left.filter(|left| Instant::now() < left.until);
+        let (former, tip) = left.map_or(("", "unknown"), |left| (&left.token, &left.tip));
         let token = format!("{process}/{:016x}", rand::random::<u64>());
-        let history = format!("{:08x}", rand::random::<u32>());
         let script = Script::new(
-            "if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
+            "local holder = redis.call('GET', KEYS[1])
+             if holder and holder ~= ARGV[7] then return false end
+             redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
              local epoch = redis.call('GET', KEYS[2])
-             epoch = (epoch and string.sub(epoch, 1, 8) or ARGV[3]) .. ARGV[4]
+             local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
+             local tip = last and last[1] or ''
+             local whole = redis.call('GET', KEYS[3]) == ARGV[3] or tip == ARGV[4]
+             if not epoch then epoch = ARGV[5] .. ARGV[6]
+             elseif not whole then epoch = string.sub(epoch, 1, 8) .. ARGV[6] end
              redis.call('SET', KEYS[2], epoch)
-             return epoch",
+             redis.call('SET', KEYS[3], ARGV[3])
+             return {epoch, tip}",
         );
-        let epoch: Option<String> = script
+        let eight_digits = || format!("{:08x}", rand::random::<u32>());
+        let taken: Option<(String, String)> = script
             .key(chat_lease_key(shard))
             .key(chat_epoch_key(shard))
+            .key(chat_run_key(shard))
+            .key(Live::Chat(shard).to_string())
             .arg(&token)
             .arg(milliseconds(TERM))
-            .arg(history)
             .arg(run(redis).await?)
+            .arg(tip)
+            .arg(eight_digits())
+            .arg(eight_digits())
+            .arg(former)
             .invoke_async(&mut redis.shared())
             .await?;
         let redis = redis.clone();
-        Ok(epoch.map(|epoch| Self {
+        Ok(taken.map(|(epoch, tip)| Self {
             redis,
             shard,
             token,
             epoch,
+            tip,
             renewed_at: Instant::now(),
         }))
     }
 
-    /// The part of the epoch that stays when Redis restarts.
+    /// The part of the epoch that stays when Redis restarts, whatever it lost.
     pub(super) fn history(&self) -> &str {
         self.epoch.get(..8).unwrap_or(&self.epoch)
     }
@@ -82,7 +106,7 @@ impl Lease {
         Ok(held)
     }
 
-    /// Gives the lease back, so that another worker need not wait for its end.
+    /// Gives the lease back, so that another worker need not wait for its end. If this fails, it ends by itself.
     pub(super) async fn release(self) -> RedisResult<()> {
         let script = Script::new(
             "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
@@ -94,18 +118,35 @@ impl Lease {
             .invoke_async(&mut self.redis.shared())
             .await
     }
+
+    /// What to come back with after Redis went away in the middle of the term.
+    pub(super) fn leave(self) -> Left {
+        Left {
+            token: self.token,
+            tip: self.tip,
+            until: self.renewed_at + TERM,
+        }
+    }
 }
 
-/// Eight digits that are others after a restart.
+/// Where an owner was when Redis went away under it. Until the term is over nobody else can have been the owner.
+pub(super) struct Left {
+    token: String,
+    tip: String,
+    until: Instant,
+}
+
+/// What Redis calls itself until it restarts.
 async fn run(redis: &Redis) -> RedisResult<String> {
     let info: String = redis::cmd("INFO")
         .arg("server")
         .query_async(&mut redis.shared())
         .await?;
-    let run = info
+    Ok(info
         .lines()
-        .find_map(|line| line.strip_prefix("run_id:")?.get(..8));
-    Ok(run.unwrap_or("00000000").to_owned())
+        .find_map(|line| line.strip_prefix("run_id:"))
+        .unwrap_or_default()
+        .to_owned())
 }
 
 fn milliseconds(duration: Duration) -> u64 {

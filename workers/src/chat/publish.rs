@@ -18,15 +18,14 @@ use super::{batch::Batch, lease::Lease, shard::Interrupted};
 /// fails, as `XADD` does when Redis is out of memory: so it publishes first and acknowledges after, and what could
 /// not be published stays pending.
 const SCRIPT: &str = "
-    if redis.call('GET', KEYS[3]) ~= ARGV[1] or redis.call('GET', KEYS[4]) ~= ARGV[2] then return -1 end
-    local published = 0
+    if redis.call('GET', KEYS[3]) ~= ARGV[1] or redis.call('GET', KEYS[4]) ~= ARGV[2] then return false end
+    local published = ''
     for i = 5, #ARGV, 6 do
         local id = ARGV[i]
         if #redis.call('XPENDING', KEYS[1], ARGV[3], id, id, 1) == 1 then
             if ARGV[i + 3] ~= '' then
-                redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'e', ARGV[2], 'org', ARGV[i + 1],
+                published = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'e', ARGV[2], 'org', ARGV[i + 1],
                            'project', ARGV[i + 2], 'event', ARGV[i + 3], 'session', ARGV[i + 4], 'data', ARGV[i + 5])
-                published = published + 1
             end
             redis.call('XACK', KEYS[1], ARGV[3], id)
         end
@@ -34,12 +33,13 @@ const SCRIPT: &str = "
     end
     return published";
 
+/// Returns the id of the last event published, if there was one.
 pub(super) async fn publish(
     redis: &Redis,
     shard: u16,
     lease: &Lease,
     batch: &Batch,
-) -> Result<(), Interrupted> {
+) -> Result<Option<String>, Interrupted> {
     let script = Script::new(SCRIPT);
     let mut call = script.prepare_invoke();
     call.key(Inbound::Chat(shard).to_string())
@@ -66,10 +66,10 @@ pub(super) async fn publish(
             None => call.arg("").arg("").arg(""),
         };
     }
-    let published: i64 = call.invoke_async(&mut redis.shared()).await?;
-    if published < 0 {
+    let published: Option<String> = call.invoke_async(&mut redis.shared()).await?;
+    let Some(published) = published else {
         return Err(Interrupted::LostLease);
-    }
+    };
 
     let now = OffsetDateTime::now_utc();
     for event in entries.iter().filter_map(|(_, item)| item.event.as_ref()) {
@@ -78,5 +78,5 @@ pub(super) async fn publish(
             histogram!(CHAT_PUBLISH_SECONDS).record((now - at).as_seconds_f64().max(0.0));
         }
     }
-    Ok(())
+    Ok(Some(published).filter(|id| !id.is_empty()))
 }

@@ -10,7 +10,12 @@ use atrium_shared::{
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 
-use super::{batch::Batch, count, lease::Lease, publish};
+use super::{
+    batch::Batch,
+    count,
+    lease::{Lease, Left},
+    publish,
+};
 
 /// Entries worked on at once.
 const BATCH: usize = 200;
@@ -23,6 +28,8 @@ pub(super) struct Shard {
     redis: Redis,
     process: String,
     group: ConsumerGroup,
+    /// Where this process left the live stream when its ownership was interrupted.
+    left: Option<Left>,
 }
 
 /// Why work on a shard ended.
@@ -45,26 +52,32 @@ impl Shard {
             redis,
             process: process.to_owned(),
             group,
+            left: None,
         }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         while !stop.is_cancelled() {
-            let pause = match Lease::acquire(&self.redis, self.number, &self.process).await {
+            let left = self.left.take();
+            let pause = match Lease::acquire(&self.redis, self.number, &self.process, left.as_ref()).await {
                 Ok(Some(mut lease)) => {
                     tracing::debug!(shard = self.number, "owning a chat shard");
                     gauge!(CHAT_SHARDS_OWNED).increment(1.0);
                     let ended = self.work(&mut lease, &stop).await;
                     gauge!(CHAT_SHARDS_OWNED).decrement(1.0);
-                    if let Err(error) = ended {
+                    if let Err(error) = &ended {
                         tracing::warn!(shard = self.number, %error, "work on a chat shard was interrupted");
                     }
-                    // If this fails too, the lease ends by itself.
-                    let _ = lease.release().await;
+                    if let Err(Interrupted::Redis(_)) = ended {
+                        self.left = Some(lease.leave());
+                    } else if let Err(error) = lease.release().await {
+                        tracing::debug!(shard = self.number, %error, "a lease was not given back; it ends by itself");
+                    }
                     PAUSE_AFTER_FAILURE
                 }
                 Ok(None) => PAUSE_WITHOUT_LEASE,
                 Err(error) => {
+                    self.left = left;
                     tracing::debug!(shard = self.number, %error, "a chat shard's lease cannot be asked for");
                     PAUSE_WITHOUT_LEASE
                 }
@@ -97,7 +110,7 @@ impl Shard {
         Ok(())
     }
 
-    async fn work_on(&mut self, entries: Vec<Entry>, lease: &Lease) -> Result<(), Interrupted> {
+    async fn work_on(&mut self, entries: Vec<Entry>, lease: &mut Lease) -> Result<(), Interrupted> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -110,7 +123,9 @@ impl Shard {
                 .await?;
         }
         count::count_actions(&self.database, &mut batch, lease.history()).await?;
-        publish::publish(&self.redis, self.number, lease, &batch).await?;
+        if let Some(published) = publish::publish(&self.redis, self.number, lease, &batch).await? {
+            lease.tip = published;
+        }
         count::settle_notices(&self.database, &batch).await?;
         Ok(())
     }
