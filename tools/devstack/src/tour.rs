@@ -6,6 +6,7 @@
 
 mod latency;
 mod steps;
+mod window;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

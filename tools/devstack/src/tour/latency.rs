@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::Tour;
-use super::steps::{CAP, Visit, press, watched};
+use super::steps::{CAP, Visit};
+use super::window::{press, watched};
 use crate::screen::spoken;
 
 impl Tour {
@@ -23,7 +24,11 @@ impl Tour {
             let mut other = watched(&admin, &org, &project).await?;
             let mut took = Vec::new();
             for _ in 0..rounds {
-                took.extend(press(&member, "thumbs_up", [&mut presser, &mut other]).await?);
+                took.extend(
+                    press(&member, "thumbs_up", [&mut presser, &mut other])
+                        .await?
+                        .took,
+                );
             }
             Ok(((), format!("press to event: {}", summary(took))))
         })

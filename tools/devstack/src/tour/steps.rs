@@ -1,18 +1,17 @@
 //! The steps, in the order in which a team would take them.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::Tour;
-use crate::actors::{Creation, Guest, Window, patiently};
-use crate::client::Follower;
+use super::window::{press, watched};
+use crate::actors::{Creation, Guest, patiently};
 use crate::screen::spoken;
 
 /// How long anything may take that should take milliseconds: processes may be on their way up again.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A process that was killed is listed this long; what holds no configuration after that will load the newest.
 const LISTED: Duration = Duration::from_secs(8);
 
@@ -25,15 +24,6 @@ pub(super) struct Visit {
     pub(super) project: String,
     pub(super) admin: Guest,
     pub(super) member: Guest,
-}
-
-/// An open chat window with its stream, and the ids of the actions it showed.
-pub(super) struct Watched {
-    pub(super) window: Window,
-    stream: Follower,
-    seen: HashSet<String>,
-    /// Why the stream said that something may be missing.
-    resets: Vec<String>,
 }
 
 /// A configuration change that every process has applied.
@@ -101,11 +91,12 @@ impl Tour {
                 Ok(((mine, others), "two windows".to_owned()))
             })
             .await?;
-        self.step("one presses Ready, both streams show it", async {
-            let shown = press(&member, "ready", [&mut first, &mut other]).await?;
-            Ok(((), format!("after {}", spoken_list(&shown))))
-        })
-        .await?;
+        let ready = self
+            .step("one presses Ready, both streams show it", async {
+                let press = press(&member, "ready", [&mut first, &mut other]).await?;
+                Ok((press.times, format!("after {press}")))
+            })
+            .await?;
         let revision = self
             .step(&format!("the admin sets {CAP} to 1"), async {
                 let reply = admin
@@ -147,14 +138,20 @@ impl Tour {
             Ok(((), "409 chat_session_closed".to_owned()))
         })
         .await?;
-        self.step("pressing in the new one is not", async {
-            let shown = press(&member, "tests_green", [&mut second, &mut other]).await?;
-            Ok(((), format!("shown after {}", spoken_list(&shown))))
-        })
-        .await?;
+        let green = self
+            .step("pressing in the new one is not", async {
+                let press = press(&member, "tests_green", [&mut second, &mut other]).await?;
+                Ok((press.times, format!("shown after {press}")))
+            })
+            .await?;
         self.step(
             "the counters have counted",
-            self.counted(&founder, &org, &project),
+            self.counted(
+                &founder,
+                &org,
+                &project,
+                [("ready", ready), ("tests_green", green)],
+            ),
         )
         .await?;
         self.step("the history names the admin", async {
@@ -262,7 +259,13 @@ impl Tour {
     }
 
     /// Each accepted press counts once; presses whose answer was lost may count too.
-    async fn counted(&self, founder: &Guest, org: &str, project: &str) -> anyhow::Result<((), String)> {
+    async fn counted(
+        &self,
+        founder: &Guest,
+        org: &str,
+        project: &str,
+        pressed: [(&str, i64); 2],
+    ) -> anyhow::Result<((), String)> {
         let path = format!("/v1/orgs/{org}/projects/{project}/chat/counters");
         let start = Instant::now();
         loop {
@@ -274,120 +277,19 @@ impl Tour {
                 let items = counters["items"].as_array()?;
                 items.iter().find(|item| item["action"] == action)?["count"].as_i64()
             };
-            let (ready, green) = (count("ready").unwrap_or(0), count("tests_green").unwrap_or(0));
-            if ready >= 1 && green >= 1 {
-                return Ok(((), format!("ready {ready}, tests_green {green}")));
+            if pressed
+                .iter()
+                .all(|(action, times)| count(action).unwrap_or(0) >= *times)
+            {
+                let counts = pressed.map(|(action, _)| format!("{action} {}", count(action).unwrap_or(0)));
+                return Ok(((), counts.join(", ")));
             }
             if start.elapsed() > PATIENCE {
-                bail!("expected at least one `ready` and one `tests_green`, came {counters}");
+                bail!("expected at least {pressed:?}, came {counters}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-}
-
-/// Opens a window and its stream.
-pub(super) async fn watched(guest: &Guest, org: &str, project: &str) -> anyhow::Result<Watched> {
-    let window = guest.open_chat(org, project).await?;
-    let mut stream = guest.watch(&window);
-    stream.connected(PATIENCE).await?;
-    Ok(Watched {
-        window,
-        stream,
-        seen: HashSet::new(),
-        resets: Vec::new(),
-    })
-}
-
-/// Presses in the first window and waits until all show it; answers with how long each took.
-pub(super) async fn press<const N: usize>(
-    guest: &Guest,
-    action: &str,
-    mut windows: [&mut Watched; N],
-) -> anyhow::Result<[Duration; N]> {
-    let window = windows[0].window.clone();
-    let (pressed, id) = accepted(guest, &window, action).await?;
-    let mut took = [Duration::ZERO; N];
-    for (watched, took) in windows.iter_mut().zip(&mut took) {
-        *took = watched
-            .shows(&id, action)
-            .await?
-            .saturating_duration_since(pressed);
-    }
-    Ok(took)
-}
-
-/// Presses until it is accepted; answers with when the accepted attempt began, and the action's id.
-async fn accepted(guest: &Guest, window: &Window, action: &str) -> anyhow::Result<(Instant, String)> {
-    let start = Instant::now();
-    loop {
-        let pressed = Instant::now();
-        let pause = match guest.pressing(window, action).send().await {
-            Ok(reply) if reply.code() == 202 => return Ok((pressed, reply.at("/id"))),
-            Ok(reply) if matches!(reply.code(), 429 | 503) && start.elapsed() < PATIENCE => {
-                let seconds = reply.header("retry-after").and_then(|text| text.parse().ok());
-                Duration::from_secs(seconds.unwrap_or(1))
-            }
-            Ok(reply) => bail!(reply.unexpected("202")),
-            Err(_) if start.elapsed() < PATIENCE => Duration::from_millis(200),
-            Err(error) => bail!(error),
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-impl Watched {
-    /// Waits until the stream shows the action with this id, once; answers with when it came.
-    async fn shows(&mut self, id: &str, action: &str) -> anyhow::Result<Instant> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let event = self
-                .stream
-                .next(left)
-                .await
-                .with_context(|| {
-                    format!(
-                        "expected `{action}` ({id}) on the stream, came {}",
-                        self.excuses()
-                    )
-                })?
-                .with_context(|| format!("expected `{action}` ({id}), the stream is over"))?;
-            match event.event.as_str() {
-                "chat.action" => {
-                    let data = event.json();
-                    let came = data["id"].as_str().unwrap_or_default().to_owned();
-                    ensure!(
-                        self.seen.insert(came.clone()),
-                        "expected each action once, came twice: {data}"
-                    );
-                    if came == id {
-                        ensure!(data["action"] == action, "expected `{action}`, came {data}");
-                        return Ok(event.at);
-                    }
-                }
-                "reset" => self.resets.push(event.data),
-                "drain" | "token-expiring" => {}
-                other => bail!("expected `{action}`, came `{other}` {}", event.data),
-            }
-        }
-    }
-
-    fn excuses(&self) -> String {
-        if self.resets.is_empty() {
-            "nothing".to_owned()
-        } else {
-            format!("`reset` {}", self.resets.join(", "))
-        }
-    }
-}
-
-fn spoken_list(durations: &[Duration]) -> String {
-    durations
-        .iter()
-        .map(|one| spoken(*one))
-        .collect::<Vec<_>>()
-        .join(" and ")
 }
 
 fn shown(lag: Option<f64>) -> String {
