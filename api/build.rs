@@ -18,9 +18,7 @@ use serde::{
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?)
-        .join("..")
-        .canonicalize()?;
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
 
@@ -35,10 +33,7 @@ fn main() -> Result<()> {
     }
     let catalog = root.join("docs/api/error-catalog.md");
     println!("cargo::rerun-if-changed={}", catalog.display());
-    files.insert(
-        "/docs/error-catalog.md".to_owned(),
-        ("text/markdown; charset=utf-8", catalog),
-    );
+    files.insert("/docs/error-catalog.md".to_owned(), ("text/markdown; charset=utf-8", catalog));
 
     let rows: String = files
         .iter()

@@ -87,13 +87,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     .fetch_one(tx.conn())
     .await?;
     tx.commit().await?;
-    json(
-        StatusCode::CREATED,
-        &Created {
-            invitation,
-            code: code.to_text(),
-        },
-    )
+    json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })
 }
 
 /// `GET /v1/orgs/{org}/invitations`, newest first.
@@ -103,10 +97,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<InvitationId> = request.query(PAGE)?.page()?;
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     tx.require(Role::Admin)?;
     let invitations: Vec<Invitation> = sqlx::query_as(
         "SELECT id, role, created_at, expires_at,
@@ -129,10 +120,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let id: InvitationId = request.path("invitation")?;
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     tx.require_writable(Role::Admin)?;
     // What has ended otherwise stays as it is.
     let found = sqlx::query(
@@ -159,12 +147,8 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let mut body = request.object().await?;
     let code = body.required("code", one_of::<String>("a string"));
     let code = body.finish(code)?;
-    let refused = || {
-        Problem::new(
-            Code::InvitationNotFound,
-            "The code is used up, revoked, expired, or was never one.",
-        )
-    };
+    let refused =
+        || Problem::new(Code::InvitationNotFound, "The code is used up, revoked, expired, or was never one.");
     let code = InvitationCode::parse(code.trim()).ok_or_else(refused)?;
 
     let identity = request.identity()?;
@@ -224,10 +208,7 @@ impl InvitationCode {
     const SECRET: usize = 24;
 
     fn new(org: OrgId) -> Self {
-        Self {
-            org,
-            secret: rand::random(),
-        }
+        Self { org, secret: rand::random() }
     }
 
     fn to_text(&self) -> String {
@@ -237,10 +218,7 @@ impl InvitationCode {
     fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let (org, secret) = bytes.split_at_checked(16)?;
-        Some(Self {
-            org: Uuid::from_slice(org).ok()?.into(),
-            secret: secret.try_into().ok()?,
-        })
+        Some(Self { org: Uuid::from_slice(org).ok()?.into(), secret: secret.try_into().ok()? })
     }
 
     fn hash(&self) -> Vec<u8> {
@@ -258,14 +236,7 @@ mod tests {
         let read = InvitationCode::parse(&code.to_text()).expect("it is one");
         assert_eq!((read.org, read.secret), (code.org, code.secret));
         let text = code.to_text();
-        for wrong in [
-            "",
-            "x",
-            &text[1..],
-            &format!("{text}A"),
-            &format!("{text}\0"),
-            "🙂",
-        ] {
+        for wrong in ["", "x", &text[1..], &format!("{text}A"), &format!("{text}\0"), "🙂"] {
             assert!(InvitationCode::parse(wrong).is_none(), "{wrong:?}");
         }
     }

@@ -41,19 +41,11 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     let metrics = metrics::install()?;
     let shutdown = Shutdown::new();
     let readiness = Readiness::new(&shutdown);
-    let admin = admin::serve(
-        settings.admin_listen,
-        readiness.clone(),
-        metrics.clone(),
-        &shutdown,
-    )
-    .await
-    .with_context(|| {
-        format!(
-            "cannot listen on {}, which ATRIUM_ADMIN_LISTEN names",
-            settings.admin_listen
-        )
-    })?;
+    let admin = admin::serve(settings.admin_listen, readiness.clone(), metrics.clone(), &shutdown)
+        .await
+        .with_context(|| {
+            format!("cannot listen on {}, which ATRIUM_ADMIN_LISTEN names", settings.admin_listen)
+        })?;
 
     let keyring = Keyring::load(&api.signing_keys_dir, api.public_url.origin())?;
     let database = Database::connect(&settings).await?;
@@ -68,14 +60,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     )
     .await?;
     let revocations = Revocations::load(&watcher).await?;
-    let live = Live::start(
-        &database,
-        &redis,
-        &configuration,
-        &revocations,
-        &shutdown,
-        settings.drain,
-    );
+    let live = Live::start(&database, &redis, &configuration, &revocations, &shutdown, settings.drain);
 
     let listener = server::bind(api.listen)
         .with_context(|| format!("cannot listen on {}, which ATRIUM_LISTEN names", api.listen))?;

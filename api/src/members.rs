@@ -40,10 +40,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let after =
         after.and_then(|after| OffsetDateTime::from_unix_timestamp_nanos(i128::from(after) * 1000).ok());
 
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     let rows: Vec<(UserId, String, Role, OffsetDateTime)> = sqlx::query_as(
         "SELECT user_id, user_key, role, joined_at FROM members
           WHERE org_id = $1 AND ($2::timestamptz IS NULL OR (joined_at, user_id) > ($2, $3))
@@ -55,11 +52,8 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     .bind(page.fetch())
     .fetch_all(tx.conn())
     .await?;
-    let members = rows.into_iter().map(|(id, key, role, joined_at)| Member {
-        user: User { id, key },
-        role,
-        joined_at,
-    });
+    let members =
+        rows.into_iter().map(|(id, key, role, joined_at)| Member { user: User { id, key }, role, joined_at });
     let list = page.cut(members.collect(), |member: &Member| {
         let microseconds = member.joined_at.unix_timestamp_nanos() / 1000;
         (i64::try_from(microseconds).unwrap_or(i64::MAX), member.user.id)

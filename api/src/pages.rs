@@ -30,12 +30,8 @@ struct File {
     etag: String,
 }
 
-static PAGES: LazyLock<Vec<(&'static str, File)>> = LazyLock::new(|| {
-    FILES
-        .iter()
-        .map(|(path, kind, content)| (*path, File::new(kind, content)))
-        .collect()
-});
+static PAGES: LazyLock<Vec<(&'static str, File)>> =
+    LazyLock::new(|| FILES.iter().map(|(path, kind, content)| (*path, File::new(kind, content))).collect());
 static DESCRIPTION: LazyLock<File> = LazyLock::new(|| File::new("application/json", OPENAPI));
 
 /// The paths of the pages and their files.
@@ -64,35 +60,19 @@ pub async fn openapi(_: &Arc<App>, request: &mut Request) -> Result<Response, Pr
 impl File {
     fn new(kind: &'static str, content: &'static [u8]) -> Self {
         let digest = Sha256::digest(content);
-        Self {
-            kind,
-            content,
-            etag: format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&digest[..12])),
-        }
+        Self { kind, content, etag: format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&digest[..12])) }
     }
 
     fn respond(&self, request: &HeaderMap) -> Result<Response, Problem> {
-        let held = request
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let mut held = held
-            .flat_map(|tags| tags.split(','))
-            .map(|tag| tag.trim().trim_start_matches("W/"));
+        let held = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let mut held = held.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
         let mut response = if held.any(|tag| tag == self.etag || tag == "*") {
             empty(StatusCode::NOT_MODIFIED)
         } else {
-            bytes(
-                StatusCode::OK,
-                HeaderValue::from_static(self.kind),
-                Bytes::from_static(self.content),
-            )
+            bytes(StatusCode::OK, HeaderValue::from_static(self.kind), Bytes::from_static(self.content))
         };
         let headers = response.headers_mut();
-        headers.insert(
-            header::ETAG,
-            HeaderValue::try_from(&self.etag).map_err(Problem::internal)?,
-        );
+        headers.insert(header::ETAG, HeaderValue::try_from(&self.etag).map_err(Problem::internal)?);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(response)
     }
@@ -113,10 +93,7 @@ mod tests {
         };
         assert_eq!(status("\"other\""), Some(StatusCode::OK));
         assert_eq!(status(&file.etag), Some(StatusCode::NOT_MODIFIED));
-        assert_eq!(
-            status(&format!("\"other\", W/{}", file.etag)),
-            Some(StatusCode::NOT_MODIFIED)
-        );
+        assert_eq!(status(&format!("\"other\", W/{}", file.etag)), Some(StatusCode::NOT_MODIFIED));
     }
 
     #[test]
@@ -128,14 +105,7 @@ mod tests {
 
     #[test]
     fn the_pages_are_there() {
-        for path in [
-            "/",
-            "/docs",
-            "/docs/errors",
-            "/docs/error-catalog.md",
-            "/app.js",
-            "/style.css",
-        ] {
+        for path in ["/", "/docs", "/docs/errors", "/docs/error-catalog.md", "/app.js", "/style.css"] {
             assert!(paths().any(|known| known == path), "{path}");
         }
         assert!(paths().all(|path| !path.contains("node_modules") && !path.contains("test")));

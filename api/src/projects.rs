@@ -46,10 +46,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let name = name(request).await?;
     let intention = Intention::of(request).await?;
 
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     tx.require_writable(Role::Admin)?;
     if let Some(intention) = &intention
         && let Some(replayed) = intention.begin(&mut tx).await?
@@ -81,10 +78,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<ProjectId> = request.query(PAGE)?.page()?;
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     let projects: Vec<Project> = sqlx::query_as(
         "SELECT id, org_id, name, created_at, updated_at, version FROM projects
           WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
@@ -103,10 +97,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 /// When the caller is no member, or there is no such project.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id) = (request.path("org")?, request.path("project")?);
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     respond(StatusCode::OK, &read(&mut tx, id).await?)
 }
 
@@ -119,10 +110,7 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let condition = request.if_match()?;
     let name = name(request).await?;
 
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     tx.require_writable(Role::Admin)?;
     let version = sqlx::query_scalar("SELECT version FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE")
         .bind(org)
@@ -150,10 +138,7 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// When the caller may not, or there is no such project.
 pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     tx.require_writable(Role::Admin)?;
     let deleted = sqlx::query("DELETE FROM projects WHERE org_id = $1 AND id = $2")
         .bind(org)

@@ -143,10 +143,8 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configs::read::explain),
         route!(GET "/v1/openapi.json" => pages::openapi).public(),
     ];
-    table.extend(pages::paths().map(|template| Route {
-        template,
-        ..route!(GET "/" => pages::page).public()
-    }));
+    table
+        .extend(pages::paths().map(|template| Route { template, ..route!(GET "/" => pages::page).public() }));
     table
 }
 
@@ -173,10 +171,7 @@ impl Routes {
     pub fn new(table: Vec<Route>) -> anyhow::Result<Self> {
         let mut by_template: Vec<(&'static str, Vec<Arc<Route>>)> = Vec::new();
         for route in table {
-            match by_template
-                .iter_mut()
-                .find(|(template, _)| *template == route.template)
-            {
+            match by_template.iter_mut().find(|(template, _)| *template == route.template) {
                 Some((_, routes)) => routes.push(Arc::new(route)),
                 None => by_template.push((route.template, vec![Arc::new(route)])),
             }
@@ -194,20 +189,13 @@ impl Routes {
         let Ok(found) = self.router.at(path) else {
             return Found::Nothing;
         };
-        let wanted = if *method == Method::HEAD {
-            &Method::GET
-        } else {
-            method
-        };
+        let wanted = if *method == Method::HEAD { &Method::GET } else { method };
         let Some(route) = found.value.iter().find(|route| route.method == *wanted) else {
             return Found::Path(allowed(found.value));
         };
         // An encoding that cannot be decoded is no id and no key: the handler finds nothing by that name.
         let decoded = |(name, value): (&str, &str)| {
-            (
-                name.to_owned(),
-                decode(value, false).unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string()),
-            )
+            (name.to_owned(), decode(value, false).unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string()))
         };
         Found::Route(Arc::clone(route), found.params.iter().map(decoded).collect())
     }
@@ -241,14 +229,8 @@ mod tests {
     fn a_request_finds_its_row() {
         assert_eq!(find("GET", "/v1/orgs"), "GET /v1/orgs []");
         assert_eq!(find("HEAD", "/v1/orgs"), "GET /v1/orgs []");
-        assert_eq!(
-            find("GET", "/v1/orgs/a%2Fb"),
-            r#"GET /v1/orgs/{org} [("org", "a/b")]"#
-        );
-        assert_eq!(
-            find("GET", "/v1/orgs/%ff"),
-            "GET /v1/orgs/{org} [(\"org\", \"\u{fffd}\")]"
-        );
+        assert_eq!(find("GET", "/v1/orgs/a%2Fb"), r#"GET /v1/orgs/{org} [("org", "a/b")]"#);
+        assert_eq!(find("GET", "/v1/orgs/%ff"), "GET /v1/orgs/{org} [(\"org\", \"\u{fffd}\")]");
         assert_eq!(
             find("GET", "/v1/orgs/x/configs/status"),
             r#"GET /v1/orgs/{org}/configs/status [("org", "x")]"#
@@ -257,15 +239,7 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_table_is_not_there() {
-        for path in [
-            "/v1/orgs/",
-            "//v1/orgs",
-            "/V1/orgs",
-            "*",
-            "",
-            "/v1",
-            "/v1/orgs//members",
-        ] {
+        for path in ["/v1/orgs/", "//v1/orgs", "/V1/orgs", "*", "", "/v1", "/v1/orgs//members"] {
             assert_eq!(find("GET", path), "nothing", "{path}");
         }
     }

@@ -22,10 +22,7 @@ async fn everybody_sees_an_action_once_and_it_is_counted() {
         let data = event.json();
         assert_eq!((event.event.as_str(), &data["id"]), ("chat.action", &json!(id)));
         assert_eq!(data["user"], json!({ "id": b.id, "key": b.key }));
-        assert_eq!(
-            (&data["action"], &data["session_id"]),
-            (&json!("ready"), &json!(window_b.session))
-        );
+        assert_eq!((&data["action"], &data["session_id"]), (&json!("ready"), &json!(window_b.session)));
         assert_eq!(data["project_id"], json!(scene.project));
         stream.must_stay_silent(Duration::from_millis(200)).await;
     }
@@ -39,16 +36,8 @@ async fn a_project_does_not_hear_another_one() {
     let mut quiet = open(&scene.owner, &scene.window(&scene.owner).await, None).await;
     // Enough for several to share the first one's shard.
     for number in 0..20 {
-        let project = scene
-            .owner
-            .project(&scene.org, &format!("Project {number}"))
-            .await
-            .expect("a project");
-        let window = scene
-            .owner
-            .open_chat(&scene.org, &project)
-            .await
-            .expect("a session");
+        let project = scene.owner.project(&scene.org, &format!("Project {number}")).await.expect("a project");
+        let window = scene.owner.open_chat(&scene.org, &project).await.expect("a session");
         scene.owner.press(&window, "ready").await.expect("accepted");
     }
     quiet.must_stay_silent(Duration::from_millis(500)).await;
@@ -66,14 +55,7 @@ async fn the_fourth_session_closes_the_oldest_which_is_told() {
     guest.press(&first, "ready").await.expect("accepted");
     let seen = stream.must_next(SOON).await.id;
     let second = scene.window(guest).await;
-    assert_eq!(
-        (
-            first.closed.as_ref(),
-            second.closed,
-            scene.window(guest).await.closed
-        ),
-        (None, None, None)
-    );
+    assert_eq!((first.closed.as_ref(), second.closed, scene.window(guest).await.closed), (None, None, None));
 
     let fourth = scene.window(guest).await;
     assert_eq!(fourth.closed.as_ref(), Some(&first.session));
@@ -89,13 +71,7 @@ async fn the_fourth_session_closes_the_oldest_which_is_told() {
     assert_eq!(told_late.json()["reason"], json!("replaced"));
     assert!(late.must_end(SOON).await.is_empty());
     for id in [Some(told.id.as_str()), Some(&told_late.id), None] {
-        let nothing = guest
-            .client
-            .get(first.events())
-            .last_event_id(id)
-            .send()
-            .await
-            .expect("an answer");
+        let nothing = guest.client.get(first.events()).last_event_id(id).send().await.expect("an answer");
         assert_eq!(nothing.code(), 204, "after {id:?}");
     }
     refused(guest.pressing(&first, "ready"), 409, "chat_session_closed").await;
@@ -118,12 +94,7 @@ async fn many_windows_at_once_are_still_at_most_three() {
     assert_eq!(closed, 9);
     let mut open = 0;
     for window in &windows {
-        let reply = scene
-            .owner
-            .pressing(window, "ready")
-            .send()
-            .await
-            .expect("an answer");
+        let reply = scene.owner.pressing(window, "ready").send().await.expect("an answer");
         open += usize::from(reply.code() == 202);
     }
     assert_eq!(open, 3);
@@ -138,20 +109,10 @@ async fn configuration_decides_about_sessions_and_actions_live() {
     let first = scene.window(owner).await;
     let path = format!("/v1/orgs/{}/configs/events", scene.org);
     let mut changes = owner.client.events(&path, None).await.expect("a stream");
-    set(
-        owner,
-        &scene,
-        &mut changes,
-        "chat.session_overflow",
-        json!("refuse"),
-    )
-    .await;
+    set(owner, &scene, &mut changes, "chat.session_overflow", json!("refuse")).await;
     set(owner, &scene, &mut changes, "chat.max_active_sessions", json!(1)).await;
     refused(owner.client.post(&sessions), 409, "chat_session_limit").await;
-    owner
-        .press(&first, "ready")
-        .await
-        .expect("the one that is open stays");
+    owner.press(&first, "ready").await.expect("the one that is open stays");
 
     set(owner, &scene, &mut changes, "chat.actions", json!(["thumbs_up"])).await;
     refused(owner.pressing(&first, "ready"), 422, "chat_action_not_offered").await;
@@ -163,10 +124,7 @@ async fn configuration_decides_about_sessions_and_actions_live() {
 
 /// Sets a key of the organization, and waits until this process says that it applies it.
 async fn set(guest: &Guest, scene: &Scene, changes: &mut EventStream, key: &str, value: serde_json::Value) {
-    let reply = guest
-        .configure(&scene.org, key, value, "a test")
-        .await
-        .expect("set");
+    let reply = guest.configure(&scene.org, key, value, "a test").await.expect("set");
     let revision = reply.json()["revision"].as_i64().expect("a number");
     while changes.must_see("config.changed", SOON).await.json()["revision"].as_i64() < Some(revision) {}
 }
@@ -175,37 +133,20 @@ async fn set(guest: &Guest, scene: &Scene, changes: &mut EventStream, key: &str,
 async fn only_those_who_may_press_and_close() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
-    let (member, viewer, stranger) = (
-        scene.member().await,
-        scene.join("viewer").await,
-        atrium.guest().await,
-    );
+    let (member, viewer, stranger) = (scene.member().await, scene.join("viewer").await, atrium.guest().await);
     let (window, viewers) = (scene.window(&member).await, scene.window(&viewer).await);
     refused(viewer.pressing(&viewers, "ready"), 403, "forbidden").await;
     drop(open(&viewer, &viewers, None).await);
 
     // Another's session, from outside and from inside, is like one that does not exist.
-    let elsewhere = scene
-        .owner
-        .project(&scene.org, "Elsewhere")
-        .await
-        .expect("a project");
+    let elsewhere = scene.owner.project(&scene.org, "Elsewhere").await.expect("a project");
     let mut paths: Vec<String> = vec![format!("{}/sessions/{}", scene.chat(), uuid::Uuid::now_v7())];
     paths.push(format!("{}/sessions/{}", window.chat, window.session));
-    paths.push(format!(
-        "/v1/orgs/{}/projects/{elsewhere}/chat/sessions/{}",
-        scene.org, window.session
-    ));
-    paths.push(format!(
-        "/v1/orgs/{}/projects/{}/chat/sessions/nonsense",
-        scene.org, scene.project
-    ));
+    paths.push(format!("/v1/orgs/{}/projects/{elsewhere}/chat/sessions/{}", scene.org, window.session));
+    paths.push(format!("/v1/orgs/{}/projects/{}/chat/sessions/nonsense", scene.org, scene.project));
     for guest in [&stranger, &scene.owner] {
         for path in &paths {
-            let press = guest
-                .client
-                .post(format!("{path}/actions"))
-                .json(json!({ "action": "ready" }));
+            let press = guest.client.post(format!("{path}/actions")).json(json!({ "action": "ready" }));
             refused(press, 404, "not_found").await;
             refused(guest.client.delete(path), 404, "not_found").await;
             refused(guest.client.get(format!("{path}/events")), 404, "not_found").await;
@@ -217,12 +158,7 @@ async fn only_those_who_may_press_and_close() {
     ] {
         refused(stranger.client.get(path), 404, "not_found").await;
     }
-    refused(
-        stranger.client.post(format!("{}/sessions", scene.chat())),
-        404,
-        "not_found",
-    )
-    .await;
+    refused(stranger.client.post(format!("{}/sessions", scene.chat())), 404, "not_found").await;
 
     // It was never touched.
     member.press(&window, "ready").await.expect("accepted");
@@ -231,10 +167,7 @@ async fn only_those_who_may_press_and_close() {
     for _ in 0..2 {
         answered(member.client.delete(&own), 204).await;
     }
-    assert_eq!(
-        stream.must_see("chat.session-closed", SOON).await.json()["reason"],
-        json!("closed")
-    );
+    assert_eq!(stream.must_see("chat.session-closed", SOON).await.json()["reason"], json!("closed"));
     refused(member.pressing(&window, "ready"), 409, "chat_session_closed").await;
 }
 
@@ -265,24 +198,11 @@ async fn actions_are_limited_per_person_and_project() {
     let (mine, theirs) = (scene.window(&scene.owner).await, scene.window(&member).await);
     let mut codes = Vec::new();
     for _ in 0..8 {
-        codes.push(
-            scene
-                .owner
-                .pressing(&mine, "ready")
-                .send()
-                .await
-                .expect("an answer"),
-        );
+        codes.push(scene.owner.pressing(&mine, "ready").send().await.expect("an answer"));
     }
     let admitted = codes.iter().filter(|reply| reply.code() == 202).count();
-    assert!(
-        (5..8).contains(&admitted),
-        "{admitted} of 8 in less than a second"
-    );
-    let limited = codes
-        .into_iter()
-        .find(|reply| reply.code() == 429)
-        .expect("one too many");
+    assert!((5..8).contains(&admitted), "{admitted} of 8 in less than a second");
+    let limited = codes.into_iter().find(|reply| reply.code() == 429).expect("one too many");
     assert!(limited.header("retry-after").is_some() && limited.header("ratelimit").is_some());
     answered(member.pressing(&theirs, "ready"), 202).await;
 }
@@ -304,11 +224,7 @@ async fn without_redis_actions_are_refused_and_open_streams_stay() {
     drop(open(&scene.owner, &second, None).await);
 
     atrium.redis().start_again().await.expect("Redis");
-    let id = scene
-        .owner
-        .press(&window, "deployed")
-        .await
-        .expect("accepted again");
+    let id = scene.owner.press(&window, "deployed").await.expect("accepted again");
     // Whether Redis lost its last moments or not: the stream goes on, if need be after a reset.
     let begun = std::time::Instant::now();
     while stream.must_next(SOON).await.json()["id"] != json!(id) {

@@ -46,10 +46,7 @@ fn ids(seen: &[(String, String)]) -> Vec<String> {
 
 /// The same guest, asking another process.
 fn at(guest: &Guest, atrium: &Atrium, api: usize) -> Guest {
-    Guest {
-        client: guest.client.at(atrium.api(api).url()),
-        ..guest.clone()
-    }
+    Guest { client: guest.client.at(atrium.api(api).url()), ..guest.clone() }
 }
 
 fn live_stream(scene: &Scene) -> (String, String) {
@@ -74,11 +71,7 @@ async fn a_client_that_comes_back_goes_on_where_it_was() {
     let mut by_query = guest.client.events(&query, None).await.expect("a stream");
     assert_eq!(ids(&actions(&mut by_query, 5).await), missed);
     // The header counts: it is what a browser sends when it comes back by itself.
-    let mut by_header = guest
-        .client
-        .events(&query, Some(&seen[1].1))
-        .await
-        .expect("a stream");
+    let mut by_header = guest.client.events(&query, Some(&seen[1].1)).await.expect("a stream");
     let expected: Vec<_> = first[2..].iter().chain(&missed).cloned().collect();
     assert_eq!(ids(&actions(&mut by_header, 6).await), expected);
     assert_eq!(metric(&atrium, 0, RESUMES, "ring").await, 2.0);
@@ -109,9 +102,7 @@ async fn who_saw_no_event_yet_can_come_back_too() {
 async fn first_position(atrium: &Atrium, guest: &Guest, window: &Window) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let address = atrium.url().replace("http://", "");
-    let mut socket = tokio::net::TcpStream::connect(&address)
-        .await
-        .expect("a connection");
+    let mut socket = tokio::net::TcpStream::connect(&address).await.expect("a connection");
     let (path, token) = (window.events(), guest.client.token().expect("signed in"));
     let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
     socket.write_all(head.as_bytes()).await.expect("sent");
@@ -119,9 +110,7 @@ async fn first_position(atrium: &Atrium, guest: &Guest, window: &Window) -> Stri
     while !text.contains("\nid: ") || !text.ends_with("\n\n\r\n") {
         let mut piece = [0; 4096];
         let read = tokio::time::timeout(SOON, socket.read(&mut piece)).await;
-        let length = read
-            .unwrap_or_else(|_| panic!("no id came: {text:?}"))
-            .expect("received");
+        let length = read.unwrap_or_else(|_| panic!("no id came: {text:?}")).expect("received");
         text.push_str(std::str::from_utf8(&piece[..length]).expect("text"));
     }
     let (_, id) = text.rsplit_once("\nid: ").expect("an id");
@@ -169,32 +158,21 @@ async fn a_position_that_is_no_longer_kept_is_told_never_skipped() {
     let seen = actions(&mut stream, 10).await;
     let (live, _) = live_stream(&scene);
     let mut redis = atrium.redis_connection().await;
-    let trim = redis::cmd("XTRIM")
-        .arg(live)
-        .arg("MAXLEN")
-        .arg(4)
-        .query_async::<i64>(&mut redis)
-        .await;
+    let trim = redis::cmd("XTRIM").arg(live).arg("MAXLEN").arg(4).query_async::<i64>(&mut redis).await;
     assert_eq!(trim.expect("trimmed"), 6);
 
     atrium.add_api().await;
     let elsewhere = at(guest, &atrium, 1);
     let mut lost = open(&elsewhere, &window, Some(&seen[2].1)).await;
     let reset = lost.must_next(SOON).await;
-    assert_eq!(
-        (reset.event.as_str(), reset.json()),
-        ("reset", json!({ "reason": "too_old" }))
-    );
+    assert_eq!((reset.event.as_str(), reset.json()), ("reset", json!({ "reason": "too_old" })));
     let next = press(guest, &window, 1).await;
     assert_eq!(ids(&actions(&mut lost, 1).await), next, "and it goes on from now");
     // The first entry that is left is kept, and so is everything after it.
     let mut kept = open(&elsewhere, &window, Some(&seen[6].1)).await;
     let expected: Vec<_> = ids(&seen[7..]).into_iter().chain(next).collect();
     assert_eq!(ids(&actions(&mut kept, 4).await), expected);
-    assert_eq!(
-        metric(&atrium, 1, "atrium_sse_resets_total", "too_old").await,
-        1.0
-    );
+    assert_eq!(metric(&atrium, 1, "atrium_sse_resets_total", "too_old").await, 1.0);
 }
 
 #[tokio::test]
@@ -209,24 +187,10 @@ async fn forged_positions_are_refused_or_told() {
     let (epoch, _) = id.split_once('-').expect("an epoch");
 
     let huge = "9".repeat(200);
-    for wrong in [
-        "1",
-        "a-b-c",
-        "-1-0",
-        "*",
-        "a-1-0-0",
-        "e-18446744073709551616-0",
-        "é-1-0",
-        "%00",
-        &huge,
-    ] {
+    for wrong in ["1", "a-b-c", "-1-0", "*", "a-1-0-0", "e-18446744073709551616-0", "é-1-0", "%00", &huge] {
         for request in [
             guest.client.get(window.events()).header("last-event-id", wrong),
-            guest.client.get(format!(
-                "{}?last_event_id={}",
-                window.events(),
-                wrong.replace('é', "%C3%A9")
-            )),
+            guest.client.get(format!("{}?last_event_id={}", window.events(), wrong.replace('é', "%C3%A9"))),
         ] {
             refused(request, 400, "last_event_id_invalid").await;
         }
@@ -234,10 +198,7 @@ async fn forged_positions_are_refused_or_told() {
     for (position, reason) in [
         (format!("{epoch}-18446744073709551615-0"), "history_lost"),
         ("0badcafe-1-0".to_owned(), "history_lost"),
-        (
-            "0badcafe-18446744073709551615-18446744073709551615".to_owned(),
-            "history_lost",
-        ),
+        ("0badcafe-18446744073709551615-18446744073709551615".to_owned(), "history_lost"),
     ] {
         let mut stream = open(guest, &window, Some(&position)).await;
         let reset = stream.must_next(SOON).await;
@@ -252,11 +213,7 @@ async fn forged_positions_are_refused_or_told() {
 
     // Another project's position opens nothing of that project.
     let other = scene.owner.project(&scene.org, "Other").await.expect("a project");
-    let elsewhere = scene
-        .owner
-        .open_chat(&scene.org, &other)
-        .await
-        .expect("a session");
+    let elsewhere = scene.owner.open_chat(&scene.org, &other).await.expect("a session");
     let mut stream = open(guest, &elsewhere, Some(&id)).await;
     let mine = press(guest, &elsewhere, 1).await;
     loop {
@@ -286,10 +243,7 @@ async fn a_flush_is_told_once_and_the_chat_goes_on() {
     assert_eq!(ids(&actions(&mut stream, 3).await), after);
     // An id of before the flush is one of another history.
     let mut old = open(guest, &window, Some(&before[0].1)).await;
-    assert_eq!(
-        old.must_next(SOON).await.json(),
-        json!({ "reason": "history_lost" })
-    );
+    assert_eq!(old.must_next(SOON).await.json(), json!({ "reason": "history_lost" }));
     assert_eq!(scene.total(guest).await, 6);
 }
 
@@ -319,11 +273,7 @@ async fn a_storm_over_two_processes_loses_nothing_and_repeats_nothing() {
             loop {
                 let complete = over.load(Ordering::Acquire) && seen.len() >= PRESSES;
                 // Longer than a dead worker's lease; once everything is here, long enough for a repetition to show.
-                let patience = if complete {
-                    Duration::from_secs(1)
-                } else {
-                    2 * SOON
-                };
+                let patience = if complete { Duration::from_secs(1) } else { 2 * SOON };
                 match tokio::time::timeout(patience, stream.next()).await {
                     Ok(Some(event)) => {
                         assert_eq!(event.event, "chat.action", "{}", event.data);
@@ -352,11 +302,7 @@ async fn a_storm_over_two_processes_loses_nothing_and_repeats_nothing() {
             atrium.worker(0).kill9().await;
         }
         if number == 2 * PRESSES / 3 {
-            atrium
-                .worker(0)
-                .start_again()
-                .await
-                .expect("the worker comes back");
+            atrium.worker(0).start_again().await.expect("the worker comes back");
             atrium.worker(1).kill9().await;
         }
     }
@@ -368,11 +314,7 @@ async fn a_storm_over_two_processes_loses_nothing_and_repeats_nothing() {
         assert_eq!(seen.len(), PRESSES, "lost or repeated");
         assert_eq!(seen.iter().cloned().collect::<HashSet<_>>(), expected);
         assert!(hops >= 8, "{hops} hops");
-        assert_eq!(
-            first_order.get_or_insert_with(|| seen.clone()),
-            &seen,
-            "one order for all"
-        );
+        assert_eq!(first_order.get_or_insert_with(|| seen.clone()), &seen, "one order for all");
     }
     assert_eq!(scene.total(&scene.owner).await, PRESSES as i64);
 }
@@ -388,9 +330,7 @@ async fn a_slow_client_falls_off_and_is_told() {
     let mut socket = {
         use tokio::io::AsyncWriteExt as _;
         let address = atrium.url().replace("http://", "");
-        let mut socket = tokio::net::TcpStream::connect(&address)
-            .await
-            .expect("a connection");
+        let mut socket = tokio::net::TcpStream::connect(&address).await.expect("a connection");
         let (path, token) = (slow_window.events(), slow.client.token().expect("signed in"));
         let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
         socket.write_all(head.as_bytes()).await.expect("sent");
@@ -403,44 +343,22 @@ async fn a_slow_client_falls_off_and_is_told() {
     const EVENTS: usize = 60_000;
     let (live, epoch) = live_stream(&scene);
     let mut redis = atrium.redis_connection().await;
-    let epoch: String = redis::cmd("GET")
-        .arg(epoch)
-        .query_async(&mut redis)
-        .await
-        .expect("an epoch");
+    let epoch: String = redis::cmd("GET").arg(epoch).query_async(&mut redis).await.expect("an epoch");
     let data = json!({
         "id": uuid::Uuid::now_v7(), "project_id": scene.project, "session_id": quick_window.session,
         "user": { "id": quick.id, "key": quick.key }, "action": "ready", "at": "2026-01-01T00:00:00Z",
     });
     let data = data.to_string();
     let writing = tokio::spawn({
-        let (org, project, session) = (
-            scene.org.clone(),
-            scene.project.clone(),
-            quick_window.session.clone(),
-        );
+        let (org, project, session) =
+            (scene.org.clone(), scene.project.clone(), quick_window.session.clone());
         async move {
             for _ in 0..EVENTS / 500 {
                 let mut pipe = redis::pipe();
                 for _ in 0..500 {
-                    pipe.cmd("XADD")
-                        .arg(&live)
-                        .arg("MAXLEN")
-                        .arg("~")
-                        .arg(20_000)
-                        .arg("*");
-                    pipe.arg("e")
-                        .arg(&epoch)
-                        .arg("org")
-                        .arg(&org)
-                        .arg("project")
-                        .arg(&project);
-                    pipe.arg("event")
-                        .arg("chat.action")
-                        .arg("session")
-                        .arg(&session)
-                        .arg("data")
-                        .arg(&data);
+                    pipe.cmd("XADD").arg(&live).arg("MAXLEN").arg("~").arg(20_000).arg("*");
+                    pipe.arg("e").arg(&epoch).arg("org").arg(&org).arg("project").arg(&project);
+                    pipe.arg("event").arg("chat.action").arg("session").arg(&session).arg("data").arg(&data);
                     pipe.ignore();
                 }
                 pipe.query_async::<()>(&mut redis).await.expect("written");
@@ -463,13 +381,8 @@ async fn a_slow_client_falls_off_and_is_told() {
             text.push_str(&String::from_utf8_lossy(&piece[..length]));
         }
     };
-    tokio::time::timeout(SOON, read)
-        .await
-        .expect("the last event comes");
-    assert!(
-        text.contains("event: reset\ndata: {\"reason\":\"slow\"}"),
-        "it was not told"
-    );
+    tokio::time::timeout(SOON, read).await.expect("the last event comes");
+    assert!(text.contains("event: reset\ndata: {\"reason\":\"slow\"}"), "it was not told");
     assert_eq!(metric(&atrium, 0, "atrium_sse_resets_total", "slow").await, 1.0);
 }
 
@@ -483,17 +396,11 @@ async fn open_streams_keep_their_sessions_fresh() {
     let (fresh, over) = (scene.window(guest).await, scene.window(guest).await);
     let mut postgres = atrium.superuser().await;
     let mut run = async |statement: &'static str| {
-        sqlx::query(statement)
-            .execute(&mut postgres)
-            .await
-            .expect("done")
-            .rows_affected()
+        sqlx::query(statement).execute(&mut postgres).await.expect("done").rows_affected()
     };
     run("UPDATE chat_sessions SET last_seen_at = now() - interval '90 seconds'").await;
-    run(
-        "UPDATE chat_sessions SET closed_at = now(), close_reason = 'closed'
-          WHERE id = (SELECT max(id::text)::uuid FROM chat_sessions)",
-    )
+    run("UPDATE chat_sessions SET closed_at = now(), close_reason = 'closed'
+          WHERE id = (SELECT max(id::text)::uuid FROM chat_sessions)")
     .await;
 
     let streams = OpenStreams::new(Shutdown::new());
@@ -507,20 +414,13 @@ async fn open_streams_keep_their_sessions_fresh() {
     let mut present = Vec::new();
     for window in [&fresh, &over] {
         let registration = streams.register(Kind::Chat, &identity);
-        let (org, session) = (
-            scene.org.parse().expect("an id"),
-            window.session.parse().expect("an id"),
-        );
+        let (org, session) = (scene.org.parse().expect("an id"), window.session.parse().expect("an id"));
         let entered = presence.enter(org, session, Arc::clone(registration.stream()));
         present.push((registration, entered));
     }
-    let database = Database::connect(&settings(&atrium))
-        .await
-        .expect("the database answers");
+    let database = Database::connect(&settings(&atrium)).await.expect("the database answers");
     presence.report(&database).await;
-    let ended = present
-        .iter()
-        .map(|(registration, _)| registration.take_orders(Waker::noop()).end);
+    let ended = present.iter().map(|(registration, _)| registration.take_orders(Waker::noop()).end);
     assert_eq!(ended.collect::<Vec<_>>(), [false, true]);
     let seen = run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await;
     assert_eq!(seen, 1, "only the one that is open");
@@ -528,10 +428,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     // Nobody looks any more: nothing is refreshed.
     present.clear();
     presence.report(&database).await;
-    assert_eq!(
-        run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await,
-        0
-    );
+    assert_eq!(run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await, 0);
 }
 
 fn settings(atrium: &Atrium) -> Settings {
@@ -554,11 +451,8 @@ async fn a_session_nobody_looks_at_expires_when_the_next_is_opened() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let guest = &scene.owner;
-    let (forgotten, second, third) = (
-        scene.window(guest).await,
-        scene.window(guest).await,
-        scene.window(guest).await,
-    );
+    let (forgotten, second, third) =
+        (scene.window(guest).await, scene.window(guest).await, scene.window(guest).await);
     let mut postgres = atrium.superuser().await;
     let aged =
         sqlx::query("UPDATE chat_sessions SET last_seen_at = now() - interval '3 minutes' WHERE id = $1")

@@ -42,10 +42,7 @@ async fn a_stream_begins_at_once_and_is_never_silent() {
     drop(streams);
     let begun = Instant::now();
     while metric(&atrium, 0, "atrium_sse_streams", "chat").await != 0.0 {
-        assert!(
-            begun.elapsed() < SOON,
-            "streams nobody reads any more are still open"
-        );
+        assert!(begun.elapsed() < SOON, "streams nobody reads any more are still open");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -55,10 +52,7 @@ async fn a_browser_signs_in_with_its_cookie() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let window = scene.window(&scene.owner).await;
-    let cookie = format!(
-        "atrium_session={}",
-        scene.owner.client.token().expect("signed in")
-    );
+    let cookie = format!("atrium_session={}", scene.owner.client.token().expect("signed in"));
     let with_cookie = |site: &'static str| {
         let request = atrium.client().get(window.events());
         request.header("cookie", &cookie).header("sec-fetch-site", site)
@@ -102,11 +96,7 @@ async fn signing_out_ends_every_stream_of_the_token_in_every_process() {
 
 #[tokio::test]
 async fn a_process_that_stops_tells_its_streams_and_loses_nothing() {
-    let atrium = Atrium::builder()
-        .apis(2)
-        .setting("ATRIUM_DRAIN_SECONDS", "5")
-        .start()
-        .await;
+    let atrium = Atrium::builder().apis(2).setting("ATRIUM_DRAIN_SECONDS", "5").start().await;
     let scene = Scene::begin(&atrium).await;
     let window = scene.window(&scene.owner).await;
     let (here, there) = (&scene.owner.client, scene.owner.client.at(atrium.api(1).url()));
@@ -114,10 +104,8 @@ async fn a_process_that_stops_tells_its_streams_and_loses_nothing() {
     for _ in 0..40 {
         streams.push(there.events(&window.events(), None).await.expect("a stream"));
     }
-    let configs = there
-        .events(&format!("/v1/orgs/{}/configs/events", scene.org), None)
-        .await
-        .expect("a stream");
+    let configs =
+        there.events(&format!("/v1/orgs/{}/configs/events", scene.org), None).await.expect("a stream");
     scene.owner.press(&window, "ready").await.expect("accepted");
     let mut last = String::new();
     for stream in &mut streams {
@@ -142,17 +130,10 @@ async fn a_process_that_stops_tells_its_streams_and_loses_nothing() {
     }
     assert_eq!(drained, streams.len());
     assert!(ended.await.success());
-    assert!(
-        stopped_at.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        stopped_at.elapsed()
-    );
+    assert!(stopped_at.elapsed() < Duration::from_secs(5), "{:?}", stopped_at.elapsed());
 
     // Another process goes on where the last event was.
-    let mut again: EventStream = here
-        .events(&window.events(), Some(&last))
-        .await
-        .expect("a stream");
+    let mut again: EventStream = here.events(&window.events(), Some(&last)).await.expect("a stream");
     assert_eq!(actions(&mut again, 1).await[0].0, during);
 }
 
@@ -179,15 +160,9 @@ async fn an_operation_tells_every_step_from_the_beginning() {
         assert_eq!(event.json()["operation_id"], json!(creation.operation));
     }
     let last = events.last().expect("events").json();
-    assert_eq!(
-        (&last["status"], &last["failure"]),
-        (&json!("COMMITTED"), &json!(null))
-    );
+    assert_eq!((&last["status"], &last["failure"]), (&json!("COMMITTED"), &json!(null)));
     assert!(
-        events.len() > 2
-            && events[..events.len() - 1]
-                .iter()
-                .all(|event| event.event == "operation.step")
+        events.len() > 2 && events[..events.len() - 1].iter().all(|event| event.event == "operation.step")
     );
 
     // From the beginning again, from the middle, and after the end.
@@ -195,21 +170,9 @@ async fn an_operation_tells_every_step_from_the_beginning() {
     assert_eq!(again.must_end(SOON).await.len(), events.len());
     let mut rest = guest.client.events(&path, Some("2")).await.expect("a stream");
     assert_eq!(rest.must_next(SOON).await.id, "3");
-    answered(
-        guest
-            .client
-            .get(&path)
-            .last_event_id(Some(&events.len().to_string())),
-        204,
-    )
-    .await;
+    answered(guest.client.get(&path).last_event_id(Some(&events.len().to_string())), 204).await;
     for wrong in [&*(events.len() + 1).to_string(), "-1", "x", "1-0", "01"] {
-        refused(
-            guest.client.get(&path).last_event_id(Some(wrong)),
-            400,
-            "last_event_id_invalid",
-        )
-        .await;
+        refused(guest.client.get(&path).last_event_id(Some(wrong)), 400, "last_event_id_invalid").await;
     }
     let stranger = atrium.guest().await;
     refused(stranger.client.get(&path), 404, "not_found").await;
@@ -217,10 +180,8 @@ async fn an_operation_tells_every_step_from_the_beginning() {
 
 #[tokio::test]
 async fn an_operation_that_fails_says_why() {
-    let atrium = Atrium::builder()
-        .default_value("saga.fail_step", json!("organization.create/commit"))
-        .start()
-        .await;
+    let atrium =
+        Atrium::builder().default_value("saga.fail_step", json!("organization.create/commit")).start().await;
     let guest = atrium.guest().await;
     let creation = guest.create_organization("Northwind").await.expect("accepted");
     let path = format!("/v1/operations/{}/events", creation.operation);
@@ -237,12 +198,8 @@ async fn hints_make_an_operation_live_and_a_poll_stands_behind_them() {
     guest.organization("First").await.expect("an organization");
     // Every hint is lost.
     let mut redis = atrium.redis_connection().await;
-    let command = redis::cmd("ACL")
-        .arg("SETUSER")
-        .arg("default")
-        .arg("-xread")
-        .query_async::<()>(&mut redis)
-        .await;
+    let command =
+        redis::cmd("ACL").arg("SETUSER").arg("default").arg("-xread").query_async::<()>(&mut redis).await;
     command.expect("reading live streams is forbidden");
     drop(redis);
     let creation = guest.create_organization("Second").await.expect("accepted");
@@ -264,43 +221,22 @@ async fn a_change_of_configuration_is_told_when_it_is_applied() {
     for stream in &mut streams {
         stream.must_stay_silent(Duration::from_millis(100)).await;
     }
-    let reply = scene
-        .owner
-        .configure(&scene.org, "chat.max_active_sessions", json!(2), "a test")
-        .await
-        .expect("set");
+    let reply =
+        scene.owner.configure(&scene.org, "chat.max_active_sessions", json!(2), "a test").await.expect("set");
     let revision = reply.json()["revision"].clone();
     for stream in &mut streams {
         let event = stream.must_next(SOON).await;
-        assert_eq!(
-            (event.event.as_str(), event.json()),
-            ("config.changed", json!({ "revision": revision }))
-        );
+        assert_eq!((event.event.as_str(), event.json()), ("config.changed", json!({ "revision": revision })));
         assert_eq!(event.id, revision.to_string());
     }
 
     // Who knows an older revision is told at once, who knows this one is not.
-    let mut late = scene
-        .owner
-        .client
-        .events(&path, Some("0"))
-        .await
-        .expect("a stream");
+    let mut late = scene.owner.client.events(&path, Some("0")).await.expect("a stream");
     assert_eq!(late.must_next(SOON).await.json()["revision"], revision);
-    let mut current = scene
-        .owner
-        .client
-        .events(&path, Some(&revision.to_string()))
-        .await
-        .expect("a stream");
+    let mut current = scene.owner.client.events(&path, Some(&revision.to_string())).await.expect("a stream");
     current.must_stay_silent(Duration::from_millis(200)).await;
     for wrong in ["999999", "-1", "x", "9223372036854775808"] {
-        refused(
-            scene.owner.client.get(&path).last_event_id(Some(wrong)),
-            400,
-            "last_event_id_invalid",
-        )
-        .await;
+        refused(scene.owner.client.get(&path).last_event_id(Some(wrong)), 400, "last_event_id_invalid").await;
     }
     refused(atrium.guest().await.client.get(&path), 404, "not_found").await;
 
@@ -330,9 +266,7 @@ async fn clients_that_never_read_cost_little_and_slow_nobody() {
     );
     let mut sockets = Vec::new();
     for _ in 0..IDLE {
-        let mut socket = tokio::net::TcpStream::connect(&address)
-            .await
-            .expect("a connection");
+        let mut socket = tokio::net::TcpStream::connect(&address).await.expect("a connection");
         socket.write_all(head.as_bytes()).await.expect("sent");
         sockets.push(socket);
     }
@@ -358,13 +292,6 @@ async fn clients_that_never_read_cost_little_and_slow_nobody() {
 /// Bytes of memory that a process holds.
 fn resident(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .expect("a size");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse::<usize>().ok())
-        .expect("a number")
-        * 1024
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
 }

@@ -18,11 +18,7 @@ impl RolePasswords {
     /// Reads `ATRIUM_APP_PASSWORD`, `ATRIUM_RELAY_PASSWORD` and `ATRIUM_WATCHER_PASSWORD`.
     #[must_use]
     pub fn from_env() -> Self {
-        let read = |name| {
-            std::env::var(name)
-                .ok()
-                .filter(|value: &String| !value.is_empty())
-        };
+        let read = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         Self {
             app: read("ATRIUM_APP_PASSWORD"),
             relay: read("ATRIUM_RELAY_PASSWORD"),
@@ -50,18 +46,13 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
                 .bind(password)
                 .fetch_one(&mut *connection)
                 .await?;
-            sqlx::query(AssertSqlSafe(statement))
-                .execute(&mut *connection)
-                .await?;
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
         }
     }
-    sqlx::query("ALTER ROLE atrium_app SET statement_timeout = '10s'")
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query("ALTER ROLE atrium_app SET statement_timeout = '10s'").execute(&mut *connection).await?;
 
-    let database: String = sqlx::query_scalar("SELECT quote_ident(current_database())")
-        .fetch_one(&mut *connection)
-        .await?;
+    let database: String =
+        sqlx::query_scalar("SELECT quote_ident(current_database())").fetch_one(&mut *connection).await?;
     for statement in [
         format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"),
         format!("GRANT CONNECT ON DATABASE {database} TO atrium_app, atrium_relay, atrium_watcher"),
@@ -70,9 +61,7 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
         "GRANT USAGE ON SCHEMA public TO atrium_app, atrium_relay, atrium_watcher".to_owned(),
     ] {
-        sqlx::query(AssertSqlSafe(statement))
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
     }
     Ok(())
 }

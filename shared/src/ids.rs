@@ -107,12 +107,9 @@ mod tests {
     #[test]
     fn only_the_hyphenated_form_is_a_name() {
         let id = ProjectId::new();
-        for other in [
-            id.uuid().simple().to_string(),
-            format!("{{{id}}}"),
-            format!("urn:uuid:{id}"),
-            String::new(),
-        ] {
+        for other in
+            [id.uuid().simple().to_string(), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new()]
+        {
             assert!(other.parse::<ProjectId>().is_err(), "{other}");
         }
     }

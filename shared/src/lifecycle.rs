@@ -94,10 +94,7 @@ impl Shutdown {
         self.draining.cancel();
         self.tasks.close();
         if tokio::time::timeout(window, self.tasks.wait()).await.is_err() {
-            tracing::warn!(
-                tasks = self.tasks.len(),
-                "the drain window is over: ending what is left"
-            );
+            tracing::warn!(tasks = self.tasks.len(), "the drain window is over: ending what is left");
         }
         self.force.cancel();
         // What watches the force token ends at once; what does not is not worth waiting for.

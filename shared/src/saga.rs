@@ -153,15 +153,8 @@ pub async fn start(tx: &mut OrgTx, kind: &str, input: &Value, created_by: UserId
     .bind(i64::try_from(DEADLINE.as_secs()).unwrap_or(i64::MAX))
     .execute(tx.conn())
     .await?;
-    tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" }))
-        .await?;
-    tx.enqueue_after(
-        Topic::Saga,
-        id.uuid(),
-        &json!({ "saga": id, "wake": "deadline" }),
-        DEADLINE,
-    )
-    .await?;
+    tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" })).await?;
+    tx.enqueue_after(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "deadline" }), DEADLINE).await?;
     Ok(id)
 }
 
@@ -170,14 +163,7 @@ pub async fn start(tx: &mut OrgTx, kind: &str, input: &Value, created_by: UserId
 /// # Errors
 /// [`DbError::NotFound`] when there is none.
 pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError> {
-    type Row = (
-        String,
-        SagaStatus,
-        Option<Value>,
-        OffsetDateTime,
-        OffsetDateTime,
-        Option<OffsetDateTime>,
-    );
+    type Row = (String, SagaStatus, Option<Value>, OffsetDateTime, OffsetDateTime, Option<OffsetDateTime>);
     let org_id = tx.org();
     let (kind, status, failure, deadline_at, created_at, finished_at): Row = sqlx::query_as(
         "SELECT kind, status, failure, deadline_at, created_at, finished_at FROM sagas WHERE org_id = $1 AND id = $2",
@@ -194,17 +180,7 @@ pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError>
     .bind(id)
     .fetch_all(tx.conn())
     .await?;
-    Ok(Operation {
-        id,
-        kind,
-        org_id,
-        status,
-        steps,
-        failure,
-        deadline_at,
-        created_at,
-        finished_at,
-    })
+    Ok(Operation { id, kind, org_id, status, steps, failure, deadline_at, created_at, finished_at })
 }
 
 /// What happened to a saga after event `seq`, oldest first.

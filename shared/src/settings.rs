@@ -119,19 +119,13 @@ impl Reader {
     pub fn from_env() -> Self {
         Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
             // A variable that is not UTF-8 is not one of ours, unless its name is; then it reads as unusable.
-            Some((
-                name.into_string().ok()?,
-                value.into_string().unwrap_or_else(|_| "\u{fffd}".to_owned()),
-            ))
+            Some((name.into_string().ok()?, value.into_string().unwrap_or_else(|_| "\u{fffd}".to_owned())))
         }))
     }
 
     /// Reads from the given variables.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self {
-            variables: variables.into_iter().collect(),
-            mistakes: Vec::new(),
-        }
+        Self { variables: variables.into_iter().collect(), mistakes: Vec::new() }
     }
 
     /// The settings both processes share. `kind` starts the default process name.
@@ -139,9 +133,7 @@ impl Reader {
         let database_url = self.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
         let watcher_database_url = self.postgres_url("ATRIUM_WATCHER_DATABASE_URL", "atrium_watcher");
         let redis_url = self.required("ATRIUM_REDIS_URL", "redis://127.0.0.1:6379", |text| {
-            redis::Client::open(text)
-                .map(|_| Secret(text.to_owned()))
-                .map_err(|error| error.to_string())
+            redis::Client::open(text).map(|_| Secret(text.to_owned())).map_err(|error| error.to_string())
         });
         let connections = self.optional("ATRIUM_DATABASE_CONNECTIONS", "10", |text| match text.parse() {
             Ok(connections @ 2..=1000) => Ok(connections),
@@ -157,11 +149,7 @@ impl Reader {
             Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
             _ => Err("must be a whole number of seconds from 1 to 3600".to_owned()),
         });
-        let unique = format!(
-            "{kind}-{}-{:06x}",
-            std::process::id(),
-            rand::random_range(0..0x100_0000)
-        );
+        let unique = format!("{kind}-{}-{:06x}", std::process::id(), rand::random_range(0..0x100_0000));
         let process_name = self.optional("ATRIUM_PROCESS_NAME", &unique, |text| {
             let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if (1..=100).contains(&text.len()) && text.chars().all(fits) {
@@ -185,23 +173,14 @@ impl Reader {
     /// The settings of the API alone.
     pub fn api(&mut self) -> Option<ApiSettings> {
         let listen = self.optional("ATRIUM_LISTEN", "127.0.0.1:8080", parse_address);
-        let public_url = self.optional("ATRIUM_PUBLIC_URL", "http://127.0.0.1:8080", |text| {
-            parse_origin(text).map(PublicUrl)
-        });
+        let public_url = self
+            .optional("ATRIUM_PUBLIC_URL", "http://127.0.0.1:8080", |text| parse_origin(text).map(PublicUrl));
         let allowed_origins = self.optional("ATRIUM_ALLOWED_ORIGINS", "", |text| {
-            text.split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(parse_origin)
-                .collect()
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parse_origin).collect()
         });
         let signing_keys_dir = self.required("ATRIUM_SIGNING_KEYS_DIR", "/etc/atrium/signing-keys", |text| {
             let path = PathBuf::from(text);
-            if path.is_dir() {
-                Ok(path)
-            } else {
-                Err("is not a folder that can be read".to_owned())
-            }
+            if path.is_dir() { Ok(path) } else { Err("is not a folder that can be read".to_owned()) }
         });
         let trusted_proxy_hops = self.optional("ATRIUM_TRUSTED_PROXY_HOPS", "0", |text| match text.parse() {
             Ok(hops @ 0..=10) => Ok(hops),
@@ -228,9 +207,7 @@ impl Reader {
         let example = format!("postgres://{role}:secret@127.0.0.1:5432/atrium");
         self.required(name, &example, |text| {
             // The library takes any scheme for its own.
-            let scheme = ["postgres://", "postgresql://"]
-                .iter()
-                .any(|scheme| text.starts_with(scheme));
+            let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
             match text.parse::<sqlx::postgres::PgConnectOptions>() {
                 Ok(_) if scheme => Ok(Secret(text.to_owned())),
                 _ => Err("is not an address of PostgreSQL".to_owned()),
@@ -270,11 +247,7 @@ impl Reader {
         default: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let text = self
-            .variables
-            .get(name)
-            .filter(|text| !text.is_empty())
-            .map_or(default, String::as_str);
+        let text = self.variables.get(name).filter(|text| !text.is_empty()).map_or(default, String::as_str);
         match parse(text) {
             Ok(value) => Some(value),
             Err(wrong) => self.mistake(name, &wrong, default),
@@ -283,28 +256,21 @@ impl Reader {
 
     fn mistake<T>(&mut self, name: &str, wrong: &str, example: &str) -> Option<T> {
         // The value itself stays out of the message: it may hold a password.
-        self.mistakes
-            .push(format!("{name} {wrong}; for example {name}={example}"));
+        self.mistakes.push(format!("{name} {wrong}; for example {name}={example}"));
         None
     }
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "is not an address with a port".to_owned())
+    text.parse().map_err(|_| "is not an address with a port".to_owned())
 }
 
 fn parse_origin(text: &str) -> Result<String, String> {
     let wrong = || "must be http:// or https:// with a host, without a path".to_owned();
     let uri: Uri = text.parse().map_err(|_| wrong())?;
-    let scheme = uri
-        .scheme_str()
-        .filter(|scheme| ["http", "https"].contains(scheme))
-        .ok_or_else(wrong)?;
-    let authority = uri
-        .authority()
-        .filter(|authority| !authority.as_str().contains('@'))
-        .ok_or_else(wrong)?;
+    let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or_else(wrong)?;
+    let authority =
+        uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
     if !["", "/"].contains(&uri.path()) || uri.query().is_some() {
         return Err(wrong());
     }
@@ -317,24 +283,15 @@ mod tests {
 
     fn reader(variables: &[(&str, &str)]) -> Reader {
         Reader::from_variables(
-            variables
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         )
     }
 
     #[test]
     fn every_mistake_is_named_at_once_with_an_example() {
-        let mut reader = reader(&[
-            ("ATRIUM_DATABASE_URL", "mysql://x"),
-            ("ATRIUM_DRAIN_SECONDS", "soon"),
-        ]);
+        let mut reader = reader(&[("ATRIUM_DATABASE_URL", "mysql://x"), ("ATRIUM_DRAIN_SECONDS", "soon")]);
         let settings = reader.common("api");
-        let error = reader
-            .finish(settings)
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default();
+        let error = reader.finish(settings).err().map(|error| error.to_string()).unwrap_or_default();
         for part in [
             "ATRIUM_DATABASE_URL is not an address of PostgreSQL; for example ATRIUM_DATABASE_URL=postgres://",
             "ATRIUM_WATCHER_DATABASE_URL is not set",
@@ -347,25 +304,13 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_printed() {
-        assert_eq!(
-            format!("{:?}", Secret("postgres://a:hunter2@b/c".to_owned())),
-            "…"
-        );
+        assert_eq!(format!("{:?}", Secret("postgres://a:hunter2@b/c".to_owned())), "…");
     }
 
     #[test]
     fn the_public_url_is_an_origin() {
-        assert_eq!(
-            parse_origin("https://atrium.example/"),
-            Ok("https://atrium.example".to_owned())
-        );
-        for wrong in [
-            "atrium.example",
-            "ftp://x",
-            "https://a/b",
-            "https://u@a",
-            "https://a?b",
-        ] {
+        assert_eq!(parse_origin("https://atrium.example/"), Ok("https://atrium.example".to_owned()));
+        for wrong in ["atrium.example", "ftp://x", "https://a/b", "https://u@a", "https://a?b"] {
             assert!(parse_origin(wrong).is_err(), "{wrong}");
         }
     }

@@ -103,16 +103,9 @@ impl<H: Handler> Consumer<H> {
         handler: H,
     ) -> Self {
         let group = ConsumerGroup::new(redis.clone(), stream, process);
-        let worker = Worker {
-            database: database.clone(),
-            acknowledger: group.acknowledger(),
-            stream,
-            handler,
-        };
-        Self {
-            group,
-            worker: Arc::new(worker),
-        }
+        let worker =
+            Worker { database: database.clone(), acknowledger: group.acknowledger(), stream, handler };
+        Self { group, worker: Arc::new(worker) }
     }
 
     pub(crate) fn spawn(self, name: &'static str, shutdown: &Shutdown) {
@@ -171,10 +164,7 @@ struct Failure {
 impl<H: Handler> Worker<H> {
     async fn work(self: Arc<Self>, entry: Entry) {
         let Some(message) = Message::decode(&entry) else {
-            self.end(
-                self.acknowledger.bury(&entry, "the entry is not a message").await,
-                "dead",
-            );
+            self.end(self.acknowledger.bury(&entry, "the entry is not a message").await, "dead");
             return;
         };
         let mut pause = Duration::from_millis(50);
@@ -211,18 +201,12 @@ impl<H: Handler> Worker<H> {
                 permanent: matches!(error, HandleError::Malformed(_)),
                 reason: error.to_string(),
             }),
-            Err(panic) => Err(Failure {
-                permanent: false,
-                reason: panic.to_string(),
-            }),
+            Err(panic) => Err(Failure { permanent: false, reason: panic.to_string() }),
         }
     }
 
     async fn handle(&self, message: &Message) -> Result<Outcome, HandleError> {
-        let mut tx = self
-            .database
-            .org_tx(&Principal::System(H::CONSUMER), message.org)
-            .await?;
+        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
         let fresh = match message.enter_inbox(&mut tx, H::CONSUMER).await {
             // The organization is gone, and with it whatever the message was about.
             Err(DbError::Constraint(name)) if name == "inbox_org_fkey" => return Ok(Outcome::Duplicate),
@@ -257,10 +241,7 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn mark_given_up(&self, message: &Message, reason: &str) -> Result<(), HandleError> {
-        let mut tx = self
-            .database
-            .org_tx(&Principal::System(H::CONSUMER), message.org)
-            .await?;
+        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
         self.handler.give_up(&mut tx, message, reason).await?;
         message.mark_dead(&mut tx, reason).await?;
         Ok(tx.commit().await?)

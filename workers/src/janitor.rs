@@ -21,11 +21,7 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: 
     let stop = shutdown.draining().clone();
     shutdown.spawn_critical("janitor", async move {
         let jitter = rand::random_range(0.9..1.1);
-        while stop
-            .run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter)))
-            .await
-            .is_some()
-        {
+        while stop.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter))).await.is_some() {
             if let Err(error) = tidy_database(&outbox, &watcher).await {
                 tracing::warn!(%error, "old rows cannot be deleted; trying again later");
             }
@@ -53,13 +49,9 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
 }
 
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
-    let streams = [Inbound::Saga, Inbound::Config]
-        .into_iter()
-        .chain((0..CHAT_SHARDS).map(Inbound::Chat));
+    let streams = [Inbound::Saga, Inbound::Config].into_iter().chain((0..CHAT_SHARDS).map(Inbound::Chat));
     for stream in streams {
-        ConsumerGroup::new(redis.clone(), stream, process)
-            .forget_silent_consumers(SILENT_FOR)
-            .await?;
+        ConsumerGroup::new(redis.clone(), stream, process).forget_silent_consumers(SILENT_FOR).await?;
     }
     Ok(())
 }

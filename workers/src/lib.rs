@@ -67,22 +67,11 @@ pub async fn run(
     let watcher = Watcher::connect(&settings).await?;
     let redis = Redis::new(&settings.redis_url)?;
     let process = settings.process_name.as_str();
-    let configuration = ConfigurationStore::start(
-        database.clone(),
-        watcher.clone(),
-        redis.clone(),
-        process,
-        &shutdown,
-    )
-    .await?;
-    shutdown.spawn_critical(
-        "configuration stream",
-        configuration.clone().follow_stream(stop.clone()),
-    );
-    shutdown.spawn_critical(
-        "log level",
-        follow_level(level, configuration.clone(), stop.clone()),
-    );
+    let configuration =
+        ConfigurationStore::start(database.clone(), watcher.clone(), redis.clone(), process, &shutdown)
+            .await?;
+    shutdown.spawn_critical("configuration stream", configuration.clone().follow_stream(stop.clone()));
+    shutdown.spawn_critical("log level", follow_level(level, configuration.clone(), stop.clone()));
 
     let outbox = connect_pool(own.relay_database_url.expose(), 3, process)
         .await

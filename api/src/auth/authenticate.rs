@@ -28,20 +28,13 @@ pub fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Identity, Carrier
     };
     let refused = |cause: &str| Problem::unauthenticated("A valid access token is needed.").cause(cause);
     let token = token.ok_or_else(|| refused("no token"))?;
-    let claims = app
-        .keyring
-        .verify(token)
-        .map_err(|error| refused(&error.to_string()))?;
+    let claims = app.keyring.verify(token).map_err(|error| refused(&error.to_string()))?;
     if app.revocations.is_revoked(claims.jti) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));
     }
-    let identity = Identity {
-        user: claims.sub,
-        token: claims.jti,
-        expires_at: claims.expires_at(),
-        key: claims.key,
-    };
+    let identity =
+        Identity { user: claims.sub, token: claims.jti, expires_at: claims.expires_at(), key: claims.key };
     Ok((identity, carrier))
 }
 
@@ -69,12 +62,7 @@ mod tests {
         };
         assert_eq!(read(&["Bearer a.b.c"]).as_deref(), Some("a.b.c"));
         assert_eq!(read(&["bearer  a.b.c"]).as_deref(), Some("a.b.c"));
-        for none in [
-            &["Basic a"][..],
-            &["Bearer"],
-            &["a.b.c"],
-            &["Bearer a", "Bearer b"],
-        ] {
+        for none in [&["Basic a"][..], &["Bearer"], &["a.b.c"], &["Bearer a", "Bearer b"]] {
             assert_eq!(read(none), None, "{none:?}");
         }
     }

@@ -5,21 +5,14 @@ use http::{HeaderMap, HeaderValue, header};
 
 /// The cookie's name. Over TLS the prefix makes browsers refuse one that another host, or plain HTTP, has set.
 fn name(public_url: &PublicUrl) -> &'static str {
-    if public_url.is_https() {
-        "__Host-atrium_session"
-    } else {
-        "atrium_session"
-    }
+    if public_url.is_https() { "__Host-atrium_session" } else { "atrium_session" }
 }
 
 /// The token in the request's cookies. Two of that name are none: one of them was planted.
 #[must_use]
 pub fn token<'a>(public_url: &PublicUrl, headers: &'a HeaderMap) -> Option<&'a str> {
     let name = name(public_url);
-    let pairs = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut tokens = pairs
         .flat_map(|pairs| pairs.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
@@ -46,10 +39,7 @@ pub fn clear(public_url: &PublicUrl) -> Result<HeaderValue, http::header::Invali
 
 fn cookie(public_url: &PublicUrl, value: &str, max_age: u64) -> String {
     let secure = if public_url.is_https() { "; Secure" } else { "" };
-    format!(
-        "{}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age}{secure}",
-        name(public_url)
-    )
+    format!("{}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age}{secure}", name(public_url))
 }
 
 #[cfg(test)]

@@ -20,9 +20,6 @@ use crate::{
 pub async fn jwks(app: &Arc<App>, _: &mut Request) -> Result<Response, Problem> {
     let mut response = json(StatusCode::OK, app.keyring.jwks())?;
     // Short enough that a new key is known before it signs.
-    response.headers_mut().insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("public, max-age=60"),
-    );
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     Ok(response)
 }

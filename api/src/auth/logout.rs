@@ -34,9 +34,8 @@ pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     app.revocations.insert(identity.token, identity.expires_at);
 
     let mut response = empty(StatusCode::NO_CONTENT);
-    response.headers_mut().insert(
-        header::SET_COOKIE,
-        cookie::clear(&app.api.public_url).map_err(Problem::internal)?,
-    );
+    response
+        .headers_mut()
+        .insert(header::SET_COOKIE, cookie::clear(&app.api.public_url).map_err(Problem::internal)?);
     Ok(response)
 }

@@ -29,11 +29,5 @@ struct Me {
 /// Never, once authenticated.
 pub async fn me(_: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let identity = request.identity()?;
-    json(
-        StatusCode::OK,
-        &Me {
-            user: identity.into(),
-            expires_at: identity.expires_at,
-        },
-    )
+    json(StatusCode::OK, &Me { user: identity.into(), expires_at: identity.expires_at })
 }

@@ -36,9 +36,6 @@ pub struct User {
 
 impl From<&Identity> for User {
     fn from(identity: &Identity) -> Self {
-        Self {
-            id: identity.user,
-            key: identity.key.clone(),
-        }
+        Self { id: identity.user, key: identity.key.clone() }
     }
 }

@@ -46,30 +46,16 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let identity = request.identity()?;
     let (user, user_key) = (identity.user, identity.key.clone());
 
-    let known = session_of(
-        app,
-        SessionKey {
-            org,
-            project,
-            session,
-            user,
-        },
-    )
-    .await?;
+    let known = session_of(app, SessionKey { org, project, session, user }).await?;
     if known.role < Role::Member {
         return Err(Problem::forbidden(Role::Member));
     }
     if known.closed.is_some() {
-        return Err(Problem::new(
-            Code::ChatSessionClosed,
-            "This chat session has ended. Open a new one.",
-        ));
+        return Err(Problem::new(Code::ChatSessionClosed, "This chat session has ended. Open a new one."));
     }
     let snapshot = app.configuration.org(org).await?;
     let configuration = snapshot.project(project);
-    let standing = app
-        .rate_limits
-        .chat_action(user, org, project, configuration.chat_actions_per_second)?;
+    let standing = app.rate_limits.chat_action(user, org, project, configuration.chat_actions_per_second)?;
     request.note_standing(standing);
 
     let mut object = request.object().await?;
@@ -94,12 +80,8 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     ];
     // No MAXLEN: it would drop what was accepted and not delivered.
     let stream = Inbound::Chat(chat_shard(project)).to_string();
-    let added: Result<String, _> = redis::cmd("XADD")
-        .arg(stream)
-        .arg("*")
-        .arg(&fields[..])
-        .query_async(&mut app.redis.shared())
-        .await;
+    let added: Result<String, _> =
+        redis::cmd("XADD").arg(stream).arg("*").arg(&fields[..]).query_async(&mut app.redis.shared()).await;
     added.map_err(Problem::unavailable)?;
     respond::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
 }
@@ -120,14 +102,8 @@ fn offered(actions: &[ChatAction], name: &str) -> Result<ChatAction, Problem> {
     let named = ChatAction::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok();
     named.filter(|action| actions.contains(action)).ok_or_else(|| {
         let names: Vec<_> = actions.iter().map(|action| action.name()).collect();
-        Problem::new(
-            Code::ChatActionNotOffered,
-            "This project's configuration does not offer this action.",
-        )
-        .errors(vec![FieldError::body(
-            "/action",
-            format!("must be one of {}", names.join(", ")),
-        )])
+        Problem::new(Code::ChatActionNotOffered, "This project's configuration does not offer this action.")
+            .errors(vec![FieldError::body("/action", format!("must be one of {}", names.join(", ")))])
     })
 }
 
@@ -144,10 +120,7 @@ mod tests {
     #[test]
     fn only_what_is_offered_can_be_pressed() {
         let actions = [ChatAction::Ready, ChatAction::TestsGreen];
-        assert_eq!(
-            offered(&actions, "tests_green").ok(),
-            Some(ChatAction::TestsGreen)
-        );
+        assert_eq!(offered(&actions, "tests_green").ok(), Some(ChatAction::TestsGreen));
         for wrong in ["rollback", "Ready", "ready ", "", "dance"] {
             let problem = offered(&actions, wrong).expect_err("it is not offered");
             assert_eq!(problem.code(), Code::ChatActionNotOffered, "{wrong}");

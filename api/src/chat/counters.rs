@@ -56,12 +56,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
     // A project without counters is one row without an action.
     let items: Vec<Counter> = rows
         .into_iter()
-        .filter_map(|(action, count)| {
-            Some(Counter {
-                action: action?,
-                count: count?,
-            })
-        })
+        .filter_map(|(action, count)| Some(Counter { action: action?, count: count? }))
         .collect();
     let total = items.iter().map(|item| item.count).sum();
     respond::json(StatusCode::OK, &Counters { items, total })

@@ -66,51 +66,34 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         .transpose()
         .map_err(|_| sse::last_event_id_invalid())?;
     let identity = request.identity()?;
-    let key = SessionKey {
-        org,
-        project,
-        session,
-        user: identity.user,
-    };
+    let key = SessionKey { org, project, session, user: identity.user };
 
     let known = match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => known,
         None => app.live.sessions.read(&app.database, key).await?,
     };
-    if let Known {
-        closed: Some(closed), ..
-    } = known
-    {
+    if let Known { closed: Some(closed), .. } = known {
         return Ok(after_the_end(session, closed, position));
     }
-    Ok(sse::open(
-        &app.live.streams,
-        Kind::Chat,
-        identity,
-        |registration| {
-            let stream = registration.stream();
-            let subscription = app
-                .live
-                .hub
-                .ring(project)
-                .subscribe((org, project), Arc::clone(stream));
-            // An end that passed by before the ring was entered would never be seen there.
-            let over = app.live.sessions.is_closed(session);
-            ChatSource {
-                phase: match position {
-                    Some(position) => Phase::Resuming(Resuming::from(position)),
-                    None if over => Phase::Over,
-                    None => Phase::Opening(None),
-                },
-                subscription,
-                session,
-                topic: (org, project),
-                redis: app.redis.clone(),
-                announced: None,
-                _present: app.live.presence.enter(org, session, Arc::clone(stream)),
-            }
-        },
-    ))
+    Ok(sse::open(&app.live.streams, Kind::Chat, identity, |registration| {
+        let stream = registration.stream();
+        let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
+        // An end that passed by before the ring was entered would never be seen there.
+        let over = app.live.sessions.is_closed(session);
+        ChatSource {
+            phase: match position {
+                Some(position) => Phase::Resuming(Resuming::from(position)),
+                None if over => Phase::Over,
+                None => Phase::Opening(None),
+            },
+            subscription,
+            session,
+            topic: (org, project),
+            redis: app.redis.clone(),
+            announced: None,
+            _present: app.live.presence.enter(org, session, Arc::clone(stream)),
+        }
+    }))
 }
 
 /// The answer to who comes to a session that has ended. Who was away when it ended is told now, once: the event has
@@ -130,18 +113,8 @@ fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>)
     if position.id.ms >= after_end {
         return sse::nothing_more();
     }
-    let id = Position {
-        epoch: position.epoch,
-        id: StreamId {
-            ms: after_end,
-            seq: 0,
-        },
-    };
-    let data = SessionClosed {
-        session_id: session,
-        reason: closed.reason,
-        at,
-    };
+    let id = Position { epoch: position.epoch, id: StreamId { ms: after_end, seq: 0 } };
+    let data = SessionClosed { session_id: session, reason: closed.reason, at };
     sse::once(&sse::event(Some(&id), SESSION_CLOSED, &data))
 }
 
@@ -204,11 +177,7 @@ impl Resuming {
 
     /// From where the live stream ends now.
     fn from_tip(after: Position) -> Self {
-        Self {
-            at_end: true,
-            verified: true,
-            ..Self::from(after)
-        }
+        Self { at_end: true, verified: true, ..Self::from(after) }
     }
 }
 
@@ -308,16 +277,8 @@ impl ChatSource {
         }
         counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
         let position = self.subscription.position();
-        let id = position
-            .as_ref()
-            .map(|position| position as &dyn std::fmt::Display);
-        batch.event(&sse::event(
-            id,
-            "reset",
-            &Reset {
-                reason: reason.name(),
-            },
-        ));
+        let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
+        batch.event(&sse::event(id, "reset", &Reset { reason: reason.name() }));
     }
 }
 
@@ -366,9 +327,7 @@ impl Resuming {
                 Join::Unknown | Join::NotCovered | Join::Ahead => {}
             }
         }
-        let reading = self
-            .reading
-            .get_or_insert_with(|| read_page(redis.clone(), topic, self.after.clone()));
+        let reading = self.reading.get_or_insert_with(|| read_page(redis.clone(), topic, self.after.clone()));
         let page = match reading.as_mut().poll(context) {
             Poll::Pending => return Step::Wait,
             Poll::Ready(page) => page,
@@ -376,11 +335,7 @@ impl Resuming {
         self.reading = None;
         match page {
             Ok(Page::Events { frames, end, last }) => {
-                self.empty_pages = if end == self.after.id {
-                    self.empty_pages + 1
-                } else {
-                    0
-                };
+                self.empty_pages = if end == self.after.id { self.empty_pages + 1 } else { 0 };
                 (self.pending, self.page_end, self.at_end) = (frames.into_iter(), end, last);
                 (self.verified, self.from_redis) = (true, true);
                 Step::Again

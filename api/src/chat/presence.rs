@@ -38,15 +38,8 @@ impl Presence {
     /// A stream of this session is open as long as the answer lives.
     #[must_use]
     pub fn enter(&self, org: OrgId, session: SessionId, stream: Arc<OpenStream>) -> Present {
-        self.lock()
-            .entry((org, session))
-            .or_default()
-            .push(Arc::clone(&stream));
-        Present {
-            presence: self.clone(),
-            key: (org, session),
-            stream,
-        }
+        self.lock().entry((org, session)).or_default().push(Arc::clone(&stream));
+        Present { presence: self.clone(), key: (org, session), stream }
     }
 
     /// Refreshes the sessions until the process drains.
@@ -56,11 +49,7 @@ impl Presence {
     pub async fn keep_reporting(self, database: Database, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
             let pause = EVERY.mul_f64(1.0 + rand::random_range(-JITTER..JITTER));
-            if stop
-                .run_until_cancelled(tokio::time::sleep(pause))
-                .await
-                .is_none()
-            {
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
             }
             self.report(&database).await;

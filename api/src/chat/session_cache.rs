@@ -88,10 +88,7 @@ impl SessionCache {
     /// What is known without asking the database, if it is not older than `max_age`.
     #[must_use]
     pub fn get(&self, key: &SessionKey, max_age: Duration) -> Option<Known> {
-        let entry = self
-            .entries
-            .get(key)
-            .filter(|entry| entry.read_at.elapsed() <= max_age)?;
+        let entry = self.entries.get(key).filter(|entry| entry.read_at.elapsed() <= max_age)?;
         // Without the time and the reason the entry does not say enough about an end that passed by.
         (entry.known.closed.is_some() || !self.is_closed(key.session)).then_some(entry.known)
     }
@@ -128,10 +125,7 @@ impl SessionCache {
         .bind(key.user)
         .fetch_one(tx.conn())
         .await?;
-        let known = Known {
-            role: tx.role(),
-            closed: reason.map(|reason| Closed { at, reason }),
-        };
+        let known = Known { role: tx.role(), closed: reason.map(|reason| Closed { at, reason }) };
         if known.closed.is_some() {
             self.close(key.session);
         }
@@ -140,13 +134,7 @@ impl SessionCache {
     }
 
     fn insert(&self, key: SessionKey, known: Known) {
-        self.entries.insert(
-            key,
-            Entry {
-                known,
-                read_at: Instant::now(),
-            },
-        );
+        self.entries.insert(key, Entry { known, read_at: Instant::now() });
     }
 }
 
@@ -169,24 +157,12 @@ mod tests {
         sessions.opened(key, Role::Member);
         assert_eq!(
             sessions.get(&key, Duration::from_secs(9)),
-            Some(Known {
-                role: Role::Member,
-                closed: None
-            })
+            Some(Known { role: Role::Member, closed: None })
         );
         for other in [
-            SessionKey {
-                org: OrgId::new(),
-                ..key
-            },
-            SessionKey {
-                project: ProjectId::new(),
-                ..key
-            },
-            SessionKey {
-                user: UserId::new(),
-                ..key
-            },
+            SessionKey { org: OrgId::new(), ..key },
+            SessionKey { project: ProjectId::new(), ..key },
+            SessionKey { user: UserId::new(), ..key },
         ] {
             assert_eq!(sessions.get(&other, Duration::from_secs(9)), None);
         }

@@ -71,10 +71,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 
     let mut ended = tidy(&mut tx, project, user).await?;
     let open = open_sessions(&mut tx, project, user).await?;
-    let room = usize::try_from(configuration.chat_max_active_sessions)
-        .unwrap_or(usize::MAX)
-        .max(1)
-        - 1;
+    let room = usize::try_from(configuration.chat_max_active_sessions).unwrap_or(usize::MAX).max(1) - 1;
     let surplus = &open[..open.len().saturating_sub(room)];
     if !surplus.is_empty() && configuration.chat_session_overflow == SessionOverflow::Refuse {
         return Err(Problem::new(
@@ -102,28 +99,12 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let (role, closed_session_id) = (tx.role(), surplus.first().copied());
     tx.commit().await?;
 
-    ended
-        .into_iter()
-        .for_each(|session| app.live.sessions.close(session));
-    app.live.sessions.opened(
-        SessionKey {
-            org,
-            project,
-            session: id,
-            user,
-        },
-        role,
-    );
+    ended.into_iter().for_each(|session| app.live.sessions.close(session));
+    app.live.sessions.opened(SessionKey { org, project, session: id, user }, role);
     let actions = configuration.chat_actions.clone();
     respond::json(
         StatusCode::CREATED,
-        &Opened {
-            id,
-            project_id: project,
-            opened_at,
-            actions,
-            closed_session_id,
-        },
+        &Opened { id, project_id: project, opened_at, actions, closed_session_id },
     )
 }
 
@@ -235,13 +216,7 @@ async fn end(
     .fetch_optional(tx.conn())
     .await?;
     let Some(at) = at else { return Ok(false) };
-    let told = SessionClosed {
-        kind: "session-closed",
-        project_id: project,
-        session_id: session,
-        reason,
-        at,
-    };
+    let told = SessionClosed { kind: "session-closed", project_id: project, session_id: session, reason, at };
     tx.enqueue(Topic::Chat, project.uuid(), &told).await?;
     Ok(true)
 }

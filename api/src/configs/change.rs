@@ -78,9 +78,7 @@ async fn change(
             IfMatch::Foreign => return Err(preconditions::failed()),
         },
     };
-    apply(&mut tx, change)
-        .await
-        .map_err(|error| refused(error, key))?;
+    apply(&mut tx, change).await.map_err(|error| refused(error, key))?;
     let layers = place.layers(app, &mut tx).await?;
     tx.commit().await?;
     respond(&layers, key)
@@ -98,11 +96,7 @@ fn refused(error: ChangeError, key: &Key) -> Problem {
             let scopes: Vec<_> = scopes.collect();
             Problem::new(
                 Code::ConfigScopeNotAllowed,
-                format!(
-                    "{} can be set at these scopes only: {}.",
-                    key.name,
-                    scopes.join(", ")
-                ),
+                format!("{} can be set at these scopes only: {}.", key.name, scopes.join(", ")),
             )
         }
         ChangeError::Invalid(violations) => {
@@ -115,10 +109,9 @@ fn refused(error: ChangeError, key: &Key) -> Problem {
             )
             .errors(errors.collect())
         }
-        ChangeError::Reason => Problem::validation(vec![FieldError::body(
-            "/reason",
-            "must be 1 to 500 characters long",
-        )]),
+        ChangeError::Reason => {
+            Problem::validation(vec![FieldError::body("/reason", "must be 1 to 500 characters long")])
+        }
         ChangeError::Stale { .. } => preconditions::failed(),
         ChangeError::Database(error) => error.into(),
     }

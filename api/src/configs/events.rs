@@ -55,24 +55,15 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     }
     // From now on this process follows the organization's revisions.
     let applied = app.configuration.org(org).await?.revision();
-    Ok(sse::open(
-        &app.live.streams,
-        Kind::Config,
-        identity,
-        |registration| ConfigSource {
-            org,
-            told: seen,
-            // The client may have read just before it came: what is applied now is where it begins.
-            begin: applied,
-            defaults: app.configuration.platform().revision(),
-            configuration: app.configuration.clone(),
-            _listening: app
-                .live
-                .hub
-                .configurations()
-                .listen(org, Arc::clone(registration.stream())),
-        },
-    ))
+    Ok(sse::open(&app.live.streams, Kind::Config, identity, |registration| ConfigSource {
+        org,
+        told: seen,
+        // The client may have read just before it came: what is applied now is where it begins.
+        begin: applied,
+        defaults: app.configuration.platform().revision(),
+        configuration: app.configuration.clone(),
+        _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
+    }))
 }
 
 /// A revision as an id. Only the form in which ids are sent is one.
@@ -96,32 +87,19 @@ struct ConfigSource {
 impl Source for ConfigSource {
     fn poll(&mut self, _context: &mut Context<'_>, _news: bool, batch: &mut Batch) -> Next {
         // Looking costs a lock and two comparisons, so there is no need to be told first.
-        let applied = self
-            .configuration
-            .held(self.org)
-            .map_or(0, |snapshot| snapshot.revision());
+        let applied = self.configuration.held(self.org).map_or(0, |snapshot| snapshot.revision());
         let told = *self.told.get_or_insert_with(|| {
             batch.position(&self.begin);
             self.begin
         });
         if applied > told {
             self.told = Some(applied);
-            batch.event(&sse::event(
-                Some(&applied),
-                "config.changed",
-                &Changed { revision: applied },
-            ));
+            batch.event(&sse::event(Some(&applied), "config.changed", &Changed { revision: applied }));
         }
         let defaults = self.configuration.platform().revision();
         if defaults > self.defaults {
             self.defaults = defaults;
-            batch.event(&sse::event(
-                None,
-                "reset",
-                &Reset {
-                    reason: "defaults_changed",
-                },
-            ));
+            batch.event(&sse::event(None, "reset", &Reset { reason: "defaults_changed" }));
         }
         Next::Open
     }
@@ -135,16 +113,7 @@ mod tests {
     fn only_revisions_are_ids() {
         assert_eq!(revision("42").ok(), Some(42));
         assert_eq!(revision("0").ok(), Some(0));
-        for wrong in [
-            "-1",
-            "+1",
-            "01",
-            "1.0",
-            "",
-            " 1",
-            "9223372036854775808",
-            "abc-1-0",
-        ] {
+        for wrong in ["-1", "+1", "01", "1.0", "", " 1", "9223372036854775808", "abc-1-0"] {
             assert!(revision(wrong).is_err(), "{wrong}");
         }
     }

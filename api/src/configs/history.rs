@@ -46,19 +46,12 @@ impl From<HistoryEntry> for Entry {
         Self {
             revision: entry.revision,
             key: entry.key,
-            scope: if entry.project_id.is_some() {
-                Scope::Project
-            } else {
-                Scope::Organization
-            },
+            scope: if entry.project_id.is_some() { Scope::Project } else { Scope::Organization },
             project_id: entry.project_id,
             action: entry.action,
             old_value: entry.old_value,
             new_value: entry.new_value,
-            author: entry
-                .author_id
-                .zip(entry.author_key)
-                .map(|(id, key)| User { id, key }),
+            author: entry.author_id.zip(entry.author_key).map(|(id, key)| User { id, key }),
             reason: entry.reason,
             changed_at: entry.changed_at,
         }

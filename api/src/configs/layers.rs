@@ -54,15 +54,9 @@ impl Layers {
             (Source::Organization, std::mem::take(&mut values.organization)),
         ];
         if let Some(project) = project {
-            set.push((
-                Source::Project,
-                values.projects.remove(&project).unwrap_or_default(),
-            ));
+            set.push((Source::Project, values.projects.remove(&project).unwrap_or_default()));
         }
-        Self {
-            revision: values.revision,
-            set,
-        }
+        Self { revision: values.revision, set }
     }
 
     pub(super) fn revision(&self) -> i64 {
@@ -83,33 +77,17 @@ impl Layers {
 
     pub(super) fn explain(&self, key: &'static Key) -> Explanation {
         let (source, value) = self.in_force(key);
-        let builtin = Layer {
-            source: Source::Builtin,
-            value: Some(key.builtin.clone()),
-            set: true,
-        };
+        let builtin = Layer { source: Source::Builtin, value: Some(key.builtin.clone()), set: true };
         let above = self.set.iter().map(|(source, values)| {
             let value = values.get(key.name).cloned();
-            Layer {
-                source: *source,
-                set: value.is_some(),
-                value,
-            }
+            Layer { source: *source, set: value.is_some(), value }
         });
-        Explanation {
-            key: key.name,
-            value,
-            source,
-            layers: std::iter::once(builtin).chain(above).collect(),
-        }
+        Explanation { key: key.name, value, source, layers: std::iter::once(builtin).chain(above).collect() }
     }
 
     fn in_force(&self, key: &Key) -> (Source, Value) {
-        let set = self
-            .set
-            .iter()
-            .rev()
-            .find_map(|(source, values)| Some((*source, values.get(key.name)?.clone())));
+        let set =
+            self.set.iter().rev().find_map(|(source, values)| Some((*source, values.get(key.name)?.clone())));
         set.unwrap_or_else(|| (Source::Builtin, key.builtin.clone()))
     }
 }
@@ -126,23 +104,13 @@ mod tests {
         let name = "chat.max_active_sessions";
         let key = catalog::find(name).expect("in the catalogue");
         let one = |value: i64| BTreeMap::from([(name.to_owned(), json!(value))]);
-        let platform = Values {
-            organization: one(5),
-            ..Values::default()
-        };
+        let platform = Values { organization: one(5), ..Values::default() };
         let platform = Snapshot::build(OrgId::PLATFORM, &BTreeMap::new(), platform).expect("valid values");
         let project = ProjectId::new();
-        let values = Values {
-            revision: 7,
-            projects: [(project, one(9))].into(),
-            ..Values::default()
-        };
+        let values = Values { revision: 7, projects: [(project, one(9))].into(), ..Values::default() };
 
         let layers = Layers::new(&platform, values.clone(), Some(project));
-        assert_eq!(
-            (layers.in_force(key), layers.revision()),
-            ((Source::Project, json!(9)), 7)
-        );
+        assert_eq!((layers.in_force(key), layers.revision()), ((Source::Project, json!(9)), 7));
         let explained = serde_json::to_value(layers.explain(key)).expect("JSON");
         assert_eq!(
             explained["layers"],

@@ -39,22 +39,13 @@ struct Place {
 
 impl Place {
     fn of(request: &Request) -> Result<Self, Problem> {
-        let project = request
-            .parameter("project")
-            .map(|_| request.path("project"))
-            .transpose()?;
-        Ok(Self {
-            org: request.path("org")?,
-            project,
-        })
+        let project = request.parameter("project").map(|_| request.path("project")).transpose()?;
+        Ok(Self { org: request.path("org")?, project })
     }
 
     /// The caller's transaction in the organization, which has the project.
     async fn open(self, app: &App, request: &Request) -> Result<OrgTx, Problem> {
-        let mut tx = app
-            .database
-            .org_tx(&Principal::User(request.identity()?.user), self.org)
-            .await?;
+        let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), self.org).await?;
         if let Some(project) = self.project {
             projects::require(&mut tx, project).await?;
         }
@@ -70,17 +61,11 @@ impl Place {
 /// The catalogue's entry for the key in the path. Asked for only after membership: the catalogue is no secret, but
 /// a stranger gets one answer for everything.
 fn key(request: &Request) -> Result<&'static catalog::Key, Problem> {
-    request
-        .parameter("key")
-        .and_then(catalog::find)
-        .ok_or_else(unknown_key)
+    request.parameter("key").and_then(catalog::find).ok_or_else(unknown_key)
 }
 
 fn unknown_key() -> Problem {
-    Problem::new(
-        Code::ConfigKeyUnknown,
-        "The list of the configuration names every key there is.",
-    )
+    Problem::new(Code::ConfigKeyUnknown, "The list of the configuration names every key there is.")
 }
 
 #[derive(Serialize)]
@@ -93,13 +78,7 @@ struct Entry {
 /// One key in force, at the organization's revision.
 fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Problem> {
     let revision = layers.revision();
-    let mut response = json(
-        StatusCode::OK,
-        &Entry {
-            value: layers.value(key),
-            revision,
-        },
-    )?;
+    let mut response = json(StatusCode::OK, &Entry { value: layers.value(key), revision })?;
     response.headers_mut().insert(header::ETAG, etag(revision));
     Ok(response)
 }

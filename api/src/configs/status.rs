@@ -41,10 +41,7 @@ struct Process {
 /// When the caller is no member; when Redis, which carries the reports, is away.
 pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     let head: Option<(i64, OffsetDateTime)> =
         sqlx::query_as("SELECT revision, changed_at FROM config_heads WHERE org_id = $1")
             .bind(org)
@@ -54,22 +51,16 @@ pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     drop(tx);
     let (revision, changed_at) =
         head.map_or((0, None), |(revision, changed_at)| (revision, Some(changed_at)));
-    let reports = report::status(&app.redis, org)
-        .await
-        .map_err(Problem::unavailable)?;
+    let reports = report::status(&app.redis, org).await.map_err(Problem::unavailable)?;
     let processes: Vec<Process> = reports
         .into_iter()
         .map(|report| {
             let current = report.revision == Some(revision);
             // Reports count whole milliseconds, so one may seem to come before its cause.
             let lag =
-                report
-                    .applied_at
-                    .zip(changed_at)
-                    .filter(|_| current)
-                    .map(|(applied_at, changed_at)| {
-                        ((applied_at - changed_at).as_seconds_f64() * 1000.0).max(0.0)
-                    });
+                report.applied_at.zip(changed_at).filter(|_| current).map(|(applied_at, changed_at)| {
+                    ((applied_at - changed_at).as_seconds_f64() * 1000.0).max(0.0)
+                });
             Process {
                 process: report.process,
                 revision: report.revision,
@@ -83,14 +74,5 @@ pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         // A process that does not hold this configuration loads the newest at first use: it cannot be behind.
         .filter(|process| process.revision.is_none_or(|applied| applied == revision))
         .count();
-    json(
-        StatusCode::OK,
-        &Status {
-            revision,
-            changed_at,
-            applied,
-            total: processes.len(),
-            processes,
-        },
-    )
+    json(StatusCode::OK, &Status { revision, changed_at, applied, total: processes.len(), processes })
 }

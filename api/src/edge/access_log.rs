@@ -74,12 +74,7 @@ impl Unanswered {
     /// Begins to watch.
     #[must_use]
     pub fn new(id: &RequestId, method: &Method) -> Self {
-        Self {
-            id: id.clone(),
-            method: method.clone(),
-            started: Instant::now(),
-            answered: false,
-        }
+        Self { id: id.clone(), method: method.clone(), started: Instant::now(), answered: false }
     }
 
     /// Ends the watch: how long it took.

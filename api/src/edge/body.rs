@@ -29,11 +29,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(incoming: Incoming, limit: usize) -> Self {
-        Self {
-            incoming: Some(incoming),
-            bytes: Bytes::new(),
-            limit,
-        }
+        Self { incoming: Some(incoming), bytes: Bytes::new(), limit }
     }
 
     pub(super) async fn bytes(&mut self) -> Result<Bytes, Problem> {
@@ -41,10 +37,7 @@ impl Reader {
             self.bytes = match tokio::time::timeout(READ_TIMEOUT, receive(incoming, self.limit)).await {
                 Ok(received) => received?,
                 Err(_) => {
-                    return Err(Problem::new(
-                        Code::MalformedRequest,
-                        "The body did not arrive in time.",
-                    ));
+                    return Err(Problem::new(Code::MalformedRequest, "The body did not arrive in time."));
                 }
             };
         }
@@ -53,12 +46,8 @@ impl Reader {
 }
 
 async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            Code::BodyTooLarge,
-            format!("This address takes a body of at most {limit} bytes."),
-        )
-    };
+    let too_large =
+        || Problem::new(Code::BodyTooLarge, format!("This address takes a body of at most {limit} bytes."));
     // What announces itself as too large is refused before its first byte.
     if incoming.size_hint().lower() > limit as u64 {
         return Err(too_large());
@@ -87,10 +76,7 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         kind.trim().eq_ignore_ascii_case("application/json")
             && ["", "charset=utf-8", "charset=\"utf-8\""].contains(&parameters.as_str())
     };
-    match (
-        declared.next().and_then(|value| value.to_str().ok()),
-        declared.next(),
-    ) {
+    match (declared.next().and_then(|value| value.to_str().ok()), declared.next()) {
         (Some(value), None) if fits(value) => Ok(()),
         _ => Err(Problem::new(
             Code::UnsupportedMediaType,
@@ -110,20 +96,11 @@ impl Object {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
         let Strict(value) = serde_json::from_slice(body).map_err(|error| {
             // The parser's words name positions and characters, not values.
-            Problem::new(
-                Code::MalformedJson,
-                format!("The body is not valid JSON: {error}."),
-            )
+            Problem::new(Code::MalformedJson, format!("The body is not valid JSON: {error}."))
         })?;
         match value {
-            Value::Object(fields) => Ok(Self {
-                fields,
-                errors: Vec::new(),
-            }),
-            _ => Err(Problem::validation(vec![FieldError::body(
-                "",
-                "must be an object",
-            )])),
+            Value::Object(fields) => Ok(Self { fields, errors: Vec::new() }),
+            _ => Err(Problem::validation(vec![FieldError::body("", "must be an object")])),
         }
     }
 
@@ -132,8 +109,7 @@ impl Object {
         if self.fields.contains_key(name) {
             self.optional(name, parse).flatten()
         } else {
-            self.errors
-                .push(FieldError::body(pointer(name), "is required").code("required"));
+            self.errors.push(FieldError::body(pointer(name), "is required").code("required"));
             None
         }
     }
@@ -301,9 +277,7 @@ mod tests {
     use super::*;
 
     fn refused(body: &str) -> Code {
-        Object::parse(body.as_bytes())
-            .err()
-            .map_or(Code::Internal, |problem| problem.code())
+        Object::parse(body.as_bytes()).err().map_or(Code::Internal, |problem| problem.code())
     }
 
     #[test]

@@ -35,10 +35,7 @@ pub async fn serve(app: Arc<App>, stream: TcpStream, peer: IpAddr, place: Arc<Pl
         .max_header_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(
-            TokioIo::new(Explained::new(stream, app.api.public_url.is_https())),
-            service,
-        );
+        .serve_connection(TokioIo::new(Explained::new(stream, app.api.public_url.is_https())), service);
     tokio::pin!(connection);
     let closing = app.closing.clone();
     let result = tokio::select! {

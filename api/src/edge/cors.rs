@@ -22,16 +22,9 @@ pub fn options(api: &ApiSettings, request: &HeaderMap, allow: HeaderValue) -> Re
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     let is_preflight = request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if is_preflight
-        && request
-            .get(header::ORIGIN)
-            .is_some_and(|origin| is_trusted(api, origin))
-    {
+    if is_preflight && request.get(header::ORIGIN).is_some_and(|origin| is_trusted(api, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow.clone());
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static(ALLOWED_HEADERS),
-        );
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     }
     headers.insert(header::ALLOW, allow);
@@ -47,14 +40,8 @@ pub fn apply(api: &ApiSettings, origin: Option<&HeaderValue>, headers: &mut Head
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin.filter(|origin| is_trusted(api, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            HeaderValue::from_static("true"),
-        );
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static(EXPOSED_HEADERS),
-        );
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
     }
 }
 
@@ -84,24 +71,14 @@ mod tests {
         let ask = |origin| {
             let request = HeaderMap::from_iter([
                 (header::ORIGIN, HeaderValue::from_static(origin)),
-                (
-                    header::ACCESS_CONTROL_REQUEST_METHOD,
-                    HeaderValue::from_static("PUT"),
-                ),
+                (header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PUT")),
             ]);
             options(&api, &request, HeaderValue::from_static("GET, PUT"))
         };
         let allowed = ask("https://friend.example");
-        assert_eq!(
-            allowed.headers()[header::ACCESS_CONTROL_ALLOW_METHODS],
-            "GET, PUT"
-        );
+        assert_eq!(allowed.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "GET, PUT");
         let refused = ask("https://evil.example");
-        assert!(
-            !refused
-                .headers()
-                .contains_key(header::ACCESS_CONTROL_ALLOW_METHODS)
-        );
+        assert!(!refused.headers().contains_key(header::ACCESS_CONTROL_ALLOW_METHODS));
         assert_eq!(refused.headers()[header::ALLOW], "GET, PUT");
     }
 }

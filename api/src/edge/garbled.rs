@@ -37,11 +37,7 @@ impl Explained {
     /// Wraps a connection. `https`: as in [`headers::secure`].
     #[must_use]
     pub fn new(stream: TcpStream, https: bool) -> Self {
-        Self {
-            stream,
-            https,
-            instead: None,
-        }
+        Self { stream, https, instead: None }
     }
 
     fn poll_explain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -17,11 +17,8 @@ use super::{
 };
 
 /// The headers of an answer that are recorded with it.
-const RECORDED: [HeaderName; 3] = [
-    header::LOCATION,
-    header::ETAG,
-    HeaderName::from_static("operation-location"),
-];
+const RECORDED: [HeaderName; 3] =
+    [header::LOCATION, header::ETAG, HeaderName::from_static("operation-location")];
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What a client named its intention, and what it was.
@@ -42,24 +39,16 @@ impl Intention {
             return Ok(None);
         };
         if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Problem::new(
-                Code::MalformedRequest,
-                "A header cannot be understood; see errors.",
-            )
-            .errors(vec![FieldError::header(
-                "idempotency-key",
-                "must be 1 to 255 visible ASCII characters",
-            )]));
+            return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+                .errors(vec![FieldError::header(
+                    "idempotency-key",
+                    "must be 1 to 255 visible ASCII characters",
+                )]));
         }
         let key = key.to_owned();
         let fingerprint = Sha256::digest(request.bytes().await?).to_vec();
         let route = format!("{} {}", request.method, request.uri.path());
-        Ok(Some(Self {
-            user: request.identity()?.user,
-            route,
-            key,
-            fingerprint,
-        }))
+        Ok(Some(Self { user: request.identity()?.user, route, key, fingerprint }))
     }
 
     /// Looks for the answer that was given before. `None`: this is the first time, and until `tx` ends nobody else
@@ -114,12 +103,7 @@ impl Intention {
         let status = response.status().as_u16();
         let headers: Map<String, Value> = RECORDED
             .iter()
-            .filter_map(|name| {
-                Some((
-                    name.to_string(),
-                    response.headers().get(name)?.to_str().ok()?.into(),
-                ))
-            })
+            .filter_map(|name| Some((name.to_string(), response.headers().get(name)?.to_str().ok()?.into())))
             .collect();
         // As a string, so that the answer comes back byte for byte: jsonb would reorder an object's fields.
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
@@ -166,17 +150,11 @@ pub fn in_flight() -> Problem {
 }
 
 fn replay(status: i16, headers: &Value, body: Value) -> Result<Response, Problem> {
-    let status = u16::try_from(status)
-        .ok()
-        .and_then(|status| StatusCode::from_u16(status).ok());
+    let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
     let (Some(status), Value::String(body)) = (status, body) else {
         return Err(Problem::internal("a recorded answer cannot be read"));
     };
-    let mut response = bytes(
-        status,
-        HeaderValue::from_static("application/json"),
-        Bytes::from(body),
-    );
+    let mut response = bytes(status, HeaderValue::from_static("application/json"), Bytes::from(body));
     let recorded: HeaderMap = RECORDED
         .into_iter()
         .filter_map(|name| {
@@ -185,11 +163,7 @@ fn replay(status: i16, headers: &Value, body: Value) -> Result<Response, Problem
         })
         .collect();
     response.headers_mut().extend(recorded);
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-        .headers_mut()
-        .insert(REPLAYED, HeaderValue::from_static("true"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
 }

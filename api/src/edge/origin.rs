@@ -13,11 +13,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Whether an origin is ours or one the operator allows.
 #[must_use]
 pub fn is_trusted(api: &ApiSettings, origin: &HeaderValue) -> bool {
-    origin == api.public_url.origin()
-        || api
-            .allowed_origins
-            .iter()
-            .any(|allowed| origin == allowed.as_str())
+    origin == api.public_url.origin() || api.allowed_origins.iter().any(|allowed| origin == allowed.as_str())
 }
 
 /// Refuses what another site made a browser send. For requests authenticated by the cookie, and for the sign-in,
@@ -47,10 +43,8 @@ mod tests {
 
     fn passes(headers: &[(HeaderName, &'static str)], proof: bool) -> bool {
         let api = crate::edge::tests::api_settings();
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
-            .collect();
+        let headers =
+            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
         check(&api, &headers, proof).is_ok()
     }
 
@@ -64,23 +58,13 @@ mod tests {
 
     #[test]
     fn other_sites_do_not() {
-        for origin in [
-            "https://evil.example",
-            "null",
-            "http://atrium.example",
-            "https://atrium.example.evil",
-        ] {
+        for origin in ["https://evil.example", "null", "http://atrium.example", "https://atrium.example.evil"]
+        {
             assert!(!passes(&[(header::ORIGIN, origin)], false), "{origin}");
         }
         assert!(!passes(&[(SEC_FETCH_SITE, "cross-site")], false));
         assert!(!passes(&[(SEC_FETCH_SITE, "same-site")], false));
-        assert!(!passes(
-            &[
-                (header::ORIGIN, "https://evil.example"),
-                (SEC_FETCH_SITE, "same-origin")
-            ],
-            false
-        ));
+        assert!(!passes(&[(header::ORIGIN, "https://evil.example"), (SEC_FETCH_SITE, "same-origin")], false));
     }
 
     #[test]

@@ -11,10 +11,7 @@ use super::problem::Problem;
 pub async fn catch<T>(future: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     match AssertUnwindSafe(future).catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => Err(Problem::internal(format_args!(
-            "panic: {}",
-            message(panic.as_ref())
-        ))),
+        Err(panic) => Err(Problem::internal(format_args!("panic: {}", message(panic.as_ref())))),
     }
 }
 
@@ -33,17 +30,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_defect_and_answered() {
-        let panicking = async {
-            if true {
-                panic!("at the {}", "disco")
-            } else {
-                Ok(())
-            }
-        };
+        let panicking = async { if true { panic!("at the {}", "disco") } else { Ok(()) } };
         let problem = catch(panicking).await.expect_err("it panicked");
-        assert_eq!(
-            (problem.code(), problem.internal_cause()),
-            (Code::Internal, Some("panic: at the disco"))
-        );
+        assert_eq!((problem.code(), problem.internal_cause()), (Code::Internal, Some("panic: at the disco")));
     }
 }

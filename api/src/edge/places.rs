@@ -46,12 +46,7 @@ impl Places {
     /// Places for `max_total` connections, of which one address may hold `max_resting` that do nothing.
     #[must_use]
     pub fn new(max_total: usize, max_resting: usize) -> Arc<Self> {
-        Arc::new(Self {
-            total: AtomicUsize::new(0),
-            max_total,
-            max_resting,
-            by_address: Mutex::default(),
-        })
+        Arc::new(Self { total: AtomicUsize::new(0), max_total, max_resting, by_address: Mutex::default() })
     }
 
     /// Takes a place; it is given back when it is dropped.
@@ -70,11 +65,7 @@ impl Places {
         self.total.fetch_add(1, Ordering::Relaxed);
         address.connections.fetch_add(1, Ordering::Relaxed);
         address.resting.fetch_add(1, Ordering::Relaxed);
-        Ok(Place {
-            places: Arc::clone(self),
-            peer,
-            address,
-        })
+        Ok(Place { places: Arc::clone(self), peer, address })
     }
 
     /// How many are taken.
@@ -105,11 +96,7 @@ impl Drop for Place {
         self.places.total.fetch_sub(1, Ordering::Relaxed);
         self.address.resting.fetch_sub(1, Ordering::Relaxed);
         // The lock keeps a newcomer from taking the entry that is about to be removed.
-        let mut by_address = self
-            .places
-            .by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = self.places.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if self.address.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
             by_address.remove(&self.peer);
         }
@@ -185,9 +172,7 @@ mod tests {
     #[test]
     fn all_places_can_be_taken_and_come_back() {
         let places = Places::new(2, 2);
-        let taken: Vec<_> = [1, 2]
-            .map(|last| places.take(address(last)).expect("there is room"))
-            .into();
+        let taken: Vec<_> = [1, 2].map(|last| places.take(address(last)).expect("there is room")).into();
         assert_eq!(places.take(address(3)).err(), Some(Full::Process));
         drop(taken);
         assert!(places.take(address(3)).is_ok());

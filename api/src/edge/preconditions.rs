@@ -28,23 +28,17 @@ impl IfMatch {
         }
         // A weak tag never matches strongly, which is what If-Match asks for.
         let strong = text.strip_prefix("W/");
-        let tag = strong
-            .unwrap_or(text)
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'));
+        let tag = strong.unwrap_or(text).strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         match tag {
             Some(tag) if !tag.contains('"') => Ok(match tag.parse() {
                 Ok(version) if strong.is_none() => Self::Version(version),
                 _ => Self::Foreign,
             }),
-            _ => Err(Problem::new(
-                Code::MalformedRequest,
-                "A header cannot be understood; see errors.",
-            )
-            .errors(vec![FieldError::header(
-                "if-match",
-                "must be one entity tag in double quotes, or *",
-            )])),
+            _ => Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+                .errors(vec![FieldError::header(
+                    "if-match",
+                    "must be one entity tag in double quotes, or *",
+                )])),
         }
     }
 
@@ -93,10 +87,7 @@ mod tests {
         for wrong in ["7", "\"7", "", "\"1\", \"2\"", "'7'"] {
             assert_eq!(parse(wrong), Err(Code::MalformedRequest), "{wrong}");
         }
-        assert_eq!(
-            IfMatch::parse(None).map_err(|problem| problem.code()),
-            Err(Code::PreconditionRequired)
-        );
+        assert_eq!(IfMatch::parse(None).map_err(|problem| problem.code()), Err(Code::PreconditionRequired));
     }
 
     #[test]

@@ -144,13 +144,7 @@ impl FieldError {
 
     /// A mistake in a header.
     pub fn header(header: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            pointer: None,
-            header: Some(header),
-            parameter: None,
-            detail: detail.into(),
-            code: None,
-        }
+        Self { pointer: None, header: Some(header), parameter: None, detail: detail.into(), code: None }
     }
 
     /// A mistake in the query.
@@ -198,18 +192,13 @@ impl Problem {
     /// Not there, or not yours: the same words for both, wherever they are said.
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(
-            Code::NotFound,
-            "It does not exist, or you are not a member of its organization.",
-        )
+        Self::new(Code::NotFound, "It does not exist, or you are not a member of its organization.")
     }
 
     /// Who calls is not known.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Code::Unauthenticated, detail).header(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Bearer realm=\"atrium\""),
-        )
+        Self::new(Code::Unauthenticated, detail)
+            .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"atrium\""))
     }
 
     /// The member's role is lower than `required`.
@@ -221,39 +210,27 @@ impl Problem {
             Role::Admin => "admin",
             Role::Owner => "owner",
         };
-        Self::new(
-            Code::Forbidden,
-            format!("This needs the role {name} in the organization."),
-        )
+        Self::new(Code::Forbidden, format!("This needs the role {name} in the organization."))
     }
 
     /// Mistakes in what was sent.
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
-        Self::new(
-            Code::ValidationFailed,
-            "Some of what was sent is not as it must be; see errors.",
-        )
-        .errors(errors)
+        Self::new(Code::ValidationFailed, "Some of what was sent is not as it must be; see errors.")
+            .errors(errors)
     }
 
     /// Something Atrium needs is away.
     pub fn unavailable(cause: impl fmt::Display) -> Self {
-        Self::new(
-            Code::Unavailable,
-            "A part of Atrium is not reachable right now; try again.",
-        )
-        .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-        .cause(cause)
+        Self::new(Code::Unavailable, "A part of Atrium is not reachable right now; try again.")
+            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            .cause(cause)
     }
 
     /// A defect.
     pub fn internal(cause: impl fmt::Display) -> Self {
-        Self::new(
-            Code::Internal,
-            "This is a defect of Atrium. The request's id leads to its log lines.",
-        )
-        .cause(cause)
+        Self::new(Code::Internal, "This is a defect of Atrium. The request's id leads to its log lines.")
+            .cause(cause)
     }
 
     /// Adds pointers to what was wrong.
@@ -303,13 +280,7 @@ impl Problem {
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
         }
-        let Parts {
-            code,
-            detail,
-            errors,
-            headers,
-            ..
-        } = *self.0;
+        let Parts { code, detail, errors, headers, .. } = *self.0;
         let document = Document {
             r#type: format!("/docs/errors#{}", code.name()),
             title: code.title(),
@@ -321,14 +292,9 @@ impl Problem {
         };
         // Strings and numbers only: this cannot fail, and an empty body would still carry the status.
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = bytes(
-            code.status(),
-            HeaderValue::from_static("application/problem+json"),
-            body.into(),
-        );
-        response
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut response =
+            bytes(code.status(), HeaderValue::from_static("application/problem+json"), body.into());
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().extend(headers);
         response
     }
@@ -402,10 +368,7 @@ mod tests {
         let response = problem.respond(&RequestId::new());
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
-        assert!(
-            body.contains("\"code\":\"internal\"") && !body.contains("hunter2"),
-            "{body}"
-        );
+        assert!(body.contains("\"code\":\"internal\"") && !body.contains("hunter2"), "{body}");
     }
 
     #[test]

@@ -15,10 +15,7 @@ impl Query {
     /// The parameter's value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The page of a list that is asked for: `?limit=` from 1 to 100, and the `?cursor=` of an earlier answer.
@@ -27,27 +24,16 @@ impl Query {
     /// [`Code::ValidationFailed`] when either is not as it must be.
     pub fn page<K: DeserializeOwned>(&self) -> Result<Page<K>, Problem> {
         let mut errors = Vec::new();
-        let limit = self
-            .get("limit")
-            .map_or(Some(50), |text| i64::from_str(text).ok());
+        let limit = self.get("limit").map_or(Some(50), |text| i64::from_str(text).ok());
         if !limit.is_some_and(|limit| (1..=100).contains(&limit)) {
-            errors.push(FieldError::parameter(
-                "limit",
-                "must be a whole number from 1 to 100",
-            ));
+            errors.push(FieldError::parameter("limit", "must be a whole number from 1 to 100"));
         }
         let after = self.get("cursor").map(open_cursor);
         if matches!(after, Some(None)) {
-            errors.push(FieldError::parameter(
-                "cursor",
-                "must be the next_cursor of an earlier answer",
-            ));
+            errors.push(FieldError::parameter("cursor", "must be the next_cursor of an earlier answer"));
         }
         match (limit, errors.is_empty()) {
-            (Some(limit), true) => Ok(Page {
-                limit,
-                after: after.flatten(),
-            }),
+            (Some(limit), true) => Ok(Page { limit, after: after.flatten() }),
             _ => Err(Problem::validation(errors)),
         }
     }
@@ -98,10 +84,7 @@ pub(super) fn parse(query: &str, known: &[&str]) -> Result<Query, Problem> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
-            return Err(Problem::new(
-                Code::MalformedRequest,
-                "The query is not percent-encoded UTF-8.",
-            ));
+            return Err(Problem::new(Code::MalformedRequest, "The query is not percent-encoded UTF-8."));
         };
         if !known.contains(&name.as_str()) {
             let name: String = name.chars().take(64).collect();
@@ -112,11 +95,7 @@ pub(super) fn parse(query: &str, known: &[&str]) -> Result<Query, Problem> {
             parameters.push((name, value));
         }
     }
-    if errors.is_empty() {
-        Ok(Query(parameters))
-    } else {
-        Err(Problem::validation(errors))
-    }
+    if errors.is_empty() { Ok(Query(parameters)) } else { Err(Problem::validation(errors)) }
 }
 
 /// Decodes percent-encoded UTF-8; in a query, `+` is a space. `None` when it is not well-formed.
@@ -165,13 +144,7 @@ mod tests {
         let list = first.cut(vec![1_i64, 2, 3], |item| *item);
         assert_eq!(list.items, [1, 2]);
         let cursor = list.next_cursor.expect("there is more");
-        assert_eq!(
-            page(&format!("cursor={cursor}")).expect("a page"),
-            Page {
-                limit: 50,
-                after: Some(2)
-            }
-        );
+        assert_eq!(page(&format!("cursor={cursor}")).expect("a page"), Page { limit: 50, after: Some(2) });
         assert!(first.cut(vec![1_i64, 2], |item| *item).next_cursor.is_none());
         for wrong in ["limit=0", "limit=101", "limit=x", "limit=", "cursor=!", "cursor="] {
             assert!(page(wrong).is_err(), "{wrong}");

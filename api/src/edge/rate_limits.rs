@@ -63,10 +63,8 @@ impl RateLimits {
     /// # Errors
     /// [`Code::RateLimited`], with the headers that say until when.
     pub fn sign_in(&self, client: IpAddr) -> Result<Standing, Problem> {
-        self.sign_ins.check(
-            subscriber(client),
-            self.configuration.platform().organization().sign_ins_per_minute,
-        )
+        self.sign_ins
+            .check(subscriber(client), self.configuration.platform().organization().sign_ins_per_minute)
     }
 
     /// Counts a request of a user.
@@ -74,10 +72,7 @@ impl RateLimits {
     /// # Errors
     /// [`Code::RateLimited`], with the headers that say until when.
     pub fn request(&self, user: UserId) -> Result<Standing, Problem> {
-        self.requests.check(
-            user,
-            self.configuration.platform().organization().requests_per_minute,
-        )
+        self.requests.check(user, self.configuration.platform().organization().requests_per_minute)
     }
 
     /// Counts a chat action; `per_second` is what the project's configuration says.
@@ -129,13 +124,7 @@ impl Standing {
     pub fn apply(self, headers: &mut HeaderMap) {
         const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
         const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-        let Self {
-            policy,
-            quota,
-            window,
-            remaining,
-            reset,
-        } = self;
+        let Self { policy, quota, window, remaining, reset } = self;
         for (name, value) in [
             (RATE_LIMIT_POLICY, format!("\"{policy}\";q={quota};w={window}")),
             (RATE_LIMIT, format!("\"{policy}\";r={remaining};t={reset}")),
@@ -166,13 +155,7 @@ struct Limiter<K: Clone + Eq + Hash> {
 
 impl<K: Clone + Eq + Hash> Limiter<K> {
     fn new(policy: &'static str, window: Duration) -> Self {
-        Self {
-            policy,
-            window,
-            by_quota: Mutex::default(),
-            hasher: RandomState::new(),
-            max_keys: MAX_KEYS,
-        }
+        Self { policy, window, by_quota: Mutex::default(), hasher: RandomState::new(), max_keys: MAX_KEYS }
     }
 
     fn check(&self, key: K, quota: NonZeroU32) -> Result<Standing, Problem> {
@@ -207,12 +190,10 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
                 );
                 let problem =
                     Problem::new(Code::RateLimited, detail).header(header::RETRY_AFTER, wait.into());
-                Err(headers
-                    .into_iter()
-                    .fold(problem, |problem, (name, value)| match name {
-                        Some(name) => problem.header(name, value),
-                        None => problem,
-                    }))
+                Err(headers.into_iter().fold(problem, |problem, (name, value)| match name {
+                    Some(name) => problem.header(name, value),
+                    None => problem,
+                }))
             }
         }
     }
@@ -248,12 +229,7 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
 
 /// Whole seconds, rounded up and never 0: who comes back at that time is let in.
 fn seconds(duration: Duration) -> u64 {
-    duration
-        .as_millis()
-        .div_ceil(1000)
-        .max(1)
-        .try_into()
-        .unwrap_or(u64::MAX)
+    duration.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -282,10 +258,7 @@ mod tests {
         assert_eq!(headers["ratelimit"], "\"test\";r=1;t=30");
         limiter.check(1, quota(2)).expect("one is left");
         let refused = limiter.check(1, quota(2)).expect_err("none is left");
-        let headers = refused
-            .respond(&super::super::request_id::RequestId::new())
-            .headers()
-            .clone();
+        let headers = refused.respond(&super::super::request_id::RequestId::new()).headers().clone();
         assert_eq!(headers["ratelimit"], "\"test\";r=0;t=30");
         assert_eq!(headers["retry-after"], "30");
     }
@@ -300,13 +273,8 @@ mod tests {
 
     #[test]
     fn many_keys_share_buckets_and_memory_stays() {
-        let limiter = Limiter {
-            max_keys: 10,
-            ..Limiter::new("test", Duration::from_secs(60))
-        };
-        let admitted = (0..20_000)
-            .filter(|key| limiter.check(*key, quota(1)).is_ok())
-            .count();
+        let limiter = Limiter { max_keys: 10, ..Limiter::new("test", Duration::from_secs(60)) };
+        let admitted = (0..20_000).filter(|key| limiter.check(*key, quota(1)).is_ok()).count();
         let keys = limiter.buckets(quota(1)).len();
         assert!(keys as u64 <= 10 + SHARED_BUCKETS, "{keys} keys");
         assert_eq!(admitted, keys);

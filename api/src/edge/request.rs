@@ -40,9 +40,7 @@ impl Request {
     /// # Errors
     /// [`Code::Unauthenticated`] on a route that does not.
     pub fn identity(&self) -> Result<&Identity, Problem> {
-        self.identity
-            .as_ref()
-            .ok_or_else(|| Problem::unauthenticated("This needs an access token."))
+        self.identity.as_ref().ok_or_else(|| Problem::unauthenticated("This needs an access token."))
     }
 
     /// An id from the path, `{name}` in the route's template.
@@ -50,18 +48,13 @@ impl Request {
     /// # Errors
     /// Malformed is answered like unknown: [`Code::NotFound`].
     pub fn path<T: FromStr>(&self, name: &str) -> Result<T, Problem> {
-        self.parameter(name)
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(Problem::not_found)
+        self.parameter(name).and_then(|text| text.parse().ok()).ok_or_else(Problem::not_found)
     }
 
     /// A parameter of the path as text, percent-decoded.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The query, of which only the parameters in `known` may be there, once each.
@@ -78,11 +71,8 @@ impl Request {
     /// [`Code::MalformedRequest`] when it is repeated or not visible ASCII.
     pub fn header(&self, name: &'static str) -> Result<Option<&str>, Problem> {
         let malformed = |detail: &str| {
-            Problem::new(
-                Code::MalformedRequest,
-                "A header cannot be understood; see errors.",
-            )
-            .errors(vec![FieldError::header(name, detail)])
+            Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+                .errors(vec![FieldError::header(name, detail)])
         };
         let mut values = self.headers.get_all(HeaderName::from_static(name)).iter();
         let Some(value) = values.next() else {
@@ -91,10 +81,7 @@ impl Request {
         if values.next().is_some() {
             return Err(malformed("must not be repeated"));
         }
-        value
-            .to_str()
-            .map(Some)
-            .map_err(|_| malformed("must be visible ASCII"))
+        value.to_str().map(Some).map_err(|_| malformed("must be visible ASCII"))
     }
 
     /// The condition of an update, which must be there.

@@ -44,10 +44,7 @@ mod tests {
 
     fn of(value: &[u8]) -> String {
         let mut headers = HeaderMap::new();
-        headers.insert(
-            X_REQUEST_ID,
-            HeaderValue::from_bytes(value).unwrap_or(HeaderValue::from_static("")),
-        );
+        headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap_or(HeaderValue::from_static("")));
         RequestId::of(&headers).0
     }
 

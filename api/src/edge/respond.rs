@@ -90,9 +90,7 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Response, Prob
     let body = serde_json::to_vec(value).map_err(Problem::internal)?;
     let mut response = bytes(status, HeaderValue::from_static("application/json"), body.into());
     // Everything under /v1 belongs to whoever asked.
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
@@ -124,10 +122,7 @@ pub fn on_the_wire(response: &Response, id: &RequestId) -> Bytes {
         (header::CONNECTION, b"close"),
         (X_REQUEST_ID, id.as_str().as_bytes()),
     ];
-    let headers = response
-        .headers()
-        .iter()
-        .map(|(name, value)| (name, value.as_bytes()));
+    let headers = response.headers().iter().map(|(name, value)| (name, value.as_bytes()));
     for (name, value) in headers.chain(more.iter().map(|(name, value)| (name, *value))) {
         for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
             wire.extend_from_slice(part);

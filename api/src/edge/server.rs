@@ -71,11 +71,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     let connections = TaskTracker::new();
     let room = room();
     // Behind a proxy all connections have its address, and their number is its business.
-    let resting = if app.api.trusted_proxy_hops == 0 {
-        MAX_RESTING
-    } else {
-        room
-    };
+    let resting = if app.api.trusted_proxy_hops == 0 { MAX_RESTING } else { room };
     let places = Places::new(room, resting);
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let stop_accepting = {
@@ -138,10 +134,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
 /// running out of files would refuse connections without a word.
 fn room() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
@@ -163,9 +156,7 @@ fn room() -> usize {
 /// Small writes go out at once; a peer that has vanished is noticed.
 fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    let tuned = socket
-        .set_tcp_nodelay(true)
-        .and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
+    let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a connection cannot be tuned; it works all the same");
     }
@@ -175,19 +166,16 @@ fn tune(stream: &TcpStream) {
 async fn refuse(mut stream: TcpStream, peer: IpAddr, full: Full) {
     tracing::debug!(%peer, ?full, "no place for a connection");
     let problem = match full {
-        Full::Process => Problem::new(
-            Code::Unavailable,
-            "All connections of this process are taken; try again.",
-        ),
+        Full::Process => {
+            Problem::new(Code::Unavailable, "All connections of this process are taken; try again.")
+        }
         Full::Address => Problem::new(
             Code::RateLimited,
             "Your address holds too many connections that ask for nothing; use or close them.",
         ),
     };
     let id = RequestId::new();
-    let response = problem
-        .header(header::RETRY_AFTER, HeaderValue::from_static("5"))
-        .respond(&id);
+    let response = problem.header(header::RETRY_AFTER, HeaderValue::from_static("5")).respond(&id);
     let wire = on_the_wire(&response, &id);
     let exchange = async {
         stream.write_all(&wire).await?;

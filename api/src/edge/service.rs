@@ -40,11 +40,9 @@ pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incomi
             let detail = "There is no such address; a trailing slash makes another one.";
             ("unmatched", Err(Problem::new(Code::RouteNotFound, detail)), None)
         }
-        (Ok(()), Found::Path(allow)) if method == Method::OPTIONS => (
-            "preflight",
-            Ok(cors::options(&app.api, &head.headers, allow)),
-            None,
-        ),
+        (Ok(()), Found::Path(allow)) if method == Method::OPTIONS => {
+            ("preflight", Ok(cors::options(&app.api, &head.headers, allow)), None)
+        }
         (Ok(()), Found::Path(allow)) => {
             let detail = "The address exists, but not with this method; Allow names those it takes.";
             let problem = Problem::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow);
@@ -92,11 +90,8 @@ pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incomi
 fn check_head(head: &http::request::Parts) -> Result<(), Problem> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
-        return Err(Problem::new(
-            Code::MalformedRequest,
-            "A header cannot be understood; see errors.",
-        )
-        .errors(vec![FieldError::header("host", "must be there once")]));
+        return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+            .errors(vec![FieldError::header("host", "must be there once")]));
     }
     Ok(())
 }
@@ -186,19 +181,13 @@ fn client(peer: IpAddr, headers: &HeaderMap, hops: usize) -> IpAddr {
             entries.extend(value.to_str().ok()?.split(',').map(str::trim));
         }
         let entry = entries.len().checked_sub(hops).map(|index| entries[index])?;
-        let address = entry.parse().ok().or_else(|| {
-            entry
-                .parse()
-                .map(|with_port: std::net::SocketAddr| with_port.ip())
-                .ok()
-        });
+        let address = entry
+            .parse()
+            .ok()
+            .or_else(|| entry.parse().map(|with_port: std::net::SocketAddr| with_port.ip()).ok());
         address.map(|address: IpAddr| address.to_canonical())
     };
-    if hops == 0 {
-        peer
-    } else {
-        forwarded().unwrap_or(peer)
-    }
+    if hops == 0 { peer } else { forwarded().unwrap_or(peer) }
 }
 
 #[cfg(test)]

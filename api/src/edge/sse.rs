@@ -78,13 +78,7 @@ impl<S: Source> EventStream<S> {
     /// A stream of that source's events.
     #[must_use]
     pub fn new(registration: Registration, kind: Kind, source: S) -> Self {
-        Self {
-            registration,
-            kind,
-            source,
-            greeted: false,
-            ended: false,
-        }
+        Self { registration, kind, source, greeted: false, ended: false }
     }
 
     /// What to write now. Empty when there is nothing, or when the stream has ended.
@@ -131,11 +125,7 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
         }
         let batch = stream.pending(context);
         if batch.is_empty() {
-            return if stream.ended {
-                Poll::Ready(None)
-            } else {
-                Poll::Pending
-            };
+            return if stream.ended { Poll::Ready(None) } else { Poll::Pending };
         }
         stream.registration.written();
         if batch.events() > 0 {
@@ -159,11 +149,7 @@ pub fn open<S: Source>(
 ) -> Response {
     if streams.is_draining() {
         let retry = rand::random_range(DRAIN_RETRY_MS);
-        return answer(Body::Whole(
-            [format!("retry: {retry}\n\n").as_bytes(), &drain()]
-                .concat()
-                .into(),
-        ));
+        return answer(Body::Whole([format!("retry: {retry}\n\n").as_bytes(), &drain()].concat().into()));
     }
     let registration = streams.register(kind, identity);
     let source = source(&registration);
@@ -182,9 +168,7 @@ pub fn try_again(answer_or_problem: Result<Response, Problem>) -> Result<Respons
                 "a stream cannot be opened now; the client comes back"
             );
             let retry = rand::random_range(RETRY_MS);
-            Ok(answer(Body::Whole(
-                format!(": unavailable\nretry: {retry}\n\n").into(),
-            )))
+            Ok(answer(Body::Whole(format!(": unavailable\nretry: {retry}\n\n").into())))
         }
         other => other,
     }
@@ -208,19 +192,10 @@ pub fn nothing_more() -> Response {
 fn answer(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream"),
-    );
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-store, no-transform"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     // Proxies that speak nginx's dialect would otherwise wait for a full buffer.
-    headers.insert(
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
@@ -264,13 +239,7 @@ fn drain() -> Bytes {
     struct Drain {
         retry_ms: u64,
     }
-    event(
-        None,
-        "drain",
-        &Drain {
-            retry_ms: rand::random_range(DRAIN_RETRY_MS),
-        },
-    )
+    event(None, "drain", &Drain { retry_ms: rand::random_range(DRAIN_RETRY_MS) })
 }
 
 fn token_expiring(expires_at: OffsetDateTime) -> Bytes {

@@ -123,10 +123,7 @@ mod tests {
     #[test]
     fn nothing_in_a_value_can_end_a_field() {
         let framed = frame(Some(&"1\n2\0"), "a\r\ndata: forged", "{\r\n}\n\nevent: forged");
-        assert_eq!(
-            framed,
-            "id: 12\nevent: adata: forged\ndata: {\ndata: }\ndata: \ndata: event: forged\n\n"
-        );
+        assert_eq!(framed, "id: 12\nevent: adata: forged\ndata: {\ndata: }\ndata: \ndata: event: forged\n\n");
     }
 
     #[test]

@@ -18,9 +18,7 @@ pub struct Hints<K: Copy + Eq + Hash> {
 
 impl<K: Copy + Eq + Hash> Default for Hints<K> {
     fn default() -> Self {
-        Self {
-            waiting: Mutex::default(),
-        }
+        Self { waiting: Mutex::default() }
     }
 }
 
@@ -29,11 +27,7 @@ impl<K: Copy + Eq + Hash> Hints<K> {
     #[must_use]
     pub fn listen(self: &Arc<Self>, about: K, stream: Arc<OpenStream>) -> Listening<K> {
         let slot = self.lock().entry(about).or_default().insert(stream);
-        Listening {
-            hints: Arc::clone(self),
-            about,
-            slot,
-        }
+        Listening { hints: Arc::clone(self), about, slot }
     }
 
     /// A thing has changed.

@@ -71,11 +71,7 @@ impl Hub {
         let mut chat: Vec<Vec<Published>> = self.rings.iter().map(|_| Vec::new()).collect();
         for event in events {
             match event {
-                TailEvent::Entry {
-                    stream: Live::Chat(shard),
-                    id,
-                    fields,
-                } => {
+                TailEvent::Entry { stream: Live::Chat(shard), id, fields } => {
                     let Some(published) = resume::decode(*id, |name| fields.get(name).cloned()) else {
                         tracing::warn!(stream = %Live::Chat(*shard), %id, "an event cannot be understood; it is left out");
                         continue;
@@ -87,27 +83,14 @@ impl Hub {
                         shard.push(published);
                     }
                 }
-                TailEvent::Entry {
-                    stream: Live::Operation,
-                    fields,
-                    ..
-                } => {
-                    match fields
-                        .get("operation")
-                        .and_then(|operation| operation.parse().ok())
-                    {
+                TailEvent::Entry { stream: Live::Operation, fields, .. } => {
+                    match fields.get("operation").and_then(|operation| operation.parse().ok()) {
                         Some(operation) => self.operations.hint(operation),
                         None => self.operations.hint_all(),
                     }
                 }
-                TailEvent::Entry {
-                    stream: Live::Config,
-                    fields,
-                    ..
-                } => self.announce(fields),
-                TailEvent::Gap {
-                    stream: Live::Chat(shard),
-                } => {
+                TailEvent::Entry { stream: Live::Config, fields, .. } => self.announce(fields),
+                TailEvent::Gap { stream: Live::Chat(shard) } => {
                     let at = usize::from(*shard);
                     if let (Some(ring), Some(before)) = (self.rings.get(at), chat.get_mut(at)) {
                         ring.publish(before.drain(..));
@@ -115,9 +98,7 @@ impl Hub {
                         ring.reset(ResetReason::Gap);
                     }
                 }
-                TailEvent::Gap {
-                    stream: Live::Operation,
-                } => self.operations.hint_all(),
+                TailEvent::Gap { stream: Live::Operation } => self.operations.hint_all(),
                 // The store reconciles, and tells when something was swapped.
                 TailEvent::Gap { stream: Live::Config } => {}
             }
@@ -131,10 +112,7 @@ impl Hub {
         let org = fields.get("org").and_then(|org| org.parse().ok());
         let revision = fields.get("revision").and_then(|revision| revision.parse().ok());
         if let (Some(org), Some(revision)) = (org, revision) {
-            self.announced
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(org, revision);
+            self.announced.lock().unwrap_or_else(PoisonError::into_inner).insert(org, revision);
         }
     }
 
@@ -142,19 +120,14 @@ impl Hub {
     /// the platform are everybody's.
     pub fn applied(&self, configuration: &ConfigurationStore) {
         let mut applied = Vec::new();
-        self.announced
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|org, revision| {
-                // What is not held belongs to an organization nobody uses here.
-                let waits = configuration
-                    .held(*org)
-                    .is_some_and(|snapshot| snapshot.revision() < *revision);
-                if !waits {
-                    applied.push(*org);
-                }
-                waits
-            });
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).retain(|org, revision| {
+            // What is not held belongs to an organization nobody uses here.
+            let waits = configuration.held(*org).is_some_and(|snapshot| snapshot.revision() < *revision);
+            if !waits {
+                applied.push(*org);
+            }
+            waits
+        });
         for org in applied {
             if org == OrgId::PLATFORM {
                 self.configurations.hint_all();

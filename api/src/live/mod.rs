@@ -62,25 +62,16 @@ impl Live {
         let tail = Tail::new(redis.clone(), LiveStream::all());
         let (done, draining) = (live.streams.done().clone(), shutdown.draining().clone());
         // Streams are served until the last one has ended, so their events come until then.
-        shutdown.spawn_critical(
-            "live streams",
-            live.clone().follow(tail, configuration.clone(), done),
-        );
+        shutdown.spawn_critical("live streams", live.clone().follow(tail, configuration.clone(), done));
         shutdown.spawn_critical(
             "live configuration",
-            live.clone()
-                .follow_configuration(configuration.clone(), draining.clone()),
+            live.clone().follow_configuration(configuration.clone(), draining.clone()),
         );
         shutdown.spawn_critical(
             "open streams",
-            live.streams
-                .clone()
-                .serve(configuration.clone(), revocations.clone(), drain),
+            live.streams.clone().serve(configuration.clone(), revocations.clone(), drain),
         );
-        shutdown.spawn_critical(
-            "presence",
-            live.presence.clone().keep_reporting(database.clone(), draining),
-        );
+        shutdown.spawn_critical("presence", live.presence.clone().keep_reporting(database.clone(), draining));
         live
     }
 

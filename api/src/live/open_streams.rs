@@ -142,10 +142,7 @@ impl Registration {
     /// Takes the orders, after leaving a waker: what comes in between wakes the stream again.
     pub fn take_orders(&self, waker: &Waker) -> Orders {
         self.stream.waker.register(waker);
-        let orders = self
-            .stream
-            .orders
-            .fetch_and(DRAIN | END | WARNED, Ordering::AcqRel);
+        let orders = self.stream.orders.fetch_and(DRAIN | END | WARNED, Ordering::AcqRel);
         Orders {
             heartbeat: orders & HEARTBEAT != 0,
             news: orders & NEWS != 0,
@@ -157,9 +154,7 @@ impl Registration {
 
     /// Something was written, so the next heartbeat is a full interval away.
     pub fn written(&self) {
-        self.stream
-            .written_at
-            .store(self.streams.now_ms(), Ordering::Relaxed);
+        self.stream.written_at.store(self.streams.now_ms(), Ordering::Relaxed);
     }
 
     /// The stream, for those who wake it.
@@ -233,11 +228,7 @@ impl OpenStreams {
             // Too late for its share of the drain.
             stream.order(DRAIN);
         }
-        Registration {
-            stream,
-            slot,
-            streams: self.clone(),
-        }
+        Registration { stream, slot, streams: self.clone() }
     }
 
     /// How many streams are open.
@@ -282,9 +273,7 @@ impl OpenStreams {
             }
         }
         // What a token opened still ends with it, but within the drain that is a matter of seconds.
-        let spread = drain
-            .mul_f64(DRAIN_SHARE)
-            .min(Duration::from_secs_f64(self.len() as f64 / DRAIN_RATE));
+        let spread = drain.mul_f64(DRAIN_SHARE).min(Duration::from_secs_f64(self.len() as f64 / DRAIN_RATE));
         self.drain(spread).await;
         while !self.is_empty() {
             // A client that does not read keeps its stream until then.
@@ -330,21 +319,12 @@ impl OpenStreams {
     async fn drain(&self, spread: Duration) {
         let (begun_at, total) = (Instant::now(), self.len());
         loop {
-            let share = if spread.is_zero() {
-                1.0
-            } else {
-                begun_at.elapsed().div_duration_f64(spread)
-            };
+            let share = if spread.is_zero() { 1.0 } else { begun_at.elapsed().div_duration_f64(spread) };
             if share >= 1.0 {
                 break;
             }
             let due = (total as f64 * share).ceil() as usize;
-            let left: Vec<_> = self
-                .lock()
-                .iter()
-                .filter(|stream| !stream.has(DRAIN))
-                .cloned()
-                .collect();
+            let left: Vec<_> = self.lock().iter().filter(|stream| !stream.has(DRAIN)).cloned().collect();
             let told = total.saturating_sub(left.len());
             for stream in left.iter().take(due.saturating_sub(told)) {
                 stream.order(DRAIN);
@@ -371,12 +351,7 @@ mod tests {
 
     fn identity(expires_in: Duration) -> Identity {
         let expires_at = OffsetDateTime::now_utc() + expires_in;
-        Identity {
-            user: UserId::new(),
-            key: "guest-0001".to_owned(),
-            token: Uuid::now_v7(),
-            expires_at,
-        }
+        Identity { user: UserId::new(), key: "guest-0001".to_owned(), token: Uuid::now_v7(), expires_at }
     }
 
     fn orders(registration: &Registration) -> Orders {
@@ -393,13 +368,7 @@ mod tests {
         streams.tick(end - Duration::from_secs(11), QUIET, false);
         assert_eq!(orders(&registration), Orders::default());
         streams.tick(end - Duration::from_secs(10), QUIET, false);
-        assert_eq!(
-            orders(&registration),
-            Orders {
-                expiring: true,
-                ..Orders::default()
-            }
-        );
+        assert_eq!(orders(&registration), Orders { expiring: true, ..Orders::default() });
         streams.tick(end - Duration::from_secs(1), QUIET, false);
         assert_eq!(orders(&registration), Orders::default(), "told once");
         streams.tick(end, QUIET, false);
@@ -428,24 +397,14 @@ mod tests {
         let kinds = [Kind::Chat, Kind::Operation, Kind::Config];
         let open = kinds.map(|kind| streams.register(kind, &identity(Duration::from_secs(900))));
         streams.tick(OffsetDateTime::now_utc(), QUIET, true);
-        assert_eq!(
-            open.each_ref().map(|stream| orders(stream).news),
-            [false, true, true]
-        );
-        assert_eq!(
-            open.each_ref().map(|stream| orders(stream).news),
-            [false; 3],
-            "taken"
-        );
+        assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false, true, true]);
+        assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false; 3], "taken");
     }
 
     #[test]
     fn a_revoked_token_ends_its_streams_and_no_others() {
         let streams = OpenStreams::new(Shutdown::new());
-        let (revoked, other) = (
-            identity(Duration::from_secs(900)),
-            identity(Duration::from_secs(900)),
-        );
+        let (revoked, other) = (identity(Duration::from_secs(900)), identity(Duration::from_secs(900)));
         let its = [(); 2].map(|()| streams.register(Kind::Chat, &revoked));
         let others = streams.register(Kind::Chat, &other);
         streams.end_revoked(|token| token == revoked.token);
@@ -455,9 +414,8 @@ mod tests {
     #[tokio::test]
     async fn a_drain_is_spread_and_reaches_everybody() {
         let streams = OpenStreams::new(Shutdown::new());
-        let open: Vec<_> = (0..200)
-            .map(|_| streams.register(Kind::Chat, &identity(Duration::from_secs(900))))
-            .collect();
+        let open: Vec<_> =
+            (0..200).map(|_| streams.register(Kind::Chat, &identity(Duration::from_secs(900)))).collect();
         let told = || open.iter().filter(|stream| stream.stream().has(DRAIN)).count();
         let begun = Instant::now();
         let drain = tokio::spawn({

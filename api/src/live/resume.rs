@@ -56,10 +56,7 @@ impl FromStr for Position {
         {
             return Err(PositionError);
         }
-        Ok(Self {
-            epoch: epoch.into(),
-            id: id.parse().map_err(|_| PositionError)?,
-        })
+        Ok(Self { epoch: epoch.into(), id: id.parse().map_err(|_| PositionError)? })
     }
 }
 
@@ -96,19 +93,10 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
         StreamRangeReply,
         Option<String>,
     ) = pipe.query_async(&mut redis.shared()).await?;
-    let id = |reply: &StreamRangeReply| {
-        reply
-            .ids
-            .first()
-            .and_then(|entry| entry.id.parse::<StreamId>().ok())
-    };
+    let id = |reply: &StreamRangeReply| reply.ids.first().and_then(|entry| entry.id.parse::<StreamId>().ok());
     let (first, newest_id) = (id(&first), id(&newest));
     // What the entries say is what their readers saw; the key speaks for a stream without any.
-    let epoch = newest
-        .ids
-        .first()
-        .and_then(|entry| entry.get::<String>("e"))
-        .or(epoch);
+    let epoch = newest.ids.first().and_then(|entry| entry.get::<String>("e")).or(epoch);
 
     if epoch.as_deref() != Some(&*after.epoch) || newest_id.unwrap_or_default() < after.id {
         return Ok(Page::Lost(ResetReason::HistoryLost));
@@ -138,16 +126,9 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
 
 /// Whether a stream has ever lost an entry.
 async fn was_trimmed(redis: &Redis, key: &str) -> Result<bool, RedisError> {
-    let info: HashMap<String, Value> = redis::cmd("XINFO")
-        .arg("STREAM")
-        .arg(key)
-        .query_async(&mut redis.shared())
-        .await?;
-    let number = |name: &str| {
-        info.get(name)
-            .cloned()
-            .and_then(|value| u64::from_redis_value(value).ok())
-    };
+    let info: HashMap<String, Value> =
+        redis::cmd("XINFO").arg("STREAM").arg(key).query_async(&mut redis.shared()).await?;
+    let number = |name: &str| info.get(name).cloned().and_then(|value| u64::from_redis_value(value).ok());
     Ok(number("entries-added").is_none() || number("entries-added") != number("length"))
 }
 
@@ -157,16 +138,12 @@ async fn was_trimmed(redis: &Redis, key: &str) -> Result<bool, RedisError> {
 /// When Redis does not answer.
 pub async fn tip(redis: &Redis, shard: u16) -> Result<Option<Position>, RedisError> {
     let mut pipe = redis::pipe();
-    pipe.xrevrange_count(Live::Chat(shard).to_string(), "+", "-", 1)
-        .get(chat_epoch_key(shard));
+    pipe.xrevrange_count(Live::Chat(shard).to_string(), "+", "-", 1).get(chat_epoch_key(shard));
     let (newest, epoch): (StreamRangeReply, Option<String>) = pipe.query_async(&mut redis.shared()).await?;
     let newest = newest.ids.first();
     let id = newest.and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
     let epoch = newest.and_then(|entry| entry.get::<String>("e")).or(epoch);
-    Ok(epoch.map(|epoch| Position {
-        epoch: epoch.into(),
-        id,
-    }))
+    Ok(epoch.map(|epoch| Position { epoch: epoch.into(), id }))
 }
 
 /// Makes an event of a live stream's entry. None when it is not one that this release understands.
@@ -178,16 +155,9 @@ pub fn decode(id: StreamId, field: impl Fn(&str) -> Option<String>) -> Option<Pu
         SESSION_CLOSED => Some(field("session")?.parse::<SessionId>().ok()?),
         _ => None,
     };
-    let position = Position {
-        epoch: Arc::clone(&epoch),
-        id,
-    };
+    let position = Position { epoch: Arc::clone(&epoch), id };
     let bytes = frame(Some(&position), &event, &data);
-    Some(Published {
-        epoch,
-        topic,
-        frame: Frame { id, closes, bytes },
-    })
+    Some(Published { epoch, topic, frame: Frame { id, closes, bytes } })
 }
 
 #[cfg(test)]
@@ -198,16 +168,7 @@ mod tests {
     fn a_position_survives_its_text_form() {
         let text = "7f3a91c2-1795446043800-3";
         let position: Position = text.parse().expect("a position");
-        assert_eq!(
-            (&*position.epoch, position.id),
-            (
-                "7f3a91c2",
-                StreamId {
-                    ms: 1_795_446_043_800,
-                    seq: 3
-                }
-            )
-        );
+        assert_eq!((&*position.epoch, position.id), ("7f3a91c2", StreamId { ms: 1_795_446_043_800, seq: 3 }));
         assert_eq!(position.to_string(), text);
     }
 
@@ -258,18 +219,12 @@ mod tests {
         };
         let id = StreamId { ms: 5, seq: 1 };
         let action = decode(id, fields("chat.action", "")).expect("an event");
-        assert_eq!(
-            action.frame.bytes,
-            "id: abc-5-1\nevent: chat.action\ndata: {}\n\n"
-        );
+        assert_eq!(action.frame.bytes, "id: abc-5-1\nevent: chat.action\ndata: {}\n\n");
         assert_eq!(action.frame.closes, None);
         let closed =
             decode(id, fields(SESSION_CLOSED, "01a208ec-3b90-781f-a8e2-5d940ed90477")).expect("an event");
         assert!(closed.frame.closes.is_some());
-        assert!(
-            decode(id, fields(SESSION_CLOSED, "")).is_none(),
-            "it must say whose end it is"
-        );
+        assert!(decode(id, fields(SESSION_CLOSED, "")).is_none(), "it must say whose end it is");
         assert!(decode(id, |_| None).is_none());
     }
 }

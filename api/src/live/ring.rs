@@ -34,10 +34,7 @@ pub struct Limits {
 
 impl Limits {
     /// Of a shard: at 400 events a second, ten seconds for a client to come back without a read from Redis.
-    pub const SHARD: Self = Self {
-        events: 4096,
-        bytes: 2 * 1024 * 1024,
-    };
+    pub const SHARD: Self = Self { events: 4096, bytes: 2 * 1024 * 1024 };
 }
 
 /// Why a stream cannot go on from where it was.
@@ -194,10 +191,7 @@ impl Ring {
             bytes: 0,
             topics: HashMap::new(),
         };
-        Self {
-            limits,
-            shard: Mutex::new(shard),
-        }
+        Self { limits, shard: Mutex::new(shard) }
     }
 
     /// Puts events into the ring, then wakes their readers, each once.
@@ -229,17 +223,9 @@ impl Ring {
         let mut shard = lock(&self.shard);
         let topic = shard.topic(key);
         let slot = lock(&topic.readers).insert(reader);
-        let cursor = Cursor {
-            generation: shard.generation,
-            id: shard.head,
-        };
+        let cursor = Cursor { generation: shard.generation, id: shard.head };
         drop(shard);
-        Subscription {
-            ring: Arc::clone(self),
-            topic,
-            slot,
-            cursor,
-        }
+        Subscription { ring: Arc::clone(self), topic, slot, cursor }
     }
 }
 
@@ -294,17 +280,8 @@ impl Shard {
         let (generation, reason, evicted) = (self.generation, self.reason, self.evicted);
         let topic = self.topics.entry(key).or_insert_with(|| {
             // What was evicted of this topic before it was forgotten is not known: no later than the shard's last.
-            let recent = Recent {
-                generation,
-                reason: Some(reason),
-                evicted,
-                frames: VecDeque::new(),
-            };
-            Arc::new(Topic {
-                key,
-                recent: RwLock::new(recent),
-                readers: Mutex::default(),
-            })
+            let recent = Recent { generation, reason: Some(reason), evicted, frames: VecDeque::new() };
+            Arc::new(Topic { key, recent: RwLock::new(recent), readers: Mutex::default() })
         });
         Arc::clone(topic)
     }
@@ -349,10 +326,7 @@ impl Subscription {
         let recent = read(&self.topic.recent);
         if recent.generation != self.cursor.generation {
             // What came after the loss is given: everything the topic still holds.
-            self.cursor = Cursor {
-                generation: recent.generation,
-                id: recent.evicted,
-            };
+            self.cursor = Cursor { generation: recent.generation, id: recent.evicted };
             return Read::Reset(recent.reason.unwrap_or(ResetReason::Gap));
         }
         if recent.evicted > self.cursor.id {
@@ -397,20 +371,14 @@ impl Subscription {
         if position.id > shard.head && !verified {
             return Join::Ahead;
         }
-        self.cursor = Cursor {
-            generation: shard.generation,
-            id: position.id,
-        };
+        self.cursor = Cursor { generation: shard.generation, id: position.id };
         Join::Joined
     }
 
     /// Moves the cursor to now.
     pub fn restart(&mut self) {
         let shard = lock(&self.ring.shard);
-        self.cursor = Cursor {
-            generation: shard.generation,
-            id: shard.head,
-        };
+        self.cursor = Cursor { generation: shard.generation, id: shard.head };
     }
 
     /// The cursor as a position, if the ring holds everything after it.
@@ -421,10 +389,7 @@ impl Subscription {
         if shard.generation != self.cursor.generation || self.cursor.id < floor {
             return None;
         }
-        Some(Position {
-            epoch: Arc::clone(shard.epoch.as_ref()?),
-            id: self.cursor.id,
-        })
+        Some(Position { epoch: Arc::clone(shard.epoch.as_ref()?), id: self.cursor.id })
     }
 
     /// The position up to which this stream was given everything: the shard's last event, if nothing of this topic
@@ -439,10 +404,7 @@ impl Subscription {
             return None;
         }
         // A client may come from a process that is ahead of this one.
-        Some(Position {
-            epoch: Arc::clone(shard.epoch.as_ref()?),
-            id: shard.head.max(self.cursor.id),
-        })
+        Some(Position { epoch: Arc::clone(shard.epoch.as_ref()?), id: shard.head.max(self.cursor.id) })
     }
 }
 
@@ -459,10 +421,7 @@ impl Drop for Subscription {
 fn before(id: StreamId) -> StreamId {
     match (id.ms, id.seq) {
         (0, 0) => id,
-        (ms, 0) => StreamId {
-            ms: ms - 1,
-            seq: u64::MAX,
-        },
+        (ms, 0) => StreamId { ms: ms - 1, seq: u64::MAX },
         (ms, seq) => StreamId { ms, seq: seq - 1 },
     }
 }
@@ -497,10 +456,7 @@ mod tests {
         live::open_streams::{Kind, OpenStreams, Registration},
     };
 
-    const SMALL: Limits = Limits {
-        events: 8,
-        bytes: 1 << 20,
-    };
+    const SMALL: Limits = Limits { events: 8, bytes: 1 << 20 };
 
     fn reader() -> Registration {
         let identity = Identity {
@@ -525,16 +481,8 @@ mod tests {
     }
 
     fn in_epoch(epoch: &str, topic: TopicKey, ms: u64) -> Published {
-        let frame = Frame {
-            id: id(ms),
-            closes: None,
-            bytes: format!("{ms};").into(),
-        };
-        Published {
-            epoch: epoch.into(),
-            topic,
-            frame,
-        }
+        let frame = Frame { id: id(ms), closes: None, bytes: format!("{ms};").into() };
+        Published { epoch: epoch.into(), topic, frame }
     }
 
     fn closing(topic: TopicKey, ms: u64, session: SessionId) -> Published {
@@ -544,10 +492,7 @@ mod tests {
     }
 
     fn at(epoch: &str, ms: u64) -> Position {
-        Position {
-            epoch: epoch.into(),
-            id: id(ms),
-        }
+        Position { epoch: epoch.into(), id: id(ms) }
     }
 
     /// Reads until nothing is left: what was seen, and the first reset on the way.
@@ -582,11 +527,7 @@ mod tests {
         assert_eq!(read_some(&mut subscription), ("2;4;".to_owned(), None));
         assert_eq!(read_some(&mut subscription), (String::new(), None));
         ring.publish([event(topic, 4), event(topic, 3)]);
-        assert_eq!(
-            read_some(&mut subscription),
-            (String::new(), None),
-            "older ones are repetitions"
-        );
+        assert_eq!(read_some(&mut subscription), (String::new(), None), "older ones are repetitions");
     }
 
     #[test]
@@ -595,10 +536,7 @@ mod tests {
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
         ring.publish((1..=9).map(|ms| event(topic, ms)));
-        assert_eq!(
-            read_some(&mut subscription),
-            (String::new(), Some(ResetReason::Slow))
-        );
+        assert_eq!(read_some(&mut subscription), (String::new(), Some(ResetReason::Slow)));
         ring.publish([event(topic, 10)]);
         assert_eq!(read_some(&mut subscription), ("10;".to_owned(), None));
     }
@@ -617,10 +555,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_in_events_bytes_and_topics() {
-        let ring = Arc::new(Ring::new(Limits {
-            events: 1000,
-            bytes: 100,
-        }));
+        let ring = Arc::new(Ring::new(Limits { events: 1000, bytes: 100 }));
         for ms in 1..=500 {
             ring.publish([event(key(), ms)]);
         }
@@ -634,16 +569,8 @@ mod tests {
         let stream = reader();
         let (mine, others) = (SessionId::new(), SessionId::new());
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
-        ring.publish([
-            event(topic, 1),
-            closing(topic, 2, others),
-            event(topic, 3),
-            closing(topic, 4, mine),
-        ]);
-        assert_eq!(
-            read_all(&mut subscription, mine),
-            ("1;3;4;closed".to_owned(), None)
-        );
+        ring.publish([event(topic, 1), closing(topic, 2, others), event(topic, 3), closing(topic, 4, mine)]);
+        assert_eq!(read_all(&mut subscription, mine), ("1;3;4;closed".to_owned(), None));
     }
 
     #[test]
@@ -703,16 +630,9 @@ mod tests {
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
         ring.publish([event(topic, 5)]);
-        assert_eq!(
-            read_some(&mut subscription),
-            ("5;".to_owned(), None),
-            "the first epoch is no loss"
-        );
+        assert_eq!(read_some(&mut subscription), ("5;".to_owned(), None), "the first epoch is no loss");
         ring.publish([in_epoch("e2", topic, 3), in_epoch("e2", topic, 4)]);
-        assert_eq!(
-            read_some(&mut subscription),
-            ("3;4;".to_owned(), Some(ResetReason::HistoryLost))
-        );
+        assert_eq!(read_some(&mut subscription), ("3;4;".to_owned(), Some(ResetReason::HistoryLost)));
         assert_eq!(subscription.join(&at("e1", 5), false), Join::OtherHistory);
     }
 
@@ -725,10 +645,7 @@ mod tests {
         ring.reset(ResetReason::Gap);
         ring.publish([in_epoch("e2", topic, 7)]);
         // The epoch that follows a reset nobody has read beyond is part of it.
-        assert_eq!(
-            read_some(&mut subscription),
-            ("7;".to_owned(), Some(ResetReason::Gap))
-        );
+        assert_eq!(read_some(&mut subscription), ("7;".to_owned(), Some(ResetReason::Gap)));
         assert_eq!(subscription.join(&at("e2", 5), false), Join::NotCovered);
     }
 
@@ -748,17 +665,12 @@ mod tests {
     fn a_storm_has_no_gap_and_no_repetition() {
         const EVENTS: u64 = 20_000;
         const READERS: u64 = 24;
-        let ring = Arc::new(Ring::new(Limits {
-            events: 512,
-            bytes: 1 << 20,
-        }));
+        let ring = Arc::new(Ring::new(Limits { events: 512, bytes: 1 << 20 }));
         let topics: Vec<TopicKey> = (0..5).map(|_| key()).collect();
         let (over, resets, resumes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         // Which events are of which topic, decided beforehand.
         let mut random = StdRng::seed_from_u64(7);
-        let plan: Vec<TopicKey> = (0..EVENTS)
-            .map(|_| topics[random.random_range(0..topics.len())])
-            .collect();
+        let plan: Vec<TopicKey> = (0..EVENTS).map(|_| topics[random.random_range(0..topics.len())]).collect();
         let mut of_topic: BTreeMap<TopicKey, Vec<u64>> = BTreeMap::new();
         for (ms, topic) in (1..).zip(&plan) {
             of_topic.entry(*topic).or_default().push(ms);
@@ -781,9 +693,8 @@ mod tests {
                         done = over.load(Ordering::Acquire);
                         let mut batch = Batch::default();
                         let found = subscription.read(SessionId::new(), &mut batch);
-                        for ms in std::str::from_utf8(&batch.into_bytes())
-                            .expect("text")
-                            .split_terminator(';')
+                        for ms in
+                            std::str::from_utf8(&batch.into_bytes()).expect("text").split_terminator(';')
                         {
                             let ms: u64 = ms.parse().expect("a number");
                             let expected = match last {

@@ -10,10 +10,7 @@ pub(crate) struct Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self {
-            values: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { values: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -70,10 +67,7 @@ mod tests {
         assert_eq!(slots.remove(a), Some('a'));
         assert_eq!(slots.remove(a), None);
         assert_eq!(slots.insert('c'), a);
-        assert_eq!(
-            (slots.len(), slots.iter().collect::<String>()),
-            (2, "cb".to_owned())
-        );
+        assert_eq!((slots.len(), slots.iter().collect::<String>()), (2, "cb".to_owned()));
         assert_eq!((slots.remove(b), slots.remove(a)), (Some('b'), Some('c')));
         assert!(slots.is_empty() && slots.values.capacity() == 0);
     }

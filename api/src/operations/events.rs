@@ -59,10 +59,7 @@ pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let id: SagaId = request.path("operation")?;
-    let seen = sse::last_event_id(request)?
-        .map(|id| seq(&id))
-        .transpose()?
-        .unwrap_or(0);
+    let seen = sse::last_event_id(request)?.map(|id| seq(&id)).transpose()?.unwrap_or(0);
     let identity = request.identity()?;
 
     let mut tx = app.database.operation_tx(identity.user, id).await?;
@@ -84,25 +81,16 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         return Ok(sse::nothing_more());
     }
     let user = identity.user;
-    Ok(sse::open(
-        &app.live.streams,
-        Kind::Operation,
-        identity,
-        |registration| OperationSource {
-            app: Arc::clone(app),
-            user,
-            id,
-            seen,
-            look: false,
-            reading: None,
-            pending: Vec::new().into_iter(),
-            _listening: app
-                .live
-                .hub
-                .operations()
-                .listen(id, Arc::clone(registration.stream())),
-        },
-    ))
+    Ok(sse::open(&app.live.streams, Kind::Operation, identity, |registration| OperationSource {
+        app: Arc::clone(app),
+        user,
+        id,
+        seen,
+        look: false,
+        reading: None,
+        pending: Vec::new().into_iter(),
+        _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
+    }))
 }
 
 /// An event's number as an id. Only the form in which ids are sent is one.
@@ -187,41 +175,16 @@ impl Source for OperationSource {
 
 impl OperationSource {
     fn frame(&self, event: &SagaEvent, news: &News) -> Framed {
-        let SagaEvent {
-            seq,
-            step,
-            status,
-            detail,
-            at,
-        } = event;
+        let SagaEvent { seq, step, status, detail, at } = event;
         let (operation_id, seq, at) = (self.id, *seq, *at);
         match step {
             Some(step) => {
-                let data = Step {
-                    operation_id,
-                    seq,
-                    step,
-                    status,
-                    detail: detail.as_deref(),
-                    at,
-                };
-                Framed {
-                    bytes: sse::event(Some(&seq), "operation.step", &data),
-                    last: false,
-                }
+                let data = Step { operation_id, seq, step, status, detail: detail.as_deref(), at };
+                Framed { bytes: sse::event(Some(&seq), "operation.step", &data), last: false }
             }
             None => {
-                let data = Finished {
-                    operation_id,
-                    seq,
-                    status,
-                    failure: news.failure.as_ref(),
-                    at,
-                };
-                Framed {
-                    bytes: sse::event(Some(&seq), "operation.finished", &data),
-                    last: true,
-                }
+                let data = Finished { operation_id, seq, status, failure: news.failure.as_ref(), at };
+                Framed { bytes: sse::event(Some(&seq), "operation.finished", &data), last: true }
             }
         }
     }
@@ -244,16 +207,7 @@ mod tests {
     #[test]
     fn only_numbers_of_events_are_ids() {
         assert_eq!(seq("7").ok(), Some(7));
-        for wrong in [
-            "-1",
-            "+7",
-            "07",
-            "7.0",
-            "",
-            "7 ",
-            "9223372036854775808",
-            "abc-1-0",
-        ] {
+        for wrong in ["-1", "+7", "07", "7.0", "", "7 ", "9223372036854775808", "abc-1-0"] {
             assert!(seq(wrong).is_err(), "{wrong}");
         }
     }

@@ -66,13 +66,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let operation_id = saga::start(&mut tx, CREATE_ORGANIZATION, &input, identity.user).await?;
     let organization = super::read(&mut tx, Role::Owner).await?;
 
-    let mut response = respond::json(
-        StatusCode::ACCEPTED,
-        &Accepted {
-            organization,
-            operation_id,
-        },
-    )?;
+    let mut response = respond::json(StatusCode::ACCEPTED, &Accepted { organization, operation_id })?;
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, location(format!("/v1/orgs/{id}"))?);
     headers.insert(
@@ -113,9 +107,8 @@ fn slug(name: &str) -> String {
     } else {
         format!("org-{words}").trim_end_matches('-').to_owned()
     };
-    let ending: String = (0..8)
-        .map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]))
-        .collect();
+    let ending: String =
+        (0..8).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect();
     format!("{words}-{ending}")
 }
 

@@ -35,8 +35,5 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     .bind(page.fetch())
     .fetch_all(tx.conn())
     .await?;
-    json(
-        StatusCode::OK,
-        &page.cut(organizations, |organization| organization.id),
-    )
+    json(StatusCode::OK, &page.cut(organizations, |organization| organization.id))
 }

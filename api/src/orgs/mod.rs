@@ -61,8 +61,6 @@ pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbE
 
 fn respond(organization: &Organization) -> Result<Response, Problem> {
     let mut response = json(StatusCode::OK, organization)?;
-    response
-        .headers_mut()
-        .insert(header::ETAG, etag(organization.version));
+    response.headers_mut().insert(header::ETAG, etag(organization.version));
     Ok(response)
 }

@@ -20,10 +20,7 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let name = body.required("name", body::name);
     let name = body.finish(name)?;
 
-    let mut tx = app
-        .database
-        .org_tx(&Principal::User(request.identity()?.user), org)
-        .await?;
+    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     tx.require_writable(Role::Admin)?;
     let version = sqlx::query_scalar("SELECT version FROM orgs WHERE id = $1 FOR UPDATE")
         .bind(org)

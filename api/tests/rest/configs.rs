@@ -20,10 +20,7 @@ async fn values_fall_through_the_scopes() {
     let at_project = format!("/v1/orgs/{org}/projects/{project}/configs");
 
     let list = client.get(&at_org).answers(200).await;
-    assert_eq!(
-        list.etag(),
-        Some(format!("\"{}\"", list.json()["revision"]).as_str())
-    );
+    assert_eq!(list.etag(), Some(format!("\"{}\"", list.json()["revision"]).as_str()));
     assert!(list.json()["items"].as_array().unwrap().len() >= 9);
     let read = |base: &str| client.get(format!("{base}/{KEY}")).send();
     let first = read(&at_org).await.unwrap().must(200);
@@ -36,16 +33,9 @@ async fn values_fall_through_the_scopes() {
             .json(json!({ "value": value, "reason": "a test" }))
             .send()
     };
-    let changed = set(&at_org, first.etag().unwrap(), json!(7))
-        .await
-        .unwrap()
-        .must(200);
+    let changed = set(&at_org, first.etag().unwrap(), json!(7)).await.unwrap().must(200);
     assert_eq!(
-        (
-            changed.json()["revision"].clone(),
-            changed.at("/value"),
-            changed.at("/source")
-        ),
+        (changed.json()["revision"].clone(), changed.at("/value"), changed.at("/source")),
         (json!(revision + 1), "7".into(), "organization".into())
     );
     // Read at once, from whichever process.
@@ -54,32 +44,16 @@ async fn values_fall_through_the_scopes() {
         (seen.at("/value"), seen.at("/source"), seen.etag()),
         ("7".into(), "organization".into(), changed.etag())
     );
-    let narrow = set(&at_project, changed.etag().unwrap(), json!(1))
-        .await
-        .unwrap()
-        .must(200);
-    assert_eq!(
-        (narrow.at("/value"), narrow.at("/source")),
-        ("1".into(), "project".into())
-    );
+    let narrow = set(&at_project, changed.etag().unwrap(), json!(1)).await.unwrap().must(200);
+    assert_eq!((narrow.at("/value"), narrow.at("/source")), ("1".into(), "project".into()));
     assert_eq!(read(&at_org).await.unwrap().at("/value"), "7");
 
-    let explained = client
-        .get(format!("{at_project}/{KEY}/explain"))
-        .answers(200)
-        .await
-        .json();
+    let explained = client.get(format!("{at_project}/{KEY}/explain")).answers(200).await.json();
     let layers: Vec<_> = explained["layers"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|layer| {
-            (
-                layer["source"].clone(),
-                layer["set"].clone(),
-                layer["value"].clone(),
-            )
-        })
+        .map(|layer| (layer["source"].clone(), layer["set"].clone(), layer["value"].clone()))
         .collect();
     assert_eq!(
         layers,
@@ -96,27 +70,15 @@ async fn values_fall_through_the_scopes() {
         .if_match(narrow.etag().unwrap());
     let fallen = fallen.answers(200).await;
     assert_eq!(
-        (
-            fallen.at("/value"),
-            fallen.at("/source"),
-            fallen.json()["revision"].clone()
-        ),
+        (fallen.at("/value"), fallen.at("/source"), fallen.json()["revision"].clone()),
         ("7".into(), "organization".into(), json!(revision + 3))
     );
 
-    let history = client
-        .get(format!("{at_project}/{KEY}/history"))
-        .answers(200)
-        .await
-        .json();
+    let history = client.get(format!("{at_project}/{KEY}/history")).answers(200).await.json();
     let entries = history["items"].as_array().unwrap();
     assert_eq!(entries.len(), 2);
     assert_eq!(
-        (
-            &entries[0]["action"],
-            &entries[0]["old_value"],
-            &entries[0]["new_value"]
-        ),
+        (&entries[0]["action"], &entries[0]["old_value"], &entries[0]["new_value"]),
         (&json!("unset"), &json!(1), &json!(null))
     );
     assert_eq!(
@@ -124,21 +86,11 @@ async fn values_fall_through_the_scopes() {
         (&json!("no longer needed"), &json!(owner.id))
     );
     assert_eq!(
-        (
-            &entries[1]["action"],
-            &entries[1]["scope"],
-            &entries[1]["new_value"]
-        ),
+        (&entries[1]["action"], &entries[1]["scope"], &entries[1]["new_value"]),
         (&json!("set"), &json!("project"), &json!(1))
     );
-    let page = client
-        .get(format!("{at_org}/{KEY}/history?limit=1"))
-        .answers(200)
-        .await;
-    let next = format!(
-        "{at_org}/{KEY}/history?limit=100&cursor={}",
-        page.at("/next_cursor")
-    );
+    let page = client.get(format!("{at_org}/{KEY}/history?limit=1")).answers(200).await;
+    let next = format!("{at_org}/{KEY}/history?limit=100&cursor={}", page.at("/next_cursor"));
     let rest = client.get(next).answers(200).await.json();
     assert_eq!(rest["items"].as_array().unwrap().len(), 2);
 }
@@ -156,37 +108,15 @@ async fn what_is_wrong_is_refused_and_the_revision_stays() {
     let good = || json!({ "value": 2, "reason": "a test" });
 
     put(KEY, good()).refused(428, "precondition_required").await;
-    put(KEY, good())
-        .if_match("\"999999\"")
-        .refused(412, "precondition_failed")
-        .await;
-    put(KEY, good())
-        .if_match("W/\"1\"")
-        .refused(412, "precondition_failed")
-        .await;
-    for key in [
-        "chat.unknown",
-        "CHAT.MAX_ACTIVE_SESSIONS",
-        "..",
-        "a%00b",
-        "%F0%9F%99%82",
-    ] {
-        put(key, good())
-            .if_match(&etag)
-            .refused(404, "config_key_unknown")
-            .await;
-        owner
-            .client
-            .get(format!("{base}/{key}"))
-            .refused(404, "config_key_unknown")
-            .await;
+    put(KEY, good()).if_match("\"999999\"").refused(412, "precondition_failed").await;
+    put(KEY, good()).if_match("W/\"1\"").refused(412, "precondition_failed").await;
+    for key in ["chat.unknown", "CHAT.MAX_ACTIVE_SESSIONS", "..", "a%00b", "%F0%9F%99%82"] {
+        put(key, good()).if_match(&etag).refused(404, "config_key_unknown").await;
+        owner.client.get(format!("{base}/{key}")).refused(404, "config_key_unknown").await;
     }
     for key in ["log.level", "limits.requests_per_minute", "saga.fail_step"] {
-        let refused = put(key, json!({ "value": "debug", "reason": "x" }))
-            .if_match(&etag)
-            .send()
-            .await
-            .unwrap();
+        let refused =
+            put(key, json!({ "value": "debug", "reason": "x" })).if_match(&etag).send().await.unwrap();
         let _ = refused.must_be(422, "config_scope_not_allowed");
     }
     for (key, value, pointer) in [
@@ -202,15 +132,10 @@ async fn what_is_wrong_is_refused_and_the_revision_stays() {
         ("chat.actions", json!(["ready", "dance"]), "/value/1"),
         ("chat.session_overflow", json!("explode"), "/value"),
     ] {
-        let refused = put(key, json!({ "value": value, "reason": "x" }))
-            .if_match(&etag)
-            .send()
-            .await
-            .unwrap();
+        let refused =
+            put(key, json!({ "value": value, "reason": "x" })).if_match(&etag).send().await.unwrap();
         assert_eq!(
-            refused
-                .must_be(422, "config_value_invalid")
-                .at("/errors/0/pointer"),
+            refused.must_be(422, "config_value_invalid").at("/errors/0/pointer"),
             pointer,
             "{key} = {value}"
         );
@@ -223,32 +148,14 @@ async fn what_is_wrong_is_refused_and_the_revision_stays() {
         json!({ "value": 2, "reason": "a\u{0}" }),
         json!({ "value": 2, "reason": "x", "revision": 9 }),
     ] {
-        put(KEY, wrong)
-            .if_match(&etag)
-            .refused(422, "validation_failed")
-            .await;
+        put(KEY, wrong).if_match(&etag).refused(422, "validation_failed").await;
     }
-    for query in [
-        "",
-        "?reason=",
-        "?reason=%20",
-        "?reason=a&reason=b",
-        "?reason=a&force=true",
-    ] {
-        let unset = owner
-            .client
-            .delete(format!("{base}/{KEY}{query}"))
-            .if_match(&etag);
+    for query in ["", "?reason=", "?reason=%20", "?reason=a&reason=b", "?reason=a&force=true"] {
+        let unset = owner.client.delete(format!("{base}/{KEY}{query}")).if_match(&etag);
         unset.refused(422, "validation_failed").await;
     }
-    let refused = member
-        .client
-        .put(format!("{base}/{KEY}"))
-        .if_match(&etag)
-        .json(good())
-        .send()
-        .await
-        .unwrap();
+    let refused =
+        member.client.put(format!("{base}/{KEY}")).if_match(&etag).json(good()).send().await.unwrap();
     let _ = refused.must_be(403, "forbidden");
     member.client.get(&base).answers(200).await;
     assert_eq!(owner.client.get(&base).answers(200).await.body, before.body);
@@ -260,22 +167,11 @@ async fn of_many_who_change_at_once_one_wins_each_revision() {
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
     let path = format!("/v1/orgs/{org}/configs/{KEY}");
-    let etag = owner
-        .client
-        .get(&path)
-        .send()
-        .await
-        .unwrap()
-        .etag()
-        .unwrap()
-        .to_owned();
+    let etag = owner.client.get(&path).send().await.unwrap().etag().unwrap().to_owned();
     let racers: Vec<_> = (1..=10)
         .map(|value| {
-            let set = owner
-                .client
-                .put(&path)
-                .if_match(&etag)
-                .json(json!({ "value": value, "reason": "a race" }));
+            let set =
+                owner.client.put(&path).if_match(&etag).json(json!({ "value": value, "reason": "a race" }));
             tokio::spawn(set.send())
         })
         .collect();
@@ -296,27 +192,15 @@ async fn every_process_reports_the_revision_it_applies() {
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Status").await.unwrap();
-    let revision = owner
-        .configure(&org, KEY, json!(2), "a test")
-        .await
-        .unwrap()
-        .json()["revision"]
-        .clone();
+    let revision = owner.configure(&org, KEY, json!(2), "a test").await.unwrap().json()["revision"].clone();
     let changed = Instant::now();
     loop {
-        let status = owner
-            .client
-            .get(format!("/v1/orgs/{org}/configs/status"))
-            .answers(200)
-            .await
-            .json();
+        let status = owner.client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
         assert_eq!(status["revision"], revision);
         if status["applied"] == 3 && status["total"] == 3 {
             let processes = status["processes"].as_array().unwrap();
             assert!(
-                processes
-                    .iter()
-                    .all(|process| process["lag_ms"].as_f64().unwrap() < 5_000.0),
+                processes.iter().all(|process| process["lag_ms"].as_f64().unwrap() < 5_000.0),
                 "{status}"
             );
             break;

@@ -7,16 +7,11 @@ use atrium_devstack::{checkout::Checkout, contract::Contract};
 
 #[test]
 fn every_route_is_in_the_contract_and_every_operation_is_routed() {
-    let routed: BTreeSet<_> = routes::table()
-        .iter()
-        .map(|route| (route.method.to_string(), route.template.to_owned()))
-        .collect();
+    let routed: BTreeSet<_> =
+        routes::table().iter().map(|route| (route.method.to_string(), route.template.to_owned())).collect();
     let contract = Contract::load().unwrap();
-    let documented: BTreeSet<_> = contract
-        .operations()
-        .into_iter()
-        .map(|(method, template)| (method.to_string(), template))
-        .collect();
+    let documented: BTreeSet<_> =
+        contract.operations().into_iter().map(|(method, template)| (method.to_string(), template)).collect();
     let undocumented: Vec<_> = routed.difference(&documented).collect();
     let unrouted: Vec<_> = documented.difference(&routed).collect();
     assert!(
@@ -28,24 +23,13 @@ fn every_route_is_in_the_contract_and_every_operation_is_routed() {
 
 #[test]
 fn every_code_is_in_the_catalog_and_every_entry_is_a_code() {
-    let file = Checkout::find()
-        .unwrap()
-        .openapi()
-        .with_file_name("error-catalog.md");
+    let file = Checkout::find().unwrap().openapi().with_file_name("error-catalog.md");
     let catalog = std::fs::read_to_string(file).unwrap();
-    let documented: BTreeSet<_> = catalog
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .map(str::to_owned)
-        .collect();
-    let known: BTreeSet<_> = Code::ALL
-        .iter()
-        .map(|code| format!("`{}` ({})", code.name(), code.status().as_u16()))
-        .collect();
-    assert_eq!(
-        known, documented,
-        "edge/problem.rs (left) and docs/api/error-catalog.md (right) differ"
-    );
+    let documented: BTreeSet<_> =
+        catalog.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    let known: BTreeSet<_> =
+        Code::ALL.iter().map(|code| format!("`{}` ({})", code.name(), code.status().as_u16())).collect();
+    assert_eq!(known, documented, "edge/problem.rs (left) and docs/api/error-catalog.md (right) differ");
 }
 
 #[test]

@@ -19,10 +19,7 @@ use crate::{
 
 #[tokio::test]
 async fn sigterm_finishes_what_was_begun() {
-    let atrium = Atrium::builder()
-        .setting("ATRIUM_DRAIN_SECONDS", "5")
-        .start()
-        .await;
+    let atrium = Atrium::builder().setting("ATRIUM_DRAIN_SECONDS", "5").start().await;
     let guest = atrium.guest().await;
     let api = atrium.api(0);
     let admin = Client::new(api.admin_url());
@@ -49,9 +46,7 @@ async fn sigterm_finishes_what_was_begun() {
     stream.write_all(b"}").await.unwrap();
     let answer = read_all(&mut stream, Duration::from_secs(5)).await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    let status = tokio::time::timeout(Duration::from_secs(10), ended)
-        .await
-        .unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
     assert!(status.success(), "{status}: {}", api.last_words(20));
 }
 

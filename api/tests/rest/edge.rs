@@ -17,15 +17,7 @@ async fn paths_and_methods_are_those_of_the_table() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let client = &guest.client;
-    for path in [
-        "/nothing",
-        "/v1/orgs/",
-        "//v1/orgs",
-        "/V1/orgs",
-        "/v1",
-        "/../etc/passwd",
-        "/admin",
-    ] {
+    for path in ["/nothing", "/v1/orgs/", "//v1/orgs", "/V1/orgs", "/v1", "/../etc/passwd", "/admin"] {
         client.get(path).refused(404, "route_not_found").await;
     }
     client.get("/v1/orgs/%ff").refused(404, "not_found").await;
@@ -33,30 +25,16 @@ async fn paths_and_methods_are_those_of_the_table() {
     assert_eq!(refused.header("allow"), Some("GET, HEAD, OPTIONS, POST"));
     for method in ["TRACE", "BREW"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        client
-            .request(method, "/v1/orgs")
-            .refused(405, "method_not_allowed")
-            .await;
+        client.request(method, "/v1/orgs").refused(405, "method_not_allowed").await;
     }
-    let options = client
-        .request(Method::OPTIONS, "/v1/auth/me")
-        .unchecked()
-        .answers(204)
-        .await;
+    let options = client.request(Method::OPTIONS, "/v1/auth/me").unchecked().answers(204).await;
     assert_eq!(options.header("allow"), Some("GET, HEAD, OPTIONS"));
 
     let get = client.get("/v1/auth/me").answers(200).await;
     // A HEAD has the head of an answer with a body, which no contract can say.
-    let head = client
-        .request(Method::HEAD, "/v1/auth/me")
-        .unchecked()
-        .answers(200)
-        .await;
+    let head = client.request(Method::HEAD, "/v1/auth/me").unchecked().answers(200).await;
     assert!(head.body.is_empty());
-    assert_eq!(
-        head.header("content-length"),
-        Some(get.body.len().to_string().as_str())
-    );
+    assert_eq!(head.header("content-length"), Some(get.body.len().to_string().as_str()));
 }
 
 #[tokio::test]
@@ -64,12 +42,7 @@ async fn every_answer_carries_its_id_and_what_browsers_must_not_do() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
     for path in ["/", "/v1/auth/me", "/nothing", "/docs", "/v1/openapi.json"] {
-        let reply = client
-            .get(path)
-            .header("x-request-id", "my-id_1")
-            .send()
-            .await
-            .unwrap();
+        let reply = client.get(path).header("x-request-id", "my-id_1").send().await.unwrap();
         assert_eq!(reply.header("x-request-id"), Some("my-id_1"), "{path}");
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
         assert_eq!(reply.header("referrer-policy"), Some("no-referrer"), "{path}");
@@ -81,12 +54,7 @@ async fn every_answer_carries_its_id_and_what_browsers_must_not_do() {
         // Not over TLS here.
         assert_eq!(reply.header("strict-transport-security"), None, "{path}");
     }
-    let reply = client
-        .get("/v1/auth/me")
-        .header("x-request-id", "a b\u{e9}")
-        .send()
-        .await
-        .unwrap();
+    let reply = client.get("/v1/auth/me").header("x-request-id", "a b\u{e9}").send().await.unwrap();
     assert_eq!(reply.header("x-request-id").map(str::len), Some(32));
     assert_eq!(reply.at("/request_id"), reply.header("x-request-id").unwrap());
 }
@@ -111,18 +79,11 @@ async fn whatever_the_body_is_the_answer_is_a_problem() {
         "{\"name\":\"a\u{0}\"}",
         deep.as_str(),
     ] {
-        let reply = orgs()
-            .body("application/json", wrong.to_owned())
-            .send()
-            .await
-            .unwrap();
+        let reply = orgs().body("application/json", wrong.to_owned()).send().await.unwrap();
         let reply = reply.must_be(400, "malformed_json");
         assert!(reply.at("/detail").len() < 300, "{}", reply.describe());
     }
-    orgs()
-        .body("application/json", &b"{\"name\":\"\xff\"}"[..])
-        .refused(400, "malformed_json")
-        .await;
+    orgs().body("application/json", &b"{\"name\":\"\xff\"}"[..]).refused(400, "malformed_json").await;
     for (wrong, pointer) in [
         (json!([]), ""),
         (json!({}), "/name"),
@@ -144,26 +105,15 @@ async fn whatever_the_body_is_the_answer_is_a_problem() {
         "application/json; charset=utf-16",
         "multipart/form-data",
     ] {
-        orgs()
-            .body(kind, "{\"name\":\"a\"}")
-            .refused(415, "unsupported_media_type")
-            .await;
+        orgs().body(kind, "{\"name\":\"a\"}").refused(415, "unsupported_media_type").await;
     }
     let huge = json!({ "name": "x".repeat(64 * 1024) });
     orgs().json(huge).refused(413, "body_too_large").await;
     // Where nothing is taken, nothing is also what may be sent.
     let client = atrium.client();
     client.post("/v1/auth/guest").json(json!({})).answers(201).await;
-    client
-        .post("/v1/auth/guest")
-        .json(json!({ "admin": true }))
-        .refused(422, "validation_failed")
-        .await;
-    client
-        .post("/v1/auth/guest")
-        .body("text/plain", "{}")
-        .refused(415, "unsupported_media_type")
-        .await;
+    client.post("/v1/auth/guest").json(json!({ "admin": true })).refused(422, "validation_failed").await;
+    client.post("/v1/auth/guest").body("text/plain", "{}").refused(415, "unsupported_media_type").await;
     // And the edge is as well as before.
     guest.client.get("/v1/auth/me").answers(200).await;
 }
@@ -185,54 +135,22 @@ async fn whatever_the_headers_and_the_query_are_the_answer_is_a_problem() {
         "offset=1",
         "cursor=AAAA",
     ] {
-        client
-            .get(format!("/v1/orgs?{query}"))
-            .refused(422, "validation_failed")
-            .await;
+        client.get(format!("/v1/orgs?{query}")).refused(422, "validation_failed").await;
     }
-    client
-        .get("/v1/orgs?limit=%ff")
-        .refused(400, "malformed_request")
-        .await;
-    client
-        .get("/v1/orgs?limit=%")
-        .refused(400, "malformed_request")
-        .await;
+    client.get("/v1/orgs?limit=%ff").refused(400, "malformed_request").await;
+    client.get("/v1/orgs?limit=%").refused(400, "malformed_request").await;
     let org = guest.organization("Edge").await.unwrap();
-    let rename = || {
-        client
-            .patch(format!("/v1/orgs/{org}"))
-            .json(json!({ "name": "b" }))
-    };
+    let rename = || client.patch(format!("/v1/orgs/{org}")).json(json!({ "name": "b" }));
     for wrong in ["1", "\"1", "'1'", "\"1\", \"2\"", ""] {
         rename().if_match(wrong).refused(400, "malformed_request").await;
     }
-    rename()
-        .if_match("\"1\"")
-        .if_match("\"2\"")
-        .refused(400, "malformed_request")
-        .await;
-    rename()
-        .if_match([b'"', 0xff, b'"'])
-        .refused(400, "malformed_request")
-        .await;
-    rename()
-        .if_match("\"99999999999999999999\"")
-        .refused(412, "precondition_failed")
-        .await;
-    rename()
-        .if_match("\"-1\"")
-        .refused(412, "precondition_failed")
-        .await;
-    rename()
-        .if_match("W/\"1\"")
-        .refused(412, "precondition_failed")
-        .await;
+    rename().if_match("\"1\"").if_match("\"2\"").refused(400, "malformed_request").await;
+    rename().if_match([b'"', 0xff, b'"']).refused(400, "malformed_request").await;
+    rename().if_match("\"99999999999999999999\"").refused(412, "precondition_failed").await;
+    rename().if_match("\"-1\"").refused(412, "precondition_failed").await;
+    rename().if_match("W/\"1\"").refused(412, "precondition_failed").await;
     for wrong in [&b""[..], b"a b", b"\xff", &[b'k'; 256]] {
-        let create = client
-            .post("/v1/orgs")
-            .json(json!({ "name": "a" }))
-            .idempotency_key(wrong);
+        let create = client.post("/v1/orgs").json(json!({ "name": "a" })).idempotency_key(wrong);
         create.refused(400, "malformed_request").await;
     }
 }
@@ -249,62 +167,33 @@ async fn heads_that_are_no_http_are_refused_with_a_problem_too() {
         ("another version", "GET / HTTP/9.9\r\nhost: a\r\n\r\n"),
         ("a header without a name", "GET / HTTP/1.1\r\n: x\r\n\r\n"),
         ("NUL in a header", "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n"),
-        (
-            "a folded header",
-            "GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\n\r\n",
-        ),
+        ("a folded header", "GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\n\r\n"),
         (
             "two lengths",
             "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
         ),
-        (
-            "a length that is none",
-            "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-        ),
+        ("a length that is none", "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n"),
         ("a megabyte of headers", &megabyte),
         ("too many headers", &many),
         ("a long address", &long),
     ] {
-        is_problem(
-            &exchange(&atrium, bytes.as_bytes()).await,
-            "malformed_request",
-            about,
-        );
+        is_problem(&exchange(&atrium, bytes.as_bytes()).await, "malformed_request", about);
     }
     for (about, head) in [
         ("no host", "GET / HTTP/1.1\r\nconnection: close\r\n\r\n"),
-        (
-            "two hosts",
-            "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n",
-        ),
+        ("two hosts", "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n"),
     ] {
-        is_problem(
-            &exchange(&atrium, head.as_bytes()).await,
-            "malformed_request",
-            about,
-        );
+        is_problem(&exchange(&atrium, head.as_bytes()).await, "malformed_request", about);
     }
     let chunked = "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
-    is_problem(
-        &exchange(&atrium, chunked.as_bytes()).await,
-        "malformed_request",
-        "a chunk without a length",
-    );
+    is_problem(&exchange(&atrium, chunked.as_bytes()).await, "malformed_request", "a chunk without a length");
     let bomb = format!(
         "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{}",
         format!("1000\r\n{}\r\n", "x".repeat(0x1000)).repeat(1000)
     );
-    is_problem(
-        &exchange(&atrium, bomb.as_bytes()).await,
-        "body_too_large",
-        "a body without an end",
-    );
+    is_problem(&exchange(&atrium, bomb.as_bytes()).await, "body_too_large", "a body without an end");
     let declared = "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-length: 1099511627776\r\n\r\n";
-    is_problem(
-        &exchange(&atrium, declared.as_bytes()).await,
-        "body_too_large",
-        "a terabyte, declared",
-    );
+    is_problem(&exchange(&atrium, declared.as_bytes()).await, "body_too_large", "a terabyte, declared");
     atrium.client().get("/").answers(200).await;
 }
 
@@ -313,10 +202,7 @@ async fn who_dawdles_is_let_go() {
     let atrium = Atrium::start().await;
     let half_a_head = async {
         let mut stream = connect(&atrium).await;
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ")
-            .await
-            .unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ").await.unwrap();
         read_all(&mut stream, Duration::from_secs(25)).await
     };
     let half_a_body = async {
@@ -348,15 +234,8 @@ async fn one_address_that_hoards_connections_is_refused_and_others_are_not() {
     drop(hoard);
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut welcome = connect_from(&atrium, 9).await;
-    welcome
-        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    assert!(
-        read_all(&mut welcome, Duration::from_secs(5))
-            .await
-            .starts_with("HTTP/1.1 200")
-    );
+    welcome.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(read_all(&mut welcome, Duration::from_secs(5)).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
@@ -364,10 +243,7 @@ async fn clients_that_do_not_read_cost_little() {
     let atrium = Atrium::start().await;
     let resident = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", atrium.api(0).pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
     };
     let before = resident();
@@ -380,15 +256,8 @@ async fn clients_that_do_not_read_cost_little() {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let asked = std::time::Instant::now();
-    atrium
-        .client()
-        .get("/v1/auth/me")
-        .refused(401, "unauthenticated")
-        .await;
-    assert!(
-        asked.elapsed() < Duration::from_secs(1),
-        "others wait for clients that do not read"
-    );
+    atrium.client().get("/v1/auth/me").refused(401, "unauthenticated").await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "others wait for clients that do not read");
     let grown = resident().saturating_sub(before);
     assert!(grown < 300 * 100, "{grown} KiB for 300 clients that do not read");
 }
@@ -420,33 +289,19 @@ async fn a_page_of_another_origin_is_let_in_only_when_the_operator_allows_it() {
     let guest = atrium.guest().await;
     let ask = |origin: &'static str| {
         let preflight = atrium.client().request(Method::OPTIONS, "/v1/orgs").unchecked();
-        preflight
-            .header("origin", origin)
-            .header("access-control-request-method", "POST")
-            .send()
+        preflight.header("origin", origin).header("access-control-request-method", "POST").send()
     };
     let allowed = ask("https://friend.example").await.unwrap().must(204);
-    assert_eq!(
-        allowed.header("access-control-allow-origin"),
-        Some("https://friend.example")
-    );
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://friend.example"));
     assert_eq!(allowed.header("access-control-allow-credentials"), Some("true"));
-    assert!(
-        allowed
-            .header("access-control-allow-methods")
-            .unwrap()
-            .contains("POST")
-    );
+    assert!(allowed.header("access-control-allow-methods").unwrap().contains("POST"));
     let refused = ask("https://evil.example").await.unwrap().must(204);
     assert_eq!(refused.header("access-control-allow-origin"), None);
     assert_eq!(refused.header("access-control-allow-methods"), None);
 
     let get = |origin: &'static str| guest.client.get("/v1/orgs").header("origin", origin).send();
     let allowed = get("https://friend.example").await.unwrap().must(200);
-    assert_eq!(
-        allowed.header("access-control-allow-origin"),
-        Some("https://friend.example")
-    );
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://friend.example"));
     let refused = get("https://evil.example").await.unwrap().must(200);
     assert_eq!(refused.header("access-control-allow-origin"), None);
     assert_eq!(refused.header("vary"), Some("origin"));

@@ -21,23 +21,13 @@ fn claims_of(token: &str) -> Value {
 }
 
 fn header(kid: &str) -> Header {
-    Header {
-        kid: Some(kid.to_owned()),
-        ..Header::new(Algorithm::EdDSA)
-    }
+    Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) }
 }
 
 async fn is_refused(client: &Client, token: &str, about: &str) {
     let reply = client.bearer(token).get("/v1/auth/me").send().await.unwrap();
-    assert_eq!(
-        (reply.code(), reply.problem().as_str()),
-        (401, "unauthenticated"),
-        "{about}"
-    );
-    assert!(
-        reply.header("www-authenticate").unwrap().starts_with("Bearer"),
-        "{about}"
-    );
+    assert_eq!((reply.code(), reply.problem().as_str()), (401, "unauthenticated"), "{about}");
+    assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"), "{about}");
 }
 
 #[tokio::test]
@@ -62,26 +52,15 @@ async fn only_our_own_tokens_are_believed() {
         claims
     };
     // The forger's tools work: with everything right the token is believed.
-    client
-        .bearer(sign(&header("test-1"), &claims))
-        .get("/v1/auth/me")
-        .answers(200)
-        .await;
+    client.bearer(sign(&header("test-1"), &claims)).get("/v1/auth/me").answers(200).await;
 
     for none in ["none", "None", "nOnE"] {
-        let unsigned = format!(
-            "{}.{}.",
-            part(&json!({"alg": none, "kid": "test-1"})),
-            part(&claims)
-        );
+        let unsigned = format!("{}.{}.", part(&json!({"alg": none, "kid": "test-1"})), part(&claims));
         is_refused(&client, &unsigned, none).await;
     }
     let jwks = client.get("/.well-known/jwks.json").answers(200).await.json();
     let public = jwks["keys"][0]["x"].as_str().unwrap().to_owned();
-    let confused = Header {
-        kid: Some("test-1".to_owned()),
-        ..Header::new(Algorithm::HS256)
-    };
+    let confused = Header { kid: Some("test-1".to_owned()), ..Header::new(Algorithm::HS256) };
     let secret = EncodingKey::from_secret(public.as_bytes());
     is_refused(
         &client,
@@ -90,29 +69,14 @@ async fn only_our_own_tokens_are_believed() {
     )
     .await;
     let foreign = tempfile(&atrium);
-    is_refused(
-        &client,
-        &jsonwebtoken::encode(&header("test-1"), &claims, &foreign).unwrap(),
-        "another key",
-    )
-    .await;
+    is_refused(&client, &jsonwebtoken::encode(&header("test-1"), &claims, &foreign).unwrap(), "another key")
+        .await;
 
-    for kid in [
-        "unknown",
-        "",
-        "../test-1",
-        "/etc/passwd",
-        "test-1.pem",
-        "test-1\0",
-        "test-2",
-    ] {
+    for kid in ["unknown", "", "../test-1", "/etc/passwd", "test-1.pem", "test-1\0", "test-2"] {
         is_refused(&client, &sign(&header(kid), &claims), kid).await;
     }
     is_refused(&client, &sign(&Header::new(Algorithm::EdDSA), &claims), "no kid").await;
-    let fetched = Header {
-        jku: Some("https://evil.example/jwks.json".to_owned()),
-        ..header("test-1")
-    };
+    let fetched = Header { jku: Some("https://evil.example/jwks.json".to_owned()), ..header("test-1") };
     is_refused(&client, &sign(&fetched, &claims), "jku").await;
 
     for (field, wrong) in [
@@ -133,36 +97,17 @@ async fn only_our_own_tokens_are_believed() {
         .await;
     }
     for field in ["iss", "aud", "sub", "jti", "exp"] {
-        is_refused(
-            &client,
-            &sign(&header("test-1"), &without(field)),
-            &format!("no {field}"),
-        )
-        .await;
+        is_refused(&client, &sign(&header("test-1"), &without(field)), &format!("no {field}")).await;
     }
     let mut broken = token.to_owned();
     broken.pop();
-    for wrong in [
-        "",
-        "a",
-        "a.b.c",
-        "..",
-        broken.as_str(),
-        &format!("{token}A"),
-        &"x".repeat(4000),
-    ] {
+    for wrong in ["", "a", "a.b.c", "..", broken.as_str(), &format!("{token}A"), &"x".repeat(4000)] {
         is_refused(&client, wrong, wrong).await;
     }
-    let twice = client
-        .get("/v1/auth/me")
-        .header("authorization", format!("Bearer {token}"));
+    let twice = client.get("/v1/auth/me").header("authorization", format!("Bearer {token}"));
     let twice = twice.header("authorization", format!("Bearer {token}"));
     twice.refused(401, "unauthenticated").await;
-    client
-        .get("/v1/auth/me")
-        .header("authorization", "Basic Z3Vlc3Q6")
-        .refused(401, "unauthenticated")
-        .await;
+    client.get("/v1/auth/me").header("authorization", "Basic Z3Vlc3Q6").refused(401, "unauthenticated").await;
 }
 
 /// A key that is not ours.
@@ -185,9 +130,7 @@ async fn services_can_verify_tokens_with_the_published_keys() {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_audience(&["atrium"]);
     validation.set_issuer(&[atrium.public_url()]);
-    let claims = jsonwebtoken::decode::<Value>(token, &key, &validation)
-        .unwrap()
-        .claims;
+    let claims = jsonwebtoken::decode::<Value>(token, &key, &validation).unwrap().claims;
     assert_eq!(claims["sub"], guest.id.as_str());
 }
 
@@ -202,85 +145,41 @@ async fn signing_out_ends_the_token_in_every_process() {
     browser.get("/v1/auth/me").answers(200).await;
     other.get("/v1/auth/me").answers(200).await;
 
-    browser
-        .post("/v1/auth/logout")
-        .header("origin", atrium.public_url())
-        .answers(204)
-        .await;
+    browser.post("/v1/auth/logout").header("origin", atrium.public_url()).answers(204).await;
     let signed_out = Instant::now();
     // The browser has no cookie any more; whoever kept the token has no use of it.
     browser.get("/v1/auth/me").refused(401, "unauthenticated").await;
-    atrium
-        .client()
-        .bearer(&token)
-        .get("/v1/auth/me")
-        .refused(401, "unauthenticated")
-        .await;
+    atrium.client().bearer(&token).get("/v1/auth/me").refused(401, "unauthenticated").await;
     while other.get("/v1/auth/me").send().await.unwrap().code() != 401 {
-        assert!(
-            signed_out.elapsed() < Duration::from_secs(1),
-            "another process still believes the token"
-        );
+        assert!(signed_out.elapsed() < Duration::from_secs(1), "another process still believes the token");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Signing out again is no error of the server.
-    other
-        .post("/v1/auth/logout")
-        .refused(401, "unauthenticated")
-        .await;
+    other.post("/v1/auth/logout").refused(401, "unauthenticated").await;
 }
 
 #[tokio::test]
 async fn a_cookie_counts_in_our_own_pages_only() {
     let atrium = Atrium::start().await;
     let browser = atrium.client().with_cookies();
-    browser
-        .post("/v1/auth/guest")
-        .header("sec-fetch-site", "same-origin")
-        .answers(201)
-        .await;
+    browser.post("/v1/auth/guest").header("sec-fetch-site", "same-origin").answers(201).await;
     let create = || browser.post("/v1/orgs").json(json!({ "name": "a" }));
     create().refused(403, "cross_site_request").await;
-    for origin in [
-        "https://evil.example",
-        "null",
-        "http://127.0.0.1:8081",
-        "https://127.0.0.1:8080",
-    ] {
-        create()
-            .header("origin", origin)
-            .refused(403, "cross_site_request")
-            .await;
-        browser
-            .get("/v1/orgs")
-            .header("origin", origin)
-            .unchecked()
-            .refused(403, "cross_site_request")
-            .await;
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:8081", "https://127.0.0.1:8080"] {
+        create().header("origin", origin).refused(403, "cross_site_request").await;
+        browser.get("/v1/orgs").header("origin", origin).unchecked().refused(403, "cross_site_request").await;
     }
     for site in ["cross-site", "same-site"] {
-        create()
-            .header("sec-fetch-site", site)
-            .refused(403, "cross_site_request")
-            .await;
+        create().header("sec-fetch-site", site).refused(403, "cross_site_request").await;
     }
     let simple = browser.post("/v1/orgs").body("text/plain", "{\"name\":\"a\"}");
-    simple
-        .header("origin", "https://evil.example")
-        .refused(403, "cross_site_request")
-        .await;
+    simple.header("origin", "https://evil.example").refused(403, "cross_site_request").await;
     // Nor can another site sign a browser in as somebody.
-    let planted = atrium
-        .client()
-        .post("/v1/auth/guest")
-        .header("origin", "https://evil.example");
+    let planted = atrium.client().post("/v1/auth/guest").header("origin", "https://evil.example");
     planted.refused(403, "cross_site_request").await;
 
     create().header("origin", atrium.public_url()).answers(202).await;
-    create()
-        .header("sec-fetch-site", "same-origin")
-        .answers(202)
-        .await;
+    create().header("sec-fetch-site", "same-origin").answers(202).await;
     browser.get("/v1/orgs").answers(200).await;
     // A token in the header was put there by whoever wrote the request.
     let guest = atrium.guest().await;
@@ -290,20 +189,9 @@ async fn a_cookie_counts_in_our_own_pages_only() {
 
 #[tokio::test]
 async fn over_tls_the_cookie_is_bound_to_the_host() {
-    let atrium = Atrium::builder()
-        .public_url("https://atrium.example")
-        .start()
-        .await;
+    let atrium = Atrium::builder().public_url("https://atrium.example").start().await;
     let reply = atrium.client().post("/v1/auth/guest").answers(201).await;
     let cookie = reply.header("set-cookie").unwrap();
-    assert!(
-        cookie.starts_with("__Host-atrium_session=") && cookie.ends_with("; Secure"),
-        "{cookie}"
-    );
-    assert!(
-        reply
-            .header("strict-transport-security")
-            .unwrap()
-            .starts_with("max-age=")
-    );
+    assert!(cookie.starts_with("__Host-atrium_session=") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(reply.header("strict-transport-security").unwrap().starts_with("max-age="));
 }

@@ -15,26 +15,16 @@ async fn limits_hold_say_so_and_change_live() {
     for attempt in 0..10 {
         // What a client claims about its address is not believed.
         let forged = format!("10.0.0.{attempt}");
-        let reply = client
-            .post("/v1/auth/guest")
-            .header("x-forwarded-for", forged)
-            .answers(201)
-            .await;
+        let reply = client.post("/v1/auth/guest").header("x-forwarded-for", forged).answers(201).await;
         assert_eq!(reply.header("ratelimit-policy"), Some("\"sign_ins\";q=10;w=60"));
         let left = reply.header("ratelimit").unwrap().to_owned();
-        assert!(
-            left.starts_with(&format!("\"sign_ins\";r={};t=", 9 - attempt)),
-            "{left}"
-        );
+        assert!(left.starts_with(&format!("\"sign_ins\";r={};t=", 9 - attempt)), "{left}");
         last = Some(reply);
     }
     let refused = client.post("/v1/auth/guest").refused(429, "rate_limited").await;
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=6).contains(&wait), "{wait}");
-    assert_eq!(
-        refused.header("ratelimit"),
-        Some(format!("\"sign_ins\";r=0;t={wait}").as_str())
-    );
+    assert_eq!(refused.header("ratelimit"), Some(format!("\"sign_ins\";r=0;t={wait}").as_str()));
 
     let guest = client.bearer(last.unwrap().at("/access_token"));
     let mut admitted = 0;
@@ -45,41 +35,27 @@ async fn limits_hold_say_so_and_change_live() {
     // A bucket refills while it is emptied.
     assert!((100..=103).contains(&admitted), "{admitted} admitted");
     let refused = guest.get("/v1/auth/me").refused(429, "rate_limited").await;
-    assert_eq!(
-        refused.header("ratelimit-policy"),
-        Some("\"requests\";q=100;w=60")
-    );
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=100;w=60"));
     // Pages and keys are everybody's.
     client.get("/").answers(200).await;
 
-    atrium
-        .set_default("limits.requests_per_minute", json!(1000))
-        .await;
+    atrium.set_default("limits.requests_per_minute", json!(1000)).await;
     let changed = Instant::now();
     while guest.get("/v1/auth/me").send().await.unwrap().code() == 429 {
-        assert!(
-            changed.elapsed() < Duration::from_secs(6),
-            "a new limit has to hold at once"
-        );
+        assert!(changed.elapsed() < Duration::from_secs(6), "a new limit has to hold at once");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
 async fn behind_a_proxy_the_client_is_who_the_proxy_says() {
-    let atrium = Atrium::builder()
-        .default_limits()
-        .setting("ATRIUM_TRUSTED_PROXY_HOPS", "1")
-        .start()
-        .await;
+    let atrium = Atrium::builder().default_limits().setting("ATRIUM_TRUSTED_PROXY_HOPS", "1").start().await;
     let client = atrium.client();
     let sign_in = |forwarded: String| client.post("/v1/auth/guest").header("x-forwarded-for", forwarded);
     for attempt in 0..10 {
         sign_in(format!("6.6.6.{attempt}, 1.1.1.1")).answers(201).await;
     }
-    sign_in("7.7.7.7, 1.1.1.1".to_owned())
-        .refused(429, "rate_limited")
-        .await;
+    sign_in("7.7.7.7, 1.1.1.1".to_owned()).refused(429, "rate_limited").await;
     sign_in("1.1.1.1, 2.2.2.2".to_owned()).answers(201).await;
     Guest::sign_in(&client).await.unwrap();
 }

@@ -13,20 +13,13 @@ async fn a_code_lets_one_person_in_once() {
     let org = owner.organization("Club").await.unwrap();
     let invitations = format!("/v1/orgs/{org}/invitations");
     let invite = |body| owner.client.post(&invitations).json(body);
-    let made = invite(json!({ "role": "member", "expires_in_seconds": 60 }))
-        .answers(201)
-        .await;
+    let made = invite(json!({ "role": "member", "expires_in_seconds": 60 })).answers(201).await;
     let accept = |client: &atrium_devstack::client::Client, code: &str| {
-        client
-            .post("/v1/invitations/accept")
-            .json(json!({ "code": code }))
+        client.post("/v1/invitations/accept").json(json!({ "code": code }))
     };
     let code = made.at("/code");
     let joined = accept(&guest.client, &code).answers(200).await;
-    assert_eq!(
-        (joined.at("/org/id"), joined.at("/org/role")),
-        (org.clone(), "member".into())
-    );
+    assert_eq!((joined.at("/org/id"), joined.at("/org/role")), (org.clone(), "member".into()));
 
     // Who has joined stays what they are, and does not use up a code.
     let better = invite(json!({ "role": "admin" })).answers(201).await;
@@ -93,11 +86,7 @@ async fn of_two_with_the_same_code_one_joins() {
         for _ in 0..4 {
             let guest = atrium.guest().await;
             racers.push(tokio::spawn(
-                guest
-                    .client
-                    .post("/v1/invitations/accept")
-                    .json(json!({ "code": code }))
-                    .send(),
+                guest.client.post("/v1/invitations/accept").json(json!({ "code": code })).send(),
             ));
         }
         let mut joined = 0;
@@ -110,12 +99,7 @@ async fn of_two_with_the_same_code_one_joins() {
         }
         assert_eq!(joined, 1);
     }
-    let members = owner
-        .client
-        .get(format!("/v1/orgs/{org}/members"))
-        .answers(200)
-        .await
-        .json();
+    let members = owner.client.get(format!("/v1/orgs/{org}/members")).answers(200).await.json();
     assert_eq!(members["items"].as_array().unwrap().len(), 6);
 }
 
@@ -128,36 +112,13 @@ async fn nobody_gives_away_more_than_they_have() {
     let admin = owner.bring(&org, "admin").await.unwrap();
     let member = owner.bring(&org, "member").await.unwrap();
     let viewer = admin.bring(&org, "viewer").await.unwrap();
-    admin
-        .client
-        .post(&invitations)
-        .json(json!({ "role": "owner" }))
-        .refused(403, "forbidden")
-        .await;
-    admin
-        .client
-        .post(&invitations)
-        .json(json!({ "role": "admin" }))
-        .answers(201)
-        .await;
+    admin.client.post(&invitations).json(json!({ "role": "owner" })).refused(403, "forbidden").await;
+    admin.client.post(&invitations).json(json!({ "role": "admin" })).answers(201).await;
     for guest in [&member, &viewer] {
-        guest
-            .client
-            .post(&invitations)
-            .json(json!({ "role": "viewer" }))
-            .refused(403, "forbidden")
-            .await;
+        guest.client.post(&invitations).json(json!({ "role": "viewer" })).refused(403, "forbidden").await;
         guest.client.get(&invitations).refused(403, "forbidden").await;
-        guest
-            .client
-            .delete(format!("{invitations}/{}", guest.id))
-            .refused(403, "forbidden")
-            .await;
-        guest
-            .client
-            .get(format!("/v1/orgs/{org}/members"))
-            .answers(200)
-            .await;
+        guest.client.delete(format!("{invitations}/{}", guest.id)).refused(403, "forbidden").await;
+        guest.client.get(format!("/v1/orgs/{org}/members")).answers(200).await;
     }
     for wrong in [
         json!({ "role": "king" }),
@@ -168,36 +129,19 @@ async fn nobody_gives_away_more_than_they_have() {
         json!({ "role": "member", "code": "x" }),
         json!({ "role": ["member"] }),
     ] {
-        owner
-            .client
-            .post(&invitations)
-            .json(wrong)
-            .refused(422, "validation_failed")
-            .await;
+        owner.client.post(&invitations).json(wrong).refused(422, "validation_failed").await;
     }
 
     let mut listed = Vec::new();
     let mut query = "?limit=1".to_owned();
     loop {
-        let page = viewer
-            .client
-            .get(format!("/v1/orgs/{org}/members{query}"))
-            .answers(200)
-            .await;
+        let page = viewer.client.get(format!("/v1/orgs/{org}/members{query}")).answers(200).await;
         listed.push((page.at("/items/0/user/id"), page.at("/items/0/role")));
         match page.at("/next_cursor").as_str() {
             "" => break,
             cursor => query = format!("?limit=1&cursor={cursor}"),
         }
     }
-    let expected = [
-        (&owner, "owner"),
-        (&admin, "admin"),
-        (&member, "member"),
-        (&viewer, "viewer"),
-    ];
-    assert_eq!(
-        listed,
-        expected.map(|(guest, role)| (guest.id.clone(), role.to_owned()))
-    );
+    let expected = [(&owner, "owner"), (&admin, "admin"), (&member, "member"), (&viewer, "viewer")];
+    assert_eq!(listed, expected.map(|(guest, role)| (guest.id.clone(), role.to_owned())));
 }

@@ -13,20 +13,13 @@ async fn an_organization_is_accepted_committed_and_renamed() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let client = &guest.client;
-    let accepted = client
-        .post("/v1/orgs")
-        .json(json!({ "name": "  Northwind  " }))
-        .answers(202)
-        .await;
+    let accepted = client.post("/v1/orgs").json(json!({ "name": "  Northwind  " })).answers(202).await;
     let org = accepted.at("/id");
     assert_eq!(
         (accepted.at("/name"), accepted.at("/status"), accepted.at("/role")),
         ("Northwind".into(), "PENDING".into(), "owner".into())
     );
-    assert_eq!(
-        accepted.header("location"),
-        Some(format!("/v1/orgs/{org}").as_str())
-    );
+    assert_eq!(accepted.header("location"), Some(format!("/v1/orgs/{org}").as_str()));
     let operation = format!("/v1/operations/{}", accepted.at("/operation_id"));
     assert_eq!(accepted.header("operation-location"), Some(operation.as_str()));
 
@@ -41,11 +34,7 @@ async fn an_organization_is_accepted_committed_and_renamed() {
     };
     assert_eq!(finished.at("/status"), "COMMITTED");
     assert!(
-        finished.json()["steps"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|step| step["status"] == "DONE"),
+        finished.json()["steps"].as_array().unwrap().iter().all(|step| step["status"] == "DONE"),
         "{}",
         finished.describe()
     );
@@ -57,15 +46,9 @@ async fn an_organization_is_accepted_committed_and_renamed() {
     let rename = |name: &str| client.patch(&path).json(json!({ "name": name }));
     rename("b").refused(428, "precondition_required").await;
     let renamed = rename("Northwind Traders").if_match(&etag).answers(200).await;
-    assert_eq!(
-        (renamed.at("/name"), renamed.at("/slug")),
-        ("Northwind Traders".into(), read.at("/slug"))
-    );
+    assert_eq!((renamed.at("/name"), renamed.at("/slug")), ("Northwind Traders".into(), read.at("/slug")));
     assert_ne!(renamed.etag(), Some(etag.as_str()));
-    rename("late")
-        .if_match(&etag)
-        .refused(412, "precondition_failed")
-        .await;
+    rename("late").if_match(&etag).refused(412, "precondition_failed").await;
     rename("any").if_match("*").answers(200).await;
     assert_eq!(client.get(&path).send().await.unwrap().at("/name"), "any");
 }
@@ -81,14 +64,9 @@ async fn strangers_learn_nothing() {
     let client = &stranger.client;
 
     let mut refusals = Vec::new();
-    for id in [
-        &org,
-        &unknown,
-        &malformed,
-        &format!("{{{org}}}"),
-        &org.replace('-', ""),
-        &Uuid::nil().to_string(),
-    ] {
+    for id in
+        [&org, &unknown, &malformed, &format!("{{{org}}}"), &org.replace('-', ""), &Uuid::nil().to_string()]
+    {
         refusals.push(client.get(format!("/v1/orgs/{id}")).send().await.unwrap());
         for below in [
             "members",
@@ -105,80 +83,32 @@ async fn strangers_learn_nothing() {
             refusals.push(client.get(format!("/v1/orgs/{id}/{below}")).send().await.unwrap());
         }
         for project in [&project, &unknown, &malformed] {
-            for below in [
-                "",
-                "/configs",
-                "/configs/log.level",
-                "/configs/log.level/explain",
-                "/chat/counters",
-            ] {
+            for below in
+                ["", "/configs", "/configs/log.level", "/configs/log.level/explain", "/chat/counters"]
+            {
                 refusals.push(
-                    client
-                        .get(format!("/v1/orgs/{id}/projects/{project}{below}"))
-                        .send()
-                        .await
-                        .unwrap(),
+                    client.get(format!("/v1/orgs/{id}/projects/{project}{below}")).send().await.unwrap(),
                 );
             }
         }
     }
     for operation in [&created.operation, &unknown, &malformed] {
-        refusals.push(
-            client
-                .get(format!("/v1/operations/{operation}"))
-                .send()
-                .await
-                .unwrap(),
-        );
+        refusals.push(client.get(format!("/v1/operations/{operation}")).send().await.unwrap());
     }
     // The owner, too, finds nothing where nothing is.
-    refusals.push(
-        owner
-            .client
-            .get(format!("/v1/orgs/{unknown}"))
-            .send()
-            .await
-            .unwrap(),
-    );
-    refusals.push(
-        owner
-            .client
-            .get(format!("/v1/orgs/{org}/projects/{unknown}"))
-            .send()
-            .await
-            .unwrap(),
-    );
+    refusals.push(owner.client.get(format!("/v1/orgs/{unknown}")).send().await.unwrap());
+    refusals.push(owner.client.get(format!("/v1/orgs/{org}/projects/{unknown}")).send().await.unwrap());
     let other = owner.organization("Other").await.unwrap();
-    refusals.push(
-        owner
-            .client
-            .get(format!("/v1/orgs/{other}/projects/{project}"))
-            .send()
-            .await
-            .unwrap(),
-    );
+    refusals.push(owner.client.get(format!("/v1/orgs/{other}/projects/{project}")).send().await.unwrap());
     alike(&refusals, 404, "not_found");
 
     let mut refusals = Vec::new();
     for id in [&org, &unknown, &malformed] {
         let name = || json!({ "name": "mine" });
         refusals.push(
-            client
-                .patch(format!("/v1/orgs/{id}"))
-                .if_match("\"1\"")
-                .json(name())
-                .send()
-                .await
-                .unwrap(),
+            client.patch(format!("/v1/orgs/{id}")).if_match("\"1\"").json(name()).send().await.unwrap(),
         );
-        refusals.push(
-            client
-                .post(format!("/v1/orgs/{id}/projects"))
-                .json(name())
-                .send()
-                .await
-                .unwrap(),
-        );
+        refusals.push(client.post(format!("/v1/orgs/{id}/projects")).json(name()).send().await.unwrap());
         refusals.push(
             client
                 .post(format!("/v1/orgs/{id}/invitations"))
@@ -188,42 +118,16 @@ async fn strangers_learn_nothing() {
                 .unwrap(),
         );
         let project = format!("/v1/orgs/{id}/projects/{project}");
-        refusals.push(
-            client
-                .patch(&project)
-                .if_match("\"1\"")
-                .json(name())
-                .send()
-                .await
-                .unwrap(),
-        );
+        refusals.push(client.patch(&project).if_match("\"1\"").json(name()).send().await.unwrap());
         refusals.push(client.delete(&project).send().await.unwrap());
-        refusals.push(
-            client
-                .post(format!("{project}/chat/sessions"))
-                .send()
-                .await
-                .unwrap(),
-        );
-        let set = client
-            .put(format!("/v1/orgs/{id}/configs/chat.max_active_sessions"))
-            .if_match("\"1\"");
-        refusals.push(
-            set.json(json!({ "value": 1, "reason": "x" }))
-                .send()
-                .await
-                .unwrap(),
-        );
-        let unset = client
-            .delete(format!("/v1/orgs/{id}/configs/nonsense?reason=x"))
-            .if_match("\"1\"");
+        refusals.push(client.post(format!("{project}/chat/sessions")).send().await.unwrap());
+        let set = client.put(format!("/v1/orgs/{id}/configs/chat.max_active_sessions")).if_match("\"1\"");
+        refusals.push(set.json(json!({ "value": 1, "reason": "x" })).send().await.unwrap());
+        let unset = client.delete(format!("/v1/orgs/{id}/configs/nonsense?reason=x")).if_match("\"1\"");
         refusals.push(unset.send().await.unwrap());
     }
     alike(&refusals, 404, "not_found");
-    assert_eq!(
-        client.get("/v1/orgs").answers(200).await.json()["items"],
-        json!([])
-    );
+    assert_eq!(client.get("/v1/orgs").answers(200).await.json()["items"], json!([]));
 }
 
 #[tokio::test]
@@ -232,14 +136,7 @@ async fn until_it_is_committed_nothing_can_be_changed_below() {
     let guest = atrium.guest().await;
     let client = &guest.client;
     let org = guest.create_organization("Waiting").await.unwrap().org;
-    assert_eq!(
-        client
-            .get(format!("/v1/orgs/{org}"))
-            .answers(200)
-            .await
-            .at("/status"),
-        "PENDING"
-    );
+    assert_eq!(client.get(format!("/v1/orgs/{org}")).answers(200).await.at("/status"), "PENDING");
     client.get(format!("/v1/orgs/{org}/members")).answers(200).await;
     let refusals = [
         client
@@ -249,12 +146,7 @@ async fn until_it_is_committed_nothing_can_be_changed_below() {
             .send()
             .await
             .unwrap(),
-        client
-            .post(format!("/v1/orgs/{org}/projects"))
-            .json(json!({ "name": "a" }))
-            .send()
-            .await
-            .unwrap(),
+        client.post(format!("/v1/orgs/{org}/projects")).json(json!({ "name": "a" })).send().await.unwrap(),
         client
             .post(format!("/v1/orgs/{org}/invitations"))
             .json(json!({ "role": "member" }))
@@ -274,21 +166,11 @@ async fn a_failed_creation_can_still_be_read() {
     let steps = {
         let created = guest.create_organization("First").await.unwrap();
         guest.organization("Second").await.unwrap();
-        guest
-            .client
-            .get(format!("/v1/operations/{}", created.operation))
-            .answers(200)
-            .await
-            .json()["steps"]
+        guest.client.get(format!("/v1/operations/{}", created.operation)).answers(200).await.json()["steps"]
             .clone()
     };
-    let last = steps.as_array().unwrap().last().unwrap()["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    atrium
-        .set_default("saga.fail_step", json!(format!("organization.create/{last}")))
-        .await;
+    let last = steps.as_array().unwrap().last().unwrap()["name"].as_str().unwrap().to_owned();
+    atrium.set_default("saga.fail_step", json!(format!("organization.create/{last}"))).await;
     let begun = Instant::now();
     let operation = loop {
         let created = guest.create_organization("Doomed").await.unwrap();
@@ -306,18 +188,9 @@ async fn a_failed_creation_can_still_be_read() {
             break finished;
         }
     };
-    assert_eq!(
-        operation.json()["failure"].as_object().unwrap().len(),
-        2,
-        "{}",
-        operation.describe()
-    );
+    assert_eq!(operation.json()["failure"].as_object().unwrap().len(), 2, "{}", operation.describe());
     assert!(
-        operation.json()["steps"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|step| step["status"] != "DONE"),
+        operation.json()["steps"].as_array().unwrap().iter().all(|step| step["status"] != "DONE"),
         "{}",
         operation.describe()
     );
@@ -327,26 +200,15 @@ async fn a_failed_creation_can_still_be_read() {
 async fn a_create_that_is_sent_again_happens_once() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
-    let create = |name: &str| {
-        guest
-            .client
-            .post("/v1/orgs")
-            .json(json!({ "name": name }))
-            .idempotency_key("key-1")
-    };
+    let create =
+        |name: &str| guest.client.post("/v1/orgs").json(json!({ "name": name })).idempotency_key("key-1");
     let first = create("Once").answers(202).await;
     let again = create("Once").answers(202).await;
     assert_eq!(again.body, first.body);
     assert_eq!(again.header("location"), first.header("location"));
+    assert_eq!(again.header("operation-location"), first.header("operation-location"));
     assert_eq!(
-        again.header("operation-location"),
-        first.header("operation-location")
-    );
-    assert_eq!(
-        (
-            first.header("idempotent-replayed"),
-            again.header("idempotent-replayed")
-        ),
+        (first.header("idempotent-replayed"), again.header("idempotent-replayed")),
         (None, Some("true"))
     );
     create("Twice").refused(422, "idempotency_key_reused").await;
@@ -395,24 +257,13 @@ async fn a_list_is_read_page_by_page() {
     let guest = atrium.guest().await;
     let mut created = Vec::new();
     for number in 0..5 {
-        created.push(
-            guest
-                .create_organization(&format!("Org {number}"))
-                .await
-                .unwrap()
-                .org,
-        );
+        created.push(guest.create_organization(&format!("Org {number}")).await.unwrap().org);
     }
     created.reverse();
     let mut listed = Vec::new();
     let mut query = "?limit=2".to_owned();
     loop {
-        let page = guest
-            .client
-            .get(format!("/v1/orgs{query}"))
-            .answers(200)
-            .await
-            .json();
+        let page = guest.client.get(format!("/v1/orgs{query}")).answers(200).await.json();
         let items = page["items"].as_array().unwrap();
         listed.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
         match page["next_cursor"].as_str() {

@@ -18,14 +18,8 @@ async fn a_project_lives_and_ends() {
     let path = format!("{projects}/{}", created.at("/id"));
     assert_eq!(created.header("location"), Some(path.as_str()));
     let again = create("Storefront").idempotency_key("k").answers(201).await;
-    assert_eq!(
-        (again.body, again.headers.get("etag")),
-        (created.body.clone(), created.headers.get("etag"))
-    );
-    create("Backoffice")
-        .idempotency_key("k")
-        .refused(422, "idempotency_key_reused")
-        .await;
+    assert_eq!((again.body, again.headers.get("etag")), (created.body.clone(), created.headers.get("etag")));
+    create("Backoffice").idempotency_key("k").refused(422, "idempotency_key_reused").await;
     // Names need not be unique.
     create("Storefront").answers(201).await;
 
@@ -35,10 +29,7 @@ async fn a_project_lives_and_ends() {
     rename("x").refused(428, "precondition_required").await;
     let renamed = rename("Shop").if_match(read.etag().unwrap()).answers(200).await;
     assert_eq!(renamed.at("/name"), "Shop");
-    rename("x")
-        .if_match(read.etag().unwrap())
-        .refused(412, "precondition_failed")
-        .await;
+    rename("x").if_match(read.etag().unwrap()).refused(412, "precondition_failed").await;
 
     client.delete(&path).answers(204).await;
     for gone in [
@@ -49,13 +40,7 @@ async fn a_project_lives_and_ends() {
     ] {
         gone.refused(404, "not_found").await;
     }
-    assert_eq!(
-        client.get(&projects).answers(200).await.json()["items"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(client.get(&projects).answers(200).await.json()["items"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -75,10 +60,7 @@ async fn roles_decide_who_may_change_projects() {
             client.post(&projects).json(json!({ "name": "x" })),
             client.patch(&path).if_match("\"1\"").json(json!({ "name": "x" })),
             client.delete(&path),
-            client
-                .patch(format!("/v1/orgs/{org}"))
-                .if_match("\"1\"")
-                .json(json!({ "name": "x" })),
+            client.patch(format!("/v1/orgs/{org}")).if_match("\"1\"").json(json!({ "name": "x" })),
         ] {
             refused.refused(403, "forbidden").await;
         }
@@ -92,26 +74,12 @@ async fn of_many_who_rename_at_once_one_wins_each_round() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
-    let path = format!(
-        "/v1/orgs/{org}/projects/{}",
-        owner.project(&org, "P").await.unwrap()
-    );
-    let etag = owner
-        .client
-        .get(&path)
-        .send()
-        .await
-        .unwrap()
-        .etag()
-        .unwrap()
-        .to_owned();
+    let path = format!("/v1/orgs/{org}/projects/{}", owner.project(&org, "P").await.unwrap());
+    let etag = owner.client.get(&path).send().await.unwrap().etag().unwrap().to_owned();
     let racers: Vec<_> = (0..10)
         .map(|number| {
-            let rename = owner
-                .client
-                .patch(&path)
-                .if_match(&etag)
-                .json(json!({ "name": format!("racer {number}") }));
+            let rename =
+                owner.client.patch(&path).if_match(&etag).json(json!({ "name": format!("racer {number}") }));
             tokio::spawn(rename.send())
         })
         .collect();
@@ -138,20 +106,12 @@ async fn a_cursor_survives_what_happens_between_two_pages() {
     }
     let page = owner.client.get(format!("{projects}?limit=2")).answers(200).await;
     // The page's last item goes, and a new one comes before it.
-    owner
-        .client
-        .delete(format!("{projects}/{}", made[4]))
-        .answers(204)
-        .await;
+    owner.client.delete(format!("{projects}/{}", made[4])).answers(204).await;
     owner.project(&org, "new").await.unwrap();
     let next = format!("{projects}?limit=2&cursor={}", page.at("/next_cursor"));
     let next = owner.client.get(next).answers(200).await.json();
-    let ids: Vec<_> = next["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| item["id"].as_str().unwrap())
-        .collect();
+    let ids: Vec<_> =
+        next["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect();
     assert_eq!(ids, [made[3].as_str(), made[2].as_str()]);
     let unknown = format!("{projects}/{}", Uuid::now_v7());
     owner.client.get(unknown).refused(404, "not_found").await;

@@ -37,10 +37,7 @@ impl Scene {
     }
 
     pub(crate) async fn window(&self, guest: &Guest) -> Window {
-        guest
-            .open_chat(&self.org, &self.project)
-            .await
-            .expect("a chat session")
+        guest.open_chat(&self.org, &self.project).await.expect("a chat session")
     }
 
     pub(crate) fn chat(&self) -> String {
@@ -66,11 +63,7 @@ pub(crate) async fn refused(request: Request, status: u16, code: &str) -> Reply 
 
 /// Opens the stream of a guest's window, after `last_event_id`.
 pub(crate) async fn open(guest: &Guest, window: &Window, last_event_id: Option<&str>) -> EventStream {
-    guest
-        .client
-        .events(&window.events(), last_event_id)
-        .await
-        .expect("a stream")
+    guest.client.events(&window.events(), last_event_id).await.expect("a stream")
 }
 
 /// The next `count` actions: the ids they were accepted under, and the ids of their events.
@@ -86,26 +79,13 @@ pub(crate) async fn actions(stream: &mut EventStream, count: usize) -> Vec<(Stri
 
 /// The id an action was accepted under, and its event's.
 pub(crate) fn accepted(event: &Event) -> (String, String) {
-    (
-        event.json()["id"].as_str().expect("a string").to_owned(),
-        event.id.clone(),
-    )
+    (event.json()["id"].as_str().expect("a string").to_owned(), event.id.clone())
 }
 
 /// A counter of an API process, summed over the labels that are not named.
 pub(crate) async fn metric(atrium: &Atrium, api: usize, name: &str, label: &str) -> f64 {
     let admin = atrium_devstack::client::Client::new(atrium.api(api).admin_url());
-    let text = admin
-        .get("/metrics")
-        .send()
-        .await
-        .expect("metrics")
-        .must(200)
-        .text();
-    let lines = text
-        .lines()
-        .filter(|line| line.starts_with(name) && line.contains(label));
-    lines
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-        .sum()
+    let text = admin.get("/metrics").send().await.expect("metrics").must(200).text();
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }

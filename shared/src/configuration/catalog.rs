@@ -48,10 +48,7 @@ impl Key {
     pub fn violations(&self, value: &Value) -> Vec<Violation> {
         self.validator
             .iter_errors(value)
-            .map(|error| Violation {
-                pointer: error.instance_path().to_string(),
-                detail: error.to_string(),
-            })
+            .map(|error| Violation { pointer: error.instance_path().to_string(), detail: error.to_string() })
             .collect()
     }
 }
@@ -59,9 +56,7 @@ impl Key {
 /// The key of that name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
-    KEYS.binary_search_by(|key| key.name.cmp(name))
-        .ok()
-        .map(|at| &KEYS[at])
+    KEYS.binary_search_by(|key| key.name.cmp(name)).ok().map(|at| &KEYS[at])
 }
 
 /// Every key, by name.
@@ -164,14 +159,7 @@ fn key(
     scopes: &'static [Scope],
 ) -> Key {
     let validator = jsonschema::draft202012::new(&schema).expect("the catalogue's schemas are tested");
-    Key {
-        name,
-        description,
-        schema,
-        builtin,
-        scopes,
-        validator,
-    }
+    Key { name, description, schema, builtin, scopes, validator }
 }
 
 #[cfg(test)]
@@ -190,13 +178,9 @@ mod tests {
     #[test]
     fn what_a_schema_lets_through_the_typed_parse_takes_and_what_it_refuses_is_explained() {
         let key = find("chat.max_active_sessions").expect("in the catalogue");
-        for (value, fits) in [
-            (json!(1), true),
-            (json!(20), true),
-            (json!(0), false),
-            (json!("3"), false),
-            (json!(2.5), false),
-        ] {
+        for (value, fits) in
+            [(json!(1), true), (json!(20), true), (json!(0), false), (json!("3"), false), (json!(2.5), false)]
+        {
             assert_eq!(key.violations(&value).is_empty(), fits, "{value}");
             if fits {
                 assert!(Effective::merge([[("chat.max_active_sessions".to_owned(), value)]]).is_ok());
@@ -204,10 +188,7 @@ mod tests {
         }
         let key = find("chat.actions").expect("in the catalogue");
         let violations = key.violations(&json!(["ready", "dance"]));
-        assert_eq!(
-            violations.first().map(|violation| violation.pointer.as_str()),
-            Some("/1")
-        );
+        assert_eq!(violations.first().map(|violation| violation.pointer.as_str()), Some("/1"));
     }
 
     #[test]

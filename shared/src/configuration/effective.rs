@@ -98,10 +98,8 @@ impl Effective {
     where
         I: IntoIterator<Item = (String, Value)>,
     {
-        let mut merged: Map<String, Value> = catalog::all()
-            .iter()
-            .map(|key| (key.name.to_owned(), key.builtin.clone()))
-            .collect();
+        let mut merged: Map<String, Value> =
+            catalog::all().iter().map(|key| (key.name.to_owned(), key.builtin.clone())).collect();
         for layer in layers {
             merged.extend(layer);
         }

@@ -36,12 +36,7 @@ pub async fn report(
     applied: &[(OrgId, i64, OffsetDateTime)],
 ) -> RedisResult<()> {
     let mut pipe = redis::pipe();
-    pipe.hset(
-        CONFIG_PROCESSES_KEY,
-        process,
-        milliseconds(OffsetDateTime::now_utc()),
-    )
-    .ignore();
+    pipe.hset(CONFIG_PROCESSES_KEY, process, milliseconds(OffsetDateTime::now_utc())).ignore();
     for (org, revision, at) in applied {
         let key = config_applied_key(*org);
         pipe.hset(&key, process, format!("{revision}:{}", milliseconds(*at)))
@@ -71,9 +66,8 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
         .query_async(&mut redis.shared())
         .await?;
     let now = milliseconds(OffsetDateTime::now_utc());
-    let (living, silent): (Vec<_>, Vec<_>) = processes
-        .into_iter()
-        .partition(|(_, seen)| now - seen <= SILENT_AFTER_MS);
+    let (living, silent): (Vec<_>, Vec<_>) =
+        processes.into_iter().partition(|(_, seen)| now - seen <= SILENT_AFTER_MS);
     if !silent.is_empty() {
         // Whoever was killed did not say so; whoever only was slow reports again.
         let silent: Vec<String> = silent.into_iter().map(|(process, _)| process).collect();
@@ -93,11 +87,7 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
             let applied_at = report
                 .and_then(|(_, ms)| ms.parse::<i64>().ok())
                 .and_then(|ms| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok());
-            Applied {
-                process,
-                revision,
-                applied_at,
-            }
+            Applied { process, revision, applied_at }
         })
         .collect();
     status.sort_by(|a, b| a.process.cmp(&b.process));

@@ -45,13 +45,7 @@ impl Values {
     /// # Errors
     /// When the database does not answer.
     pub async fn read(tx: &mut OrgTx) -> Result<Self, DbError> {
-        type Row = (
-            i64,
-            OffsetDateTime,
-            Option<ProjectId>,
-            Option<String>,
-            Option<Value>,
-        );
+        type Row = (i64, OffsetDateTime, Option<ProjectId>, Option<String>, Option<Value>);
         let org = tx.org();
         // One statement, hence one snapshot of the database: a revision and the values of exactly that revision.
         let rows: Vec<Row> = sqlx::query_as(
@@ -106,12 +100,7 @@ impl Snapshot {
                 Ok((*project, effective))
             })
             .collect::<Result<_, serde_json::Error>>()?;
-        Ok(Self {
-            org,
-            values,
-            organization,
-            projects,
-        })
+        Ok(Self { org, values, organization, projects })
     }
 
     /// Whose it is.

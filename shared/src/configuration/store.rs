@@ -86,10 +86,7 @@ impl ConfigurationStore {
             watcher,
             redis,
             process: process.to_owned(),
-            state: RwLock::new(State {
-                platform: Held::now(platform),
-                orgs: HashMap::new(),
-            }),
+            state: RwLock::new(State { platform: Held::now(platform), orgs: HashMap::new() }),
             changed: watch::Sender::new(0),
             news,
         }));
@@ -103,15 +100,7 @@ impl ConfigurationStore {
     /// What holds for everybody.
     #[must_use]
     pub fn platform(&self) -> Arc<Snapshot> {
-        Arc::clone(
-            &self
-                .0
-                .state
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .platform
-                .snapshot,
-        )
+        Arc::clone(&self.0.state.read().unwrap_or_else(PoisonError::into_inner).platform.snapshot)
     }
 
     /// What holds in an organization; loaded when it is not here yet.
@@ -144,11 +133,7 @@ impl ConfigurationStore {
     /// Takes news from the live stream: an entry's fields, or a gap.
     pub fn take(&self, event: &TailEvent) {
         let news = match event {
-            TailEvent::Entry {
-                stream: Live::Config,
-                fields,
-                ..
-            } => {
+            TailEvent::Entry { stream: Live::Config, fields, .. } => {
                 let org = fields.get("org").and_then(|org| org.parse().ok());
                 let revision = fields.get("revision").and_then(|revision| revision.parse().ok());
                 match (org, revision) {
@@ -195,10 +180,7 @@ impl ConfigurationStore {
             // A burst is one load per organization, not one per event.
             let mut orgs = HashSet::new();
             let mut reconcile = false;
-            for news in first
-                .into_iter()
-                .chain(std::iter::from_fn(|| inbox.try_recv().ok()))
-            {
+            for news in first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok())) {
                 match news {
                     News::Revision(org, revision) if self.is_newer(org, revision) => drop(orgs.insert(org)),
                     News::Revision(..) => {}
@@ -229,21 +211,13 @@ impl ConfigurationStore {
     }
 
     fn is_newer(&self, org: OrgId, revision: i64) -> bool {
-        self.held(org)
-            .is_none_or(|snapshot| snapshot.revision() < revision)
+        self.held(org).is_none_or(|snapshot| snapshot.revision() < revision)
     }
 
     /// The organizations here, and the platform, whose revision in the database is another one.
     async fn outdated(&self) -> Vec<OrgId> {
-        let mut orgs: Vec<OrgId> = self
-            .0
-            .state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .orgs
-            .keys()
-            .copied()
-            .collect();
+        let mut orgs: Vec<OrgId> =
+            self.0.state.read().unwrap_or_else(PoisonError::into_inner).orgs.keys().copied().collect();
         orgs.push(OrgId::PLATFORM);
         match self.0.watcher.config_revisions(&orgs).await {
             Ok(revisions) => {
@@ -289,11 +263,7 @@ impl ConfigurationStore {
 
     fn swap(&self, org: OrgId, values: Values) -> Option<Held> {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        let current = if org == OrgId::PLATFORM {
-            Some(&state.platform)
-        } else {
-            state.orgs.get(&org)
-        };
+        let current = if org == OrgId::PLATFORM { Some(&state.platform) } else { state.orgs.get(&org) };
         if let Some(current) = current.filter(|current| current.snapshot.revision() >= values.revision) {
             return Some(current.clone());
         }
@@ -326,8 +296,7 @@ impl ConfigurationStore {
             let applied: Vec<_> = {
                 let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
                 let all = state.orgs.iter().chain([(&OrgId::PLATFORM, &state.platform)]);
-                all.map(|(org, held)| (*org, held.snapshot.revision(), held.since))
-                    .collect()
+                all.map(|(org, held)| (*org, held.snapshot.revision(), held.since)).collect()
             };
             if let Err(error) = report::report(&self.0.redis, &self.0.process, &applied).await {
                 tracing::debug!(%error, "applied revisions were not reported; trying again");
@@ -358,10 +327,7 @@ impl State {
 
 impl Held {
     fn now(snapshot: Snapshot) -> Self {
-        Self {
-            snapshot: Arc::new(snapshot),
-            since: OffsetDateTime::now_utc(),
-        }
+        Self { snapshot: Arc::new(snapshot), since: OffsetDateTime::now_utc() }
     }
 }
 

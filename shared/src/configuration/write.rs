@@ -97,10 +97,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
         .await
         .map_err(DbError::from)?
         .ok_or(DbError::NotFound)?;
-    if change
-        .expected_revision
-        .is_some_and(|expected| expected != current)
-    {
+    if change.expected_revision.is_some_and(|expected| expected != current) {
         return Err(ChangeError::Stale { current });
     }
     if let Some(project) = change.project {
@@ -122,12 +119,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     }
     let revision = current + 1;
     store(tx, revision, &change, old).await?;
-    tx.enqueue(
-        Topic::Config,
-        org.uuid(),
-        &serde_json::json!({ "revision": revision }),
-    )
-    .await?;
+    tx.enqueue(Topic::Config, org.uuid(), &serde_json::json!({ "revision": revision })).await?;
     Ok(revision)
 }
 

@@ -46,9 +46,7 @@ impl From<sqlx::Error> for DbError {
                 match database.code().as_deref() {
                     // Connection exceptions, lost races, resources, operator intervention, time limits.
                     Some(code)
-                        if ["08", "40", "53", "57", "58"]
-                            .iter()
-                            .any(|class| code.starts_with(class))
+                        if ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                             || ["25P03", "55P03"].contains(&code) =>
                     {
                         Self::Unavailable(error)

@@ -58,12 +58,7 @@ impl Database {
     /// # Errors
     /// When PostgreSQL cannot be reached, or the role could see more than one tenant at a time.
     pub async fn connect(settings: &Settings) -> anyhow::Result<Self> {
-        Self::connect_to(
-            &settings.database_url,
-            settings.database_connections,
-            &settings.process_name,
-        )
-        .await
+        Self::connect_to(&settings.database_url, settings.database_connections, &settings.process_name).await
     }
 
     /// The same, for a command that needs nothing but the database.
@@ -75,10 +70,7 @@ impl Database {
             .await
             .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_DATABASE_URL: {error}"))?;
         check_role(&pool, Reach::Tenant).await?;
-        Ok(Self {
-            wake: Wake::new(pool.clone()),
-            pool,
-        })
+        Ok(Self { wake: Wake::new(pool.clone()), pool })
     }
 
     /// Wakes the relay now and waits until that is done, for a process that is about to end.

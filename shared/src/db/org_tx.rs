@@ -80,13 +80,7 @@ impl OrgTx {
             "BEGIN; SELECT set_config('app.org_id', '{org}', true), set_config('app.user_id', '{user}', true)"
         );
         let inner = pool.begin_with(AssertSqlSafe(statement)).await?;
-        Ok(Self {
-            inner,
-            org,
-            access,
-            wake: wake.clone(),
-            enqueued: false,
-        })
+        Ok(Self { inner, org, access, wake: wake.clone(), enqueued: false })
     }
 
     /// The connection, for statements on this organization's rows.
@@ -115,11 +109,7 @@ impl OrgTx {
     /// # Errors
     /// [`DbError::Forbidden`] when the role is lower.
     pub fn require(&self, required: Role) -> Result<(), DbError> {
-        if self.role() >= required {
-            Ok(())
-        } else {
-            Err(DbError::Forbidden { required })
-        }
+        if self.role() >= required { Ok(()) } else { Err(DbError::Forbidden { required }) }
     }
 
     /// Makes sure that the organization is ready to be written in, and that the member may write what needs
@@ -159,8 +149,7 @@ impl OrgTx {
         payload: &impl Serialize,
         delay: std::time::Duration,
     ) -> Result<MessageId, DbError> {
-        self.insert_message(topic, aggregate.into(), payload, Some(delay))
-            .await
+        self.insert_message(topic, aggregate.into(), payload, Some(delay)).await
     }
 
     async fn insert_message(

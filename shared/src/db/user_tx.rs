@@ -20,10 +20,7 @@ impl UserTx {
         let statement = format!(
             "BEGIN; SELECT set_config('app.org_id', '', true), set_config('app.user_id', '{user}', true)"
         );
-        Ok(Self {
-            inner: pool.begin_with(AssertSqlSafe(statement)).await?,
-            user,
-        })
+        Ok(Self { inner: pool.begin_with(AssertSqlSafe(statement)).await?, user })
     }
 
     /// The connection, for statements on what is this user's.

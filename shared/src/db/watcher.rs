@@ -33,12 +33,10 @@ impl Watcher {
     /// When the database does not answer.
     pub async fn config_revisions(&self, orgs: &[OrgId]) -> Result<Vec<(OrgId, i64)>, DbError> {
         let orgs: Vec<Uuid> = orgs.iter().map(|org| org.uuid()).collect();
-        Ok(
-            sqlx::query_as("SELECT org_id, revision FROM config_heads WHERE org_id = ANY ($1)")
-                .bind(orgs)
-                .fetch_all(&self.pool)
-                .await?,
-        )
+        Ok(sqlx::query_as("SELECT org_id, revision FROM config_heads WHERE org_id = ANY ($1)")
+            .bind(orgs)
+            .fetch_all(&self.pool)
+            .await?)
     }
 
     /// Tokens revoked since `since` that have not expired yet: id, expiry, moment of revocation.

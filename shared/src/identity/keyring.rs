@@ -60,10 +60,7 @@ impl Keyring {
             let Some(kid) = path.file_stem().and_then(|stem| stem.to_str()) else {
                 continue;
             };
-            let wrong = |reason: String| KeyringError::Key {
-                file: path.display().to_string(),
-                reason,
-            };
+            let wrong = |reason: String| KeyringError::Key { file: path.display().to_string(), reason };
             let pem = std::fs::read(&path).map_err(|error| wrong(error.to_string()))?;
             let encoding = EncodingKey::from_ed_pem(&pem).map_err(|error| wrong(error.to_string()))?;
             keys.insert(kid.to_owned(), (encoding, path.display().to_string()));
@@ -83,20 +80,12 @@ impl Keyring {
             public.keys.push(jwk);
         }
         let (kid, (encoding, file)) = keys.pop_last().ok_or(KeyringError::Empty)?;
-        let keyring = Self {
-            issuer: issuer.to_owned(),
-            signing: (kid, encoding),
-            verifying,
-            public,
-        };
+        let keyring = Self { issuer: issuer.to_owned(), signing: (kid, encoding), verifying, public };
 
         let probe = keyring.issue(UserId::new(), "guest-0000");
         match probe.and_then(|(token, _)| keyring.verify(&token)) {
             Ok(_) => Ok(keyring),
-            Err(error) => Err(KeyringError::Key {
-                file,
-                reason: error.to_string(),
-            }),
+            Err(error) => Err(KeyringError::Key { file, reason: error.to_string() }),
         }
     }
 

@@ -35,33 +35,21 @@ impl Revocations {
     /// # Errors
     /// When the database does not answer: without them no token can be trusted.
     pub async fn load(watcher: &Watcher) -> Result<Self, DbError> {
-        let revocations = Self {
-            revoked: Arc::default(),
-            changed: watch::Sender::new(0),
-        };
-        revocations
-            .read(watcher, OffsetDateTime::now_utc() - TOKEN_LIFETIME - OVERLAP)
-            .await?;
+        let revocations = Self { revoked: Arc::default(), changed: watch::Sender::new(0) };
+        revocations.read(watcher, OffsetDateTime::now_utc() - TOKEN_LIFETIME - OVERLAP).await?;
         Ok(revocations)
     }
 
     /// Whether this token was signed out.
     #[must_use]
     pub fn is_revoked(&self, jti: Uuid) -> bool {
-        self.revoked
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(&jti)
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains_key(&jti)
     }
 
     /// Remembers a revocation that this process has just committed, without waiting for the poll.
     pub fn insert(&self, jti: Uuid, expires_at: OffsetDateTime) {
-        let new = self
-            .revoked
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(jti, expires_at)
-            .is_none();
+        let new =
+            self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(jti, expires_at).is_none();
         if new {
             self.changed.send_modify(|version| *version += 1);
         }
@@ -87,13 +75,10 @@ impl Revocations {
                 Ok(()) => since = asked_at - OVERLAP,
                 Err(error) => tracing::warn!(%error, "revocations cannot be read; trying again"),
             }
-            self.revoked
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|_, expires_at| {
-                    // Kept a little longer than the leeway that verification grants.
-                    *expires_at > asked_at - OVERLAP
-                });
+            self.revoked.write().unwrap_or_else(PoisonError::into_inner).retain(|_, expires_at| {
+                // Kept a little longer than the leeway that verification grants.
+                *expires_at > asked_at - OVERLAP
+            });
         }
         Ok(())
     }

@@ -97,11 +97,7 @@ pub(super) fn verify<'k>(
     if header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some() {
         return Err(TokenError::Header("a key or a key's address"));
     }
-    let key = header
-        .kid
-        .as_deref()
-        .and_then(key)
-        .ok_or(TokenError::UnknownKey)?;
+    let key = header.kid.as_deref().and_then(key).ok_or(TokenError::UnknownKey)?;
 
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.leeway = LEEWAY_SECONDS;

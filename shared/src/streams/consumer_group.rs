@@ -52,10 +52,7 @@ impl ConsumerGroup {
     /// What ends the entries that this consumer reads.
     #[must_use]
     pub fn acknowledger(&self) -> Acknowledger {
-        Acknowledger {
-            redis: self.redis.clone(),
-            stream: self.stream,
-        }
+        Acknowledger { redis: self.redis.clone(), stream: self.stream }
     }
 
     /// Waits up to a second for at most `count` entries that nobody was given yet.
@@ -64,26 +61,15 @@ impl ConsumerGroup {
     /// When Redis is away; the next call connects again. A group that Redis lost is made again here.
     pub async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
         let block = usize::try_from(BLOCK.as_millis()).unwrap_or(1000);
-        let options = StreamReadOptions::default()
-            .group(GROUP, &self.consumer)
-            .count(count)
-            .block(block);
+        let options = StreamReadOptions::default().group(GROUP, &self.consumer).count(count).block(block);
         let stream = self.stream.to_string();
         let mut connection = self.connect().await?;
         let reply: RedisResult<Option<StreamReadReply>> =
             connection.xread_options(&[&stream], &[">"], &options).await;
         let reply = self.keep(connection, reply)?;
-        let entries = reply
-            .into_iter()
-            .flat_map(|reply| reply.keys)
-            .flat_map(|key| key.ids);
+        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
         Ok(entries
-            .filter_map(|entry| {
-                Some(Entry {
-                    id: entry.id.parse().ok()?,
-                    fields: text_fields(entry.map),
-                })
-            })
+            .filter_map(|entry| Some(Entry { id: entry.id.parse().ok()?, fields: text_fields(entry.map) }))
             .collect())
     }
 
@@ -100,20 +86,14 @@ impl ConsumerGroup {
         let stream = self.stream.to_string();
         let cursor = std::mem::replace(&mut self.claim_cursor, "0-0".to_owned());
         let mut connection = self.connect().await?;
-        let reply: RedisResult<StreamAutoClaimReply> = connection
-            .xautoclaim_options(&stream, GROUP, &self.consumer, idle, &cursor, options)
-            .await;
+        let reply: RedisResult<StreamAutoClaimReply> =
+            connection.xautoclaim_options(&stream, GROUP, &self.consumer, idle, &cursor, options).await;
         let reply = self.keep(connection, reply)?;
         self.claim_cursor = reply.next_stream_id;
         // Entries trimmed away while pending come without fields; Redis has dropped them from the list itself.
         let entries = reply.claimed.into_iter().filter(|entry| !entry.map.is_empty());
         Ok(entries
-            .filter_map(|entry| {
-                Some(Entry {
-                    id: entry.id.parse().ok()?,
-                    fields: text_fields(entry.map),
-                })
-            })
+            .filter_map(|entry| Some(Entry { id: entry.id.parse().ok()?, fields: text_fields(entry.map) }))
             .collect())
     }
 
@@ -152,9 +132,8 @@ impl ConsumerGroup {
             return Ok(connection);
         }
         let mut connection = self.redis.dedicated().await?;
-        let made: RedisResult<()> = connection
-            .xgroup_create_mkstream(self.stream.to_string(), GROUP, "0")
-            .await;
+        let made: RedisResult<()> =
+            connection.xgroup_create_mkstream(self.stream.to_string(), GROUP, "0").await;
         match made {
             Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
             _ => Ok(connection),
@@ -187,11 +166,8 @@ impl Acknowledger {
     /// When Redis is away.
     pub async fn deliveries(&self, id: StreamId) -> RedisResult<usize> {
         let id = id.to_string();
-        let reply: StreamPendingCountReply = self
-            .redis
-            .shared()
-            .xpending_count(self.stream.to_string(), GROUP, &id, &id, 1)
-            .await?;
+        let reply: StreamPendingCountReply =
+            self.redis.shared().xpending_count(self.stream.to_string(), GROUP, &id, &id, 1).await?;
         Ok(reply.ids.first().map_or(0, |pending| pending.times_delivered))
     }
 
@@ -217,11 +193,8 @@ impl Acknowledger {
     /// When Redis is away.
     pub async fn bury(&self, entry: &Entry, reason: &str) -> RedisResult<()> {
         let (stream, id) = (self.stream.to_string(), entry.id.to_string());
-        let mut fields: Vec<(&str, &str)> = entry
-            .fields
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let mut fields: Vec<(&str, &str)> =
+            entry.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         fields.extend([("dead_reason", reason), ("dead_entry", id.as_str())]);
         redis::pipe()
             .atomic()

@@ -108,9 +108,7 @@ impl Live {
 
     /// Every live stream.
     pub fn all() -> impl Iterator<Item = Self> {
-        [Self::Operation, Self::Config]
-            .into_iter()
-            .chain((0..CHAT_SHARDS).map(Self::Chat))
+        [Self::Operation, Self::Config].into_iter().chain((0..CHAT_SHARDS).map(Self::Chat))
     }
 
     /// How many entries it keeps at least: minutes, not history.

@@ -50,10 +50,7 @@ impl FromStr for StreamId {
         if !ms.bytes().chain(seq.bytes()).all(|byte| byte.is_ascii_digit()) {
             return Err(StreamIdError);
         }
-        Ok(Self {
-            ms: ms.parse().map_err(|_| StreamIdError)?,
-            seq: seq.parse().map_err(|_| StreamIdError)?,
-        })
+        Ok(Self { ms: ms.parse().map_err(|_| StreamIdError)?, seq: seq.parse().map_err(|_| StreamIdError)? })
     }
 }
 
@@ -129,16 +126,9 @@ impl Tail {
             return Ok(gaps);
         };
 
-        let names: Vec<String> = self
-            .cursors
-            .iter()
-            .map(|(stream, _)| stream.to_string())
-            .collect();
-        let cursors: Vec<String> = self
-            .cursors
-            .iter()
-            .map(|(_, cursor)| cursor.unwrap_or_default().to_string())
-            .collect();
+        let names: Vec<String> = self.cursors.iter().map(|(stream, _)| stream.to_string()).collect();
+        let cursors: Vec<String> =
+            self.cursors.iter().map(|(_, cursor)| cursor.unwrap_or_default().to_string()).collect();
         let block = usize::try_from(BLOCK.as_millis()).unwrap_or(1000);
         let options = StreamReadOptions::default().block(block).count(PAGE);
         let reply: Option<StreamReadReply> = connection.xread_options(&names, &cursors, &options).await?;
@@ -152,11 +142,7 @@ impl Tail {
             for entry in key.ids {
                 let Ok(id) = entry.id.parse() else { continue };
                 *cursor = Some(id);
-                events.push(TailEvent::Entry {
-                    stream: *stream,
-                    id,
-                    fields: text_fields(entry.map),
-                });
+                events.push(TailEvent::Entry { stream: *stream, id, fields: text_fields(entry.map) });
             }
         }
         if events.is_empty() && self.verified_at.elapsed() > VERIFY_EVERY {
@@ -171,19 +157,13 @@ impl Tail {
         let mut looks = redis::pipe();
         for (stream, cursor) in &self.cursors {
             let (stream, at) = (stream.to_string(), cursor.unwrap_or_default().to_string());
-            looks
-                .xrevrange_count(&stream, "+", "-", 1)
-                .xrange_count(&stream, &at, &at, 1);
+            looks.xrevrange_count(&stream, "+", "-", 1).xrange_count(&stream, &at, &at, 1);
         }
         let looks: Vec<StreamRangeReply> = looks.query_async(connection).await?;
 
         let mut gaps = Vec::new();
         for ((stream, cursor), look) in self.cursors.iter_mut().zip(looks.chunks_exact(2)) {
-            let last = look[0]
-                .ids
-                .first()
-                .and_then(|entry| entry.id.parse().ok())
-                .unwrap_or_default();
+            let last = look[0].ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
             let at = *cursor.get_or_insert(last);
             // Gone when it was trimmed, and then others may have gone with it unread; and when Redis lost it, and goes
             // on with another history. At the very beginning there is no entry to find.
@@ -200,9 +180,7 @@ impl Tail {
 
 /// The fields of an entry that are text.
 pub(super) fn text_fields(map: HashMap<String, redis::Value>) -> HashMap<String, String> {
-    map.into_iter()
-        .filter_map(|(name, value)| Some((name, String::from_redis_value(value).ok()?)))
-        .collect()
+    map.into_iter().filter_map(|(name, value)| Some((name, String::from_redis_value(value).ok()?))).collect()
 }
 
 #[cfg(test)]
@@ -213,22 +191,8 @@ mod tests {
     fn stream_ids_are_ordered_and_strict() {
         let id = |text: &str| text.parse::<StreamId>().ok();
         assert!(id("9-0") < id("10-0") && id("10-1") < id("10-2"));
-        assert_eq!(
-            id("1700000000000-7").map(|id| id.to_string()).as_deref(),
-            Some("1700000000000-7")
-        );
-        for wrong in [
-            "",
-            "-",
-            "1",
-            "1-",
-            "-1",
-            "+1-0",
-            "1-+0",
-            "1-0-0",
-            "99999999999999999999-0",
-            "1-0 ",
-        ] {
+        assert_eq!(id("1700000000000-7").map(|id| id.to_string()).as_deref(), Some("1700000000000-7"));
+        for wrong in ["", "-", "1", "1-", "-1", "+1-0", "1-+0", "1-0-0", "99999999999999999999-0", "1-0 "] {
             assert!(id(wrong).is_none(), "{wrong:?}");
         }
     }

@@ -35,10 +35,7 @@ impl Readiness {
     /// Not ready until [`Self::set_loaded`], and not any more once `shutdown` drains.
     #[must_use]
     pub fn new(shutdown: &Shutdown) -> Self {
-        Self {
-            loaded: Arc::default(),
-            draining: shutdown.draining().clone(),
-        }
+        Self { loaded: Arc::default(), draining: shutdown.draining().clone() }
     }
 
     /// Everything that the first request needs is in memory.
@@ -111,10 +108,7 @@ fn answer(
         },
         (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, metrics.render()),
         (_, "/healthz" | "/readyz" | "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, String::new()),
-        _ => (
-            StatusCode::NOT_FOUND,
-            "try /healthz, /readyz or /metrics\n".to_owned(),
-        ),
+        _ => (StatusCode::NOT_FOUND, "try /healthz, /readyz or /metrics\n".to_owned()),
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;

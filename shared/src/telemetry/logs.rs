@@ -22,23 +22,13 @@ pub fn init(format: LogFormat) -> LogLevel {
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Json => registry
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(false),
-            )
+            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false))
             .init(),
-        LogFormat::Text => registry
-            .with(tracing_subscriber::fmt::layer().with_ansi(false))
-            .init(),
+        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_ansi(false)).init(),
     }
     // A panic is a line like any other, so that it is collected with the rest.
     std::panic::set_hook(Box::new(|panic| {
-        tracing::error!(
-            location = panic.location().map(ToString::to_string),
-            "panic: {panic}"
-        );
+        tracing::error!(location = panic.location().map(ToString::to_string), "panic: {panic}");
     }));
     LogLevel(handle)
 }

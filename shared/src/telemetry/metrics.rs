@@ -54,9 +54,8 @@ pub const CONFIG_APPLY_FAILURES: &str = "atrium_config_apply_failures_total";
 pub const REVOKED_TOKENS_REFUSED: &str = "atrium_revoked_tokens_refused_total";
 
 /// Seconds; from half a millisecond, where the live path works, to the ten seconds after which nobody waits.
-const DURATION_BUCKETS: &[f64] = &[
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const DURATION_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Installs the recorder and says what each metric means.
 ///
@@ -82,49 +81,25 @@ pub async fn upkeep(handle: PrometheusHandle, stop: CancellationToken) -> anyhow
 
 fn describe() {
     describe_counter!(HTTP_REQUESTS, "Requests answered.");
-    describe_histogram!(
-        HTTP_REQUEST_SECONDS,
-        "Seconds from a request's head to its answer's head."
-    );
+    describe_histogram!(HTTP_REQUEST_SECONDS, "Seconds from a request's head to its answer's head.");
     describe_gauge!(HTTP_CONNECTIONS, "Connections open now.");
     describe_counter!(RATE_LIMITED, "Requests refused by a rate limit.");
     describe_gauge!(SSE_STREAMS, "Event streams open now.");
     describe_counter!(SSE_EVENTS, "Events written to streams.");
     describe_counter!(SSE_RESETS, "Streams told that they missed something.");
-    describe_counter!(
-        SSE_RESUMES,
-        "Streams resumed, by where the missed events came from."
-    );
+    describe_counter!(SSE_RESUMES, "Streams resumed, by where the missed events came from.");
     describe_counter!(OUTBOX_PUBLISHED, "Messages published by the relay.");
-    describe_histogram!(
-        OUTBOX_LAG_SECONDS,
-        "Seconds from a message's commit to its publication."
-    );
-    describe_counter!(
-        OUTBOX_REPUBLISHED,
-        "Messages published again because nobody consumed them."
-    );
+    describe_histogram!(OUTBOX_LAG_SECONDS, "Seconds from a message's commit to its publication.");
+    describe_counter!(OUTBOX_REPUBLISHED, "Messages published again because nobody consumed them.");
     describe_gauge!(OUTBOX_BACKLOG, "Messages due and not published.");
     describe_counter!(MESSAGES, "Messages handled by consumers.");
     describe_counter!(SAGA_STEPS, "Steps of sagas, by outcome.");
     describe_counter!(SAGAS_FINISHED, "Sagas that ended, by status.");
     describe_counter!(CHAT_EVENTS, "Chat events published to the live streams.");
-    describe_histogram!(
-        CHAT_PUBLISH_SECONDS,
-        "Seconds from a chat action's acceptance to its publication."
-    );
+    describe_histogram!(CHAT_PUBLISH_SECONDS, "Seconds from a chat action's acceptance to its publication.");
     describe_gauge!(CHAT_SHARDS_OWNED, "Chat shards this process owns.");
-    describe_histogram!(
-        CONFIG_APPLY_SECONDS,
-        "Seconds from a configuration change to its application here."
-    );
-    describe_gauge!(
-        CONFIG_PLATFORM_REVISION,
-        "The revision of the platform's configuration applied here."
-    );
+    describe_histogram!(CONFIG_APPLY_SECONDS, "Seconds from a configuration change to its application here.");
+    describe_gauge!(CONFIG_PLATFORM_REVISION, "The revision of the platform's configuration applied here.");
     describe_counter!(CONFIG_APPLY_FAILURES, "Snapshots that could not be applied.");
-    describe_counter!(
-        REVOKED_TOKENS_REFUSED,
-        "Tokens refused because they were revoked."
-    );
+    describe_counter!(REVOKED_TOKENS_REFUSED, "Tokens refused because they were revoked.");
 }

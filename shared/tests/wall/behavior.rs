@@ -42,20 +42,11 @@ async fn two() -> Two {
     settings.database_connections = 1;
     let db = Database::connect(&settings).await.expect("the database answers");
     let (ours, theirs) = (found(&db).await, found(&db).await);
-    Two {
-        database,
-        db,
-        ours,
-        theirs,
-    }
+    Two { database, db, ours, theirs }
 }
 
 async fn found(db: &Database) -> Tenant {
-    let tenant = Tenant {
-        org: OrgId::new(),
-        user: UserId::new(),
-        project: ProjectId::new(),
-    };
+    let tenant = Tenant { org: OrgId::new(), user: UserId::new(), project: ProjectId::new() };
     let mut tx = db.user_tx(tenant.user).await.expect("a user's transaction");
     sqlx::query("INSERT INTO users (id) VALUES ($1)")
         .bind(tenant.user)
@@ -63,10 +54,7 @@ async fn found(db: &Database) -> Tenant {
         .await
         .expect("a user");
     tx.commit().await.expect("a commit");
-    let mut tx = db
-        .founding_tx(tenant.user, tenant.org)
-        .await
-        .expect("a founder's transaction");
+    let mut tx = db.founding_tx(tenant.user, tenant.org).await.expect("a founder's transaction");
     for statement in [
         "INSERT INTO orgs (id, name, slug, status) VALUES ($1, 'one', 'one', 'COMMITTED')",
         "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, 'guest', 'owner')",
@@ -110,32 +98,18 @@ async fn without_a_tenant_a_fresh_and_a_reused_connection_see_nothing() {
     let mut connection = two.database.app().await;
     let tables = tables(&mut connection).await;
     assert!(tables.len() > 15, "{tables:?}");
-    assert!(
-        count(&mut two.database.superuser().await, "projects").await > 1,
-        "there is something to see"
-    );
+    assert!(count(&mut two.database.superuser().await, "projects").await > 1, "there is something to see");
     for table in &tables {
-        assert_eq!(
-            count(&mut connection, table).await,
-            0,
-            "{table}, fresh connection"
-        );
+        assert_eq!(count(&mut connection, table).await, 0, "{table}, fresh connection");
     }
     let tenant = format!(
         "BEGIN; SELECT set_config('app.org_id', '{}', true); SELECT count(*) FROM projects; COMMIT",
         two.ours.org
     );
-    sqlx::raw_sql(AssertSqlSafe(tenant))
-        .execute(&mut connection)
-        .await
-        .expect("a transaction of a tenant");
+    sqlx::raw_sql(AssertSqlSafe(tenant)).execute(&mut connection).await.expect("a transaction of a tenant");
     // Now the setting is '' instead of NULL.
     for table in &tables {
-        assert_eq!(
-            count(&mut connection, table).await,
-            0,
-            "{table}, reused connection"
-        );
+        assert_eq!(count(&mut connection, table).await, 0, "{table}, reused connection");
     }
 }
 
@@ -143,25 +117,14 @@ async fn without_a_tenant_a_fresh_and_a_reused_connection_see_nothing() {
 async fn a_tenant_sees_its_own_rows_and_no_others() {
     let two = two().await;
     for tenant in [two.ours, two.theirs] {
-        let mut tx = two
-            .db
-            .org_tx(&Principal::User(tenant.user), tenant.org)
-            .await
-            .expect("a member's transaction");
-        let projects: Vec<ProjectId> = sqlx::query_scalar("SELECT id FROM projects")
-            .fetch_all(tx.conn())
-            .await
-            .expect("projects");
+        let mut tx =
+            two.db.org_tx(&Principal::User(tenant.user), tenant.org).await.expect("a member's transaction");
+        let projects: Vec<ProjectId> =
+            sqlx::query_scalar("SELECT id FROM projects").fetch_all(tx.conn()).await.expect("projects");
         assert_eq!(projects, [tenant.project]);
-        let orgs: Vec<OrgId> = sqlx::query_scalar("SELECT id FROM orgs")
-            .fetch_all(tx.conn())
-            .await
-            .expect("orgs");
-        assert_eq!(
-            orgs,
-            [tenant.org],
-            "\"mine\" does not widen a transaction of one organization"
-        );
+        let orgs: Vec<OrgId> =
+            sqlx::query_scalar("SELECT id FROM orgs").fetch_all(tx.conn()).await.expect("orgs");
+        assert_eq!(orgs, [tenant.org], "\"mine\" does not widen a transaction of one organization");
     }
 }
 
@@ -170,10 +133,7 @@ async fn who_is_no_member_does_not_get_in_and_learns_nothing() {
     let two = two().await;
     let stranger = Principal::User(two.theirs.user);
     for org in [two.ours.org, OrgId::new(), OrgId::PLATFORM] {
-        assert!(
-            matches!(two.db.org_tx(&stranger, org).await, Err(DbError::NotFound)),
-            "{org}"
-        );
+        assert!(matches!(two.db.org_tx(&stranger, org).await, Err(DbError::NotFound)), "{org}");
     }
 }
 
@@ -200,10 +160,7 @@ async fn writes_across_the_wall_are_refused_or_touch_nothing() {
         .await
         .expect_err("a row for somebody else");
     assert_eq!(
-        foreign
-            .as_database_error()
-            .and_then(sqlx::error::DatabaseError::code)
-            .as_deref(),
+        foreign.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(),
         Some("42501")
     );
     drop(tx);
@@ -224,25 +181,18 @@ async fn writes_across_the_wall_are_refused_or_touch_nothing() {
 async fn what_a_dropped_transaction_did_is_gone_and_so_is_its_tenant() {
     let two = two().await;
     let mut tx = two.db.org_tx(&SYSTEM, two.ours.org).await.expect("a transaction");
-    sqlx::query("UPDATE projects SET name = 'half done'")
-        .execute(tx.conn())
-        .await
-        .expect("an update");
+    sqlx::query("UPDATE projects SET name = 'half done'").execute(tx.conn()).await.expect("an update");
     drop(tx);
     // The pool has one connection, so this is the same one.
     let mut tx = two.db.user_tx(two.theirs.user).await.expect("a transaction");
     assert_eq!(count(tx.conn(), "projects").await, 0);
-    let orgs: Vec<OrgId> = sqlx::query_scalar("SELECT id FROM orgs")
-        .fetch_all(tx.conn())
-        .await
-        .expect("orgs");
+    let orgs: Vec<OrgId> =
+        sqlx::query_scalar("SELECT id FROM orgs").fetch_all(tx.conn()).await.expect("orgs");
     assert_eq!(orgs, [two.theirs.org]);
     drop(tx);
     let mut tx = two.db.org_tx(&SYSTEM, two.ours.org).await.expect("a transaction");
-    let name: String = sqlx::query_scalar("SELECT name FROM projects")
-        .fetch_one(tx.conn())
-        .await
-        .expect("a project");
+    let name: String =
+        sqlx::query_scalar("SELECT name FROM projects").fetch_one(tx.conn()).await.expect("a project");
     assert_eq!(name, "one");
 }
 
@@ -269,15 +219,9 @@ async fn the_application_cannot_go_around_the_wall() {
         assert!(refused.is_err(), "{statement} was allowed");
     }
     let mut connection = two.database.app().await;
-    sqlx::raw_sql("SET row_security = off")
-        .execute(&mut connection)
-        .await
-        .expect("anybody may say this");
+    sqlx::raw_sql("SET row_security = off").execute(&mut connection).await.expect("anybody may say this");
     assert!(
-        sqlx::raw_sql("SELECT * FROM projects")
-            .execute(&mut connection)
-            .await
-            .is_err(),
+        sqlx::raw_sql("SELECT * FROM projects").execute(&mut connection).await.is_err(),
         "and gets an error instead of a way around"
     );
 }
@@ -299,22 +243,14 @@ async fn the_narrow_roles_see_their_tables_and_nothing_else() {
     let two = two().await;
     for (url, sees) in [
         (&two.database.urls().relay, "SELECT count(*) FROM outbox"),
-        (
-            &two.database.urls().watcher,
-            "SELECT count(revision) FROM config_heads",
-        ),
+        (&two.database.urls().watcher, "SELECT count(revision) FROM config_heads"),
     ] {
-        let mut connection = <PgConnection as sqlx::Connection>::connect(url)
-            .await
-            .expect("the role can log in");
-        sqlx::raw_sql(AssertSqlSafe(sees.to_owned()))
-            .execute(&mut connection)
-            .await
-            .expect(sees);
+        let mut connection =
+            <PgConnection as sqlx::Connection>::connect(url).await.expect("the role can log in");
+        sqlx::raw_sql(AssertSqlSafe(sees.to_owned())).execute(&mut connection).await.expect(sees);
         for table in ["orgs", "projects", "members", "config_values", "users"] {
-            let refused = sqlx::raw_sql(AssertSqlSafe(format!("SELECT 1 FROM {table}")))
-                .execute(&mut connection)
-                .await;
+            let refused =
+                sqlx::raw_sql(AssertSqlSafe(format!("SELECT 1 FROM {table}"))).execute(&mut connection).await;
             assert!(refused.is_err(), "{table}");
         }
     }

@@ -56,10 +56,8 @@ pub(crate) async fn weaknesses(connection: &mut PgConnection) -> Vec<String> {
 }
 
 async fn names(connection: &mut PgConnection, query: &'static str) -> BTreeSet<String> {
-    let names: Vec<String> = sqlx::query_scalar(query)
-        .fetch_all(connection)
-        .await
-        .expect("the catalogue can be read");
+    let names: Vec<String> =
+        sqlx::query_scalar(query).fetch_all(connection).await.expect("the catalogue can be read");
     names.into_iter().collect()
 }
 
@@ -102,9 +100,7 @@ async fn keys_without_the_organization(connection: &mut PgConnection) -> Vec<Str
     .await
     .expect("the catalogue can be read");
     for (table, key, first_column) in keys {
-        let exempt = [OF_USERS, ONE_PER_ORG, GLOBAL_KEY]
-            .concat()
-            .contains(&table.as_str());
+        let exempt = [OF_USERS, ONE_PER_ORG, GLOBAL_KEY].concat().contains(&table.as_str());
         if first_column != "org_id" && !exempt {
             found.push(format!("{table}: the key {key} does not begin with org_id"));
         }
@@ -178,25 +174,14 @@ async fn unexpected_policies(connection: &mut PgConnection) -> Vec<String> {
     .await;
     let mut expected: BTreeSet<String> = FURTHER_POLICIES.iter().map(ToString::to_string).collect();
     for table in &tables {
-        let main = if OF_USERS.contains(&table.as_str()) {
-            "own"
-        } else {
-            "tenant"
-        };
-        expected.extend([
-            format!("{table}.{main}(atrium_app)"),
-            format!("{table}.guard(atrium_app)"),
-        ]);
+        let main = if OF_USERS.contains(&table.as_str()) { "own" } else { "tenant" };
+        expected.extend([format!("{table}.{main}(atrium_app)"), format!("{table}.guard(atrium_app)")]);
         if WITH_MINE.contains(&table.as_str()) {
             expected.insert(format!("{table}.mine(atrium_app)"));
         }
     }
-    let missing = expected
-        .difference(&there)
-        .map(|policy| format!("the policy {policy} is missing"));
-    let more = there
-        .difference(&expected)
-        .map(|policy| format!("the policy {policy} is not on the list"));
+    let missing = expected.difference(&there).map(|policy| format!("the policy {policy} is missing"));
+    let more = there.difference(&expected).map(|policy| format!("the policy {policy} is not on the list"));
     missing.chain(more).collect()
 }
 
@@ -228,9 +213,7 @@ async fn grants(connection: &mut PgConnection) -> Vec<String> {
     .await;
     let expected: BTreeSet<String> = NARROW_GRANTS.iter().map(ToString::to_string).collect();
     found.extend(
-        narrow
-            .symmetric_difference(&expected)
-            .map(|grant| format!("{grant}: differs from the list")),
+        narrow.symmetric_difference(&expected).map(|grant| format!("{grant}: differs from the list")),
     );
     // What would rewrite history.
     found.extend(
@@ -266,11 +249,9 @@ async fn relations_around_the_wall(connection: &mut PgConnection) -> Vec<String>
         )
         .await,
     );
-    let functions = names(
-        connection,
-        "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
-    )
-    .await;
+    let functions =
+        names(connection, "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
+            .await;
     found.extend(
         functions
             .iter()

@@ -53,10 +53,7 @@ async fn every_weakening_is_noticed() {
         if weaknesses(&mut connection).await.is_empty() {
             survivors.push(*mutation);
         }
-        sqlx::raw_sql("ROLLBACK")
-            .execute(&mut connection)
-            .await
-            .expect("a rollback works");
+        sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.expect("a rollback works");
     }
     assert!(
         survivors.is_empty(),

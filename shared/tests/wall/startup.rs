@@ -5,10 +5,7 @@ use atrium_shared::db::{Reach, check_role, connect_pool};
 
 async fn refusal(url: &str, reach: Reach) -> Option<String> {
     let pool = connect_pool(url, 1, "test").await.expect("the role can log in");
-    check_role(&pool, reach)
-        .await
-        .err()
-        .map(|error| error.to_string())
+    check_role(&pool, reach).await.err().map(|error| error.to_string())
 }
 
 #[tokio::test]
@@ -16,26 +13,15 @@ async fn the_roles_of_the_application_are_accepted() {
     let database = TestDatabase::create().await;
     let urls = database.urls();
     assert_eq!(refusal(&urls.app, Reach::Tenant).await, None);
-    assert_eq!(
-        refusal(&urls.relay, Reach::Narrow(&["outbox", "inbox"])).await,
-        None
-    );
-    assert_eq!(
-        refusal(&urls.watcher, Reach::Narrow(&["config_heads", "revoked_tokens"])).await,
-        None
-    );
+    assert_eq!(refusal(&urls.relay, Reach::Narrow(&["outbox", "inbox"])).await, None);
+    assert_eq!(refusal(&urls.watcher, Reach::Narrow(&["config_heads", "revoked_tokens"])).await, None);
 }
 
 #[tokio::test]
 async fn a_superuser_is_refused() {
     let database = TestDatabase::create().await;
-    let refusal = refusal(&database.urls().owner, Reach::Tenant)
-        .await
-        .unwrap_or_default();
-    assert!(
-        refusal.contains("is a superuser") && refusal.contains("atrium_app"),
-        "{refusal}"
-    );
+    let refusal = refusal(&database.urls().owner, Reach::Tenant).await.unwrap_or_default();
+    assert!(refusal.contains("is a superuser") && refusal.contains("atrium_app"), "{refusal}");
 }
 
 #[tokio::test]
@@ -45,9 +31,7 @@ async fn a_role_that_owns_a_table_is_refused() {
         .execute(&mut database.superuser().await)
         .await
         .expect("a mistake");
-    let refusal = refusal(&database.urls().app, Reach::Tenant)
-        .await
-        .unwrap_or_default();
+    let refusal = refusal(&database.urls().app, Reach::Tenant).await.unwrap_or_default();
     assert!(refusal.contains("owns projects"), "{refusal}");
 }
 
@@ -58,9 +42,7 @@ async fn a_table_without_the_wall_is_refused() {
         .execute(&mut database.superuser().await)
         .await
         .expect("a mistake");
-    let refusal = refusal(&database.urls().app, Reach::Tenant)
-        .await
-        .unwrap_or_default();
+    let refusal = refusal(&database.urls().app, Reach::Tenant).await.unwrap_or_default();
     assert!(refusal.contains("may touch projects"), "{refusal}");
 }
 
@@ -71,8 +53,7 @@ async fn a_narrow_role_with_a_wider_view_is_refused() {
         .execute(&mut database.superuser().await)
         .await
         .expect("a mistake");
-    let refusal = refusal(&database.urls().relay, Reach::Narrow(&["outbox", "inbox"]))
-        .await
-        .unwrap_or_default();
+    let refusal =
+        refusal(&database.urls().relay, Reach::Narrow(&["outbox", "inbox"])).await.unwrap_or_default();
     assert!(refusal.contains("may touch orgs"), "{refusal}");
 }

@@ -86,14 +86,8 @@ async fn change(
     reason: String,
 ) -> anyhow::Result<i64> {
     let mut tx = database.org_tx(&PRINCIPAL, OrgId::PLATFORM).await?;
-    let change = Change {
-        project: None,
-        key: key.clone(),
-        value,
-        author: None,
-        reason,
-        expected_revision: None,
-    };
+    let change =
+        Change { project: None, key: key.clone(), value, author: None, reason, expected_revision: None };
     let revision = match write::apply(&mut tx, change).await {
         Ok(revision) => revision,
         Err(ChangeError::UnknownKey) => bail!(unknown(&key)),

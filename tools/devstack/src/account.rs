@@ -35,10 +35,7 @@ impl Account {
             let output = Command::new("id").args([flag, name]).output().ok()?;
             String::from_utf8(output.stdout).ok()?.trim().parse().ok()
         };
-        Some(Self {
-            uid: number("-u")?,
-            gid: number("-g")?,
-        })
+        Some(Self { uid: number("-u")?, gid: number("-g")? })
     }
 
     /// Gives a file or folder to this account.

@@ -67,9 +67,7 @@ impl Guest {
     /// When the answer is not a sign-in.
     pub async fn sign_in(client: &Client) -> anyhow::Result<Self> {
         let client = client.anonymous();
-        let reply = patiently(|| client.post("/v1/auth/guest"))
-            .await?
-            .expect_status(201)?;
+        let reply = patiently(|| client.post("/v1/auth/guest")).await?.expect_status(201)?;
         Ok(Self {
             id: reply.at("/user/id"),
             key: reply.at("/user/key"),
@@ -83,17 +81,9 @@ impl Guest {
     /// When it is refused.
     pub async fn create_organization(&self, name: &str) -> anyhow::Result<Creation> {
         let key = new_key();
-        let create = || {
-            self.client
-                .post("/v1/orgs")
-                .json(json!({ "name": name }))
-                .idempotency_key(&key)
-        };
+        let create = || self.client.post("/v1/orgs").json(json!({ "name": name })).idempotency_key(&key);
         let reply = patiently(create).await?.expect_status(202)?;
-        Ok(Creation {
-            org: reply.at("/id"),
-            operation: reply.at("/operation_id"),
-        })
+        Ok(Creation { org: reply.at("/id"), operation: reply.at("/operation_id") })
     }
 
     /// Creates an organization and waits until it is there.
@@ -109,10 +99,7 @@ impl Guest {
             match reply.at("/status").as_str() {
                 "COMMITTED" => return Ok(org),
                 "PENDING" if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
-                _ => bail!(
-                    "the organization `{name}` did not come to be: {}",
-                    reply.describe()
-                ),
+                _ => bail!("the organization `{name}` did not come to be: {}", reply.describe()),
             }
         }
     }
@@ -123,9 +110,8 @@ impl Guest {
     /// When it is refused.
     pub async fn invite(&self, org: &str, role: &str) -> anyhow::Result<String> {
         let path = format!("/v1/orgs/{org}/invitations");
-        let reply = patiently(|| self.client.post(&path).json(json!({ "role": role })))
-            .await?
-            .expect_status(201)?;
+        let reply =
+            patiently(|| self.client.post(&path).json(json!({ "role": role }))).await?.expect_status(201)?;
         Ok(reply.at("/code"))
     }
 
@@ -134,11 +120,7 @@ impl Guest {
     /// # Errors
     /// When the code is refused.
     pub async fn join(&self, org: &str, code: &str) -> anyhow::Result<()> {
-        let join = || {
-            self.client
-                .post("/v1/invitations/accept")
-                .json(json!({ "code": code }))
-        };
+        let join = || self.client.post("/v1/invitations/accept").json(json!({ "code": code }));
         let reply = patiently(join).await?;
         if reply.code() == 404 {
             // The code may have been used by a first attempt whose answer was lost.
@@ -168,12 +150,7 @@ impl Guest {
     /// When it is refused.
     pub async fn project(&self, org: &str, name: &str) -> anyhow::Result<String> {
         let (path, key) = (format!("/v1/orgs/{org}/projects"), new_key());
-        let create = || {
-            self.client
-                .post(&path)
-                .json(json!({ "name": name }))
-                .idempotency_key(&key)
-        };
+        let create = || self.client.post(&path).json(json!({ "name": name })).idempotency_key(&key);
         Ok(patiently(create).await?.expect_status(201)?.at("/id"))
     }
 
@@ -184,15 +161,9 @@ impl Guest {
     pub async fn open_chat(&self, org: &str, project: &str) -> anyhow::Result<Window> {
         let chat = format!("/v1/orgs/{org}/projects/{project}/chat");
         let (path, key) = (format!("{chat}/sessions"), new_key());
-        let reply = patiently(|| self.client.post(&path).idempotency_key(&key))
-            .await?
-            .expect_status(201)?;
+        let reply = patiently(|| self.client.post(&path).idempotency_key(&key)).await?.expect_status(201)?;
         let closed = Some(reply.at("/closed_session_id")).filter(|id| !id.is_empty());
-        Ok(Window {
-            session: reply.at("/id"),
-            closed,
-            chat,
-        })
+        Ok(Window { session: reply.at("/id"), closed, chat })
     }
 
     /// Follows a window's events.
@@ -212,9 +183,7 @@ impl Guest {
 
     /// The request that presses an action.
     pub fn pressing(&self, window: &Window, action: &str) -> Request {
-        self.client
-            .post(window.actions())
-            .json(json!({ "action": action }))
+        self.client.post(window.actions()).json(json!({ "action": action }))
     }
 
     /// Sets a configuration key of an organization, whatever it was before.
@@ -231,10 +200,7 @@ impl Guest {
         let path = format!("/v1/orgs/{org}/configs/{key}");
         loop {
             let current = patiently(|| self.client.get(&path)).await?.expect_status(200)?;
-            let etag = current
-                .etag()
-                .context("a configuration value has to have an entity tag")?
-                .to_owned();
+            let etag = current.etag().context("a configuration value has to have an entity tag")?.to_owned();
             let body = json!({ "value": value, "reason": reason });
             let reply = patiently(|| self.client.put(&path).if_match(&etag).json(body.clone())).await?;
             // Somebody else was faster, or a first attempt whose answer was lost.

@@ -38,13 +38,8 @@ impl Addresses {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let mut values = BTreeMap::new();
-        for line in text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
-            let Some((key, value)) = line.split_once('=') else {
-                bail!("`{line}` is not KEY=value")
-            };
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let Some((key, value)) = line.split_once('=') else { bail!("`{line}` is not KEY=value") };
             values.insert(key.to_owned(), value.to_owned());
         }
         Ok(Self { values })
@@ -61,8 +56,7 @@ impl Addresses {
         for (key, value) in &self.values {
             writeln!(next, "{key}={value}")?;
         }
-        next.persist(file)
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        next.persist(file).with_context(|| format!("cannot write {}", file.display()))?;
         Ok(())
     }
 
@@ -71,23 +65,17 @@ impl Addresses {
     /// # Errors
     /// When it is missing.
     pub fn get(&self, key: &str) -> anyhow::Result<&str> {
-        self.values
-            .get(key)
-            .map(String::as_str)
-            .with_context(|| format!("{key} is missing"))
+        self.values.get(key).map(String::as_str).with_context(|| format!("{key} is missing"))
     }
 
     /// Whether the stack that wrote this still runs.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.values
-            .get(OWNER)
-            .and_then(|pid| pid.parse().ok())
-            .is_some_and(|pid: u32| {
-                // The id may belong to somebody else by now.
-                let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                is_alive(pid) && name.trim_end() == "atrium-devstack"
-            })
+        self.values.get(OWNER).and_then(|pid| pid.parse().ok()).is_some_and(|pid: u32| {
+            // The id may belong to somebody else by now.
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            is_alive(pid) && name.trim_end() == "atrium-devstack"
+        })
     }
 
     /// Names the process that answers for the file.
@@ -113,18 +101,11 @@ mod tests {
         addresses.write(&file).expect("writes");
         let read = Addresses::read(&file).expect("reads");
         assert_eq!(read, addresses);
-        assert_eq!(
-            read.get("ATRIUM_REDIS_URL").expect("is there"),
-            "redis://x:y=z@127.0.0.1:1/0"
-        );
+        assert_eq!(read.get("ATRIUM_REDIS_URL").expect("is there"), "redis://x:y=z@127.0.0.1:1/0");
         assert!(read.get("ATRIUM_NOTHING").is_err());
         let mode = std::fs::metadata(&file).expect("is there").permissions().mode();
         assert_eq!(mode & 0o077, 0, "passwords are for the owner alone");
-        assert_eq!(
-            std::fs::read_dir(folder.path()).expect("readable").count(),
-            1,
-            "nothing else stays"
-        );
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "nothing else stays");
     }
 
     #[test]

@@ -39,8 +39,8 @@ const REDIS_SINCE: [(&str, &str, u32); 2] = [("Redis", "redis-server", 7), ("Val
 const ADVICE: &str = "\
 On Debian or Ubuntu:  sudo apt-get update && sudo apt-get install -y postgresql redis-server
 Where these are older than PostgreSQL 15 or Redis 7, use the PostgreSQL and Redis projects' own packages,
-or servers that run elsewhere: set ATRIUM_DATABASE_URL (a role that may create roles and databases) and
-ATRIUM_REDIS_URL, for example
+or, for `make dev`, servers that run already: set ATRIUM_DATABASE_URL (a role that may create roles and databases)
+and ATRIUM_REDIS_URL, for example
   ATRIUM_DATABASE_URL=postgres://postgres:secret@127.0.0.1:5432/atrium ATRIUM_REDIS_URL=redis://127.0.0.1:6379/0";
 
 impl PostgresBinaries {
@@ -57,10 +57,7 @@ impl PostgresBinaries {
         if let Some(folder) = printed(Command::new("pg_config").arg("--bindir")) {
             folders.push(PathBuf::from(folder.trim()));
         }
-        folders
-            .iter()
-            .filter_map(|folder| Self::in_folder(folder))
-            .max_by_key(|found| found.version)
+        folders.iter().filter_map(|folder| Self::in_folder(folder)).max_by_key(|found| found.version)
     }
 
     fn in_folder(folder: &Path) -> Option<Self> {
@@ -69,11 +66,7 @@ impl PostgresBinaries {
             return None;
         }
         let version = Version::of_postgres(&printed(Command::new(&postgres).arg("--version"))?)?;
-        Some(Self {
-            postgres,
-            initdb,
-            version,
-        })
+        Some(Self { postgres, initdb, version })
     }
 }
 
@@ -84,21 +77,14 @@ impl RedisBinary {
         let mut folders = path_folders();
         folders.extend(["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from));
         REDIS_SINCE.into_iter().find_map(|(product, binary, since)| {
-            folders
-                .iter()
-                .map(|folder| folder.join(binary))
-                .find_map(|server| {
-                    let version = server
-                        .is_file()
-                        .then(|| printed(Command::new(&server).arg("--version")))
-                        .flatten()
-                        .and_then(|printed| Version::of_redis(&printed))?;
-                    (version.major >= since).then_some(Self {
-                        server,
-                        product,
-                        version,
-                    })
-                })
+            folders.iter().map(|folder| folder.join(binary)).find_map(|server| {
+                let version = server
+                    .is_file()
+                    .then(|| printed(Command::new(&server).arg("--version")))
+                    .flatten()
+                    .and_then(|printed| Version::of_redis(&printed))?;
+                (version.major >= since).then_some(Self { server, product, version })
+            })
         })
     }
 }
@@ -133,10 +119,8 @@ pub fn ensure(wanted: Wanted, screen: &Screen) -> anyhow::Result<()> {
     if !packages::may_install() {
         bail!("{names}: not found on this machine.\n{ADVICE}");
     }
-    screen.note(&format!(
-        "{names}: not found; installing {} from this system's packages",
-        packages.join(" ")
-    ));
+    screen
+        .note(&format!("{names}: not found; installing {} from this system's packages", packages.join(" ")));
     if let Err(error) = packages::install(&packages) {
         bail!("{names}: not found, and installing failed: {error:#}.\n{ADVICE}");
     }
@@ -149,23 +133,14 @@ pub fn ensure(wanted: Wanted, screen: &Screen) -> anyhow::Result<()> {
 }
 
 fn path_folders() -> Vec<PathBuf> {
-    std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).collect())
-        .unwrap_or_default()
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn printed(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -20,9 +20,7 @@ impl Checkout {
         start
             .ancestors()
             .find(|folder| folder.join("tools/devstack/Cargo.toml").is_file())
-            .map(|root| Self {
-                root: root.to_owned(),
-            })
+            .map(|root| Self { root: root.to_owned() })
             .with_context(|| format!("{} is not inside a checkout of Atrium", start.display()))
     }
 

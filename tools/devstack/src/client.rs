@@ -53,13 +53,7 @@ impl Client {
             .build(connector);
         let mut base = base.into();
         base.truncate(base.trim_end_matches('/').len());
-        Self {
-            base,
-            pool,
-            contract: None,
-            token: None,
-            cookies: None,
-        }
+        Self { base, pool, contract: None, token: None, cookies: None }
     }
 
     /// The same client, which holds every answer against the contract.
@@ -72,40 +66,25 @@ impl Client {
     /// A client like this one that sends a bearer token.
     #[must_use]
     pub fn bearer(&self, token: impl Into<String>) -> Self {
-        Self {
-            token: Some(token.into()),
-            cookies: None,
-            ..self.clone()
-        }
+        Self { token: Some(token.into()), cookies: None, ..self.clone() }
     }
 
     /// A client like this one that keeps cookies, as a browser does, in a jar of its own.
     #[must_use]
     pub fn with_cookies(&self) -> Self {
-        Self {
-            token: None,
-            cookies: Some(CookieJar::default()),
-            ..self.clone()
-        }
+        Self { token: None, cookies: Some(CookieJar::default()), ..self.clone() }
     }
 
     /// A client like this one without identity.
     #[must_use]
     pub fn anonymous(&self) -> Self {
-        Self {
-            token: None,
-            cookies: None,
-            ..self.clone()
-        }
+        Self { token: None, cookies: None, ..self.clone() }
     }
 
     /// A client of the same identity for another server (a second process of the same deployment).
     #[must_use]
     pub fn at(&self, base: impl Into<String>) -> Self {
-        Self {
-            base: base.into().trim_end_matches('/').to_owned(),
-            ..self.clone()
-        }
+        Self { base: base.into().trim_end_matches('/').to_owned(), ..self.clone() }
     }
 
     /// The server's address.

@@ -13,19 +13,13 @@ use crate::process::Launch;
 /// When cargo is missing or a crate does not compile.
 pub(crate) async fn binaries(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     let executable = std::env::current_exe()?;
-    let folder = executable
-        .parent()
-        .context("a program lies in a folder")?
-        .to_owned();
-    let mut cargo = Launch::new(
-        "cargo",
-        std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
-    )
-    // The whole workspace, as all targets of the Makefile build it: with the same features, so nothing is built twice.
-    .args(["build", "--workspace", "--bins", "--manifest-path"])
-    .arg(checkout.root().join("Cargo.toml"))
-    // Cargo's lines are ours: Ctrl-C reaches both.
-    .in_our_group();
+    let folder = executable.parent().context("a program lies in a folder")?.to_owned();
+    let mut cargo = Launch::new("cargo", std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        // The whole workspace, as all targets of the Makefile build it: with the same features, so nothing is built twice.
+        .args(["build", "--workspace", "--bins", "--manifest-path"])
+        .arg(checkout.root().join("Cargo.toml"))
+        // Cargo's lines are ours: Ctrl-C reaches both.
+        .in_our_group();
     if is_release(&folder) {
         cargo = cargo.arg("--release");
     }

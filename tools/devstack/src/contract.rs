@@ -67,20 +67,13 @@ impl Contract {
     /// When it is no OpenAPI 3.1 document.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let document: Value = serde_saphyr::from_str(text)?;
-        if !document["openapi"]
-            .as_str()
-            .is_some_and(|version| version.starts_with("3.1."))
-        {
+        if !document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")) {
             bail!("`openapi` has to be 3.1.x");
         }
         let paths = document["paths"].as_object().context("`paths` is missing")?;
         let templates = Templates::new(paths.keys().map(String::as_str));
         let schemas = Schemas::new(&document);
-        Ok(Self {
-            templates,
-            schemas,
-            document,
-        })
+        Ok(Self { templates, schemas, document })
     }
 
     /// The whole document.
@@ -116,10 +109,7 @@ impl Contract {
             if reply.body.is_empty() || reply.method == Method::HEAD {
                 return Ok(());
             }
-            return Err(Violation(format!(
-                "a body came, none is documented: {}",
-                reply.describe()
-            )));
+            return Err(Violation(format!("a body came, none is documented: {}", reply.describe())));
         };
         if media.get("schema").is_none() || !is_json(&name) {
             return Ok(());
@@ -155,16 +145,10 @@ impl Contract {
         let documented = self.response(method, path, StatusCode::OK)?;
         let media = &documented.response["content"]["text/event-stream"];
         let Some(events) = media.get(EVENTS) else {
-            return Err(Violation(format!(
-                "{request}: the stream's `{EVENTS}` are not documented"
-            )));
+            return Err(Violation(format!("{request}: the stream's `{EVENTS}` are not documented")));
         };
         if events.get(&event.event).is_none() {
-            let known: Vec<_> = events
-                .as_object()
-                .into_iter()
-                .flat_map(|events| events.keys())
-                .collect();
+            let known: Vec<_> = events.as_object().into_iter().flat_map(|events| events.keys()).collect();
             return Err(Violation(format!(
                 "{request}: the event `{}` is not documented (known are {known:?}): {}",
                 event.event, event.data
@@ -176,16 +160,10 @@ impl Contract {
                 event.event, event.data
             ))
         })?;
-        let pointer = format!(
-            "{}/content/text~1event-stream/{EVENTS}/{}",
-            documented.pointer,
-            escaped(&event.event)
-        );
+        let pointer =
+            format!("{}/content/text~1event-stream/{EVENTS}/{}", documented.pointer, escaped(&event.event));
         self.schemas.check(&pointer, &data).map_err(|reason| {
-            Violation(format!(
-                "{request}: the event `{}` carries {}\n{reason}",
-                event.event, event.data
-            ))
+            Violation(format!("{request}: the event `{}` carries {}\n{reason}", event.event, event.data))
         })
     }
 
@@ -195,8 +173,7 @@ impl Contract {
     /// When the two differ.
     #[track_caller]
     pub fn insist(&self, reply: &Reply) {
-        self.check(reply)
-            .unwrap_or_else(|violation| panic!("{violation}"));
+        self.check(reply).unwrap_or_else(|violation| panic!("{violation}"));
     }
 
     /// [`Contract::check_head`], for clients.
@@ -205,8 +182,7 @@ impl Contract {
     /// When the two differ.
     #[track_caller]
     pub fn insist_on_head(&self, method: &Method, path: &str, status: StatusCode, headers: &HeaderMap) {
-        self.check_head(method, path, status, headers)
-            .unwrap_or_else(|violation| panic!("{violation}"));
+        self.check_head(method, path, status, headers).unwrap_or_else(|violation| panic!("{violation}"));
     }
 
     /// [`Contract::check_event`], for clients.
@@ -215,8 +191,7 @@ impl Contract {
     /// When the two differ.
     #[track_caller]
     pub fn insist_on_event(&self, method: &Method, path: &str, event: &Event) {
-        self.check_event(method, path, event)
-            .unwrap_or_else(|violation| panic!("{violation}"));
+        self.check_event(method, path, event).unwrap_or_else(|violation| panic!("{violation}"));
     }
 
     /// Status, required headers and content type; answers with the media type that the body must be.
@@ -230,39 +205,27 @@ impl Contract {
         let request = format!("{method} {path} → {}", status.as_u16());
         let documented = self.response(method, path, status)?;
         for (name, header) in documented.response["headers"].as_object().into_iter().flatten() {
-            let required = self
-                .resolved(header)
-                .is_some_and(|(_, header)| header["required"] == true);
+            let required = self.resolved(header).is_some_and(|(_, header)| header["required"] == true);
             if required && !headers.contains_key(name.as_str()) {
-                return Err(Violation(format!(
-                    "{request}: the required header `{name}` is missing"
-                )));
+                return Err(Violation(format!("{request}: the required header `{name}` is missing")));
             }
         }
         let came = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let Some(content) = documented.response["content"].as_object() else {
             return match came {
                 None => Ok((documented, None)),
-                Some(came) => Err(Violation(format!(
-                    "{request}: content of type `{came}`, none is documented"
-                ))),
+                Some(came) => {
+                    Err(Violation(format!("{request}: content of type `{came}`, none is documented")))
+                }
             };
         };
         let came =
             came.ok_or_else(|| Violation(format!("{request}: the header `content-type` is missing")))?;
-        let essence = |kind: &str| {
-            kind.split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_ascii_lowercase()
-        };
+        let essence = |kind: &str| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let media = content.iter().find(|(name, _)| essence(name) == essence(came));
         let known: Vec<_> = content.keys().collect();
         let (name, media) = media.ok_or_else(|| {
-            Violation(format!(
-                "{request}: content of type `{came}`, documented are {known:?}"
-            ))
+            Violation(format!("{request}: content of type `{came}`, documented are {known:?}"))
         })?;
         Ok((documented, Some((name.clone(), media))))
     }
@@ -276,25 +239,17 @@ impl Contract {
             let item = &self.document["paths"][template];
             let method = method.as_str().to_ascii_lowercase();
             // HEAD is answered like GET.
-            let method = if method == "head" && item.get("head").is_none() {
-                "get".to_owned()
-            } else {
-                method
-            };
-            item.get(&method)
-                .map(|_| format!("/paths/{}/{method}/responses", escaped(template)))
+            let method =
+                if method == "head" && item.get("head").is_none() { "get".to_owned() } else { method };
+            item.get(&method).map(|_| format!("/paths/{}/{method}/responses", escaped(template)))
         });
         let Some(responses) = operation else {
             let expected = if route.is_some() { "405" } else { "404" };
             let what = if route.is_some() { "its method" } else { "its path" };
             if code != expected || self.document[UNROUTED].get(code).is_none() {
-                return Err(Violation(format!(
-                    "{method} {path} → {code}: {what} is not documented"
-                )));
+                return Err(Violation(format!("{method} {path} → {code}: {what} is not documented")));
             }
-            return self
-                .documented(&format!("/{UNROUTED}/{code}"))
-                .ok_or_else(|| dangling(UNROUTED));
+            return self.documented(&format!("/{UNROUTED}/{code}")).ok_or_else(|| dangling(UNROUTED));
         };
         let class = format!("{}XX", &code[..1]);
         for key in [code, &class, "default"] {
@@ -303,17 +258,12 @@ impl Contract {
                 return self.documented(&pointer).ok_or_else(|| dangling(&pointer));
             }
         }
-        Err(Violation(format!(
-            "{method} {path} → {code}: the status is not documented"
-        )))
+        Err(Violation(format!("{method} {path} → {code}: the status is not documented")))
     }
 
     fn documented(&self, pointer: &str) -> Option<Documented<'_>> {
         let (target, response) = self.resolved(self.document.pointer(pointer)?)?;
-        Some(Documented {
-            pointer: target.unwrap_or_else(|| pointer.to_owned()),
-            response,
-        })
+        Some(Documented { pointer: target.unwrap_or_else(|| pointer.to_owned()), response })
     }
 
     /// What a `$ref` points to, and where that stands, or the value itself.
@@ -331,9 +281,7 @@ impl Contract {
 }
 
 fn dangling(pointer: &str) -> Violation {
-    Violation(format!(
-        "the document itself is broken: a `$ref` at {pointer} leads nowhere"
-    ))
+    Violation(format!("the document itself is broken: a `$ref` at {pointer} leads nowhere"))
 }
 
 fn is_json(media: &str) -> bool {

@@ -52,9 +52,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
             binaries,
         };
         let stack = Stack::start(plan, &screen).await?;
-        let demo = screen
-            .step("a demo, through the public API", seed::plant(&stack.client()))
-            .await?;
+        let demo = screen.step("a demo, through the public API", seed::plant(&stack.client())).await?;
         anyhow::Ok((stack, demo))
     };
     let (stack, demo) = tokio::select! {
@@ -70,10 +68,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
     let changed = || {
         if let Err(error) = stack.addresses().write(&place.addresses) {
-            screen.alert(&format!(
-                "{} is out of date: {error:#}",
-                Place::shown(&place.addresses)
-            ));
+            screen.alert(&format!("{} is out of date: {error:#}", Place::shown(&place.addresses)));
         }
     };
     tokio::select! {
@@ -154,13 +149,8 @@ impl Drop for Place {
 fn remove_orphans(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("env.").or(name.strip_prefix("logs.")));
-        if pid
-            .and_then(|pid| pid.parse().ok())
-            .is_some_and(|pid| !is_alive(pid))
-        {
+        let pid = name.to_str().and_then(|name| name.strip_prefix("env.").or(name.strip_prefix("logs.")));
+        if pid.and_then(|pid| pid.parse().ok()).is_some_and(|pid| !is_alive(pid)) {
             let _ = std::fs::remove_file(entry.path()).or_else(|_| std::fs::remove_dir_all(entry.path()));
         }
     }
@@ -173,24 +163,13 @@ fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, place: &Place, start: In
     } else {
         format!("make tour ENV={}", Place::shown(&place.addresses))
     };
-    let Demo {
-        guests,
-        projects,
-        actions,
-        invitations,
-    } = demo;
+    let Demo { guests, projects, actions, invitations } = demo;
     let mut codes = String::new();
     for invitation in invitations {
-        codes.push_str(&format!(
-            "\n                  {:<14} {}",
-            invitation.organization, invitation.code
-        ));
+        codes.push_str(&format!("\n                  {:<14} {}", invitation.organization, invitation.code));
     }
     screen.text("");
-    screen.title(&format!(
-        "  Atrium runs at  {url}  ({} after the start)",
-        spoken(start.elapsed())
-    ));
+    screen.title(&format!("  Atrium runs at  {url}  ({} after the start)", spoken(start.elapsed())));
     screen.text(&format!(
         "
   Sign in         open {url} and sign in as a guest: there is nothing to fill in.

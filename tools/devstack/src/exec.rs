@@ -31,13 +31,7 @@ const TEMPLATE: &str = "atrium_template";
 pub async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
-    binaries::ensure(
-        Wanted {
-            postgres: true,
-            redis: true,
-        },
-        &screen,
-    )?;
+    binaries::ensure(Wanted { postgres: true, redis: true }, &screen)?;
     let start = Instant::now();
     let servers = tokio::select! {
         servers = Servers::start() => servers?,
@@ -69,10 +63,7 @@ impl Servers {
             PrivateRedis::start_in(folder),
         )?;
         let passwords = Passwords::random();
-        postgres
-            .migrated(TEMPLATE, &passwords)
-            .await
-            .context("cannot migrate the template database")?;
+        postgres.migrated(TEMPLATE, &passwords).await.context("cannot migrate the template database")?;
         // Copying needs a template that nobody is connected to.
         let mut connection = PgConnection::connect(&postgres.superuser_url("postgres")).await?;
         sqlx::query("ALTER DATABASE atrium_template WITH is_template true allow_connections false")
@@ -85,16 +76,9 @@ impl Servers {
             template: TEMPLATE.to_owned(),
             passwords,
             redis_url: redis.url(0),
-            binaries: executable
-                .parent()
-                .context("a program lies in a folder")?
-                .to_owned(),
+            binaries: executable.parent().context("a program lies in a folder")?.to_owned(),
         };
-        Ok(Self {
-            postgres,
-            redis,
-            environment,
-        })
+        Ok(Self { postgres, redis, environment })
     }
 
     async fn stop(self) {
@@ -108,9 +92,8 @@ async fn supervise(
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<ExitStatus> {
     let (program, arguments) = command.split_first().context("exec needs a command")?;
-    let mut launch = Launch::new(program.to_string_lossy(), program)
-        .args(arguments)
-        .envs(environment.variables());
+    let mut launch =
+        Launch::new(program.to_string_lossy(), program).args(arguments).envs(environment.variables());
     if std::io::stdin().is_terminal() {
         // A person's command keeps the terminal, and hears its Ctrl-C.
         launch = launch.in_our_group();

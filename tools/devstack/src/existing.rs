@@ -36,10 +36,7 @@ impl Existing {
             (None, None) => None,
             (None, Some(owner)) | (Some(owner), None) => Some(follow_from(&owner)?),
             (Some(app), Some(owner)) => {
-                let role = parse(&app)
-                    .context("ATRIUM_DATABASE_URL")?
-                    .get_username()
-                    .to_owned();
+                let role = parse(&app).context("ATRIUM_DATABASE_URL")?.get_username().to_owned();
                 if role != "atrium_app" {
                     bail!(
                         "ATRIUM_DATABASE_URL names the role {role}. Next to ATRIUM_OWNER_DATABASE_URL it has to name \
@@ -52,11 +49,7 @@ impl Existing {
                 urls.app = app;
                 for (name, url, password) in [
                     ("ATRIUM_RELAY_DATABASE_URL", &mut urls.relay, &mut passwords.relay),
-                    (
-                        "ATRIUM_WATCHER_DATABASE_URL",
-                        &mut urls.watcher,
-                        &mut passwords.watcher,
-                    ),
+                    ("ATRIUM_WATCHER_DATABASE_URL", &mut urls.watcher, &mut passwords.watcher),
                 ] {
                     if let Some(given) = read(name) {
                         *password = password_of(&given)
@@ -97,16 +90,9 @@ fn follow_from(owner: &str) -> anyhow::Result<(DatabaseUrls, Passwords)> {
     };
     let secret = password_of(&owner).unwrap_or_default();
     let derived = |role: &str| {
-        let digest = Sha256::digest(format!(
-            "{role}\0{}\0{}\0{secret}",
-            parsed.get_host(),
-            parsed.get_port()
-        ));
-        digest
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
+        let digest =
+            Sha256::digest(format!("{role}\0{}\0{}\0{secret}", parsed.get_host(), parsed.get_port()));
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     let passwords = Passwords {
         app: derived("atrium_app"),
@@ -144,10 +130,7 @@ mod tests {
 
     #[test]
     fn passwords_are_found() {
-        assert_eq!(
-            password_of("postgres://u:p%40s:s@h:1/d").as_deref(),
-            Some("p@s:s")
-        );
+        assert_eq!(password_of("postgres://u:p%40s:s@h:1/d").as_deref(), Some("p@s:s"));
         assert_eq!(password_of("postgres://u@h/d"), None);
         assert_eq!(password_of("postgres://h/d"), None);
     }

@@ -63,11 +63,8 @@ impl Folder {
 /// The machine's temporary folder, unless the servers' account could not get there (`TMPDIR` below `/root`).
 fn reachable_temp_dir() -> PathBuf {
     let wanted = std::env::temp_dir();
-    let open = wanted.ancestors().all(|folder| {
-        folder
-            .metadata()
-            .is_ok_and(|metadata| metadata.mode() & 0o001 != 0)
-    });
+    let open =
+        wanted.ancestors().all(|folder| folder.metadata().is_ok_and(|metadata| metadata.mode() & 0o001 != 0));
     if open { wanted } else { PathBuf::from("/tmp") }
 }
 
@@ -82,9 +79,7 @@ fn remove_orphans(parent: &Path) {
             continue;
         };
         let Ok(metadata) = entry.metadata() else { continue };
-        let old = metadata
-            .modified()
-            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > GRACE));
+        let old = metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > GRACE));
         if metadata.is_dir() && metadata.uid() == me && old && !is_alive(pid) {
             // Somebody else may be removing it at the same time, which is just as well.
             let _ = std::fs::remove_dir_all(entry.path());
@@ -105,10 +100,7 @@ mod tests {
     fn a_folder_is_gone_after_the_drop() {
         let folder = Folder::create().expect("temporary folders can be made");
         let path = folder.path().to_owned();
-        assert_eq!(
-            path.file_name().and_then(|name| owner_of(name.to_str()?)),
-            Some(std::process::id())
-        );
+        assert_eq!(path.file_name().and_then(|name| owner_of(name.to_str()?)), Some(std::process::id()));
         assert!(path.is_dir());
         drop(folder);
         assert!(!path.exists());

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use atrium_devstack::{dev, exec, tour};
+use atrium_devstack::{dev, exec, screen, tour};
 use clap::{Parser, Subcommand};
 
 /// Starts private stacks of PostgreSQL, Redis and Atrium.
@@ -29,10 +29,14 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
         Command::Dev(options) => dev::run(&options).await,
         Command::Exec { command } => exec::run(&command).await,
         Command::Tour(options) => tour::run(&options).await,
-    }
+    };
+    outcome.unwrap_or_else(|error| {
+        screen::complain(&error);
+        ExitCode::FAILURE
+    })
 }

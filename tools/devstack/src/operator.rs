@@ -21,9 +21,7 @@ pub const RAISED_LIMITS: [(&str, u32); 3] = [
 /// When `atrium-ctl` is missing or refuses.
 pub async fn set_default(wiring: &Wiring, key: &str, value: &Value, reason: &str) -> anyhow::Result<()> {
     let value = value.to_string();
-    run(wiring, &["config", "set", key, &value, "--reason", reason])
-        .await
-        .map(|_| ())
+    run(wiring, &["config", "set", key, &value, "--reason", reason]).await.map(|_| ())
 }
 
 /// Removes one key from the default scope: what is built in holds again.
@@ -31,9 +29,7 @@ pub async fn set_default(wiring: &Wiring, key: &str, value: &Value, reason: &str
 /// # Errors
 /// When `atrium-ctl` is missing or refuses.
 pub async fn unset_default(wiring: &Wiring, key: &str, reason: &str) -> anyhow::Result<()> {
-    run(wiring, &["config", "unset", key, "--reason", reason])
-        .await
-        .map(|_| ())
+    run(wiring, &["config", "unset", key, "--reason", reason]).await.map(|_| ())
 }
 
 /// Raises the limits.
@@ -54,10 +50,7 @@ pub async fn raise_limits(wiring: &Wiring) -> anyhow::Result<()> {
 pub async fn run(wiring: &Wiring, arguments: &[&str]) -> anyhow::Result<String> {
     let program = wiring.binaries.join("atrium-ctl");
     if !program.is_file() {
-        bail!(
-            "{} does not exist; build it with `cargo build -p atrium-ctl`",
-            program.display()
-        );
+        bail!("{} does not exist; build it with `cargo build -p atrium-ctl`", program.display());
     }
     let output = tempfile::NamedTempFile::new_in(&wiring.logs)?;
     let process = Launch::new("atrium-ctl", program)
@@ -69,10 +62,7 @@ pub async fn run(wiring: &Wiring, arguments: &[&str]) -> anyhow::Result<String> 
     let status = process.ended().await;
     let printed = read(output.path());
     if !status.success() {
-        bail!(
-            "`atrium-ctl {}` ended with {status}:\n{printed}",
-            arguments.join(" ")
-        );
+        bail!("`atrium-ctl {}` ended with {status}:\n{printed}", arguments.join(" "));
     }
     Ok(printed)
 }

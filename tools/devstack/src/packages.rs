@@ -19,13 +19,7 @@ pub fn may_install() -> bool {
 pub fn install(packages: &[&str]) -> anyhow::Result<()> {
     apt_get(&["update"])?;
     // Another run of the package manager (a machine's daily update) is waited for.
-    let options = [
-        "-o",
-        "DPkg::Lock::Timeout=300",
-        "install",
-        "-y",
-        "--no-install-recommends",
-    ];
+    let options = ["-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"];
     apt_get(&[options.as_slice(), packages].concat())
 }
 

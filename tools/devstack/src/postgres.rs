@@ -94,10 +94,7 @@ impl PrivatePostgres {
     /// A database as the superuser.
     #[must_use]
     pub fn superuser_url(&self, database: &str) -> String {
-        format!(
-            "postgres://postgres:{}@127.0.0.1:{}/{database}",
-            self.superuser_password, self.port
-        )
+        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.superuser_password, self.port)
     }
 
     /// Makes a database, applies all migrations, and tells how each role reaches it.
@@ -175,14 +172,7 @@ impl PrivatePostgres {
     }
 
     fn launch(&self) -> anyhow::Result<Process> {
-        launch(
-            &self.binaries,
-            self.account.as_ref(),
-            &self.data,
-            &self.log,
-            self.port,
-            self.durability,
-        )
+        launch(&self.binaries, self.account.as_ref(), &self.data, &self.log, self.port, self.durability)
     }
 
     fn process(&self) -> Arc<Process> {
@@ -199,16 +189,12 @@ impl PrivatePostgres {
         let process = self.process();
         loop {
             if let Some(status) = process.status() {
-                bail!(
-                    "PostgreSQL ended while starting ({status}):\n{}",
-                    self.last_words()
-                );
+                bail!("PostgreSQL ended while starting ({status}):\n{}", self.last_words());
             }
             match PgConnection::connect(&self.superuser_url("postgres")).await {
                 Ok(mut connection) => {
-                    let data: String = sqlx::query_scalar("SHOW data_directory")
-                        .fetch_one(&mut connection)
-                        .await?;
+                    let data: String =
+                        sqlx::query_scalar("SHOW data_directory").fetch_one(&mut connection).await?;
                     connection.close().await?;
                     ensure!(
                         Path::new(&data) == self.data,
@@ -263,13 +249,7 @@ async fn initialize(
         .arg(data)
         .arg("--pwfile")
         .arg(&password_file)
-        .args([
-            "--username=postgres",
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-sync",
-        ])
+        .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"])
         .arg("--no-instructions")
         .env("LC_ALL", "C")
         .account(account.cloned())
@@ -279,10 +259,7 @@ async fn initialize(
     let status = initdb.ended().await;
     std::fs::remove_file(&password_file)?;
     if !status.success() {
-        bail!(
-            "initdb ended with {status}:\n{}",
-            std::fs::read_to_string(&log).unwrap_or_default()
-        );
+        bail!("initdb ended with {status}:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
     }
     Ok(())
 }

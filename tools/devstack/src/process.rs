@@ -113,15 +113,9 @@ impl Launch {
     pub fn spawn(self) -> io::Result<Process> {
         let mut command = Command::new("setpriv");
         if let Some(Account { uid, gid }) = &self.account {
-            command
-                .arg(format!("--reuid={uid}"))
-                .arg(format!("--regid={gid}"))
-                .arg("--clear-groups");
+            command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
         }
-        command
-            .args(["--pdeathsig", self.death_signal, "--"])
-            .arg(&self.program)
-            .args(&self.arguments);
+        command.args(["--pdeathsig", self.death_signal, "--"]).arg(&self.program).args(&self.arguments);
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("ATRIUM_")) {
                 command.env_remove(name);
@@ -136,10 +130,9 @@ impl Launch {
             command.stdout(file.try_clone()?).stderr(file);
         }
         let child = spawner::spawn(command).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::new(
-                error.kind(),
-                "`setpriv` is missing; it is in the package util-linux",
-            ),
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), "`setpriv` is missing; it is in the package util-linux")
+            }
             _ => error,
         })?;
         Process::watch(self.name, child, self.log, self.own_group)
@@ -176,18 +169,8 @@ impl Process {
                 }
             }
         };
-        std::thread::Builder::new()
-            .name(format!("wait-{name}"))
-            .stack_size(128 * 1024)
-            .spawn(waiter)?;
-        Ok(Self {
-            name,
-            pid,
-            own_group,
-            log,
-            reaped,
-            status,
-        })
+        std::thread::Builder::new().name(format!("wait-{name}")).stack_size(128 * 1024).spawn(waiter)?;
+        Ok(Self { name, pid, own_group, log, reaped, status })
     }
 
     /// What it is called on the screen.
@@ -290,10 +273,7 @@ pub fn is_alive(pid: u32) -> bool {
         return false;
     };
     // "Not permitted" means that it is there, and somebody else's.
-    !matches!(
-        rustix::process::test_kill_process(pid),
-        Err(rustix::io::Errno::SRCH)
-    )
+    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(test)]
@@ -334,17 +314,10 @@ mod tests {
     async fn settings_of_the_shell_stay_out() {
         let folder = tempfile::tempdir().expect("temporary folders can be made");
         let log = folder.path().join("env.log");
-        let process = Launch::new("env", "env")
-            .env("ATRIUM_GIVEN", "yes")
-            .log(&log)
-            .spawn()
-            .expect("spawns");
+        let process = Launch::new("env", "env").env("ATRIUM_GIVEN", "yes").log(&log).spawn().expect("spawns");
         assert!(process.ended().await.success());
         let printed = std::fs::read_to_string(&log).expect("the log is there");
-        let ours: Vec<_> = printed
-            .lines()
-            .filter(|line| line.starts_with("ATRIUM_"))
-            .collect();
+        let ours: Vec<_> = printed.lines().filter(|line| line.starts_with("ATRIUM_")).collect();
         assert_eq!(ours, ["ATRIUM_GIVEN=yes"]);
     }
 }

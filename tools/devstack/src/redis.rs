@@ -76,10 +76,7 @@ impl PrivateRedis {
     /// The address of one of its logical databases.
     #[must_use]
     pub fn url(&self, database: i64) -> String {
-        format!(
-            "redis://default:{}@127.0.0.1:{}/{database}",
-            self.password, self.port
-        )
+        format!("redis://default:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
     /// What it is and which version.
@@ -104,9 +101,7 @@ impl PrivateRedis {
     /// # Errors
     /// When it does not answer.
     pub async fn connection(&self, database: i64) -> anyhow::Result<redis::aio::MultiplexedConnection> {
-        Ok(redis::Client::open(self.url(database))?
-            .get_multiplexed_async_connection()
-            .await?)
+        Ok(redis::Client::open(self.url(database))?.get_multiplexed_async_connection().await?)
     }
 
     /// Forgets everything, as an operator or an accident may at any time.
@@ -173,11 +168,7 @@ impl PrivateRedis {
         let process = self.process();
         loop {
             if let Some(status) = process.status() {
-                bail!(
-                    "{} ended while starting ({status}):\n{}",
-                    self.binary.product,
-                    self.last_words()
-                );
+                bail!("{} ended while starting ({status}):\n{}", self.binary.product, self.last_words());
             }
             match self.works_in().await {
                 Ok(folder) => {
@@ -191,11 +182,7 @@ impl PrivateRedis {
                     return Ok(());
                 }
                 Err(error) if Instant::now() >= deadline => {
-                    bail!(
-                        "{} does not answer: {error}\n{}",
-                        self.binary.product,
-                        self.last_words()
-                    );
+                    bail!("{} does not answer: {error}\n{}", self.binary.product, self.last_words());
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
@@ -205,11 +192,8 @@ impl PrivateRedis {
     async fn works_in(&self) -> anyhow::Result<PathBuf> {
         let mut connection = self.connection(0).await?;
         redis::cmd("PING").query_async::<()>(&mut connection).await?;
-        let (_, folder): (String, String) = redis::cmd("CONFIG")
-            .arg("GET")
-            .arg("dir")
-            .query_async(&mut connection)
-            .await?;
+        let (_, folder): (String, String) =
+            redis::cmd("CONFIG").arg("GET").arg("dir").query_async(&mut connection).await?;
         Ok(PathBuf::from(folder))
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "this is the one place that writes to the terminal"
 )]
 
@@ -25,9 +26,7 @@ impl Screen {
     #[must_use]
     pub fn new() -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            styled: !plain && std::io::stdout().is_terminal(),
-        }
+        Self { styled: !plain && std::io::stdout().is_terminal() }
     }
 
     /// Runs one step: its name is there while it runs, and how long it took after it.
@@ -45,16 +44,9 @@ impl Screen {
         }
         let start = Instant::now();
         let result = step.await;
-        let mark = if result.is_ok() {
-            self.paint("32", "✓")
-        } else {
-            self.paint("31", "✗")
-        };
+        let mark = if result.is_ok() { self.paint("32", "✓") } else { self.paint("31", "✗") };
         let back = if self.styled { "\r\x1b[K" } else { "" };
-        println!(
-            "{back}  {mark} {name} {}",
-            self.paint("2", &format!("({})", spoken(start.elapsed())))
-        );
+        println!("{back}  {mark} {name} {}", self.paint("2", &format!("({})", spoken(start.elapsed()))));
         flush();
         result
     }
@@ -85,21 +77,18 @@ impl Screen {
 
     /// A finished step with what came of it.
     pub fn done(&self, took: Duration, name: &str, outcome: &str) {
-        println!(
-            "  {} {:>9}  {name:<44} {outcome}",
-            self.paint("32", "✓"),
-            spoken(took)
-        );
+        println!("  {} {:>9}  {name:<44} {outcome}", self.paint("32", "✓"), spoken(took));
         flush();
     }
 
     fn paint(&self, style: &str, text: &str) -> String {
-        if self.styled {
-            format!("\x1b[{style}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.styled { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Why nothing came of it, for the person who started it: no backtrace.
+pub fn complain(error: &anyhow::Error) {
+    eprintln!("atrium-devstack: {error:#}");
 }
 
 /// A duration as one says it.

@@ -5,16 +5,8 @@ use crate::client::Client;
 
 /// Organizations, their projects, and the roles of those who joined them: with the founders, ten guests.
 const DEMO: [(&str, &[&str], &[&str]); 3] = [
-    (
-        "Harbor Works",
-        &["Crane control", "Tide board"],
-        &["admin", "member", "member"],
-    ),
-    (
-        "Cedar Clinic",
-        &["Appointments", "Night shift"],
-        &["admin", "viewer"],
-    ),
+    ("Harbor Works", &["Crane control", "Tide board"], &["admin", "member", "member"]),
+    ("Cedar Clinic", &["Appointments", "Night shift"], &["admin", "viewer"]),
     ("Lantern Press", &["Autumn issue"], &["admin", "member"]),
 ];
 
@@ -63,10 +55,7 @@ pub async fn plant(client: &Client) -> anyhow::Result<Demo> {
         }
         demo.guests += people.len();
         let code = founder.invite(&org, "admin").await?;
-        demo.invitations.push(Invitation {
-            organization: organization.to_owned(),
-            code,
-        });
+        demo.invitations.push(Invitation { organization: organization.to_owned(), code });
     }
     Ok(demo)
 }
@@ -84,9 +73,7 @@ async fn chat(org: &str, project: &str, people: &[(Guest, &str)]) -> anyhow::Res
             pressed += 1;
         }
         let path = format!("{}/sessions/{}", window.chat, window.session);
-        patiently(|| guest.client.delete(&path))
-            .await?
-            .expect_status(204)?;
+        patiently(|| guest.client.delete(&path)).await?.expect_status(204)?;
     }
     Ok(pressed)
 }

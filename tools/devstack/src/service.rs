@@ -89,14 +89,7 @@ impl Service {
         let name = name.into();
         let log = wiring.logs.join(format!("{name}.log"));
         let launched = launch(&name, &kind, admin, wiring, &log).await?;
-        Ok(Self {
-            name,
-            kind,
-            admin,
-            wiring: wiring.clone(),
-            log,
-            running: Mutex::new(launched),
-        })
+        Ok(Self { name, kind, admin, wiring: wiring.clone(), log, running: Mutex::new(launched) })
     }
 
     /// What it is called on the screen and in the name of its log.
@@ -113,12 +106,7 @@ impl Service {
     #[track_caller]
     pub fn url(&self) -> String {
         let addresses = self.locked().addresses;
-        format!(
-            "http://{}",
-            addresses
-                .api
-                .expect("only API processes have an address for the public")
-        )
+        format!("http://{}", addresses.api.expect("only API processes have an address for the public"))
     }
 
     /// The admin port's address as `http://host:port`.
@@ -230,11 +218,7 @@ impl Service {
         let mut last = "no answer".to_owned();
         while Instant::now() < deadline {
             if let Some(status) = self.status() {
-                bail!(
-                    "{} ended while starting ({status}):\n{}",
-                    self.name,
-                    self.last_words(20)
-                );
+                bail!("{} ended while starting ({status}):\n{}", self.name, self.last_words(20));
             }
             match client.get("/readyz").timeout(Duration::from_secs(2)).send().await {
                 Ok(reply) if reply.code() == 200 => return Ok(()),
@@ -243,11 +227,7 @@ impl Service {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        bail!(
-            "{} is not ready after {PATIENCE:?} ({last}):\n{}",
-            self.name,
-            self.last_words(20)
-        );
+        bail!("{} is not ready after {PATIENCE:?} ({last}):\n{}", self.name, self.last_words(20));
     }
 
     fn process(&self) -> Arc<Process> {
@@ -273,10 +253,7 @@ async fn launch(
     };
     let program = wiring.binaries.join(binary);
     if !program.is_file() {
-        bail!(
-            "{} does not exist; build it with `cargo build -p {binary}`",
-            program.display()
-        );
+        bail!("{} does not exist; build it with `cargo build -p {binary}`", program.display());
     }
     let mut launch = Launch::new(name, program)
         .env("ATRIUM_DATABASE_URL", &wiring.database.app)
@@ -293,9 +270,7 @@ async fn launch(
             .env("ATRIUM_SIGNING_KEYS_DIR", wiring.keys.display().to_string()),
         Kind::Workers(roles) => {
             let launch = launch.env("ATRIUM_RELAY_DATABASE_URL", &wiring.database.relay);
-            roles
-                .iter()
-                .fold(launch, |launch, roles| launch.arg("--roles").arg(roles))
+            roles.iter().fold(launch, |launch, roles| launch.arg("--roles").arg(roles))
         }
     };
     let process = launch
@@ -311,22 +286,13 @@ async fn launch(
         // The last line may still be on its way.
         let complete = written.rfind('\n').map_or("", |end| &written[..end]);
         if let Some(addresses) = complete.lines().find_map(listening) {
-            return Ok(Running {
-                process: Arc::new(process),
-                addresses,
-            });
+            return Ok(Running { process: Arc::new(process), addresses });
         }
         if let Some(status) = process.status() {
-            bail!(
-                "{name} ended while starting ({status}):\n{}",
-                last_lines(&written, 20)
-            );
+            bail!("{name} ended while starting ({status}):\n{}", last_lines(&written, 20));
         }
         if Instant::now() >= deadline {
-            bail!(
-                "{name} does not listen after {PATIENCE:?}:\n{}",
-                last_lines(&written, 20)
-            );
+            bail!("{name} does not listen after {PATIENCE:?}:\n{}", last_lines(&written, 20));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -336,11 +302,7 @@ async fn launch(
 fn listening(line: &str) -> Option<Addresses> {
     let (api, admin) = match serde_json::from_str::<Value>(line) {
         Ok(line) => {
-            let fields = if line["message"].is_string() {
-                &line
-            } else {
-                &line["fields"]
-            };
+            let fields = if line["message"].is_string() { &line } else { &line["fields"] };
             if fields["message"] != "listening" {
                 return None;
             }
@@ -358,10 +320,7 @@ fn listening(line: &str) -> Option<Addresses> {
             (field("listen"), field("admin"))
         }
     };
-    Some(Addresses {
-        api: api.and_then(|text| text.parse().ok()),
-        admin: admin?.parse().ok()?,
-    })
+    Some(Addresses { api: api.and_then(|text| text.parse().ok()), admin: admin?.parse().ok()? })
 }
 
 fn last_lines(text: &str, count: usize) -> String {
@@ -375,10 +334,7 @@ mod tests {
 
     fn seen(line: &str) -> Option<(Option<String>, String)> {
         let found = listening(line)?;
-        Some((
-            found.api.map(|address| address.to_string()),
-            found.admin.to_string(),
-        ))
+        Some((found.api.map(|address| address.to_string()), found.admin.to_string()))
     }
 
     #[test]

@@ -37,8 +37,6 @@ static SPAWNER: LazyLock<Sender<Request>> = LazyLock::new(|| {
 /// Spawns the command from the thread that outlives everything but the process itself.
 pub(crate) fn spawn(command: Command) -> io::Result<Child> {
     let (answer, answered) = channel();
-    SPAWNER
-        .send(Request { command, answer })
-        .map_err(io::Error::other)?;
+    SPAWNER.send(Request { command, answer }).map_err(io::Error::other)?;
     answered.recv().map_err(io::Error::other)?
 }

@@ -56,17 +56,8 @@ impl Stack {
     /// # Errors
     /// When something does not start.
     pub async fn start(plan: Plan, screen: &Screen) -> anyhow::Result<Self> {
-        let Plan {
-            existing,
-            durability,
-            port,
-            logs,
-            binaries,
-        } = plan;
-        let wanted = Wanted {
-            postgres: existing.postgres.is_none(),
-            redis: existing.redis.is_none(),
-        };
+        let Plan { existing, durability, port, logs, binaries } = plan;
+        let wanted = Wanted { postgres: existing.postgres.is_none(), redis: existing.redis.is_none() };
         binaries::ensure(wanted, screen)?;
         let folder = Arc::new(Folder::create()?);
 
@@ -90,9 +81,8 @@ impl Stack {
         };
         let (redis, redis_url) = match existing.redis {
             None => {
-                let server = screen
-                    .step("Redis, private", PrivateRedis::start_in(Arc::clone(&folder)))
-                    .await?;
+                let server =
+                    screen.step("Redis, private", PrivateRedis::start_in(Arc::clone(&folder))).await?;
                 let url = server.url(0);
                 (Some(server), url)
             }
@@ -120,12 +110,7 @@ impl Stack {
             death_signal: "TERM",
             settings: vec![("ATRIUM_DRAIN_SECONDS".to_owned(), DRAIN.as_secs().to_string())],
         };
-        screen
-            .step(
-                "limits, a hundred times the defaults",
-                operator::raise_limits(&wiring),
-            )
-            .await?;
+        screen.step("limits, a hundred times the defaults", operator::raise_limits(&wiring)).await?;
         let start = async {
             tokio::try_join!(
                 Service::start("api", Kind::Api(loopback(port)), loopback(0), &wiring),
@@ -135,14 +120,7 @@ impl Stack {
         let (api, workers) = screen.step("API and workers", start).await?;
         let ready = async { tokio::try_join!(api.ready(), workers.ready()) };
         screen.step("both ready", ready).await?;
-        Ok(Self {
-            workers,
-            api,
-            redis,
-            postgres,
-            wiring,
-            _folder: folder,
-        })
+        Ok(Self { workers, api, redis, postgres, wiring, _folder: folder })
     }
 
     /// The address for people.

@@ -87,10 +87,7 @@ async fn keep(member: Member<'_>, screen: &Screen, changed: &impl Fn()) {
         if since.elapsed() >= HEALTHY {
             pause = Duration::ZERO;
         }
-        screen.alert(&format!(
-            "{}: process {pid} ended ({status}); starting it again",
-            member.name()
-        ));
+        screen.alert(&format!("{}: process {pid} ended ({status}); starting it again", member.name()));
         loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
@@ -99,11 +96,7 @@ async fn keep(member: Member<'_>, screen: &Screen, changed: &impl Fn()) {
                 Err(error) => screen.alert(&format!("{}: does not start: {error:#}", member.name())),
             }
         }
-        screen.note(&format!(
-            "{}: running again, process {}",
-            member.name(),
-            member.pid()
-        ));
+        screen.note(&format!("{}: running again, process {}", member.name(), member.pid()));
         changed();
     }
 }

@@ -34,11 +34,7 @@ impl Passwords {
     /// Three that nobody can guess.
     #[must_use]
     pub fn random() -> Self {
-        Self {
-            app: random_password(),
-            relay: random_password(),
-            watcher: random_password(),
-        }
+        Self { app: random_password(), relay: random_password(), watcher: random_password() }
     }
 
     /// The form in which migrations take them.
@@ -112,15 +108,9 @@ mod tests {
     fn roles_and_databases_are_exchanged() {
         let app = parse(&as_role(URL, "atrium_app", "secret").expect("parses")).expect("parses");
         assert_eq!(app.get_username(), "atrium_app");
-        assert_eq!(
-            (app.get_host(), app.get_port(), app.get_database()),
-            ("127.0.0.1", 5433, Some("atrium"))
-        );
+        assert_eq!((app.get_host(), app.get_port(), app.get_database()), ("127.0.0.1", 5433, Some("atrium")));
         let other = parse(&on_database(URL, "other").expect("parses")).expect("parses");
-        assert_eq!(
-            (other.get_username(), other.get_database()),
-            ("postgres", Some("other"))
-        );
+        assert_eq!((other.get_username(), other.get_database()), ("postgres", Some("other")));
     }
 
     #[test]

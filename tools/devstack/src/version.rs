@@ -31,10 +31,7 @@ impl Version {
             Some((digits.parse().ok()?, rest.to_owned()))
         };
         let (major, rest) = number(text)?;
-        let minor = rest
-            .strip_prefix('.')
-            .and_then(number)
-            .map_or(0, |(minor, _)| minor);
+        let minor = rest.strip_prefix('.').and_then(number).map_or(0, |(minor, _)| minor);
         Some(Self { major, minor })
     }
 }
@@ -56,10 +53,7 @@ mod tests {
     #[test]
     fn postgres_versions() {
         let of = Version::of_postgres;
-        assert_eq!(
-            of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
-            version(15, 18)
-        );
+        assert_eq!(of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), version(15, 18));
         assert_eq!(of("postgres (PostgreSQL) 18.1"), version(18, 1));
         assert_eq!(of("postgres (PostgreSQL) 17beta2"), version(17, 0));
         assert_eq!(of("postgres (PostgreSQL) devel"), None);
@@ -69,10 +63,7 @@ mod tests {
     #[test]
     fn redis_versions() {
         let of = Version::of_redis;
-        assert_eq!(
-            of("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0"),
-            version(7, 0)
-        );
+        assert_eq!(of("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0"), version(7, 0));
         assert_eq!(of("Valkey server v=8.1.3 sha=00000000:1"), version(8, 1));
         assert_eq!(of("Redis server v=255.255.255 sha=1"), version(255, 255));
         assert_eq!(of("nginx version: nginx/1.22"), None);

@@ -31,11 +31,7 @@ async fn server(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
                     .split_once("content-length: ")
                     .and_then(|(_, rest)| rest.split("\r\n").next()?.parse().ok())
                     .unwrap_or(0);
-                if read == 0
-                    || text
-                        .split_once("\r\n\r\n")
-                        .is_some_and(|(_, body)| body.len() >= length)
-                {
+                if read == 0 || text.split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= length) {
                     break;
                 }
             }
@@ -60,32 +56,17 @@ fn stream(text: &str) -> String {
 
 #[tokio::test]
 async fn a_request_carries_identity_and_body_and_the_answer_is_read() {
-    let (address, serving) = server(vec![json_answer(
-        "201 Created",
-        "etag: \"3\"\r\n",
-        r#"{"a":{"b":"c"}}"#,
-    )])
-    .await;
+    let (address, serving) =
+        server(vec![json_answer("201 Created", "etag: \"3\"\r\n", r#"{"a":{"b":"c"}}"#)]).await;
     let client = Client::new(&address).bearer("t0ken");
-    let reply = client
-        .post("/x?y=z")
-        .json(json!({"n": 1}))
-        .idempotency_key("k")
-        .send()
-        .await
-        .expect("answers");
-    assert_eq!(
-        (reply.code(), reply.etag(), reply.at("/a/b").as_str()),
-        (201, Some("\"3\""), "c")
-    );
+    let reply =
+        client.post("/x?y=z").json(json!({"n": 1})).idempotency_key("k").send().await.expect("answers");
+    assert_eq!((reply.code(), reply.etag(), reply.at("/a/b").as_str()), (201, Some("\"3\""), "c"));
     let request = serving.await.expect("served").remove(0);
     assert!(request.starts_with("POST /x?y=z HTTP/1.1\r\n"), "{request}");
-    for part in [
-        "authorization: Bearer t0ken",
-        "idempotency-key: k",
-        "content-type: application/json",
-        "{\"n\":1}",
-    ] {
+    for part in
+        ["authorization: Bearer t0ken", "idempotency-key: k", "content-type: application/json", "{\"n\":1}"]
+    {
         assert!(request.contains(part), "{part} is missing in {request}");
     }
 }
@@ -120,10 +101,7 @@ async fn a_follower_continues_after_the_last_event() {
         seen.push((event.id.clone(), event.event.clone(), event.json()["n"].as_u64()));
     }
     let expected = [("1", "message", 1), ("2", "message", 2), ("3", "last", 3)];
-    assert_eq!(
-        seen,
-        expected.map(|(id, name, n)| (id.to_owned(), name.to_owned(), Some(n)))
-    );
+    assert_eq!(seen, expected.map(|(id, name, n)| (id.to_owned(), name.to_owned(), Some(n))));
     let requests = serving.await.expect("served");
     assert!(!requests[0].contains("last-event-id"));
     assert!(requests[1].contains("last-event-id: 2"), "{}", requests[1]);
@@ -133,20 +111,9 @@ async fn a_follower_continues_after_the_last_event() {
 #[tokio::test]
 async fn a_stream_that_is_refused_says_what_came() {
     let (address, _serving) = server(vec![json_answer("404 Not Found", "", "{}")]).await;
-    let refused = Client::new(&address)
-        .events("/events", None)
-        .await
-        .expect_err("no stream");
-    assert_eq!(
-        refused.reply().map(atrium_devstack::client::Reply::code),
-        Some(404)
-    );
-    assert!(
-        refused
-            .to_string()
-            .contains("expected a stream of events, came 404"),
-        "{refused}"
-    );
+    let refused = Client::new(&address).events("/events", None).await.expect_err("no stream");
+    assert_eq!(refused.reply().map(atrium_devstack::client::Reply::code), Some(404));
+    assert!(refused.to_string().contains("expected a stream of events, came 404"), "{refused}");
 }
 
 #[tokio::test]
@@ -154,32 +121,20 @@ async fn a_stream_that_is_refused_says_what_came() {
 async fn an_answer_against_the_contract_panics() {
     let (address, _serving) = server(vec![json_answer("418 I'm a teapot", "", "{}")]).await;
     let contract = Arc::new(Contract::load().expect("the repository has a contract"));
-    let _ = Client::new(&address)
-        .with_contract(contract)
-        .get("/v1/orgs")
-        .send()
-        .await;
+    let _ = Client::new(&address).with_contract(contract).get("/v1/orgs").send().await;
 }
 
 #[tokio::test]
 async fn an_unchecked_request_is_not_held_against_the_contract() {
     let (address, _serving) = server(vec![json_answer("418 I'm a teapot", "", "{}")]).await;
     let contract = Arc::new(Contract::load().expect("the repository has a contract"));
-    let reply = Client::new(&address)
-        .with_contract(contract)
-        .get("/v1/orgs")
-        .unchecked()
-        .send()
-        .await;
+    let reply = Client::new(&address).with_contract(contract).get("/v1/orgs").unchecked().send().await;
     assert_eq!(reply.expect("answers").code(), 418);
 }
 
 #[tokio::test]
 async fn nobody_there_is_an_error() {
-    let error = Client::new("http://127.0.0.1:1")
-        .get("/")
-        .send()
-        .await
-        .expect_err("nobody listens on port 1");
+    let error =
+        Client::new("http://127.0.0.1:1").get("/").send().await.expect_err("nobody listens on port 1");
     assert!(error.to_string().contains("GET /"), "{error}");
 }

@@ -18,13 +18,8 @@ struct Dev {
 impl Dev {
     fn start(folder: &Path, name: &str) -> Self {
         let screen = folder.join(format!("{name}.screen"));
-        let launch = Launch::new(name, DEVSTACK)
-            .args(["dev", "--files"])
-            .arg(folder.join(".dev"));
-        Self {
-            process: launch.log(&screen).spawn().expect("starts"),
-            screen,
-        }
+        let launch = Launch::new(name, DEVSTACK).args(["dev", "--files"]).arg(folder.join(".dev"));
+        Self { process: launch.log(&screen).spawn().expect("starts"), screen }
     }
 
     fn shown(&self) -> String {
@@ -46,11 +41,7 @@ impl Dev {
 }
 
 fn pid(addresses: &Addresses, key: &str) -> u32 {
-    addresses
-        .get(key)
-        .expect("is there")
-        .parse()
-        .expect("a process id")
+    addresses.get(key).expect("is there").parse().expect("a process id")
 }
 
 #[tokio::test]
@@ -68,11 +59,7 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
         Addresses::read(&files.join("env")).expect("the first stack's addresses"),
         Addresses::read(&second_file).expect("the second stack's addresses"),
     );
-    assert!(
-        second
-            .shown()
-            .contains(&format!("make tour ENV={}", second_file.display()))
-    );
+    assert!(second.shown().contains(&format!("make tour ENV={}", second_file.display())));
     for key in ["ATRIUM_URL", "ATRIUM_DATABASE_URL", "ATRIUM_REDIS_URL"] {
         assert_ne!(one.get(key).expect("is there"), other.get(key).expect("is there"));
     }
@@ -83,29 +70,13 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
     first.shows("api: running again").await;
     let now = Addresses::read(&files.join("env")).expect("still there");
     assert_ne!(pid(&now, "ATRIUM_API_PID"), api);
-    assert_eq!(
-        now.get("ATRIUM_URL").expect("is there"),
-        one.get("ATRIUM_URL").expect("is there")
-    );
+    assert_eq!(now.get("ATRIUM_URL").expect("is there"), one.get("ATRIUM_URL").expect("is there"));
     let client = Client::new(now.get("ATRIUM_URL").expect("is there"));
-    let _ = client
-        .post("/v1/auth/guest")
-        .send()
-        .await
-        .expect("answers")
-        .must(201);
+    let _ = client.post("/v1/auth/guest").send().await.expect("answers").must(201);
 
     // Politely for one, not at all politely for the other: nothing stays of either.
-    let keys = [
-        "ATRIUM_API_PID",
-        "ATRIUM_WORKERS_PID",
-        "ATRIUM_POSTGRES_PID",
-        "ATRIUM_REDIS_PID",
-    ];
-    let pids: Vec<_> = keys
-        .iter()
-        .flat_map(|key| [pid(&now, key), pid(&other, key)])
-        .collect();
+    let keys = ["ATRIUM_API_PID", "ATRIUM_WORKERS_PID", "ATRIUM_POSTGRES_PID", "ATRIUM_REDIS_PID"];
+    let pids: Vec<_> = keys.iter().flat_map(|key| [pid(&now, key), pid(&other, key)]).collect();
     first.process.signal(Signal::INT);
     second.process.signal(Signal::KILL);
     assert_eq!(first.process.ended().await.code(), Some(0), "{}", first.shown());
@@ -119,8 +90,6 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
 }
 
 fn kill(pid: u32) {
-    let status = std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status();
+    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(status.is_ok_and(|status| status.success()));
 }

@@ -25,31 +25,19 @@ async fn gone(pid: u32) -> bool {
 #[tokio::test]
 async fn postgres_keeps_what_was_committed_over_a_kill() {
     let server = PrivatePostgres::start(Durability::Durable).await.expect("starts");
-    let urls = server
-        .migrated("atrium", &Passwords::random())
-        .await
-        .expect("migrates");
+    let urls = server.migrated("atrium", &Passwords::random()).await.expect("migrates");
     let mut connection = PgConnection::connect(&urls.owner).await.expect("connects");
-    sqlx::query("CREATE TABLE kept AS SELECT 42 AS answer")
-        .execute(&mut connection)
-        .await
-        .expect("creates");
+    sqlx::query("CREATE TABLE kept AS SELECT 42 AS answer").execute(&mut connection).await.expect("creates");
     let before = server.pid();
     server.kill9().await;
     server.start_again().await.expect("starts again");
     assert_ne!(server.pid(), before);
     let mut connection = PgConnection::connect(&urls.owner).await.expect("connects");
-    let answer: i32 = sqlx::query_scalar("SELECT answer FROM kept")
-        .fetch_one(&mut connection)
-        .await
-        .expect("reads");
+    let answer: i32 =
+        sqlx::query_scalar("SELECT answer FROM kept").fetch_one(&mut connection).await.expect("reads");
     assert_eq!(answer, 42);
     let role: String = sqlx::query_scalar("SELECT current_user::text")
-        .fetch_one(
-            &mut PgConnection::connect(&urls.app)
-                .await
-                .expect("the app role connects"),
-        )
+        .fetch_one(&mut PgConnection::connect(&urls.app).await.expect("the app role connects"))
         .await
         .expect("reads");
     assert_eq!(role, "atrium_app");
@@ -59,20 +47,11 @@ async fn postgres_keeps_what_was_committed_over_a_kill() {
 async fn redis_keeps_what_was_written_over_a_restart_and_forgets_on_a_flush() {
     let server = PrivateRedis::start().await.expect("starts");
     let mut connection = server.connection(3).await.expect("connects");
-    redis::cmd("SET")
-        .arg("k")
-        .arg("v")
-        .query_async::<()>(&mut connection)
-        .await
-        .expect("sets");
+    redis::cmd("SET").arg("k").arg("v").query_async::<()>(&mut connection).await.expect("sets");
     server.restart().await.expect("restarts");
     let get = async || {
         let mut connection = server.connection(3).await.expect("connects");
-        redis::cmd("GET")
-            .arg("k")
-            .query_async::<Option<String>>(&mut connection)
-            .await
-            .expect("gets")
+        redis::cmd("GET").arg("k").query_async::<Option<String>>(&mut connection).await.expect("gets")
     };
     assert_eq!(get().await.as_deref(), Some("v"));
     server.flush_all().await.expect("flushes");
@@ -82,23 +61,13 @@ async fn redis_keeps_what_was_written_over_a_restart_and_forgets_on_a_flush() {
 #[tokio::test]
 async fn strangers_are_kept_out() {
     let redis = PrivateRedis::start().await.expect("starts");
-    let (_, address) = redis
-        .url(0)
-        .split_once('@')
-        .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        .expect("has a password");
+    let (_, address) =
+        redis.url(0).split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("has a password");
     let client = redis::Client::open(format!("redis://{address}")).expect("parses");
     let mut connection = client.get_multiplexed_async_connection().await.expect("connects");
-    assert!(
-        redis::cmd("PING")
-            .query_async::<()>(&mut connection)
-            .await
-            .is_err()
-    );
+    assert!(redis::cmd("PING").query_async::<()>(&mut connection).await.is_err());
 
-    let postgres = PrivatePostgres::start(Durability::Volatile)
-        .await
-        .expect("starts");
+    let postgres = PrivatePostgres::start(Durability::Volatile).await.expect("starts");
     let wrong = format!("postgres://postgres:wrong@127.0.0.1:{}/postgres", postgres.port());
     assert!(PgConnection::connect(&wrong).await.is_err());
 }
@@ -107,9 +76,7 @@ async fn strangers_are_kept_out() {
 async fn dropped_servers_and_their_folder_are_gone() {
     let folder = std::sync::Arc::new(Folder::create().expect("a folder"));
     let path = folder.path().to_owned();
-    let postgres = PrivatePostgres::start_in(folder.clone(), Durability::Volatile)
-        .await
-        .expect("starts");
+    let postgres = PrivatePostgres::start_in(folder.clone(), Durability::Volatile).await.expect("starts");
     let redis = PrivateRedis::start_in(folder).await.expect("starts");
     let pids = [postgres.pid(), redis.pid()];
     drop((postgres, redis));
@@ -122,10 +89,7 @@ async fn dropped_servers_and_their_folder_are_gone() {
 #[tokio::test]
 async fn tests_have_databases_of_their_own() {
     let (first, second) = (TestDatabase::create().await, TestDatabase::create().await);
-    sqlx::query("CREATE TABLE mine ()")
-        .execute(&mut first.superuser().await)
-        .await
-        .expect("creates");
+    sqlx::query("CREATE TABLE mine ()").execute(&mut first.superuser().await).await.expect("creates");
     let there = async |database: &TestDatabase| {
         sqlx::query_scalar::<_, bool>("SELECT to_regclass('mine') IS NOT NULL")
             .fetch_one(&mut database.superuser().await)
@@ -178,11 +142,7 @@ async fn lasting_exec() -> (atrium_devstack::process::Process, Vec<u32>, PathBuf
         .expect("starts");
     let patience = Instant::now() + Duration::from_secs(60);
     while !std::fs::read_to_string(&log).is_ok_and(|text| text.lines().any(|line| line == "up")) {
-        assert!(
-            Instant::now() < patience,
-            "{}",
-            std::fs::read_to_string(&log).unwrap_or_default()
-        );
+        assert!(Instant::now() < patience, "{}", std::fs::read_to_string(&log).unwrap_or_default());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let prefix = format!("atrium-{}-", exec.pid());

@@ -37,14 +37,9 @@ async fn every_process_killed_once_loses_nothing() {
         .spawn()
         .expect("starts");
     // After so many lines of the tour, which begins with its title.
-    for (lines, victim) in [
-        (3, "workers"),
-        (5, "api"),
-        (7, "Redis"),
-        (8, "workers"),
-        (9, "PostgreSQL"),
-        (11, "api"),
-    ] {
+    for (lines, victim) in
+        [(3, "workers"), (5, "api"), (7, "Redis"), (8, "workers"), (9, "PostgreSQL"), (11, "api")]
+    {
         let patience = Instant::now() + PATIENCE;
         while shown().lines().count() < lines && tour.status().is_none() {
             assert!(Instant::now() < patience, "the tour hangs:\n{}", shown());
@@ -57,9 +52,7 @@ async fn every_process_killed_once_loses_nothing() {
             _ => stack.postgres.as_ref().expect("it is private").kill9().await,
         }
     }
-    let status = tokio::time::timeout(PATIENCE, tour.ended())
-        .await
-        .expect("the tour ends");
+    let status = tokio::time::timeout(PATIENCE, tour.ended()).await.expect("the tour ends");
     assert!(
         status.success(),
         "{}\n──── api\n{}\n──── workers\n{}",

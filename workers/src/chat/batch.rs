@@ -63,10 +63,7 @@ struct SessionClosed {
 
 impl Batch {
     pub(super) fn decode(entries: Vec<Entry>) -> Self {
-        let mut batch = Self {
-            items: BTreeMap::new(),
-            undecodable: Vec::new(),
-        };
+        let mut batch = Self { items: BTreeMap::new(), undecodable: Vec::new() };
         for entry in entries {
             match decode(&entry) {
                 Some((org, item)) => batch.items.entry(org).or_default().push(item),
@@ -100,15 +97,7 @@ fn decode(entry: &Entry) -> Option<(OrgId, Item)> {
         data: data.to_string(),
         at: OffsetDateTime::parse(at, &Rfc3339).ok(),
     };
-    Some((
-        org,
-        Item {
-            id: entry.id,
-            project,
-            kind: Kind::Action(action),
-            event: Some(event),
-        },
-    ))
+    Some((org, Item { id: entry.id, project, kind: Kind::Action(action), event: Some(event) }))
 }
 
 fn decode_notice(entry: &Entry) -> Option<(OrgId, Item)> {
@@ -122,12 +111,8 @@ fn decode_notice(entry: &Entry) -> Option<(OrgId, Item)> {
         at: OffsetDateTime::parse(&closed.at, &Rfc3339).ok(),
     };
     let org = message.org();
-    let item = Item {
-        id: entry.id,
-        project: closed.project_id,
-        kind: Kind::Notice(message),
-        event: Some(event),
-    };
+    let item =
+        Item { id: entry.id, project: closed.project_id, kind: Kind::Notice(message), event: Some(event) };
     Some((org, item))
 }
 
@@ -138,14 +123,9 @@ mod tests {
     use super::*;
 
     fn entry(fields: &[(&str, &str)]) -> Entry {
-        let fields: HashMap<_, _> = fields
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        Entry {
-            id: StreamId { ms: 7, seq: 0 },
-            fields,
-        }
+        let fields: HashMap<_, _> =
+            fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Entry { id: StreamId { ms: 7, seq: 0 }, fields }
     }
 
     #[test]
@@ -162,12 +142,7 @@ mod tests {
             ("action", "ready"),
             ("at", "2026-01-02T03:04:05Z"),
         ])]);
-        let event = batch
-            .items
-            .values()
-            .flatten()
-            .find_map(|item| item.event.as_ref())
-            .expect("one event");
+        let event = batch.items.values().flatten().find_map(|item| item.event.as_ref()).expect("one event");
         let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
         assert_eq!(event.name, "chat.action");
         assert_eq!(data["user"], json!({ "id": "u", "key": "guest-0001" }));

@@ -28,10 +28,7 @@ pub(super) async fn count_actions(
         for project in projects {
             if !count_project(&mut tx, project, items, history).await? {
                 // Nobody is left who could see it.
-                items
-                    .iter_mut()
-                    .filter(|item| item.project == project)
-                    .for_each(|item| item.event = None);
+                items.iter_mut().filter(|item| item.project == project).for_each(|item| item.event = None);
             }
         }
         tx.commit().await?;
@@ -61,20 +58,16 @@ async fn count_project(
     .await?;
     let counted_to = match cursor {
         None => return Ok(false),
-        Some((Some(counted), Some(ms), Some(seq))) if counted == history => Some(StreamId {
-            ms: ms.cast_unsigned(),
-            seq: seq.cast_unsigned(),
-        }),
+        Some((Some(counted), Some(ms), Some(seq))) if counted == history => {
+            Some(StreamId { ms: ms.cast_unsigned(), seq: seq.cast_unsigned() })
+        }
         // Nothing was counted yet, or Redis has lost the history whose ids the cursor was about.
         Some(_) => None,
     };
 
     let mut last = None;
     let mut names: Vec<&str> = Vec::new();
-    for item in items
-        .iter()
-        .filter(|item| item.project == project && Some(item.id) > counted_to)
-    {
+    for item in items.iter().filter(|item| item.project == project && Some(item.id) > counted_to) {
         if let Kind::Action(action) = item.kind {
             names.push(action.name());
             last = last.max(Some(item.id));

@@ -70,14 +70,7 @@ impl Lease {
             .invoke_async(&mut redis.shared())
             .await?;
         let redis = redis.clone();
-        Ok(taken.map(|(epoch, tip)| Self {
-            redis,
-            shard,
-            token,
-            epoch,
-            tip,
-            renewed_at: Instant::now(),
-        }))
+        Ok(taken.map(|(epoch, tip)| Self { redis, shard, token, epoch, tip, renewed_at: Instant::now() }))
     }
 
     /// The part of the epoch that stays when Redis restarts, whatever it lost.
@@ -112,20 +105,12 @@ impl Lease {
             "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
              return true",
         );
-        script
-            .key(chat_lease_key(self.shard))
-            .arg(&self.token)
-            .invoke_async(&mut self.redis.shared())
-            .await
+        script.key(chat_lease_key(self.shard)).arg(&self.token).invoke_async(&mut self.redis.shared()).await
     }
 
     /// What to come back with after Redis went away in the middle of the term.
     pub(super) fn leave(self) -> Left {
-        Left {
-            token: self.token,
-            tip: self.tip,
-            until: self.renewed_at + TERM,
-        }
+        Left { token: self.token, tip: self.tip, until: self.renewed_at + TERM }
     }
 }
 
@@ -138,15 +123,8 @@ pub(super) struct Left {
 
 /// What Redis calls itself until it restarts.
 async fn run(redis: &Redis) -> RedisResult<String> {
-    let info: String = redis::cmd("INFO")
-        .arg("server")
-        .query_async(&mut redis.shared())
-        .await?;
-    Ok(info
-        .lines()
-        .find_map(|line| line.strip_prefix("run_id:"))
-        .unwrap_or_default()
-        .to_owned())
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut redis.shared()).await?;
+    Ok(info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned())
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -51,16 +51,11 @@ pub(super) async fn publish(
         .arg(GROUP)
         .arg(Live::Chat(shard).max_length());
     // In the order of the stream, which the grouping by organization has lost.
-    let mut entries: Vec<_> = batch
-        .items
-        .iter()
-        .flat_map(|(org, items)| items.iter().map(move |item| (org, item)))
-        .collect();
+    let mut entries: Vec<_> =
+        batch.items.iter().flat_map(|(org, items)| items.iter().map(move |item| (org, item))).collect();
     entries.sort_unstable_by_key(|(_, item)| item.id);
     for (org, item) in &entries {
-        call.arg(item.id.to_string())
-            .arg(org.to_string())
-            .arg(item.project.to_string());
+        call.arg(item.id.to_string()).arg(org.to_string()).arg(item.project.to_string());
         match &item.event {
             Some(event) => call.arg(event.name).arg(&event.session).arg(&event.data),
             None => call.arg("").arg("").arg(""),

@@ -46,14 +46,7 @@ pub(super) enum Interrupted {
 impl Shard {
     pub(super) fn new(number: u16, database: Database, redis: Redis, process: &str) -> Self {
         let group = ConsumerGroup::new(redis.clone(), Inbound::Chat(number), process);
-        Self {
-            number,
-            database,
-            redis,
-            process: process.to_owned(),
-            group,
-            left: None,
-        }
+        Self { number, database, redis, process: process.to_owned(), group, left: None }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -83,9 +76,7 @@ impl Shard {
                 }
             };
             let jitter = rand::random_range(0.8..1.2);
-            let _ = stop
-                .run_until_cancelled(tokio::time::sleep(pause.mul_f64(jitter)))
-                .await;
+            let _ = stop.run_until_cancelled(tokio::time::sleep(pause.mul_f64(jitter))).await;
         }
         Ok(())
     }
@@ -117,10 +108,7 @@ impl Shard {
         let mut batch = Batch::decode(entries);
         for entry in batch.undecodable.drain(..) {
             tracing::error!(shard = self.number, id = %entry.id, "an entry of the chat cannot be understood");
-            self.group
-                .acknowledger()
-                .bury(&entry, "the entry is neither an action nor a message")
-                .await?;
+            self.group.acknowledger().bury(&entry, "the entry is neither an action nor a message").await?;
         }
         count::count_actions(&self.database, &mut batch, lease.history()).await?;
         if let Some(published) = publish::publish(&self.redis, self.number, lease, &batch).await? {

@@ -26,16 +26,12 @@ pub(crate) fn spawn(outbox: &PgPool, redis: &Redis, shutdown: &Shutdown) {
             // What stands in the outbox at SIGTERM is published by the next relay; a batch is never cut in half.
             match publish::publish_all(&pool, &redis).await {
                 Ok(()) => {
-                    let _ = stop
-                        .run_until_cancelled(wait_for_news(&mut listener, &pool))
-                        .await;
+                    let _ = stop.run_until_cancelled(wait_for_news(&mut listener, &pool)).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "messages cannot be published; trying again");
                     listener = None;
-                    let _ = stop
-                        .run_until_cancelled(tokio::time::sleep(PAUSE_AFTER_FAILURE))
-                        .await;
+                    let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE_AFTER_FAILURE)).await;
                 }
             }
         }

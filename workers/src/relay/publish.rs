@@ -96,17 +96,8 @@ async fn add_to_streams(redis: &Redis, due: &[Due]) -> redis::RedisResult<()> {
     let mut pipe = redis::pipe();
     for due in due {
         let stream = Inbound::of(due.topic, due.aggregate_id).to_string();
-        let (message, org, outbox) = (
-            due.message_id.to_string(),
-            due.org_id.to_string(),
-            due.id.to_string(),
-        );
-        let fields = [
-            ("message", &message),
-            ("org", &org),
-            ("outbox", &outbox),
-            ("payload", &due.payload),
-        ];
+        let (message, org, outbox) = (due.message_id.to_string(), due.org_id.to_string(), due.id.to_string());
+        let fields = [("message", &message), ("org", &org), ("outbox", &outbox), ("payload", &due.payload)];
         pipe.xadd(stream, "*", &fields).ignore();
     }
     pipe.query_async(&mut redis.shared()).await

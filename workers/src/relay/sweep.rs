@@ -17,10 +17,7 @@ pub(super) async fn run(pool: PgPool, stop: CancellationToken) -> anyhow::Result
             Ok(0) => {}
             Ok(again) => {
                 counter!(OUTBOX_REPUBLISHED).increment(again);
-                tracing::warn!(
-                    messages = again,
-                    "messages were not consumed in time; publishing them again"
-                );
+                tracing::warn!(messages = again, "messages were not consumed in time; publishing them again");
             }
             Err(error) => tracing::warn!(%error, "unconsumed messages cannot be looked for; trying again"),
         }

@@ -60,10 +60,7 @@ impl Step for Reserve {
                 "UPDATE orgs SET status = 'FAILED', version = version + 1, updated_at = now()
                   WHERE id = $1 AND status = 'PENDING'",
             ] {
-                sqlx::query(statement)
-                    .bind(org)
-                    .execute(context.tx.conn())
-                    .await?;
+                sqlx::query(statement).bind(org).execute(context.tx.conn()).await?;
             }
             Ok(())
         })
@@ -112,9 +109,7 @@ impl Step for IsolationGate {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             tracing::debug!(saga = %context.saga, input = %context.input, "this deployment asks for no isolation");
-            Ok(Verdict::Done(Some(
-                "this deployment asks for no isolation in the cluster".to_owned(),
-            )))
+            Ok(Verdict::Done(Some("this deployment asks for no isolation in the cluster".to_owned())))
         })
     }
 

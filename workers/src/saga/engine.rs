@@ -51,15 +51,8 @@ enum Reason {
 
 impl Engine {
     pub(crate) fn new(configuration: ConfigurationStore, redis: Redis) -> Self {
-        let sagas = registry::all()
-            .into_iter()
-            .map(|saga| (saga.kind, saga))
-            .collect();
-        Self {
-            sagas,
-            configuration,
-            redis,
-        }
+        let sagas = registry::all().into_iter().map(|saga| (saga.kind, saga)).collect();
+        Self { sagas, configuration, redis }
     }
 
     async fn advance(&self, tx: &mut OrgTx, id: SagaId, reason: Reason) -> Result<(), DbError> {
@@ -70,25 +63,13 @@ impl Engine {
         // A kind that this release does not know, of a newer one beside it: an error, so that the message is
         // delivered again, to somebody who does.
         let saga = self.sagas.get(row.kind.as_str()).ok_or(DbError::NotFound)?;
-        let mut progress = Progress {
-            journal,
-            saga,
-            input: &row.input,
-        };
+        let mut progress = Progress { journal, saga, input: &row.input };
         match row.status {
             // Late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => Ok(()),
             SagaStatus::Pending if reason == Reason::Deadline || row.overdue => {
                 let detail = "it was not done before its deadline".to_owned();
-                progress
-                    .give_up(
-                        None,
-                        Failure {
-                            code: "deadline_exceeded",
-                            detail,
-                        },
-                    )
-                    .await
+                progress.give_up(None, Failure { code: "deadline_exceeded", detail }).await
             }
             SagaStatus::Pending => {
                 let platform = self.configuration.platform();
@@ -115,11 +96,8 @@ impl Handler for Engine {
     async fn committed(&self, org: OrgId, saga: SagaId) {
         let fields = [("org", org.to_string()), ("operation", saga.to_string())];
         let max = StreamMaxlen::Approx(Live::Operation.max_length());
-        let added: redis::RedisResult<String> = self
-            .redis
-            .shared()
-            .xadd_maxlen(Live::Operation.to_string(), max, "*", &fields)
-            .await;
+        let added: redis::RedisResult<String> =
+            self.redis.shared().xadd_maxlen(Live::Operation.to_string(), max, "*", &fields).await;
         if let Err(error) = added {
             tracing::debug!(%error, "an operation's streams were not woken");
         }
@@ -141,20 +119,8 @@ impl Handler for Engine {
         if row.status == SagaStatus::Pending {
             tracing::error!(saga = %id, reason, "a saga is given up because a message of it is");
             let detail = "an unexpected error; nothing of it remains".to_owned();
-            let mut progress = Progress {
-                journal,
-                saga,
-                input: &row.input,
-            };
-            progress
-                .give_up(
-                    None,
-                    Failure {
-                        code: "internal",
-                        detail,
-                    },
-                )
-                .await?;
+            let mut progress = Progress { journal, saga, input: &row.input };
+            progress.give_up(None, Failure { code: "internal", detail }).await?;
         }
         Ok(())
     }
@@ -172,35 +138,24 @@ impl<'a> Progress<'a> {
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
         let names: Vec<&str> = self.saga.steps.iter().map(|step| step.name()).collect();
         let steps = self.journal.plan(&names).await?;
-        let at = steps
-            .iter()
-            .position(|row| row.status != StepStatus::Done)
-            .ok_or(DbError::NotFound)?;
+        let at = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
         let (row, is_last) = (&steps[at], at + 1 == steps.len());
         let step = self.step(row)?;
 
-        let verdict = if drill
-            .strip_prefix(self.saga.kind)
-            .is_some_and(|rest| rest == format!("/{}", row.name))
-        {
-            Ok(Verdict::Fail(Failure {
-                code: "drill",
-                detail: format!("saga.fail_step says that {drill} fails"),
-            }))
-        } else {
-            self.attempt(step).await
-        };
+        let verdict =
+            if drill.strip_prefix(self.saga.kind).is_some_and(|rest| rest == format!("/{}", row.name)) {
+                Ok(Verdict::Fail(Failure {
+                    code: "drill",
+                    detail: format!("saga.fail_step says that {drill} fails"),
+                }))
+            } else {
+                self.attempt(step).await
+            };
         match verdict {
             Ok(Verdict::Done(detail)) => {
-                self.journal
-                    .record_attempt(row, StepStatus::Done, detail.as_deref())
-                    .await?;
+                self.journal.record_attempt(row, StepStatus::Done, detail.as_deref()).await?;
                 self.count(row, "done");
-                if is_last {
-                    self.finish(SagaStatus::Committed).await
-                } else {
-                    self.journal.wake(None).await
-                }
+                if is_last { self.finish(SagaStatus::Committed).await } else { self.journal.wake(None).await }
             }
             Ok(Verdict::RetryAfter(pause, detail)) => self.retry(row, pause, &detail).await,
             Ok(Verdict::Fail(failure)) => self.give_up(Some(row), failure).await,
@@ -208,12 +163,7 @@ impl<'a> Progress<'a> {
             Err(error @ DbError::Unavailable(_)) => Err(error),
             Err(error) => {
                 tracing::warn!(saga = %self.journal.saga, step = row.name, %error, "a step failed");
-                self.retry(
-                    row,
-                    pause_after(row.attempts),
-                    "an unexpected error; trying again",
-                )
-                .await
+                self.retry(row, pause_after(row.attempts), "an unexpected error; trying again").await
             }
         }
     }
@@ -221,9 +171,7 @@ impl<'a> Progress<'a> {
     /// Compensates the last step that was begun and is not compensated yet.
     async fn backward(&mut self) -> Result<(), DbError> {
         let steps = self.journal.steps().await?;
-        let begun = steps
-            .iter()
-            .filter(|row| row.status != StepStatus::Pending && !row.compensated);
+        let begun = steps.iter().filter(|row| row.status != StepStatus::Pending && !row.compensated);
         let begun: Vec<&StepRow> = begun.collect();
         let Some((row, before)) = begun.split_last() else {
             return self.finish(SagaStatus::Failed).await;
@@ -250,9 +198,7 @@ impl<'a> Progress<'a> {
                     let saga = self.journal.saga;
                     tracing::error!(%saga, step = row.name, attempts, %error, "a compensation does not work");
                 }
-                self.journal
-                    .wake(Some(pause_after(row.compensation_attempts)))
-                    .await
+                self.journal.wake(Some(pause_after(row.compensation_attempts))).await
             }
         }
     }
@@ -270,19 +216,9 @@ impl<'a> Progress<'a> {
     async fn retry(&mut self, row: &StepRow, pause: Duration, detail: &str) -> Result<(), DbError> {
         if row.attempts + 1 >= MAX_ATTEMPTS {
             let detail = format!("it did not work in {MAX_ATTEMPTS} tries");
-            return self
-                .give_up(
-                    Some(row),
-                    Failure {
-                        code: "step_failed",
-                        detail,
-                    },
-                )
-                .await;
+            return self.give_up(Some(row), Failure { code: "step_failed", detail }).await;
         }
-        self.journal
-            .record_attempt(row, StepStatus::Running, Some(detail))
-            .await?;
+        self.journal.record_attempt(row, StepStatus::Running, Some(detail)).await?;
         self.count(row, "retry");
         self.journal.wake(Some(pause)).await
     }
@@ -290,9 +226,7 @@ impl<'a> Progress<'a> {
     /// Turns around: from here on, what was done is taken back.
     async fn give_up(&mut self, at: Option<&StepRow>, failure: Failure) -> Result<(), DbError> {
         if let Some(row) = at {
-            self.journal
-                .record_attempt(row, StepStatus::Failed, Some(&failure.detail))
-                .await?;
+            self.journal.record_attempt(row, StepStatus::Failed, Some(&failure.detail)).await?;
             self.count(row, "failed");
         }
         self.journal.turn_around(&failure).await?;
@@ -315,11 +249,7 @@ impl<'a> Progress<'a> {
     }
 
     fn context(&mut self) -> Context<'_> {
-        Context {
-            tx: &mut *self.journal.tx,
-            saga: self.journal.saga,
-            input: self.input,
-        }
+        Context { tx: &mut *self.journal.tx, saga: self.journal.saga, input: self.input }
     }
 
     fn count(&self, row: &StepRow, outcome: &'static str) {

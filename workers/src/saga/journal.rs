@@ -108,11 +108,7 @@ impl Journal<'_> {
     /// A step is taken back. One that failed goes on to say so: what was done of it is gone all the same.
     pub(super) async fn record_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
         let failed = step.status == StepStatus::Failed;
-        let status = if failed {
-            StepStatus::Failed
-        } else {
-            StepStatus::Compensated
-        };
+        let status = if failed { StepStatus::Failed } else { StepStatus::Compensated };
         sqlx::query(
             "UPDATE saga_steps
                 SET status = $4, compensation_attempts = compensation_attempts + 1, compensated_at = clock_timestamp()
@@ -160,11 +156,8 @@ impl Journal<'_> {
 
     /// The final compare-and-set, from the one status that leads there.
     pub(super) async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
-        let from = if status == SagaStatus::Committed {
-            SagaStatus::Pending
-        } else {
-            SagaStatus::Compensating
-        };
+        let from =
+            if status == SagaStatus::Committed { SagaStatus::Pending } else { SagaStatus::Compensating };
         let finished = sqlx::query(
             "UPDATE sagas SET status = $3, finished_at = clock_timestamp()
               WHERE org_id = $1 AND id = $2 AND status = $4",
@@ -187,11 +180,7 @@ impl Journal<'_> {
         let message = json!({ "saga": self.saga, "wake": "advance" });
         match pause {
             None => self.tx.enqueue(Topic::Saga, aggregate, &message).await?,
-            Some(pause) => {
-                self.tx
-                    .enqueue_after(Topic::Saga, aggregate, &message, pause)
-                    .await?
-            }
+            Some(pause) => self.tx.enqueue_after(Topic::Saga, aggregate, &message, pause).await?,
         };
         Ok(())
     }
@@ -204,9 +193,7 @@ impl Journal<'_> {
 
     /// Takes back what was done since the savepoint, also after a statement failed.
     pub(super) async fn rollback_to_savepoint(&mut self) -> Result<(), DbError> {
-        sqlx::query("ROLLBACK TO SAVEPOINT step")
-            .execute(self.tx.conn())
-            .await?;
+        sqlx::query("ROLLBACK TO SAVEPOINT step").execute(self.tx.conn()).await?;
         Ok(())
     }
 

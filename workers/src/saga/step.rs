@@ -28,10 +28,7 @@ pub(super) enum Verdict {
     /// Its effect is there. With what to tell the person who waits, if anything.
     Done(Option<String>),
     /// Not yet; try again after a while.
-    #[expect(
-        dead_code,
-        reason = "the first saga has no step that waits; the engine's contract has one"
-    )]
+    #[expect(dead_code, reason = "the first saga has no step that waits; the engine's contract has one")]
     RetryAfter(Duration, String),
     /// It cannot be done, and trying again would not help.
     Fail(Failure),

@@ -29,15 +29,9 @@ async fn press_many(platform: &Platform, tenant: Tenant, count: usize) -> Vec<St
 
 /// Everything pressed is published, in order, and counted, each once.
 async fn assert_all_once(platform: &Platform, tenant: Tenant, pressed: &[String]) {
-    until("all are published", async || {
-        platform.published(tenant).await.len() >= pressed.len()
-    })
-    .await;
+    until("all are published", async || platform.published(tenant).await.len() >= pressed.len()).await;
     assert_eq!(platform.published(tenant).await, pressed);
-    assert_eq!(
-        total(platform, tenant).await,
-        i64::try_from(pressed.len()).expect("a small number")
-    );
+    assert_eq!(total(platform, tenant).await, i64::try_from(pressed.len()).expect("a small number"));
 }
 
 #[tokio::test]
@@ -46,11 +40,8 @@ async fn actions_are_published_in_order_and_counted_and_leave_nothing_behind() {
     let tenant = platform.tenant().await;
     let pressed = press_many(&platform, tenant, 300).await;
     assert_all_once(&platform, tenant, &pressed).await;
-    let left: usize = platform
-        .redis
-        .xlen(Inbound::Chat(chat_shard(tenant.project)).to_string())
-        .await
-        .expect("a stream");
+    let left: usize =
+        platform.redis.xlen(Inbound::Chat(chat_shard(tenant.project)).to_string()).await.expect("a stream");
     assert_eq!(left, 0);
 }
 
@@ -79,12 +70,7 @@ async fn owners_killed_again_and_again_publish_and_count_once() {
     let mut pressed = Vec::new();
     for round in 0..6_usize {
         pressed.extend(press_many(&platform, tenant, 50).await);
-        platform
-            .atrium
-            .worker(round % 2)
-            .restart()
-            .await
-            .expect("the worker starts again");
+        platform.atrium.worker(round % 2).restart().await.expect("the worker starts again");
         pressed.extend(press_many(&platform, tenant, 50).await);
     }
     assert_all_once(&platform, tenant, &pressed).await;
@@ -111,17 +97,11 @@ async fn an_owner_paused_past_its_lease_changes_nothing_when_it_comes_back() {
 
 /// Which of the workers holds the lease of a tenant's shard.
 async fn owner(platform: &Platform, tenant: Tenant) -> usize {
-    let token: String = platform
-        .redis
-        .clone()
-        .get(chat_lease_key(chat_shard(tenant.project)))
-        .await
-        .expect("a lease");
+    let token: String =
+        platform.redis.clone().get(chat_lease_key(chat_shard(tenant.project))).await.expect("a lease");
     // Process names carry the process id.
     let of = |worker: usize| format!("workers-{}-", platform.atrium.worker(worker).pid());
-    (0..2)
-        .find(|worker| token.starts_with(&of(*worker)))
-        .expect("one of the two holds it")
+    (0..2).find(|worker| token.starts_with(&of(*worker))).expect("one of the two holds it")
 }
 
 #[tokio::test]
@@ -133,10 +113,7 @@ async fn after_a_flush_the_chat_goes_on_in_a_new_epoch() {
     let epoch = newest_epoch(&platform, tenant).await;
     platform.atrium.redis().flush_all().await.expect("a flush");
     let after = press_many(&platform, tenant, 10).await;
-    until("the new ones are published", async || {
-        platform.published(tenant).await == after
-    })
-    .await;
+    until("the new ones are published", async || platform.published(tenant).await == after).await;
     assert_eq!(total(&platform, tenant).await, 20, "counted on, not anew");
     assert_ne!(newest_epoch(&platform, tenant).await, epoch);
 }
@@ -146,18 +123,11 @@ async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let inbound = Inbound::Chat(chat_shard(tenant.project));
-    let _: String = platform
-        .redis
-        .xadd(inbound.to_string(), "*", &[("kind", "action")])
-        .await
-        .expect("an entry");
+    let _: String =
+        platform.redis.xadd(inbound.to_string(), "*", &[("kind", "action")]).await.expect("an entry");
     let pressed = press_many(&platform, tenant, 3).await;
     assert_all_once(&platform, tenant, &pressed).await;
-    let dead: usize = platform
-        .redis
-        .xlen(inbound.dead_letters())
-        .await
-        .expect("a stream");
+    let dead: usize = platform.redis.xlen(inbound.dead_letters()).await.expect("a stream");
     assert_eq!(dead, 1);
 }
 
@@ -170,65 +140,33 @@ async fn a_restart_of_redis_begins_an_epoch_where_events_may_be_lost_and_counts_
     let _: () = platform.redis.set(&live, "in the way").await.expect("a key");
     let mut pressed = press_many(&platform, tenant, 5).await;
     until("it is counted", async || total(&platform, tenant).await >= 1).await;
-    platform
-        .atrium
-        .redis()
-        .restart()
-        .await
-        .expect("Redis starts again");
+    platform.atrium.redis().restart().await.expect("Redis starts again");
     platform.redis = platform.atrium.redis_connection().await;
     let _: () = platform.redis.del(&live).await.expect("out of the way");
     pressed.extend(press_many(&platform, tenant, 5).await);
     assert_all_once(&platform, tenant, &pressed).await;
 
     let before = newest_epoch(&platform, tenant).await;
-    platform
-        .atrium
-        .redis()
-        .restart()
-        .await
-        .expect("Redis starts again");
+    platform.atrium.redis().restart().await.expect("Redis starts again");
     platform.redis = platform.atrium.redis_connection().await;
     pressed.extend(press_many(&platform, tenant, 1).await);
     assert_all_once(&platform, tenant, &pressed).await;
-    assert_eq!(
-        newest_epoch(&platform, tenant).await,
-        before,
-        "the owner saw that nothing was lost"
-    );
+    assert_eq!(newest_epoch(&platform, tenant).await, before, "the owner saw that nothing was lost");
 
     platform.atrium.worker(0).kill9().await;
-    platform
-        .atrium
-        .redis()
-        .restart()
-        .await
-        .expect("Redis starts again");
+    platform.atrium.redis().restart().await.expect("Redis starts again");
     platform.redis = platform.atrium.redis_connection().await;
-    platform
-        .atrium
-        .worker(0)
-        .start_again()
-        .await
-        .expect("the worker starts again");
+    platform.atrium.worker(0).start_again().await.expect("the worker starts again");
     pressed.extend(press_many(&platform, tenant, 1).await);
     assert_all_once(&platform, tenant, &pressed).await;
     let after = newest_epoch(&platform, tenant).await;
     assert_eq!(before[..8], after[..8], "the history went on");
-    assert_ne!(
-        before[8..],
-        after[8..],
-        "but nobody knows whether something was lost"
-    );
+    assert_ne!(before[8..], after[8..], "but nobody knows whether something was lost");
 }
 
 async fn newest_epoch(platform: &Platform, tenant: Tenant) -> String {
     let live = Live::chat_of(tenant.project).to_string();
-    let last: redis::streams::StreamRangeReply = platform
-        .redis
-        .clone()
-        .xrevrange_count(live, "+", "-", 1)
-        .await
-        .expect("a stream");
+    let last: redis::streams::StreamRangeReply =
+        platform.redis.clone().xrevrange_count(live, "+", "-", 1).await.expect("a stream");
     last.ids[0].get("e").expect("an epoch")
 }

@@ -23,34 +23,15 @@ async fn a_message_is_marked_only_after_redis_took_it() {
     let (_, saga) = platform.ask_for_organization().await;
     // Two polls, and every wake-up of the commit itself.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(
-        platform.number(PUBLISHED).await,
-        0,
-        "Redis is away, so nothing can have been published"
-    );
+    assert_eq!(platform.number(PUBLISHED).await, 0, "Redis is away, so nothing can have been published");
 
-    platform
-        .atrium
-        .redis()
-        .start_again()
-        .await
-        .expect("Redis starts again");
-    until("the relay publishes", async || {
-        platform.number(PUBLISHED).await == 1
-    })
-    .await;
+    platform.atrium.redis().start_again().await.expect("Redis starts again");
+    until("the relay publishes", async || platform.number(PUBLISHED).await == 1).await;
     platform.redis = platform.atrium.redis_connection().await;
-    let length: usize = platform
-        .redis
-        .xlen(Inbound::Saga.to_string())
-        .await
-        .expect("a stream");
+    let length: usize = platform.redis.xlen(Inbound::Saga.to_string()).await.expect("a stream");
     assert_eq!(length, 1, "what is marked as published is in the stream");
     platform.atrium.add_worker(Some("saga")).await;
-    until("COMMITTED", async || {
-        platform.saga_status(saga).await == "COMMITTED"
-    })
-    .await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
 }
 
 #[tokio::test]
@@ -60,17 +41,11 @@ async fn everything_flushed_from_redis_is_published_again() {
     for _ in 0..10 {
         sagas.push(platform.ask_for_organization().await.1);
     }
-    until("all are published", async || {
-        platform.number(PUBLISHED).await == 10
-    })
-    .await;
+    until("all are published", async || platform.number(PUBLISHED).await == 10).await;
     platform.atrium.redis().flush_all().await.expect("a flush");
     platform.atrium.add_worker(Some("saga")).await;
     for saga in sagas {
-        until("COMMITTED", async || {
-            platform.saga_status(saga).await == "COMMITTED"
-        })
-        .await;
+        until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     }
 }
 
@@ -80,10 +55,7 @@ async fn a_flush_under_a_blocked_reader_heals() {
     for _ in 0..3 {
         platform.atrium.redis().flush_all().await.expect("a flush");
         let (_, saga) = platform.ask_for_organization().await;
-        until("COMMITTED", async || {
-            platform.saga_status(saga).await == "COMMITTED"
-        })
-        .await;
+        until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     }
 }
 
@@ -99,25 +71,19 @@ async fn a_message_published_twice_has_its_effect_once() {
         let mut copy = redis::cmd("XADD");
         copy.arg(&stream).arg("*");
         for (name, value) in &fields {
-            copy.arg(name)
-                .arg(redis::from_redis_value::<String>(value.clone()).expect("text"));
+            copy.arg(name).arg(redis::from_redis_value::<String>(value.clone()).expect("text"));
         }
         let _: String = copy.query_async(&mut platform.redis).await.expect("a copy");
     }
     platform.atrium.add_worker(Some("saga")).await;
-    until("COMMITTED", async || {
-        platform.saga_status(saga).await == "COMMITTED"
-    })
-    .await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     until("the stream is empty", async || {
         let length: usize = platform.redis.clone().xlen(&stream).await.expect("a stream");
         length == 0
     })
     .await;
-    let steps = format!(
-        "SELECT count(*) FROM saga_events WHERE org_id = '{}' AND step IS NOT NULL",
-        tenant.org
-    );
+    let steps =
+        format!("SELECT count(*) FROM saga_events WHERE org_id = '{}' AND step IS NOT NULL", tenant.org);
     assert_eq!(platform.number(&steps).await, 4, "every step once");
 }
 
@@ -127,34 +93,14 @@ async fn a_lower_id_that_commits_later_is_not_skipped() {
     let tenant = platform.tenant().await;
     let aggregate = tenant.org.uuid();
     let payload = json!({ "revision": 1 });
-    let mut late = platform
-        .db
-        .org_tx(&SYSTEM, tenant.org)
-        .await
-        .expect("a transaction");
-    let lower = late
-        .enqueue(Topic::Config, aggregate, &payload)
-        .await
-        .expect("a message");
-    let mut early = platform
-        .db
-        .org_tx(&SYSTEM, tenant.org)
-        .await
-        .expect("a transaction");
-    let higher = early
-        .enqueue(Topic::Config, aggregate, &payload)
-        .await
-        .expect("a message");
+    let mut late = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
+    let lower = late.enqueue(Topic::Config, aggregate, &payload).await.expect("a message");
+    let mut early = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
+    let higher = early.enqueue(Topic::Config, aggregate, &payload).await.expect("a message");
     early.commit().await.expect("a commit");
-    until("the higher id is consumed", async || {
-        is_consumed(&platform, higher).await
-    })
-    .await;
+    until("the higher id is consumed", async || is_consumed(&platform, higher).await).await;
     late.commit().await.expect("a commit");
-    until("the lower id is consumed", async || {
-        is_consumed(&platform, lower).await
-    })
-    .await;
+    until("the lower id is consumed", async || is_consumed(&platform, lower).await).await;
 }
 
 async fn is_consumed(platform: &Platform, message: MessageId) -> bool {
@@ -171,10 +117,7 @@ async fn two_relays_and_four_roles_of_saga_lose_and_double_nothing() {
         sagas.push(platform.ask_for_organization().await.1);
     }
     for saga in sagas {
-        until("COMMITTED", async || {
-            platform.saga_status(saga).await == "COMMITTED"
-        })
-        .await;
+        until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     }
     platform.until_all_is_consumed().await;
     assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 40 * 5);
@@ -185,16 +128,10 @@ async fn a_paused_relay_hands_over_and_its_late_copies_change_nothing() {
     let platform = Platform::start(Atrium::builder().workers(["relay", "relay", "saga"])).await;
     platform.atrium.worker(0).suspend();
     let (_, saga) = platform.ask_for_organization().await;
-    until("COMMITTED", async || {
-        platform.saga_status(saga).await == "COMMITTED"
-    })
-    .await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     platform.atrium.worker(0).resume();
     let (_, saga) = platform.ask_for_organization().await;
-    until("COMMITTED", async || {
-        platform.saga_status(saga).await == "COMMITTED"
-    })
-    .await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 10);
 }
 
@@ -202,34 +139,17 @@ async fn a_paused_relay_hands_over_and_its_late_copies_change_nothing() {
 async fn poison_goes_to_the_dead_letters_and_the_others_flow() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
-    let mut tx = platform
-        .db
-        .org_tx(&SYSTEM, tenant.org)
-        .await
-        .expect("a transaction");
-    tx.enqueue(Topic::Saga, tenant.org.uuid(), &json!({ "saga": 7 }))
-        .await
-        .expect("poison");
+    let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
+    tx.enqueue(Topic::Saga, tenant.org.uuid(), &json!({ "saga": 7 })).await.expect("poison");
     tx.commit().await.expect("a commit");
     // An entry that is no message at all.
-    let _: String = platform
-        .redis
-        .xadd(Inbound::Saga.to_string(), "*", &[("nonsense", "1")])
-        .await
-        .expect("an entry");
+    let _: String =
+        platform.redis.xadd(Inbound::Saga.to_string(), "*", &[("nonsense", "1")]).await.expect("an entry");
 
     let (_, saga) = platform.ask_for_organization().await;
-    until("COMMITTED", async || {
-        platform.saga_status(saga).await == "COMMITTED"
-    })
-    .await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     until("both are dead letters", async || {
-        let dead: usize = platform
-            .redis
-            .clone()
-            .xlen(Inbound::Saga.dead_letters())
-            .await
-            .expect("a stream");
+        let dead: usize = platform.redis.clone().xlen(Inbound::Saga.dead_letters()).await.expect("a stream");
         dead == 2
     })
     .await;
@@ -237,12 +157,8 @@ async fn poison_goes_to_the_dead_letters_and_the_others_flow() {
         "SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL AND dead_reason LIKE '%cannot be understood%'";
     assert_eq!(platform.number(marked).await, 1);
     until("nothing stays pending", async || {
-        let pending: redis::streams::StreamPendingReply = platform
-            .redis
-            .clone()
-            .xpending(Inbound::Saga.to_string(), GROUP)
-            .await
-            .expect("a group");
+        let pending: redis::streams::StreamPendingReply =
+            platform.redis.clone().xpending(Inbound::Saga.to_string(), GROUP).await.expect("a group");
         pending.count() == 0
     })
     .await;

@@ -40,21 +40,12 @@ impl Platform {
         let settings = settings(&atrium);
         let db = Database::connect(&settings).await.expect("the database answers");
         let (superuser, redis) = (atrium.superuser().await, atrium.redis_connection().await);
-        Self {
-            atrium,
-            db,
-            superuser,
-            redis,
-        }
+        Self { atrium, db, superuser, redis }
     }
 
     /// What `POST /v1/orgs` stores.
     pub(crate) async fn ask_for_organization(&self) -> (Tenant, SagaId) {
-        let tenant = Tenant {
-            org: OrgId::new(),
-            user: UserId::new(),
-            project: ProjectId::new(),
-        };
+        let tenant = Tenant { org: OrgId::new(), user: UserId::new(), project: ProjectId::new() };
         let mut tx = self.db.user_tx(tenant.user).await.expect("a transaction");
         sqlx::query("INSERT INTO users (id) VALUES ($1)")
             .bind(tenant.user)
@@ -62,11 +53,7 @@ impl Platform {
             .await
             .expect("a user");
         tx.commit().await.expect("a commit");
-        let mut tx = self
-            .db
-            .founding_tx(tenant.user, tenant.org)
-            .await
-            .expect("a transaction");
+        let mut tx = self.db.founding_tx(tenant.user, tenant.org).await.expect("a transaction");
         sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, 'Acme', $2, 'PENDING')")
             .bind(tenant.org)
             .bind(format!("acme-{}", tenant.org))
@@ -81,9 +68,8 @@ impl Platform {
         .execute(tx.conn())
         .await
         .expect("a member");
-        let saga = saga::start(&mut tx, saga::CREATE_ORGANIZATION, &json!({}), tenant.user)
-            .await
-            .expect("a saga");
+        let saga =
+            saga::start(&mut tx, saga::CREATE_ORGANIZATION, &json!({}), tenant.user).await.expect("a saga");
         tx.commit().await.expect("a commit");
         (tenant, saga)
     }
@@ -91,10 +77,7 @@ impl Platform {
     /// An organization with a project, without its saga.
     pub(crate) async fn tenant(&mut self) -> Tenant {
         let (tenant, saga) = self.ask_for_organization().await;
-        until("the organization is there", async || {
-            self.saga_status(saga).await == "COMMITTED"
-        })
-        .await;
+        until("the organization is there", async || self.saga_status(saga).await == "COMMITTED").await;
         let mut tx = self.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
         sqlx::query("INSERT INTO projects (org_id, id, name) VALUES ($1, $2, 'Rocket')")
             .bind(tenant.org)
@@ -140,12 +123,8 @@ impl Platform {
         .await
         .expect("a stream");
         let data = reply.ids.iter().filter_map(|entry| entry.get::<String>("data"));
-        data.filter_map(|data| {
-            serde_json::from_str::<Value>(&data).ok()?["id"]
-                .as_str()
-                .map(str::to_owned)
-        })
-        .collect()
+        data.filter_map(|data| serde_json::from_str::<Value>(&data).ok()?["id"].as_str().map(str::to_owned))
+            .collect()
     }
 
     pub(crate) async fn saga_status(&self, saga: SagaId) -> String {
@@ -184,10 +163,7 @@ impl Platform {
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !so().await {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "it never came to this: {what}"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "it never came to this: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

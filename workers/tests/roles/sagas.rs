@@ -9,16 +9,9 @@ use crate::platform::{Platform, SYSTEM, Tenant, until};
 const STEPS: [&str; 4] = ["reserve", "default-configuration", "isolation-gate", "commit"];
 
 async fn events(platform: &Platform, tenant: Tenant, saga: SagaId) -> Vec<(i64, Option<String>, String)> {
-    let mut tx = platform
-        .db
-        .org_tx(&SYSTEM, tenant.org)
-        .await
-        .expect("a transaction");
+    let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
     let events = saga::events_after(&mut tx, saga, 0).await.expect("events");
-    events
-        .into_iter()
-        .map(|event| (event.seq, event.step, event.status))
-        .collect()
+    events.into_iter().map(|event| (event.seq, event.step, event.status)).collect()
 }
 
 /// What creating an organization leaves behind: slugs, members, configurations, and the organization's status.
@@ -30,16 +23,10 @@ async fn effects(platform: &Platform, tenant: Tenant) -> (i64, i64, i64, String)
         .await
         .expect("the organization");
     (
+        platform.number(&format!("SELECT count(*) FROM org_slugs WHERE org_id = '{org}'")).await,
+        platform.number(&format!("SELECT count(*) FROM members WHERE org_id = '{org}'")).await,
         platform
-            .number(&format!("SELECT count(*) FROM org_slugs WHERE org_id = '{org}'"))
-            .await,
-        platform
-            .number(&format!("SELECT count(*) FROM members WHERE org_id = '{org}'"))
-            .await,
-        platform
-            .number(&format!(
-                "SELECT count(*) FROM config_heads WHERE org_id = '{org}' AND revision = 1"
-            ))
+            .number(&format!("SELECT count(*) FROM config_heads WHERE org_id = '{org}' AND revision = 1"))
             .await,
         status,
     )
@@ -49,36 +36,17 @@ async fn effects(platform: &Platform, tenant: Tenant) -> (i64, i64, i64, String)
 async fn every_step_is_done_in_order_and_the_organization_is_open() {
     let platform = Platform::start(Atrium::builder()).await;
     let (tenant, saga) = platform.ask_for_organization().await;
-    until("COMMITTED", async || {
-        platform.saga_status(saga).await == "COMMITTED"
-    })
-    .await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
 
-    let mut expected: Vec<_> = (1..)
-        .zip(STEPS)
-        .map(|(seq, step)| (seq, Some(step.to_owned()), "DONE".to_owned()))
-        .collect();
+    let mut expected: Vec<_> =
+        (1..).zip(STEPS).map(|(seq, step)| (seq, Some(step.to_owned()), "DONE".to_owned())).collect();
     expected.push((5, None, "COMMITTED".to_owned()));
     assert_eq!(events(&platform, tenant, saga).await, expected);
-    assert_eq!(
-        effects(&platform, tenant).await,
-        (1, 1, 1, "COMMITTED".to_owned())
-    );
+    assert_eq!(effects(&platform, tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
 
-    let mut tx = platform
-        .db
-        .operation_tx(tenant.user, saga)
-        .await
-        .expect("the founder may look");
+    let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("the founder may look");
     let operation = saga::operation(&mut tx, saga).await.expect("an operation");
-    assert_eq!(
-        operation
-            .steps
-            .iter()
-            .map(|step| step.name.as_str())
-            .collect::<Vec<_>>(),
-        STEPS
-    );
+    assert_eq!(operation.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), STEPS);
     assert!(operation.finished_at.is_some() && operation.failure.is_none());
 }
 
@@ -88,10 +56,7 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
     for (at, step) in STEPS.iter().enumerate() {
         platform
             .atrium
-            .set_default(
-                "saga.fail_step",
-                json!(format!("{}/{step}", saga::CREATE_ORGANIZATION)),
-            )
+            .set_default("saga.fail_step", json!(format!("{}/{step}", saga::CREATE_ORGANIZATION)))
             .await;
         // The workers learn of it within milliseconds; a saga that was faster would be COMMITTED.
         let (tenant, saga) = loop {
@@ -101,9 +66,7 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
             })
             .await;
             let events = events(&platform, tenant, saga).await;
-            if events
-                .iter()
-                .any(|(_, failed, status)| failed.as_deref() == Some(*step) && status == "FAILED")
+            if events.iter().any(|(_, failed, status)| failed.as_deref() == Some(*step) && status == "FAILED")
             {
                 break (tenant, saga);
             }
@@ -113,31 +76,16 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
             .into_iter()
             .map(|(_, step, status)| (step, status))
             .collect();
-        let done = STEPS[..at]
-            .iter()
-            .map(|step| (Some((*step).to_owned()), "DONE".to_owned()));
+        let done = STEPS[..at].iter().map(|step| (Some((*step).to_owned()), "DONE".to_owned()));
         let failed = [(Some((*step).to_owned()), "FAILED".to_owned())];
-        let taken_back = STEPS[..at]
-            .iter()
-            .rev()
-            .map(|step| (Some((*step).to_owned()), "COMPENSATED".to_owned()));
-        let expected: Vec<_> = done
-            .chain(failed)
-            .chain(taken_back)
-            .chain([(None, "FAILED".to_owned())])
-            .collect();
+        let taken_back =
+            STEPS[..at].iter().rev().map(|step| (Some((*step).to_owned()), "COMPENSATED".to_owned()));
+        let expected: Vec<_> =
+            done.chain(failed).chain(taken_back).chain([(None, "FAILED".to_owned())]).collect();
         assert_eq!(happened, expected);
-        assert_eq!(
-            effects(&platform, tenant).await,
-            (0, 0, 0, "FAILED".to_owned()),
-            "{step}"
-        );
+        assert_eq!(effects(&platform, tenant).await, (0, 0, 0, "FAILED".to_owned()), "{step}");
 
-        let mut tx = platform
-            .db
-            .operation_tx(tenant.user, saga)
-            .await
-            .expect("who asked still learns why");
+        let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("who asked still learns why");
         let operation = saga::operation(&mut tx, saga).await.expect("an operation");
         assert_eq!(operation.failure.expect("a reason")["code"], "drill");
         let statuses: Vec<&str> = operation.steps.iter().map(|step| step.status.name()).collect();
@@ -159,20 +107,14 @@ async fn a_saga_past_its_deadline_is_compensated() {
         .expect("an hour passes");
     platform.atrium.add_worker(Some("saga")).await;
     until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
-    assert_eq!(
-        events(&platform, tenant, saga).await,
-        [(1, None, "FAILED".to_owned())]
-    );
+    assert_eq!(events(&platform, tenant, saga).await, [(1, None, "FAILED".to_owned())]);
 }
 
 #[tokio::test]
 async fn a_terminal_state_is_final_whoever_asks() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let (_, saga) = platform.ask_for_organization().await;
-    until("COMMITTED", async || {
-        platform.saga_status(saga).await == "COMMITTED"
-    })
-    .await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     let refused = sqlx::query("UPDATE sagas SET status = 'PENDING', finished_at = NULL WHERE id = $1")
         .bind(saga)
         .execute(&mut platform.superuser)
@@ -190,27 +132,12 @@ async fn workers_killed_again_and_again_do_every_effect_once() {
         for _ in 0..10 {
             asked.push(platform.ask_for_organization().await);
         }
-        platform
-            .atrium
-            .worker(round % 2)
-            .restart()
-            .await
-            .expect("the worker starts again");
+        platform.atrium.worker(round % 2).restart().await.expect("the worker starts again");
     }
     for (tenant, saga) in &asked {
-        until("COMMITTED", async || {
-            platform.saga_status(*saga).await == "COMMITTED"
-        })
-        .await;
-        assert_eq!(
-            effects(&platform, *tenant).await,
-            (1, 1, 1, "COMMITTED".to_owned())
-        );
-        assert_eq!(
-            events(&platform, *tenant, *saga).await.len(),
-            STEPS.len() + 1,
-            "each step once"
-        );
+        until("COMMITTED", async || platform.saga_status(*saga).await == "COMMITTED").await;
+        assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
+        assert_eq!(events(&platform, *tenant, *saga).await.len(), STEPS.len() + 1, "each step once");
     }
     platform.until_all_is_consumed().await;
 }
@@ -223,20 +150,9 @@ async fn postgresql_restarted_in_the_middle_leaves_no_half_state() {
         asked.push(platform.ask_for_organization().await);
     }
     platform.atrium.postgres().kill9().await;
-    platform
-        .atrium
-        .postgres()
-        .start_again()
-        .await
-        .expect("PostgreSQL starts again");
+    platform.atrium.postgres().start_again().await.expect("PostgreSQL starts again");
     for (tenant, saga) in &asked {
-        until("COMMITTED", async || {
-            platform.saga_status(*saga).await == "COMMITTED"
-        })
-        .await;
-        assert_eq!(
-            effects(&platform, *tenant).await,
-            (1, 1, 1, "COMMITTED".to_owned())
-        );
+        until("COMMITTED", async || platform.saga_status(*saga).await == "COMMITTED").await;
+        assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
     }
 }

@@ -16,11 +16,7 @@ impl CookieJar {
     /// Takes over what an answer sets and clears.
     pub(crate) fn absorb(&self, headers: &HeaderMap) {
         let mut cookies = self.locked();
-        for set in headers
-            .get_all(SET_COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-        {
+        for set in headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok()) {
             let mut parts = set.split(';').map(str::trim);
             let Some((name, value)) = parts.next().and_then(|pair| pair.split_once('=')) else {
                 continue;
@@ -37,10 +33,7 @@ impl CookieJar {
     /// The `Cookie` header, if there is anything to send.
     pub(crate) fn header(&self) -> Option<String> {
         let cookies = self.locked();
-        let pairs: Vec<_> = cookies
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let pairs: Vec<_> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 

@@ -145,10 +145,7 @@ impl EventStream {
             match tokio::time::timeout(left, self.next()).await {
                 Ok(Some(event)) if event.event == name => return event,
                 Ok(Some(event)) => others.push(event.event),
-                Ok(None) => panic!(
-                    "{}: the stream ended before `{name}`; came: {others:?}",
-                    self.path
-                ),
+                Ok(None) => panic!("{}: the stream ended before `{name}`; came: {others:?}", self.path),
                 Err(_) => panic!("{}: no `{name}` within {within:?}; came: {others:?}", self.path),
             }
         }

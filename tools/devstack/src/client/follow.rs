@@ -22,14 +22,7 @@ pub struct Follower {
 
 impl Follower {
     pub(super) fn new(client: Client, path: String) -> Self {
-        Self {
-            client,
-            path,
-            stream: None,
-            last_event_id: None,
-            connections: 0,
-            ended: false,
-        }
+        Self { client, path, stream: None, last_event_id: None, connections: 0, ended: false }
     }
 
     /// How often it connected so far.
@@ -109,10 +102,9 @@ impl Follower {
             match self.next(left).await {
                 Ok(Some(event)) if event.event == name => return Ok(event),
                 Ok(Some(event)) => others.push(event.event),
-                Ok(None) => bail!(
-                    "{}: expected the event `{name}`, the stream is over; came: {others:?}",
-                    self.path
-                ),
+                Ok(None) => {
+                    bail!("{}: expected the event `{name}`, the stream is over; came: {others:?}", self.path)
+                }
                 Err(error) => {
                     bail!("expected the event `{name}` within {within:?}, came: {others:?} ({error})")
                 }

@@ -83,10 +83,7 @@ impl Reply {
     /// The code of a problem; empty when this is none.
     #[must_use]
     pub fn problem(&self) -> String {
-        if self
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("application/problem+json"))
-        {
+        if self.header("content-type").is_some_and(|kind| kind.starts_with("application/problem+json")) {
             self.at("/code")
         } else {
             String::new()
@@ -98,11 +95,7 @@ impl Reply {
     /// # Errors
     /// Otherwise, with what came instead.
     pub fn expect_status(self, status: u16) -> Result<Self, Unexpected> {
-        if self.code() == status {
-            Ok(self)
-        } else {
-            Err(self.unexpected(&status.to_string()))
-        }
+        if self.code() == status { Ok(self) } else { Err(self.unexpected(&status.to_string())) }
     }
 
     /// The reply itself when it is this problem.
@@ -124,8 +117,7 @@ impl Reply {
     #[must_use]
     #[track_caller]
     pub fn must(self, status: u16) -> Self {
-        self.expect_status(status)
-            .unwrap_or_else(|error| panic!("{error}"))
+        self.expect_status(status).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The reply itself when it is this problem; for tests.
@@ -135,8 +127,7 @@ impl Reply {
     #[must_use]
     #[track_caller]
     pub fn must_be(self, status: u16, code: &str) -> Self {
-        self.expect_problem(status, code)
-            .unwrap_or_else(|error| panic!("{error}"))
+        self.expect_problem(status, code).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// An error that says that something else had to come.

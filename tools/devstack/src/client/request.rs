@@ -69,8 +69,7 @@ impl Request {
 
     /// Sends this body.
     pub fn body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        self.headers
-            .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         self.body = body.into();
         self
     }
@@ -127,10 +126,7 @@ impl Request {
         let (request, limit) = (self.describe(), self.timeout);
         tokio::time::timeout(limit, self.exchange())
             .await
-            .unwrap_or(Err(ClientError::Timeout {
-                request,
-                after: limit,
-            }))
+            .unwrap_or(Err(ClientError::Timeout { request, after: limit }))
     }
 
     /// Sends it and reads the answer as a stream of events.
@@ -141,20 +137,14 @@ impl Request {
     /// # Panics
     /// When the client carries a contract and the answer breaks it.
     pub async fn events(mut self) -> Result<EventStream, StreamError> {
-        self.headers
-            .insert("accept", HeaderValue::from_static("text/event-stream"));
+        self.headers.insert("accept", HeaderValue::from_static("text/event-stream"));
         let (request, limit) = (self.describe(), self.timeout);
         let start = Instant::now();
         let contract = self.contract();
         let (client, method, path) = (self.client.clone(), self.method.clone(), self.path.clone());
         let response = tokio::time::timeout(limit, self.begin())
             .await
-            .unwrap_or_else(|_| {
-                Err(ClientError::Timeout {
-                    request: request.clone(),
-                    after: limit,
-                })
-            })?;
+            .unwrap_or_else(|_| Err(ClientError::Timeout { request: request.clone(), after: limit }))?;
         let is_stream = response.status() == 200
             && response
                 .headers()
@@ -168,10 +158,7 @@ impl Request {
         }
         let reply = tokio::time::timeout(limit, read(&client, method, path, response, start))
             .await
-            .unwrap_or(Err(ClientError::Timeout {
-                request,
-                after: limit,
-            }))?;
+            .unwrap_or(Err(ClientError::Timeout { request, after: limit }))?;
         if let Some(contract) = &contract {
             contract.insist(&reply);
         }
@@ -215,16 +202,8 @@ impl Request {
                 HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| failed(error.into()))?;
             headers.insert(AUTHORIZATION, value);
         }
-        if let Some(cookies) = self
-            .client
-            .cookies
-            .as_ref()
-            .and_then(super::cookies::CookieJar::header)
-        {
-            headers.insert(
-                COOKIE,
-                HeaderValue::try_from(cookies).map_err(|error| failed(error.into()))?,
-            );
+        if let Some(cookies) = self.client.cookies.as_ref().and_then(super::cookies::CookieJar::header) {
+            headers.insert(COOKIE, HeaderValue::try_from(cookies).map_err(|error| failed(error.into()))?);
         }
         // What the caller sets wins over the identity.
         for name in self.headers.keys() {
@@ -233,12 +212,8 @@ impl Request {
         for (name, value) in &self.headers {
             headers.append(name, value.clone());
         }
-        let response = self
-            .client
-            .pool
-            .request(request)
-            .await
-            .map_err(|error| failed(chain(&error).into()))?;
+        let response =
+            self.client.pool.request(request).await.map_err(|error| failed(chain(&error).into()))?;
         if let Some(jar) = &self.client.cookies {
             jar.absorb(response.headers());
         }

@@ -26,10 +26,7 @@ impl Event {
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.data).unwrap_or_else(|error| {
-            panic!(
-                "the data of the event `{}` is not JSON: {error}\n{}",
-                self.event, self.data
-            )
+            panic!("the data of the event `{}` is not JSON: {error}\n{}", self.event, self.data)
         })
     }
 }
@@ -112,10 +109,7 @@ impl Parser {
             },
             "id" if !value.contains('\0') => value.clone_into(&mut self.last_event_id),
             "retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return value
-                    .parse()
-                    .ok()
-                    .map(|millis| Item::Retry(Duration::from_millis(millis)));
+                return value.parse().ok().map(|millis| Item::Retry(Duration::from_millis(millis)));
             }
             // Unknown fields are for later versions of the format.
             _ => {}
@@ -130,17 +124,8 @@ impl Parser {
         let Some(data) = self.data.take() else {
             return moved.then(|| Item::Id(self.last_event_id.clone()));
         };
-        let event = if event.is_empty() {
-            "message".to_owned()
-        } else {
-            event
-        };
-        Some(Item::Event(Event {
-            id: self.last_event_id.clone(),
-            event,
-            data,
-            at,
-        }))
+        let event = if event.is_empty() { "message".to_owned() } else { event };
+        Some(Item::Event(Event { id: self.last_event_id.clone(), event, data, at }))
     }
 }
 
@@ -152,10 +137,7 @@ mod tests {
 
     fn parse(pieces: &[&[u8]]) -> Vec<Item> {
         let mut parser = Parser::new();
-        pieces
-            .iter()
-            .flat_map(|piece| parser.push(piece, Instant::now()))
-            .collect()
+        pieces.iter().flat_map(|piece| parser.push(piece, Instant::now())).collect()
     }
 
     fn events(pieces: &[&[u8]]) -> Vec<(String, String, String)> {
@@ -172,18 +154,12 @@ mod tests {
 
     #[test]
     fn an_event() {
-        assert_eq!(
-            events(&[b"id: 7\nevent: chat.action\ndata: {}\n\n"]),
-            one("7", "chat.action", "{}")
-        );
+        assert_eq!(events(&[b"id: 7\nevent: chat.action\ndata: {}\n\n"]), one("7", "chat.action", "{}"));
     }
 
     #[test]
     fn data_of_many_lines_is_joined() {
-        assert_eq!(
-            events(&[b"data: a\ndata:  b\ndata:c\ndata\n\n"]),
-            one("", "message", "a\n b\nc\n")
-        );
+        assert_eq!(events(&[b"data: a\ndata:  b\ndata:c\ndata\n\n"]), one("", "message", "a\n b\nc\n"));
     }
 
     #[test]
@@ -191,11 +167,7 @@ mod tests {
         let text = b"id: 1\r\nevent: x\rdata: first\ndata: \xc3\xa9\r\n\r\n";
         for cut in 0..=text.len() {
             let (head, tail) = text.split_at(cut);
-            assert_eq!(
-                events(&[head, tail]),
-                one("1", "x", "first\n\u{e9}"),
-                "cut at {cut}"
-            );
+            assert_eq!(events(&[head, tail]), one("1", "x", "first\n\u{e9}"), "cut at {cut}");
         }
         let bytes: Vec<_> = text.chunks(1).collect();
         assert_eq!(events(&bytes), one("1", "x", "first\n\u{e9}"));
@@ -228,10 +200,7 @@ mod tests {
 
     #[test]
     fn without_data_there_is_no_event_and_its_name_is_forgotten() {
-        assert_eq!(
-            events(&[b"event: lost\nid: 3\n\ndata: x\n\n"]),
-            one("3", "message", "x")
-        );
+        assert_eq!(events(&[b"event: lost\nid: 3\n\ndata: x\n\n"]), one("3", "message", "x"));
     }
 
     #[test]
@@ -243,11 +212,7 @@ mod tests {
                 Item::Event(_) | Item::Comment(_) | Item::Retry(_) => None,
             })
             .collect();
-        assert_eq!(
-            ids,
-            ["5-0"],
-            "once, and neither with an event nor before the empty line"
-        );
+        assert_eq!(ids, ["5-0"], "once, and neither with an event nor before the empty line");
     }
 
     #[test]
@@ -269,9 +234,6 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_at_the_start_is_skipped() {
-        assert_eq!(
-            events(&["\u{feff}data: x\n\n".as_bytes()]),
-            one("", "message", "x")
-        );
+        assert_eq!(events(&["\u{feff}data: x\n\n".as_bytes()]), one("", "message", "x"));
     }
 }

@@ -19,10 +19,7 @@ pub(super) struct Schemas {
 
 impl Schemas {
     pub(super) fn new(document: &Value) -> Self {
-        Self {
-            document: document.clone(),
-            compiled: Mutex::default(),
-        }
+        Self { document: document.clone(), compiled: Mutex::default() }
     }
 
     /// Holds a value against the schema at a place of the document.
@@ -42,10 +39,8 @@ impl Schemas {
         if let Some(validator) = compiled.get(pointer) {
             return Ok(Arc::clone(validator));
         }
-        let schema = self
-            .document
-            .pointer(pointer)
-            .ok_or_else(|| format!("there is no schema at {pointer}"))?;
+        let schema =
+            self.document.pointer(pointer).ok_or_else(|| format!("there is no schema at {pointer}"))?;
         // The components lie at the root, so that references lead to where they say.
         let root = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",

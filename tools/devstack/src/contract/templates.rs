@@ -14,10 +14,7 @@ impl Templates {
     }
 
     pub(super) fn find(&self, path: &str) -> Option<&str> {
-        self.templates
-            .iter()
-            .map(String::as_str)
-            .find(|template| matches(template, path))
+        self.templates.iter().map(String::as_str).find(|template| matches(template, path))
     }
 }
 
@@ -43,20 +40,11 @@ mod tests {
     #[test]
     fn literal_segments_win() {
         let templates = Templates::new(
-            [
-                "/o/{org}/c/{key}",
-                "/o/{org}/c/status",
-                "/o/{org}/c/{key}/history",
-                "/",
-            ]
-            .into_iter(),
+            ["/o/{org}/c/{key}", "/o/{org}/c/status", "/o/{org}/c/{key}/history", "/"].into_iter(),
         );
         assert_eq!(templates.find("/o/1/c/status"), Some("/o/{org}/c/status"));
         assert_eq!(templates.find("/o/1/c/log.level"), Some("/o/{org}/c/{key}"));
-        assert_eq!(
-            templates.find("/o/1/c/status/history"),
-            Some("/o/{org}/c/{key}/history")
-        );
+        assert_eq!(templates.find("/o/1/c/status/history"), Some("/o/{org}/c/{key}/history"));
         assert_eq!(templates.find("/"), Some("/"));
         assert_eq!(templates.find("/o/1/c/"), None);
         assert_eq!(templates.find("/o/1"), None);

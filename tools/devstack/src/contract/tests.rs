@@ -82,33 +82,19 @@ fn reply(method: Method, path: &str, status: u16, content_type: Option<&'static 
 }
 
 fn made(body: &str) -> Reply {
-    reply(
-        Method::POST,
-        "/things?x=1",
-        201,
-        Some("application/json; charset=utf-8"),
-        body,
-    )
+    reply(Method::POST, "/things?x=1", 201, Some("application/json; charset=utf-8"), body)
 }
 
 /// What the contract says about it; empty when it is as documented.
 fn verdict(reply: &Reply) -> String {
-    contract()
-        .check(reply)
-        .map_or_else(|violation| violation.to_string(), |()| String::new())
+    contract().check(reply).map_or_else(|violation| violation.to_string(), |()| String::new())
 }
 
 #[test]
 fn what_is_as_documented_passes() {
     assert_eq!(verdict(&made(THING)), "");
     assert_eq!(verdict(&reply(Method::DELETE, "/things/1", 204, None, "")), "");
-    let problem = reply(
-        Method::POST,
-        "/things",
-        422,
-        Some("application/problem+json"),
-        r#"{"code":"x"}"#,
-    );
+    let problem = reply(Method::POST, "/things", 422, Some("application/problem+json"), r#"{"code":"x"}"#);
     assert_eq!(verdict(&problem), "");
 }
 
@@ -129,16 +115,7 @@ fn an_undocumented_path_or_method_is_a_violation() {
 #[test]
 fn unrouted_answers_have_their_own_documentation() {
     let problem = Some("application/problem+json");
-    assert_eq!(
-        verdict(&reply(
-            Method::GET,
-            "/others",
-            404,
-            problem,
-            r#"{"code":"route_not_found"}"#
-        )),
-        ""
-    );
+    assert_eq!(verdict(&reply(Method::GET, "/others", 404, problem, r#"{"code":"route_not_found"}"#)), "");
     assert!(verdict(&reply(Method::GET, "/others", 404, problem, "{}")).contains("code"));
     assert!(
         verdict(&reply(Method::PUT, "/things", 405, problem, "{}")).contains("its method is not documented")
@@ -171,10 +148,7 @@ fn a_body_where_none_is_documented_is_a_violation() {
 fn a_body_against_its_schema_is_a_violation() {
     assert!(verdict(&made("{")).contains("not JSON"));
     assert!(verdict(&made(r#"{"id":"01a208eb-c980-726b-b2a7-4de452e6b438"}"#)).contains("name"));
-    assert!(
-        verdict(&made(r#"{"id":"1","name":null}"#)).contains("/id"),
-        "formats are checked"
-    );
+    assert!(verdict(&made(r#"{"id":"1","name":null}"#)).contains("/id"), "formats are checked");
     let more = r#"{"id":"01a208eb-c980-726b-b2a7-4de452e6b438","name":"x","more":1}"#;
     assert!(verdict(&made(more)).contains("more"));
 }
@@ -183,12 +157,8 @@ fn a_body_against_its_schema_is_a_violation() {
 fn events_are_held_against_their_schemas() {
     let contract = contract();
     let verdict = |name: &str, data: &str| {
-        let event = Event {
-            id: String::new(),
-            event: name.to_owned(),
-            data: data.to_owned(),
-            at: Instant::now(),
-        };
+        let event =
+            Event { id: String::new(), event: name.to_owned(), data: data.to_owned(), at: Instant::now() };
         contract
             .check_event(&Method::GET, "/things/1/events", &event)
             .map_or_else(|violation| violation.to_string(), |()| String::new())
@@ -205,37 +175,23 @@ fn the_repository_has_a_contract_whose_every_schema_compiles() {
     let operations = contract.operations();
     assert!(operations.len() > 20, "only {} operations", operations.len());
     for (method, template) in operations {
-        let pointer = format!(
-            "/paths/{}/{}",
-            super::escaped(&template),
-            method.as_str().to_ascii_lowercase()
-        );
-        let operation = contract
-            .document
-            .pointer(&pointer)
-            .expect("operations() names what is there");
+        let pointer =
+            format!("/paths/{}/{}", super::escaped(&template), method.as_str().to_ascii_lowercase());
+        let operation = contract.document.pointer(&pointer).expect("operations() names what is there");
         for (status, response) in operation["responses"].as_object().expect("responses") {
             let (_, response) = contract.resolved(response).expect("references lead somewhere");
-            let place = contract
-                .documented(&format!("{pointer}/responses/{status}"))
-                .expect("documented")
-                .pointer;
+            let place =
+                contract.documented(&format!("{pointer}/responses/{status}")).expect("documented").pointer;
             for (media, content) in response["content"].as_object().into_iter().flatten() {
                 let place = format!("{place}/content/{}", super::escaped(media));
                 let events = content["x-sse-events"].as_object().into_iter().flatten();
-                let schemas = content
-                    .get("schema")
-                    .map(|_| format!("{place}/schema"))
-                    .into_iter();
+                let schemas = content.get("schema").map(|_| format!("{place}/schema")).into_iter();
                 let all = schemas
                     .chain(events.map(|(name, _)| format!("{place}/x-sse-events/{}", super::escaped(name))));
                 for schema in all {
                     let answer = contract.schemas.check(&schema, &serde_json::json!({}));
                     let usable = answer.map_or_else(|reason| !reason.contains("cannot be used"), |()| true);
-                    assert!(
-                        usable,
-                        "{method} {template}: the schema at {schema} does not compile"
-                    );
+                    assert!(usable, "{method} {template}: the schema at {schema} does not compile");
                 }
             }
         }

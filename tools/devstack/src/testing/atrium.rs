@@ -140,9 +140,7 @@ impl AtriumBuilder {
     /// # Panics
     /// When something does not start.
     pub async fn start(self) -> Atrium {
-        self.try_start()
-            .await
-            .unwrap_or_else(|error| panic!("Atrium does not start: {error:#}"))
+        self.try_start().await.unwrap_or_else(|error| panic!("Atrium does not start: {error:#}"))
     }
 
     async fn try_start(self) -> anyhow::Result<Atrium> {
@@ -197,15 +195,11 @@ impl AtriumBuilder {
         let anywhere = loopback(0);
         for index in 0..self.apis {
             let name = format!("api-{index}");
-            atrium
-                .apis
-                .push(Service::start(name, Kind::Api(anywhere), anywhere, &atrium.wiring).await?);
+            atrium.apis.push(Service::start(name, Kind::Api(anywhere), anywhere, &atrium.wiring).await?);
         }
         for (index, roles) in self.workers.into_iter().enumerate() {
             let name = format!("workers-{index}");
-            atrium
-                .workers
-                .push(Service::start(name, Kind::Workers(roles), anywhere, &atrium.wiring).await?);
+            atrium.workers.push(Service::start(name, Kind::Workers(roles), anywhere, &atrium.wiring).await?);
         }
         for service in atrium.services() {
             service.ready().await?;
@@ -259,9 +253,7 @@ impl Atrium {
     /// # Panics
     /// When that fails.
     pub async fn guest(&self) -> Guest {
-        Guest::sign_in(&self.client())
-            .await
-            .unwrap_or_else(|error| panic!("no guest: {error:#}"))
+        Guest::sign_in(&self.client()).await.unwrap_or_else(|error| panic!("no guest: {error:#}"))
     }
 
     /// The address of the first API process.
@@ -329,9 +321,7 @@ impl Atrium {
             service.ready().await?;
             anyhow::Ok(service)
         };
-        start
-            .await
-            .unwrap_or_else(|error| panic!("one more process does not start: {error:#}"))
+        start.await.unwrap_or_else(|error| panic!("one more process does not start: {error:#}"))
     }
 
     /// The database's addresses.
@@ -388,14 +378,9 @@ impl Atrium {
     /// # Panics
     /// When Redis does not answer.
     pub async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
-        let connect = async {
-            redis::Client::open(self.redis_url())?
-                .get_multiplexed_async_connection()
-                .await
-        };
-        connect
-            .await
-            .unwrap_or_else(|error| panic!("Redis does not answer: {error}"))
+        let connect =
+            async { redis::Client::open(self.redis_url())?.get_multiplexed_async_connection().await };
+        connect.await.unwrap_or_else(|error| panic!("Redis does not answer: {error}"))
     }
 
     /// Sets a value of the default scope while everything runs.
@@ -416,10 +401,7 @@ impl Atrium {
 }
 
 impl Drop for Atrium {
-    #[expect(
-        clippy::print_stderr,
-        reason = "the test runner shows it with the failed test"
-    )]
+    #[expect(clippy::print_stderr, reason = "the test runner shows it with the failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             for service in self.services() {

@@ -19,9 +19,7 @@ impl TestDatabase {
     /// # Panics
     /// When that fails, or the tests were not started through `exec`.
     pub async fn create() -> Self {
-        Self::try_create()
-            .await
-            .unwrap_or_else(|error| panic!("no database for the test: {error:#}"))
+        Self::try_create().await.unwrap_or_else(|error| panic!("no database for the test: {error:#}"))
     }
 
     async fn try_create() -> anyhow::Result<Self> {
@@ -35,15 +33,11 @@ impl TestDatabase {
             format!("GRANT CONNECT ON DATABASE {name} TO atrium_app, atrium_relay, atrium_watcher"),
             format!("GRANT CONNECT, CREATE ON DATABASE {name} TO atrium_owner"),
         ] {
-            sqlx::query(AssertSqlSafe(statement))
-                .execute(&mut connection)
-                .await?;
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
         }
         connection.close().await?;
-        let urls = DatabaseUrls::new(
-            &on_database(&environment.postgres_url, &name)?,
-            &environment.passwords,
-        )?;
+        let urls =
+            DatabaseUrls::new(&on_database(&environment.postgres_url, &name)?, &environment.passwords)?;
         Ok(Self { name, urls })
     }
 
@@ -82,18 +76,10 @@ impl Drop for TestDatabase {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         // The test's runtime may be gone, and a drop cannot wait for it.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .ok()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             runtime.block_on(async {
-                let mut connection = PgConnection::connect(&Environment::get().postgres_url)
-                    .await
-                    .ok()?;
-                sqlx::query(AssertSqlSafe(statement))
-                    .execute(&mut connection)
-                    .await
-                    .ok()
+                let mut connection = PgConnection::connect(&Environment::get().postgres_url).await.ok()?;
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await.ok()
             })
         });
         let _ = dropping.join();

@@ -20,29 +20,18 @@ impl TestRedis {
     /// # Panics
     /// When Redis does not answer, or the tests were not started through `exec`.
     pub async fn database() -> Self {
-        Self::try_database()
-            .await
-            .unwrap_or_else(|error| panic!("no Redis for the test: {error}"))
+        Self::try_database().await.unwrap_or_else(|error| panic!("no Redis for the test: {error}"))
     }
 
     async fn try_database() -> redis::RedisResult<Self> {
         let shared = &Environment::get().redis_url;
-        let mut connection = redis::Client::open(shared.as_str())?
-            .get_multiplexed_async_connection()
-            .await?;
-        let taken: i64 = redis::cmd("INCR")
-            .arg(COUNTER)
-            .query_async(&mut connection)
-            .await?;
+        let mut connection = redis::Client::open(shared.as_str())?.get_multiplexed_async_connection().await?;
+        let taken: i64 = redis::cmd("INCR").arg(COUNTER).query_async(&mut connection).await?;
         // Database 0 holds the counter. Tests that are over leave theirs to later ones.
         let index = taken.rem_euclid(DATABASES - 1) + 1;
         let base = shared.rsplit_once('/').map_or(shared.as_str(), |(base, _)| base);
-        let database = Self {
-            url: format!("{base}/{index}"),
-        };
-        let mut connection = redis::Client::open(database.url())?
-            .get_multiplexed_async_connection()
-            .await?;
+        let database = Self { url: format!("{base}/{index}") };
+        let mut connection = redis::Client::open(database.url())?.get_multiplexed_async_connection().await?;
         redis::cmd("FLUSHDB").query_async::<()>(&mut connection).await?;
         Ok(database)
     }
