@@ -85,11 +85,7 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
     let addresses = match &options.env {
         Some(file) => {
             let addresses = Addresses::read(file)?;
-            anyhow::ensure!(
-                addresses.is_live(),
-                "the stack that wrote {} is gone",
-                file.display()
-            );
+            anyhow::ensure!(addresses.is_live(), "the stack that wrote {} is gone", file.display());
             Some(addresses)
         }
         None => {
@@ -97,9 +93,7 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
             Addresses::read(&file).ok().filter(Addresses::is_live)
         }
     };
-    addresses
-        .map(|addresses| addresses.get("ATRIUM_URL").map(str::to_owned))
-        .transpose()
+    addresses.map(|addresses| addresses.get("ATRIUM_URL").map(str::to_owned)).transpose()
 }
 
 async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
@@ -131,11 +125,7 @@ async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCod
 async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<ExitCode> {
     let contract = Contract::load().context("the tour holds every answer against the contract")?;
     let client = Client::new(url).with_contract(Arc::new(contract));
-    let tour = Tour {
-        screen: *screen,
-        client,
-        pause: Duration::from_millis(options.pause),
-    };
+    let tour = Tour { screen: *screen, client, pause: Duration::from_millis(options.pause) };
     let start = Instant::now();
     // A task of its own: an answer against the contract panics, and the stack has to be stopped all the same.
     let rounds = options.rounds;
@@ -173,9 +163,7 @@ impl Tour {
             tokio::time::sleep(self.pause).await;
         }
         let start = Instant::now();
-        let (value, outcome) = step
-            .await
-            .with_context(|| format!("“{name}” is not as it must be"))?;
+        let (value, outcome) = step.await.with_context(|| format!("“{name}” is not as it must be"))?;
         self.screen.done(start.elapsed(), name, &outcome);
         Ok(value)
     }

@@ -13,22 +13,13 @@ use crate::screen::spoken;
 impl Tour {
     /// Measures so many of each, one after the other.
     pub(super) async fn measure(&self, visit: Visit, rounds: u32) -> anyhow::Result<()> {
-        let Visit {
-            org,
-            project,
-            admin,
-            member,
-        } = visit;
+        let Visit { org, project, admin, member } = visit;
         self.step(&format!("{rounds} presses, each seen on two streams"), async {
             let mut presser = watched(&member, &org, &project).await?;
             let mut other = watched(&admin, &org, &project).await?;
             let mut took = Vec::new();
             for _ in 0..rounds {
-                took.extend(
-                    press(&member, "thumbs_up", [&mut presser, &mut other])
-                        .await?
-                        .took,
-                );
+                took.extend(press(&member, "thumbs_up", [&mut presser, &mut other]).await?.took);
             }
             Ok(((), format!("press to event: {}", summary(took))))
         })
@@ -55,13 +46,7 @@ fn summary(mut took: Vec<Duration>) -> String {
         return "nothing measured".to_owned();
     };
     let at = |part| spoken(percentile(&took, part));
-    format!(
-        "p50 {}, p99 {}, max {} (n = {})",
-        at(50),
-        at(99),
-        spoken(*longest),
-        took.len()
-    )
+    format!("p50 {}, p99 {}, max {} (n = {})", at(50), at(99), spoken(*longest), took.len())
 }
 
 /// The smallest value that so many percent do not exceed.

@@ -38,15 +38,8 @@ impl Tour {
         let founder = self
             .step("a guest signs in", async {
                 let guest = Guest::sign_in(&self.client).await?;
-                let me = patiently(|| guest.client.get("/v1/auth/me"))
-                    .await?
-                    .expect_status(200)?;
-                ensure!(
-                    me.at("/user/id") == guest.id,
-                    "expected to be {}, came {}",
-                    guest.id,
-                    me.describe()
-                );
+                let me = patiently(|| guest.client.get("/v1/auth/me")).await?.expect_status(200)?;
+                ensure!(me.at("/user/id") == guest.id, "expected to be {}, came {}", guest.id, me.describe());
                 let key = guest.key.clone();
                 Ok((guest, key))
             })
@@ -58,20 +51,14 @@ impl Tour {
                 Ok((creation, outcome))
             })
             .await?;
-        self.step(
-            "follows its saga over SSE until COMMITTED",
-            self.follow_saga(&founder, &creation),
-        )
-        .await?;
+        self.step("follows its saga over SSE until COMMITTED", self.follow_saga(&founder, &creation)).await?;
         let org = creation.org;
         let (admin, member) = self
             .step("two more guests join by invitation", async {
                 let admin = founder.bring(&org, "admin").await?;
                 let member = founder.bring(&org, "member").await?;
                 let path = format!("/v1/orgs/{org}/members");
-                let members = patiently(|| founder.client.get(&path))
-                    .await?
-                    .expect_status(200)?;
+                let members = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
                 let count = members.json()["items"].as_array().map_or(0, Vec::len);
                 ensure!(count == 3, "expected 3 members, came {}", members.describe());
                 let outcome = format!("{} as admin, {} as member", admin.key, member.key);
@@ -99,30 +86,22 @@ impl Tour {
             .await?;
         let revision = self
             .step(&format!("the admin sets {CAP} to 1"), async {
-                let reply = admin
-                    .configure(&org, CAP, json!(1), "one window each during the tour")
-                    .await?;
+                let reply = admin.configure(&org, CAP, json!(1), "one window each during the tour").await?;
                 let revision = reply.json()["revision"].as_i64().context("expected a revision")?;
                 Ok((revision, format!("revision {revision}")))
             })
             .await?;
         self.step("every process reports the new revision", async {
             let rollout = self.rolled_out(&admin, &org, revision).await?;
-            let lags: Vec<_> = rollout
-                .lags
-                .iter()
-                .map(|(process, lag)| format!("{process} {}", shown(*lag)))
-                .collect();
+            let lags: Vec<_> =
+                rollout.lags.iter().map(|(process, lag)| format!("{process} {}", shown(*lag))).collect();
             Ok(((), format!("commit to applied: {}", lags.join(", "))))
         })
         .await?;
         let mut second = self
             .step("the member's second window closes the first", async {
                 let second = watched(&member, &org, &project).await?;
-                ensure!(
-                    second.window.closed.is_some(),
-                    "expected `closed_session_id`, came null"
-                );
+                ensure!(second.window.closed.is_some(), "expected `closed_session_id`, came null");
                 let closed = first.stream.see("chat.session-closed", PATIENCE).await?;
                 let data = closed.json();
                 ensure!(
@@ -146,19 +125,12 @@ impl Tour {
             .await?;
         self.step(
             "the counters have counted",
-            self.counted(
-                &founder,
-                &org,
-                &project,
-                [("ready", ready), ("tests_green", green)],
-            ),
+            self.counted(&founder, &org, &project, [("ready", ready), ("tests_green", green)]),
         )
         .await?;
         self.step("the history names the admin", async {
             let path = format!("/v1/orgs/{org}/configs/{CAP}/history");
-            let reply = patiently(|| founder.client.get(&path))
-                .await?
-                .expect_status(200)?;
+            let reply = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
             let newest = reply.json()["items"][0].clone();
             ensure!(
                 newest["author"]["id"] == admin.id.as_str() && newest["new_value"] == 1,
@@ -168,12 +140,7 @@ impl Tour {
             Ok(((), newest["reason"].as_str().unwrap_or_default().to_owned()))
         })
         .await?;
-        Ok(Visit {
-            org,
-            project,
-            admin,
-            member,
-        })
+        Ok(Visit { org, project, admin, member })
     }
 
     /// Every step of the saga must be seen done, in an order without gaps, and the end must be COMMITTED.
@@ -202,18 +169,12 @@ impl Tour {
                 break;
             }
             if text("status") == "DONE" {
-                steps.push(format!(
-                    "{} {}",
-                    text("step"),
-                    spoken(event.at.duration_since(start))
-                ));
+                steps.push(format!("{} {}", text("step"), spoken(event.at.duration_since(start))));
             }
         }
         ensure!(!steps.is_empty(), "expected steps before the end, came none");
         let path = format!("/v1/orgs/{}", creation.org);
-        let org = patiently(|| founder.client.get(&path))
-            .await?
-            .expect_status(200)?;
+        let org = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
         ensure!(
             org.at("/status") == "COMMITTED",
             "expected a COMMITTED organization, came {}",
@@ -235,19 +196,13 @@ impl Tour {
             let reply = patiently(|| admin.client.get(&path)).await?.expect_status(200)?;
             let status = reply.json();
             let processes = status["processes"].as_array().cloned().unwrap_or_default();
-            let has = |process: &Value| {
-                process["revision"]
-                    .as_i64()
-                    .is_some_and(|applied| applied >= revision)
-            };
+            let has =
+                |process: &Value| process["revision"].as_i64().is_some_and(|applied| applied >= revision);
             let waits = |process: &Value| process["revision"].is_null() && start.elapsed() > LISTED;
             let complete = processes.iter().any(has) && processes.iter().all(|one| has(one) || waits(one));
             if complete {
                 let name = |process: &Value| process["process"].as_str().unwrap_or_default().to_owned();
-                let lags = processes
-                    .iter()
-                    .map(|one| (name(one), one["lag_ms"].as_f64()))
-                    .collect();
+                let lags = processes.iter().map(|one| (name(one), one["lag_ms"].as_f64())).collect();
                 return Ok(Rollout { lags });
             }
             if start.elapsed() > PATIENCE {
@@ -269,18 +224,13 @@ impl Tour {
         let path = format!("/v1/orgs/{org}/projects/{project}/chat/counters");
         let start = Instant::now();
         loop {
-            let reply = patiently(|| founder.client.get(&path))
-                .await?
-                .expect_status(200)?;
+            let reply = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
             let counters = reply.json();
             let count = |action: &str| {
                 let items = counters["items"].as_array()?;
                 items.iter().find(|item| item["action"] == action)?["count"].as_i64()
             };
-            if pressed
-                .iter()
-                .all(|(action, times)| count(action).unwrap_or(0) >= *times)
-            {
+            if pressed.iter().all(|(action, times)| count(action).unwrap_or(0) >= *times) {
                 let counts = pressed.map(|(action, _)| format!("{action} {}", count(action).unwrap_or(0)));
                 return Ok(((), counts.join(", ")));
             }
@@ -293,8 +243,5 @@ impl Tour {
 }
 
 fn shown(lag: Option<f64>) -> String {
-    lag.map_or_else(
-        || "(loads it at first use)".to_owned(),
-        |lag| format!("{lag:.1} ms"),
-    )
+    lag.map_or_else(|| "(loads it at first use)".to_owned(), |lag| format!("{lag:.1} ms"))
 }

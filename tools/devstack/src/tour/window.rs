@@ -56,11 +56,7 @@ pub(super) async fn watched(guest: &Guest, org: &str, project: &str) -> anyhow::
     let window = guest.open_chat(org, project).await?;
     let mut stream = guest.watch(&window);
     stream.connected(PATIENCE).await?;
-    Ok(Watched {
-        window,
-        stream,
-        seen: HashSet::new(),
-    })
+    Ok(Watched { window, stream, seen: HashSet::new() })
 }
 
 /// Presses in the first window and waits until all show it.
@@ -121,20 +117,13 @@ impl Watched {
                 "chat.action" => {
                     let data = event.json();
                     let came = data["id"].as_str().unwrap_or_default().to_owned();
-                    ensure!(
-                        self.seen.insert(came.clone()),
-                        "expected each action once, came twice: {data}"
-                    );
+                    ensure!(self.seen.insert(came.clone()), "expected each action once, came twice: {data}");
                     if came == id {
                         ensure!(data["action"] == action, "expected `{action}`, came {data}");
                         return Ok(Shown::At(event.at));
                     }
                 }
-                "reset"
-                    if event.json()["reason"]
-                        .as_str()
-                        .is_some_and(|why| REDIS_AGAIN.contains(&why)) =>
-                {
+                "reset" if event.json()["reason"].as_str().is_some_and(|why| REDIS_AGAIN.contains(&why)) => {
                     reset = true;
                     deadline = deadline.min(Instant::now() + AFTER_RESET);
                 }
