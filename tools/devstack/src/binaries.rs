@@ -132,7 +132,8 @@ pub fn ensure(wanted: Wanted, screen: &Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn path_folders() -> Vec<PathBuf> {
+/// The folders of `PATH`.
+pub(crate) fn path_folders() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 

@@ -5,6 +5,7 @@ pub mod account;
 pub mod actors;
 pub mod addresses;
 pub mod binaries;
+pub mod browser;
 pub mod checkout;
 pub mod client;
 mod compile;

@@ -1,9 +1,10 @@
-//! `atrium-devstack`: the stack for development (`dev`), for tests (`exec`), and the tour through the main job.
+//! `atrium-devstack`: the stack for development (`dev`), for tests (`exec`), the tour through the main job, and the
+//! same in a browser.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use atrium_devstack::{dev, exec, screen, tour};
+use atrium_devstack::{browser, dev, exec, screen, tour};
 use clap::{Parser, Subcommand};
 
 /// Starts private stacks of PostgreSQL, Redis and Atrium.
@@ -18,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Starts everything with a demo inside, and keeps it running until Ctrl-C.
     Dev(dev::Options),
+    /// Does the main job in a real browser, on a stack of its own.
+    Browser,
     /// Runs a command with a private PostgreSQL and Redis, and a migrated template database for tests.
     Exec {
         /// The command and its arguments.
@@ -32,6 +35,7 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Dev(options) => dev::run(&options).await,
+        Command::Browser => browser::run().await,
         Command::Exec { command } => exec::run(&command).await,
         Command::Tour(options) => tour::run(&options).await,
     };

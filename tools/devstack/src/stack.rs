@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::addresses::Addresses;
 use crate::binaries::{self, Wanted};
+use crate::checkout::Checkout;
 use crate::client::Client;
+use crate::compile;
 use crate::existing::{self, Existing};
 use crate::folder::Folder;
 use crate::operator;
@@ -51,6 +53,29 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// A stack for one visit: private servers, volatile, any port, logs in `folder`.
+    ///
+    /// # Errors
+    /// When something does not build or start.
+    pub async fn for_one_visit(folder: &Folder, screen: &Screen) -> anyhow::Result<Self> {
+        let plan = Plan {
+            existing: Existing::default(),
+            durability: Durability::Volatile,
+            port: None,
+            logs: folder.private("logs", None)?,
+            binaries: compile::binaries(&Checkout::find()?).await?,
+        };
+        Self::start(plan, screen).await
+    }
+
+    /// Shows how the logs of Atrium's processes end, after something went wrong.
+    pub fn show_logs(&self, screen: &Screen) {
+        for service in [&self.api, &self.workers] {
+            let (name, end) = (service.name(), service.last_words(40));
+            screen.text(&format!("──── {name}: the last lines of its log\n{end}"));
+        }
+    }
+
     /// Starts everything, one visible step after the other.
     ///
     /// # Errors

@@ -19,14 +19,11 @@ use clap::Args;
 use crate::addresses::Addresses;
 use crate::checkout::Checkout;
 use crate::client::Client;
-use crate::compile;
 use crate::contract::Contract;
-use crate::existing::Existing;
 use crate::folder::Folder;
 use crate::interrupt::Interrupts;
-use crate::postgres::Durability;
 use crate::screen::{Screen, spoken};
-use crate::stack::{Plan, Stack};
+use crate::stack::Stack;
 
 /// How to go.
 #[derive(Args, Clone, Debug, Default)]
@@ -98,25 +95,11 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
 
 async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
     screen.title("A tour of an Atrium of its own");
-    let binaries = compile::binaries(&Checkout::find()?).await?;
     let folder = Folder::create()?;
-    let plan = Plan {
-        existing: Existing::default(),
-        durability: Durability::Volatile,
-        port: None,
-        logs: folder.private("logs", None)?,
-        binaries,
-    };
-    let stack = Stack::start(plan, screen).await?;
+    let stack = Stack::for_one_visit(&folder, screen).await?;
     let outcome = visit(screen, stack.url(), options).await;
     if !matches!(outcome, Ok(code) if code == ExitCode::SUCCESS) {
-        for service in [&stack.api, &stack.workers] {
-            screen.text(&format!(
-                "──── {}: the last lines of its log\n{}",
-                service.name(),
-                service.last_words(40)
-            ));
-        }
+        stack.show_logs(screen);
     }
     stack.stop().await;
     outcome
