@@ -1,7 +1,7 @@
 //! Configuration: what may change while Atrium runs.
 //!
 //! PostgreSQL holds it. Every organization has one revision that only grows; a change stores value, history and a
-//! message in one transaction ([`write`]). A worker turns the message into an event with the revision, never the
+//! message in one transaction ([`mod@write`]). A worker turns the message into an event with the revision, never the
 //! value. Each process that holds the organization's [`Snapshot`] loads a newer one and swaps it whole
 //! ([`ConfigurationStore`]), so a reader sees one revision or the next, never half of each. Without Redis, a reconcile
 //! query does the same every few seconds.
