@@ -5,3 +5,4 @@ mod chat;
 mod outbox;
 mod platform;
 mod sagas;
+mod stop;

@@ -1,6 +1,6 @@
 //! Workers around a database, and the API's part of the write path, without an API.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use atrium_devstack::testing::{Atrium, AtriumBuilder};
 use atrium_shared::{
@@ -160,7 +160,7 @@ impl Platform {
 }
 
 /// Waits until something is so, and fails when it is not for a long time.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !so().await {
         assert!(tokio::time::Instant::now() < deadline, "it never came to this: {what}");

@@ -1,0 +1,32 @@
+//! A worker that is told to stop finishes what it has begun, hands over the rest, and ends by itself.
+
+use std::time::Duration;
+
+use atrium_devstack::testing::Atrium;
+use atrium_shared::configuration::ChatAction;
+
+use crate::platform::{Platform, until};
+
+#[tokio::test]
+async fn sigterm_under_load_loses_and_doubles_nothing() {
+    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    let tenant = platform.tenant().await;
+    let mut sagas = Vec::new();
+    let mut pressed = Vec::new();
+    for round in 0..2 {
+        for _ in 0..20 {
+            sagas.push(platform.ask_for_organization().await.1);
+            pressed.push(platform.press(tenant, ChatAction::Ready).await.to_string());
+        }
+        let ended_by_itself = platform.atrium.worker(round).stop(Duration::from_secs(15)).await;
+        assert!(ended_by_itself, "worker {round} had to be killed");
+        assert!(platform.atrium.worker(round).status().is_some_and(|status| status.success()));
+        platform.atrium.worker(round).start_again().await.expect("the worker starts again");
+    }
+    for saga in sagas {
+        until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    }
+    until("all are published", async || platform.published(tenant).await.len() >= pressed.len()).await;
+    assert_eq!(platform.published(tenant).await, pressed);
+    platform.until_all_is_consumed().await;
+}
