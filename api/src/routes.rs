@@ -30,6 +30,8 @@ pub enum Access {
     Public,
     /// Whoever brings an access token that holds.
     User,
+    /// Whoever brings a refresh token: the handler looks at it, and at where the request comes from.
+    Refresh,
 }
 
 /// Which rate limit a request counts against before its handler runs.
@@ -41,6 +43,8 @@ pub enum Limit {
     SignIns,
     /// `limits.requests_per_minute`, per user.
     Requests,
+    /// As many again, per address: before a refresh token was looked up nobody knows whose it is.
+    Refreshes,
     /// `limits.chat_actions_per_second`, per user and project: counted by the handler, which knows the project's
     /// configuration.
     ChatActions,
@@ -74,6 +78,11 @@ impl Route {
         self
     }
 
+    fn refresh(mut self) -> Self {
+        (self.access, self.limit) = (Access::Refresh, Limit::Refreshes);
+        self
+    }
+
     fn limit(mut self, limit: Limit) -> Self {
         self.limit = limit;
         self
@@ -102,6 +111,7 @@ macro_rules! route {
 pub fn table() -> Vec<Route> {
     let mut table = vec![
         route!(POST "/v1/auth/guest" => auth::guest::sign_in).public().limit(Limit::SignIns),
+        route!(POST "/v1/auth/refresh" => auth::refresh::refresh).refresh(),
         route!(POST "/v1/auth/logout" => auth::logout::logout),
         route!(GET "/v1/auth/me" => auth::me::me),
         route!(GET "/.well-known/jwks.json" => auth::jwks::jwks).public(),

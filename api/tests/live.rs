@@ -408,6 +408,7 @@ async fn open_streams_keep_their_sessions_fresh() {
         user: guest.id.parse().expect("an id"),
         key: guest.key.clone(),
         token: uuid::Uuid::now_v7(),
+        family: atrium_shared::ids::FamilyId::new(),
         expires_at: time::OffsetDateTime::now_utc() + Duration::from_secs(900),
     };
     let presence = Presence::default();

@@ -72,6 +72,10 @@ id!(
     UserId
 );
 id!(
+    /// A sign-in, as long as it is kept up: a family of refresh tokens, and the access tokens made from them.
+    FamilyId
+);
+id!(
     /// A chat session: one open window.
     SessionId
 );

@@ -4,7 +4,7 @@ use atrium_shared::telemetry::metrics::REVOKED_TOKENS_REFUSED;
 use http::{HeaderMap, header};
 use metrics::counter;
 
-use super::{Identity, cookie};
+use super::{Identity, cookie::Cookie};
 use crate::{edge::problem::Problem, state::App};
 
 /// How a token came.
@@ -24,17 +24,22 @@ pub fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Identity, Carrier
     let (token, carrier) = if headers.contains_key(header::AUTHORIZATION) {
         (bearer(headers), Carrier::Bearer)
     } else {
-        (cookie::token(&app.api.public_url, headers), Carrier::Cookie)
+        (Cookie::Session.read(&app.api.public_url, headers), Carrier::Cookie)
     };
     let refused = |cause: &str| Problem::unauthenticated("A valid access token is needed.").cause(cause);
     let token = token.ok_or_else(|| refused("no token"))?;
     let claims = app.keyring.verify(token).map_err(|error| refused(&error.to_string()))?;
-    if app.revocations.is_revoked(claims.jti) {
+    if app.revocations.is_revoked(claims.jti, claims.family()) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));
     }
-    let identity =
-        Identity { user: claims.sub, token: claims.jti, expires_at: claims.expires_at(), key: claims.key };
+    let identity = Identity {
+        user: claims.sub,
+        token: claims.jti,
+        family: claims.family(),
+        expires_at: claims.expires_at(),
+        key: claims.key,
+    };
     Ok((identity, carrier))
 }
 

@@ -1,45 +1,77 @@
-//! The session cookie: the access token in a place that scripts cannot read.
+//! The two cookies: tokens in a place that scripts cannot read.
+//!
+//! The access token goes along with every request. The refresh token, which lives longer, goes only to where it is
+//! used: its path keeps it out of every other request, and out of whatever looks at those.
 
-use atrium_shared::{identity::TOKEN_LIFETIME, settings::PublicUrl};
+use atrium_shared::settings::PublicUrl;
 use http::{HeaderMap, HeaderValue, header};
 
-/// The cookie's name. Over TLS the prefix makes browsers refuse one that another host, or plain HTTP, has set.
-fn name(public_url: &PublicUrl) -> &'static str {
-    if public_url.is_https() { "__Host-atrium_session" } else { "atrium_session" }
+/// One of the cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cookie {
+    /// Holds the access token.
+    Session,
+    /// Holds the refresh token.
+    Refresh,
 }
 
-/// The token in the request's cookies. Two of that name are none: one of them was planted.
-#[must_use]
-pub fn token<'a>(public_url: &PublicUrl, headers: &'a HeaderMap) -> Option<&'a str> {
-    let name = name(public_url);
-    let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut tokens = pairs
-        .flat_map(|pairs| pairs.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter_map(|(key, value)| (key == name).then_some(value));
-    let token = tokens.next().filter(|token| !token.is_empty());
-    if tokens.next().is_some() { None } else { token }
-}
+impl Cookie {
+    /// The name. Over TLS the prefixes make browsers refuse a cookie that plain HTTP has set; `__Host-` also one that
+    /// another host has, but it allows no path.
+    fn name(self, public_url: &PublicUrl) -> &'static str {
+        match (self, public_url.is_https()) {
+            (Self::Session, true) => "__Host-atrium_session",
+            (Self::Session, false) => "atrium_session",
+            (Self::Refresh, true) => "__Secure-atrium_refresh",
+            (Self::Refresh, false) => "atrium_refresh",
+        }
+    }
 
-/// The value of `Set-Cookie` that signs in.
-///
-/// # Errors
-/// When the token is no header value, which is a defect.
-pub fn set(public_url: &PublicUrl, token: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
-    HeaderValue::try_from(cookie(public_url, token, TOKEN_LIFETIME.as_secs()))
-}
+    fn path(self) -> &'static str {
+        match self {
+            Self::Session => "/",
+            Self::Refresh => "/v1/auth",
+        }
+    }
 
-/// The value of `Set-Cookie` that signs out.
-///
-/// # Errors
-/// Never, in practice: it holds no foreign text.
-pub fn clear(public_url: &PublicUrl) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
-    HeaderValue::try_from(cookie(public_url, "", 0))
-}
+    /// The token in the request's cookies. Two of that name are none: one of them was planted.
+    #[must_use]
+    pub fn read<'a>(self, public_url: &PublicUrl, headers: &'a HeaderMap) -> Option<&'a str> {
+        let name = self.name(public_url);
+        let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut tokens = pairs
+            .flat_map(|pairs| pairs.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter_map(|(key, value)| (key == name).then_some(value));
+        let token = tokens.next().filter(|token| !token.is_empty());
+        if tokens.next().is_some() { None } else { token }
+    }
 
-fn cookie(public_url: &PublicUrl, value: &str, max_age: u64) -> String {
-    let secure = if public_url.is_https() { "; Secure" } else { "" };
-    format!("{}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age}{secure}", name(public_url))
+    /// The value of `Set-Cookie` that hands out a token for so many seconds.
+    ///
+    /// # Errors
+    /// When the token is no header value, which is a defect.
+    pub fn set(
+        self,
+        public_url: &PublicUrl,
+        token: &str,
+        max_age: u64,
+    ) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+        let secure = if public_url.is_https() { "; Secure" } else { "" };
+        HeaderValue::try_from(format!(
+            "{}={token}; HttpOnly; SameSite=Strict; Path={}; Max-Age={max_age}{secure}",
+            self.name(public_url),
+            self.path()
+        ))
+    }
+
+    /// The value of `Set-Cookie` that takes it back.
+    ///
+    /// # Errors
+    /// Never, in practice: it holds no foreign text.
+    pub fn clear(self, public_url: &PublicUrl) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+        self.set(public_url, "", 0)
+    }
 }
 
 #[cfg(test)]
@@ -47,11 +79,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cookie_is_bound_to_the_host_over_tls() {
+    fn over_tls_the_cookies_are_bound_to_it() {
         let url = crate::edge::tests::api_settings().public_url;
         assert_eq!(
-            set(&url, "a.b.c").expect("a header value"),
+            Cookie::Session.set(&url, "a.b.c", 900).expect("a header value"),
             "__Host-atrium_session=a.b.c; HttpOnly; SameSite=Strict; Path=/; Max-Age=900; Secure"
+        );
+        assert_eq!(
+            Cookie::Refresh.set(&url, "t", 60).expect("a header value"),
+            "__Secure-atrium_refresh=t; HttpOnly; SameSite=Strict; Path=/v1/auth; Max-Age=60; Secure"
         );
     }
 
@@ -60,12 +96,16 @@ mod tests {
         let url = crate::edge::tests::api_settings().public_url;
         let read = |value| {
             let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(value))]);
-            token(&url, &headers).map(str::to_owned)
+            Cookie::Session.read(&url, &headers).map(str::to_owned)
         };
-        assert_eq!(read("a=1; __Host-atrium_session=t; b=2").as_deref(), Some("t"));
+        assert_eq!(
+            read("a=1; __Host-atrium_session=t; __Secure-atrium_refresh=r; b=2").as_deref(),
+            Some("t")
+        );
         for none in [
             "",
             "atrium_session=t",
+            "__Secure-atrium_refresh=t",
             "__Host-atrium_session=",
             "__Host-atrium_session=t; __Host-atrium_session=u",
         ] {

@@ -2,27 +2,14 @@
 
 use std::sync::Arc;
 
-use atrium_shared::{identity::TOKEN_LIFETIME, ids::UserId};
-use http::{StatusCode, header};
-use serde::Serialize;
+use atrium_shared::ids::UserId;
+use http::StatusCode;
 
-use super::{User, cookie};
+use super::{families, signed_in::signed_in};
 use crate::{
-    edge::{
-        problem::Problem,
-        request::Request,
-        respond::{Response, json},
-    },
+    edge::{problem::Problem, request::Request, respond::Response},
     state::App,
 };
-
-#[derive(Serialize)]
-struct SignedIn {
-    access_token: String,
-    token_type: &'static str,
-    expires_in: u64,
-    user: User,
-}
 
 /// `POST /v1/auth/guest`
 ///
@@ -36,20 +23,8 @@ pub async fn sign_in(app: &Arc<App>, request: &mut Request) -> Result<Response, 
         .bind(id)
         .fetch_one(tx.conn())
         .await?;
-    // Signed before the commit: a guest without a token would be nobody's.
-    let (access_token, _) = app.keyring.issue(id, &key).map_err(Problem::internal)?;
-    let set_cookie = cookie::set(&app.api.public_url, &access_token).map_err(Problem::internal)?;
+    let refresh = families::begin(&mut tx).await?;
+    let response = signed_in(app, StatusCode::CREATED, key, &refresh)?;
     tx.commit().await?;
-
-    let mut response = json(
-        StatusCode::CREATED,
-        &SignedIn {
-            access_token,
-            token_type: "Bearer",
-            expires_in: TOKEN_LIFETIME.as_secs(),
-            user: User { id, key },
-        },
-    )?;
-    response.headers_mut().insert(header::SET_COOKIE, set_cookie);
     Ok(response)
 }

@@ -1,10 +1,11 @@
-//! Signing out: the token is refused from now on, everywhere, although it has not expired.
+//! Signing out: the sign-in is over. Its refresh token holds no more, and its access tokens are refused from now on,
+//! everywhere, although they have not expired.
 
 use std::sync::Arc;
 
 use http::{StatusCode, header};
 
-use super::cookie;
+use super::{cookie::Cookie, families};
 use crate::{
     edge::{
         problem::Problem,
@@ -21,21 +22,16 @@ use crate::{
 pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let identity = request.identity()?;
     let mut tx = app.database.user_tx(identity.user).await?;
-    sqlx::query(
-        "INSERT INTO revoked_tokens (jti, user_id, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-    )
-    .bind(identity.token)
-    .bind(identity.user)
-    .bind(identity.expires_at)
-    .execute(tx.conn())
-    .await?;
+    let until = families::end(&mut tx, identity.family, identity.token).await?;
     tx.commit().await?;
-    // Other processes find the row within their poll; this one knows already.
-    app.revocations.insert(identity.token, identity.expires_at);
+    // Other processes find the rows within their poll; this one knows already.
+    app.revocations.insert(identity.token, until);
+    app.revocations.insert(identity.family.uuid(), until);
 
     let mut response = empty(StatusCode::NO_CONTENT);
-    response
-        .headers_mut()
-        .insert(header::SET_COOKIE, cookie::clear(&app.api.public_url).map_err(Problem::internal)?);
+    for cookie in [Cookie::Session, Cookie::Refresh] {
+        let cleared = cookie.clear(&app.api.public_url).map_err(Problem::internal)?;
+        response.headers_mut().append(header::SET_COOKIE, cleared);
+    }
     Ok(response)
 }

@@ -1,13 +1,17 @@
-//! Signing in as a guest, signing out, and knowing who asks.
+//! Signing in as a guest, staying signed in, signing out, and knowing who asks.
 
 pub mod authenticate;
 pub mod cookie;
+mod families;
 pub mod guest;
 pub mod jwks;
 pub mod logout;
 pub mod me;
+pub mod refresh;
+mod refresh_token;
+mod signed_in;
 
-use atrium_shared::ids::UserId;
+use atrium_shared::ids::{FamilyId, UserId};
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -21,6 +25,8 @@ pub struct Identity {
     pub key: String,
     /// The token's id, by which it is revoked.
     pub token: Uuid,
+    /// The sign-in that the token comes from.
+    pub family: FamilyId,
     /// When the token ends, and with it every stream it opened.
     pub expires_at: OffsetDateTime,
 }

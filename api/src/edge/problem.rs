@@ -63,6 +63,8 @@ codes! {
     LastEventIdInvalid = BAD_REQUEST, "last_event_id_invalid", "The last event id is not one of this stream", "without the id";
     /// No token, or one that does not hold.
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Sign in first", "after signing in";
+    /// A refresh token that was used before: somebody has a copy, so the whole sign-in is over.
+    RefreshTokenReused = UNAUTHORIZED, "refresh_token_reused", "This sign-in was ended for safety", "after signing in";
     /// A browser sent a cookie along with a request that another site made.
     CrossSiteRequest = FORBIDDEN, "cross_site_request", "Requests from other sites are refused", "no";
     /// The member's role is too low.
@@ -197,8 +199,19 @@ impl Problem {
 
     /// Who calls is not known.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Code::Unauthenticated, detail)
-            .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"atrium\""))
+        Self::new(Code::Unauthenticated, detail).challenge()
+    }
+
+    /// Somebody has a copy of the refresh token.
+    #[must_use]
+    pub fn refresh_token_reused() -> Self {
+        let detail = "The refresh token was used before, so somebody may have a copy of it. Sign in again.";
+        Self::new(Code::RefreshTokenReused, detail).challenge()
+    }
+
+    /// Says how to authenticate, as every 401 has to.
+    fn challenge(self) -> Self {
+        self.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"atrium\""))
     }
 
     /// The member's role is lower than `required`.

@@ -1,4 +1,4 @@
-//! Who may ask how often: token buckets (GCRA, by governor) in this process's memory, for three kinds of thing.
+//! Who may ask how often: token buckets (GCRA, by governor) in this process's memory, for four kinds of thing.
 //!
 //! The quotas are configuration and change while the process runs. A bucket knows its quota for life, so there is
 //! one set of buckets for each value of a quota that is in use; who gets a new quota begins with a full bucket.
@@ -42,6 +42,7 @@ const UPKEEP: Duration = Duration::from_secs(60);
 pub struct RateLimits {
     configuration: ConfigurationStore,
     sign_ins: Limiter<IpAddr>,
+    refreshes: Limiter<IpAddr>,
     requests: Limiter<UserId>,
     chat_actions: Limiter<(UserId, OrgId, ProjectId)>,
 }
@@ -53,6 +54,7 @@ impl RateLimits {
         Self {
             configuration,
             sign_ins: Limiter::new("sign_ins", Duration::from_secs(60)),
+            refreshes: Limiter::new("refreshes", Duration::from_secs(60)),
             requests: Limiter::new("requests", Duration::from_secs(60)),
             chat_actions: Limiter::new("chat_actions", Duration::from_secs(1)),
         }
@@ -65,6 +67,16 @@ impl RateLimits {
     pub fn sign_in(&self, client: IpAddr) -> Result<Standing, Problem> {
         self.sign_ins
             .check(subscriber(client), self.configuration.platform().organization().sign_ins_per_minute)
+    }
+
+    /// Counts a refresh. One address may ask for as many as a user may send requests: many people behind one address
+    /// refresh every quarter of an hour each.
+    ///
+    /// # Errors
+    /// [`Code::RateLimited`], with the headers that say until when.
+    pub fn refresh(&self, client: IpAddr) -> Result<Standing, Problem> {
+        self.refreshes
+            .check(subscriber(client), self.configuration.platform().organization().requests_per_minute)
     }
 
     /// Counts a request of a user.
@@ -94,6 +106,7 @@ impl RateLimits {
         let mut ticks = tokio::time::interval(UPKEEP);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.sign_ins.drop_full();
+            self.refreshes.drop_full();
             self.requests.drop_full();
             self.chat_actions.drop_full();
         }

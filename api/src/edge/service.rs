@@ -139,10 +139,11 @@ fn admit(app: &App, route: &Route, request: &mut Request) -> Result<(), Problem>
         }
         // What is public and changes something must not be done in a browser's name either.
         Access::Public if route.writes() => origin::check(&app.api, &request.headers, false)?,
-        Access::Public => {}
+        Access::Public | Access::Refresh => {}
     }
     match (route.limit, &request.identity) {
         (Limit::SignIns, _) => request.standing = Some(app.rate_limits.sign_in(request.client)?),
+        (Limit::Refreshes, _) => request.standing = Some(app.rate_limits.refresh(request.client)?),
         (Limit::Requests, Some(identity)) => request.standing = Some(app.rate_limits.request(identity.user)?),
         (Limit::Requests | Limit::ChatActions | Limit::None, _) => {}
     }

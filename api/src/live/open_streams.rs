@@ -15,7 +15,7 @@ use std::{
 };
 
 use atrium_shared::{
-    configuration::ConfigurationStore, identity::Revocations, lifecycle::Shutdown,
+    configuration::ConfigurationStore, identity::Revocations, ids::FamilyId, lifecycle::Shutdown,
     telemetry::metrics::SSE_STREAMS,
 };
 use futures_util::task::AtomicWaker;
@@ -91,6 +91,7 @@ pub struct Orders {
 pub struct OpenStream {
     kind: Kind,
     token: Uuid,
+    family: FamilyId,
     expires_at: OffsetDateTime,
     waker: AtomicWaker,
     orders: AtomicU8,
@@ -217,6 +218,7 @@ impl OpenStreams {
         let stream = Arc::new(OpenStream {
             kind,
             token: identity.token,
+            family: identity.family,
             expires_at: identity.expires_at,
             waker: AtomicWaker::new(),
             orders: AtomicU8::new(0),
@@ -268,7 +270,7 @@ impl OpenStreams {
                     }
                     self.tick(OffsetDateTime::now_utc(), heartbeat, poll);
                 }
-                Ok(()) = revoked.changed() => self.end_revoked(|token| revocations.is_revoked(token)),
+                Ok(()) = revoked.changed() => self.end_revoked(|token, family| revocations.is_revoked(token, family)),
                 () = shutdown.draining().cancelled() => break,
             }
         }
@@ -308,9 +310,9 @@ impl OpenStreams {
         }
     }
 
-    /// Ends the streams whose token was revoked.
-    fn end_revoked(&self, is_revoked: impl Fn(Uuid) -> bool) {
-        for stream in self.lock().iter().filter(|stream| is_revoked(stream.token)) {
+    /// Ends the streams whose token was revoked, or the sign-in it comes from.
+    fn end_revoked(&self, is_revoked: impl Fn(Uuid, FamilyId) -> bool) {
+        for stream in self.lock().iter().filter(|stream| is_revoked(stream.token, stream.family)) {
             stream.end();
         }
     }
@@ -351,7 +353,13 @@ mod tests {
 
     fn identity(expires_in: Duration) -> Identity {
         let expires_at = OffsetDateTime::now_utc() + expires_in;
-        Identity { user: UserId::new(), key: "guest-0001".to_owned(), token: Uuid::now_v7(), expires_at }
+        Identity {
+            user: UserId::new(),
+            key: "guest-0001".to_owned(),
+            token: Uuid::now_v7(),
+            family: FamilyId::new(),
+            expires_at,
+        }
     }
 
     fn orders(registration: &Registration) -> Orders {
@@ -407,8 +415,10 @@ mod tests {
         let (revoked, other) = (identity(Duration::from_secs(900)), identity(Duration::from_secs(900)));
         let its = [(); 2].map(|()| streams.register(Kind::Chat, &revoked));
         let others = streams.register(Kind::Chat, &other);
-        streams.end_revoked(|token| token == revoked.token);
+        streams.end_revoked(|token, _| token == revoked.token);
         assert!(its.iter().all(|stream| orders(stream).end) && !orders(&others).end);
+        streams.end_revoked(|_, family| family == other.family);
+        assert!(orders(&others).end, "with its family");
     }
 
     #[tokio::test]

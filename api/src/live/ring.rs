@@ -446,7 +446,10 @@ mod tests {
         thread,
     };
 
-    use atrium_shared::{ids::UserId, lifecycle::Shutdown};
+    use atrium_shared::{
+        ids::{FamilyId, UserId},
+        lifecycle::Shutdown,
+    };
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
     use time::OffsetDateTime;
 
@@ -463,6 +466,7 @@ mod tests {
             user: UserId::new(),
             key: "guest-0001".to_owned(),
             token: uuid::Uuid::now_v7(),
+            family: FamilyId::new(),
             expires_at: OffsetDateTime::now_utc() + time::Duration::minutes(15),
         };
         OpenStreams::new(Shutdown::new()).register(Kind::Chat, &identity)

@@ -191,7 +191,10 @@ async fn a_cookie_counts_in_our_own_pages_only() {
 async fn over_tls_the_cookie_is_bound_to_the_host() {
     let atrium = Atrium::builder().public_url("https://atrium.example").start().await;
     let reply = atrium.client().post("/v1/auth/guest").answers(201).await;
-    let cookie = reply.header("set-cookie").unwrap();
-    assert!(cookie.starts_with("__Host-atrium_session=") && cookie.ends_with("; Secure"), "{cookie}");
+    let cookies: Vec<_> =
+        reply.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap()).collect();
+    let [session, refresh] = cookies[..] else { panic!("two cookies, not {cookies:?}") };
+    assert!(session.starts_with("__Host-atrium_session=") && session.ends_with("; Secure"), "{session}");
+    assert!(refresh.starts_with("__Secure-atrium_refresh=") && refresh.ends_with("; Secure"), "{refresh}");
     assert!(reply.header("strict-transport-security").unwrap().starts_with("max-age="));
 }

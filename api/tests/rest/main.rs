@@ -12,6 +12,7 @@ mod members;
 mod orgs;
 mod outages;
 mod projects;
+mod refresh;
 mod telemetry;
 mod wire;
 

@@ -12,7 +12,7 @@ use jsonwebtoken::{
 };
 
 use super::{Claims, TokenError, token};
-use crate::ids::UserId;
+use crate::ids::{FamilyId, UserId};
 
 /// Keys that sign and verify access tokens.
 pub struct Keyring {
@@ -82,19 +82,24 @@ impl Keyring {
         let (kid, (encoding, file)) = keys.pop_last().ok_or(KeyringError::Empty)?;
         let keyring = Self { issuer: issuer.to_owned(), signing: (kid, encoding), verifying, public };
 
-        let probe = keyring.issue(UserId::new(), "guest-0000");
+        let probe = keyring.issue(UserId::new(), "guest-0000", FamilyId::new());
         match probe.and_then(|(token, _)| keyring.verify(&token)) {
             Ok(_) => Ok(keyring),
             Err(error) => Err(KeyringError::Key { file, reason: error.to_string() }),
         }
     }
 
-    /// Signs a new access token for a user; returns it with what it says.
+    /// Signs a new access token for a user's sign-in; returns it with what it says.
     ///
     /// # Errors
     /// When the key cannot sign.
-    pub fn issue(&self, user: UserId, user_key: &str) -> Result<(String, Claims), TokenError> {
-        let claims = Claims::new(&self.issuer, user, user_key);
+    pub fn issue(
+        &self,
+        user: UserId,
+        user_key: &str,
+        family: FamilyId,
+    ) -> Result<(String, Claims), TokenError> {
+        let claims = Claims::new(&self.issuer, user, user_key, family);
         let token = token::sign(&self.signing.0, &self.signing.1, &claims)?;
         Ok((token, claims))
     }

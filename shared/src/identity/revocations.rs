@@ -1,4 +1,5 @@
-//! Tokens that were signed out before they expired.
+//! Tokens that were signed out before they expired, one by one or a whole sign-in at once: an id here is a token's
+//! `jti` or its `sid`.
 //!
 //! PostgreSQL holds them; every API process keeps those that still matter in memory and asks for news twice a
 //! second, with an overlap, since a row becomes visible only some time after its timestamp was taken. Redis plays
@@ -16,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::TOKEN_LIFETIME;
-use crate::db::{DbError, Watcher};
+use crate::{
+    db::{DbError, Watcher},
+    ids::FamilyId,
+};
 
 const POLL: Duration = Duration::from_millis(500);
 /// Longer than any transaction that revokes may take.
@@ -40,16 +44,17 @@ impl Revocations {
         Ok(revocations)
     }
 
-    /// Whether this token was signed out.
+    /// Whether this token was signed out, or the sign-in that it comes from.
     #[must_use]
-    pub fn is_revoked(&self, jti: Uuid) -> bool {
-        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains_key(&jti)
+    pub fn is_revoked(&self, jti: Uuid, family: FamilyId) -> bool {
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        revoked.contains_key(&jti) || revoked.contains_key(&family.uuid())
     }
 
     /// Remembers a revocation that this process has just committed, without waiting for the poll.
-    pub fn insert(&self, jti: Uuid, expires_at: OffsetDateTime) {
+    pub fn insert(&self, id: Uuid, expires_at: OffsetDateTime) {
         let new =
-            self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(jti, expires_at).is_none();
+            self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(id, expires_at).is_none();
         if new {
             self.changed.send_modify(|version| *version += 1);
         }
@@ -84,8 +89,8 @@ impl Revocations {
     }
 
     async fn read(&self, watcher: &Watcher, since: OffsetDateTime) -> Result<(), DbError> {
-        for (jti, expires_at, _) in watcher.revoked_since(since).await? {
-            self.insert(jti, expires_at);
+        for (id, expires_at, _) in watcher.revoked_since(since).await? {
+            self.insert(id, expires_at);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::ids::UserId;
+use crate::ids::{FamilyId, UserId};
 
 /// How long an access token holds.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -32,6 +32,9 @@ pub struct Claims {
     pub sub: UserId,
     /// The token's own id, by which it is revoked.
     pub jti: Uuid,
+    /// The sign-in it comes from, by which all its tokens are revoked. Releases without refresh tokens named none,
+    /// and may run beside this one while it is rolled out.
+    pub sid: Option<FamilyId>,
     /// When it was made, seconds since 1970.
     pub iat: i64,
     /// When it ends, seconds since 1970.
@@ -58,17 +61,24 @@ pub enum TokenError {
 }
 
 impl Claims {
-    pub(super) fn new(issuer: &str, user: UserId, user_key: &str) -> Self {
+    pub(super) fn new(issuer: &str, user: UserId, user_key: &str, family: FamilyId) -> Self {
         let now = OffsetDateTime::now_utc();
         Self {
             iss: issuer.to_owned(),
             aud: AUDIENCE.to_owned(),
             sub: user,
             jti: Uuid::now_v7(),
+            sid: Some(family),
             iat: now.unix_timestamp(),
             exp: (now + TOKEN_LIFETIME).unix_timestamp(),
             key: user_key.to_owned(),
         }
+    }
+
+    /// The sign-in it comes from. A token that names none is a family of its own.
+    #[must_use]
+    pub fn family(&self) -> FamilyId {
+        self.sid.unwrap_or_else(|| self.jti.into())
     }
 
     /// When the token ends.

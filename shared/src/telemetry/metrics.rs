@@ -52,6 +52,8 @@ pub const CONFIG_PLATFORM_REVISION: &str = "atrium_config_platform_revision";
 pub const CONFIG_APPLY_FAILURES: &str = "atrium_config_apply_failures_total";
 /// Tokens refused because they were revoked.
 pub const REVOKED_TOKENS_REFUSED: &str = "atrium_revoked_tokens_refused_total";
+/// Refresh tokens presented; label `outcome` (rotated, repeated, reused, refused). One that is reused was copied.
+pub const REFRESHES: &str = "atrium_refreshes_total";
 
 /// Seconds; from half a millisecond, where the live path works, to the ten seconds after which nobody waits.
 const DURATION_BUCKETS: &[f64] =
@@ -102,4 +104,5 @@ fn describe() {
     describe_gauge!(CONFIG_PLATFORM_REVISION, "The revision of the platform's configuration applied here.");
     describe_counter!(CONFIG_APPLY_FAILURES, "Snapshots that could not be applied.");
     describe_counter!(REVOKED_TOKENS_REFUSED, "Tokens refused because they were revoked.");
+    describe_counter!(REFRESHES, "Refresh tokens presented, by what came of it.");
 }

@@ -2,8 +2,8 @@
 
 use atrium_devstack::testing::{TestDatabase, TestRedis};
 use atrium_shared::{
-    db::{Database, DbError, Principal},
-    ids::{OrgId, ProjectId, UserId},
+    db::{Database, DbError, Principal, UserTx},
+    ids::{FamilyId, OrgId, ProjectId, UserId},
     settings::Reader,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -175,6 +175,65 @@ async fn writes_across_the_wall_are_refused_or_touch_nothing() {
             .await
             .map_err(DbError::from);
     assert!(matches!(attached, Err(DbError::Constraint(name)) if name == "chat_counters_project_fkey"));
+}
+
+#[tokio::test]
+async fn a_users_refresh_tokens_are_out_of_reach_for_others() {
+    let two = two().await;
+    let (mine, theirs) = (FamilyId::new(), FamilyId::new());
+    for (tenant, family) in [(two.ours, mine), (two.theirs, theirs)] {
+        let mut tx = two.db.user_tx(tenant.user).await.expect("a transaction");
+        for statement in [FAMILY, TOKEN] {
+            run(&mut tx, statement, tenant.user, family).await.expect("one's own row");
+        }
+        tx.commit().await.expect("a commit");
+    }
+    let refused = |result: Result<u64, DbError>, how: &str| match result {
+        Err(DbError::Unexpected(error)) => {
+            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            assert_eq!(code.as_deref(), Some("42501"), "{how}: {error}");
+        }
+        other => panic!("{how}: {other:?}"),
+    };
+    for statement in [FAMILY, TOKEN] {
+        let mut tx = two.db.user_tx(two.ours.user).await.expect("a transaction");
+        refused(run(&mut tx, statement, two.theirs.user, theirs).await, statement);
+    }
+    let mut tx = two.db.user_tx(two.ours.user).await.expect("a transaction");
+    for table in ["refresh_families", "refresh_tokens"] {
+        assert_eq!(count(tx.conn(), table).await, 1, "{table}: one's own");
+    }
+    for statement in [
+        "UPDATE refresh_tokens SET used_at = now() WHERE user_id = $1 AND family_id = $2",
+        "UPDATE refresh_families SET reused_at = now() WHERE user_id = $1 AND id = $2",
+        "DELETE FROM refresh_tokens WHERE user_id = $1 AND family_id = $2",
+        "DELETE FROM refresh_families WHERE user_id = $1 AND id = $2",
+    ] {
+        let touched = run(&mut tx, statement, two.theirs.user, theirs).await;
+        assert!(matches!(touched, Ok(0)), "{statement}: {touched:?}");
+    }
+    // A row of ours in a family of theirs: the key compares the user, too.
+    let attached = run(&mut tx, TOKEN, two.ours.user, theirs).await;
+    assert!(matches!(attached, Err(DbError::Constraint(name)) if name == "refresh_tokens_family_fkey"));
+    drop(tx);
+    // Two unused tokens in one family would be two ways to go on.
+    let mut tx = two.db.user_tx(two.ours.user).await.expect("a transaction");
+    let forked = run(&mut tx, TOKEN, two.ours.user, mine).await;
+    assert!(matches!(forked, Err(DbError::Constraint(name)) if name == "refresh_tokens_one_unused"));
+}
+
+const FAMILY: &str =
+    "INSERT INTO refresh_families (user_id, id, expires_at) VALUES ($1, $2, now() + interval '1 hour')";
+const TOKEN: &str = "INSERT INTO refresh_tokens (user_id, family_id, hash, expires_at)
+                     VALUES ($1, $2, sha256(gen_random_uuid()::text::bytea), now() + interval '1 hour')";
+
+async fn run(
+    tx: &mut UserTx,
+    statement: &'static str,
+    user: UserId,
+    family: FamilyId,
+) -> Result<u64, DbError> {
+    Ok(sqlx::query(statement).bind(user).bind(family).execute(tx.conn()).await?.rows_affected())
 }
 
 #[tokio::test]

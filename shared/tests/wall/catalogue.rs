@@ -7,7 +7,8 @@ use atrium_devstack::testing::TestDatabase;
 use sqlx::PgConnection;
 
 /// Tables around one user instead of one organization.
-const OF_USERS: &[&str] = &["users", "revoked_tokens", "idempotency_keys"];
+const OF_USERS: &[&str] =
+    &["users", "revoked_tokens", "idempotency_keys", "refresh_families", "refresh_tokens"];
 /// Tables with one row for an organization: the organization is the whole key.
 const ONE_PER_ORG: &[&str] = &["orgs", "config_heads"];
 /// Global uniqueness on purpose: slugs end in random characters, so a clash tells nothing.

@@ -35,6 +35,10 @@ const MUTATIONS: &[&str] = &[
      ALTER TABLE projects ADD CONSTRAINT projects_id_unique UNIQUE (id);
      ALTER TABLE config_values ADD CONSTRAINT config_values_project_fkey FOREIGN KEY (project_id) REFERENCES projects (id)",
     "ALTER TABLE projects DROP CONSTRAINT projects_org_fkey",
+    "ALTER TABLE refresh_tokens NO FORCE ROW LEVEL SECURITY",
+    "DROP POLICY guard ON refresh_families",
+    "GRANT SELECT ON refresh_tokens TO atrium_watcher",
+    "CREATE POLICY sweep ON refresh_tokens FOR DELETE TO atrium_watcher USING (true)",
 ];
 
 #[tokio::test]

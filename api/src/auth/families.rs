@@ -1,0 +1,241 @@
+//! Families of refresh tokens: how one begins, goes on, and ends.
+//!
+//! Every statement runs in its user's transaction, behind the wall; the family's row lock lets one go after the other.
+//! A used token that comes again within the grace is a second tab, or a client that lost the answer, and gets the
+//! newest token, which is the same for all of them. One that comes later is a copy. Which of the two holders is the
+//! thief nobody can tell, so the family ends for both, with every access token it has made.
+
+use std::collections::HashMap;
+
+use atrium_shared::{
+    db::UserTx,
+    identity::TOKEN_LIFETIME,
+    ids::{FamilyId, UserId},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::refresh_token::{Bytes32, RefreshToken};
+
+/// For how long a used token may come again.
+const GRACE_SECONDS: i32 = 30;
+/// A family ends so long after its last use,
+const IDLE_HOURS: i32 = 30 * 24;
+/// and so long after its start.
+const LONGEST_HOURS: i32 = 180 * 24;
+/// How much longer than the access tokens a family's revocation is kept: more than two clocks may differ by.
+const MARGIN: time::Duration = time::Duration::minutes(1);
+
+/// A token to hand out, and for how many seconds it is good.
+pub(super) struct Issued {
+    pub(super) token: RefreshToken,
+    pub(super) seconds: u64,
+}
+
+/// What a presented token is.
+pub(super) enum Presented {
+    /// Unused until now; its successor.
+    Rotated(Issued),
+    /// Used a moment ago; the newest of its family.
+    Repeated(Issued),
+    /// Used before, or of a family in which that happened.
+    Reused,
+    /// Unknown, expired or signed out.
+    Unknown,
+}
+
+/// Begins the family of a new sign-in.
+pub(super) async fn begin(tx: &mut UserTx) -> Result<Issued, sqlx::Error> {
+    let token = RefreshToken::first(tx.user(), FamilyId::new());
+    forget_expired(tx).await?;
+    let expires_at = sqlx::query_scalar(
+        "INSERT INTO refresh_families (user_id, id, expires_at)
+         VALUES ($1, $2, clock_timestamp() + $3 * interval '1 hour') RETURNING expires_at",
+    )
+    .bind(token.user)
+    .bind(token.family)
+    .bind(IDLE_HOURS)
+    .fetch_one(tx.conn())
+    .await?;
+    insert(tx, token, expires_at).await
+}
+
+/// Takes a presented token. [`Presented::Reused`] is only found out here: [`end_reused`] acts on it.
+pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<Presented, sqlx::Error> {
+    // Who knows the ids and no token locks nothing. What waited for the lock reads the tokens afterwards, in a
+    // statement of its own: only that sees what the one before has done. `now()` would be the time before the wait.
+    let reused: Option<bool> = sqlx::query_scalar(
+        "SELECT reused_at IS NOT NULL FROM refresh_families AS family
+          WHERE user_id = $1 AND id = $2
+            AND EXISTS (SELECT FROM refresh_tokens
+                         WHERE user_id = $1 AND family_id = $2 AND hash = $3 AND expires_at > clock_timestamp())
+            FOR UPDATE",
+    )
+    .bind(presented.user)
+    .bind(presented.family)
+    .bind(presented.hash())
+    .fetch_optional(tx.conn())
+    .await?;
+    match reused {
+        None => return Ok(Presented::Unknown),
+        Some(true) => return Ok(Presented::Reused),
+        Some(false) => {}
+    }
+
+    // The unused token has no salt; every other one leads to the next.
+    let recent: Vec<(Bytes32, Option<Bytes32>, OffsetDateTime)> = sqlx::query_as(
+        "SELECT hash, successor_salt, expires_at FROM refresh_tokens
+          WHERE user_id = $1 AND family_id = $2
+            AND (used_at IS NULL
+                 OR (used_at > clock_timestamp() - $3 * interval '1 second' AND successor_salt IS NOT NULL))",
+    )
+    .bind(presented.user)
+    .bind(presented.family)
+    .bind(GRACE_SECONDS)
+    .fetch_all(tx.conn())
+    .await?;
+    let recent: HashMap<_, _> =
+        recent.into_iter().map(|(hash, salt, expires_at)| (hash, (salt, expires_at))).collect();
+    let mut newest = presented.clone();
+    let expires_at = loop {
+        match recent.get(&newest.hash()) {
+            Some((Some(salt), _)) => newest = newest.successor(salt),
+            Some((None, expires_at)) => break *expires_at,
+            None => return Ok(Presented::Reused),
+        }
+    };
+    if newest == presented {
+        Ok(Presented::Rotated(succeed(tx, &presented).await?))
+    } else {
+        Ok(Presented::Repeated(Issued { token: newest, seconds: seconds_until(expires_at) }))
+    }
+}
+
+/// Replaces the unused token of a family that is locked.
+async fn succeed(tx: &mut UserTx, used: &RefreshToken) -> Result<Issued, sqlx::Error> {
+    let salt: Bytes32 = rand::random();
+    // What the salts of earlier tokens were kept for is over.
+    sqlx::query(
+        "UPDATE refresh_tokens SET successor_salt = NULL
+          WHERE user_id = $1 AND family_id = $2 AND successor_salt IS NOT NULL
+            AND used_at <= clock_timestamp() - $3 * interval '1 second'",
+    )
+    .bind(used.user)
+    .bind(used.family)
+    .bind(GRACE_SECONDS)
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE refresh_tokens SET used_at = clock_timestamp(), successor_salt = $4
+          WHERE user_id = $1 AND family_id = $2 AND hash = $3",
+    )
+    .bind(used.user)
+    .bind(used.family)
+    .bind(used.hash())
+    .bind(salt)
+    .execute(tx.conn())
+    .await?;
+    let expires_at = sqlx::query_scalar(
+        "UPDATE refresh_families
+            SET expires_at = least(clock_timestamp() + $3 * interval '1 hour', started_at + $4 * interval '1 hour')
+          WHERE user_id = $1 AND id = $2 RETURNING expires_at",
+    )
+    .bind(used.user)
+    .bind(used.family)
+    .bind(IDLE_HOURS)
+    .bind(LONGEST_HOURS)
+    .fetch_one(tx.conn())
+    .await?;
+    let issued = insert(tx, used.successor(&salt), expires_at).await?;
+    forget_expired(tx).await?;
+    Ok(issued)
+}
+
+async fn insert(
+    tx: &mut UserTx,
+    token: RefreshToken,
+    expires_at: OffsetDateTime,
+) -> Result<Issued, sqlx::Error> {
+    sqlx::query("INSERT INTO refresh_tokens (user_id, family_id, hash, expires_at) VALUES ($1, $2, $3, $4)")
+        .bind(token.user)
+        .bind(token.family)
+        .bind(token.hash())
+        .bind(expires_at)
+        .execute(tx.conn())
+        .await?;
+    Ok(Issued { token, seconds: seconds_until(expires_at) })
+}
+
+/// Ends a family in which a used token came again, and keeps a record of it. Returns until when its access tokens
+/// have to be refused, `None` when that was done before.
+pub(super) async fn end_reused(
+    tx: &mut UserTx,
+    family: FamilyId,
+) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    let user = tx.user();
+    let ended = sqlx::query(
+        "UPDATE refresh_families SET reused_at = clock_timestamp()
+          WHERE user_id = $1 AND id = $2 AND reused_at IS NULL",
+    )
+    .bind(user)
+    .bind(family)
+    .execute(tx.conn())
+    .await?;
+    if ended.rows_affected() == 0 { Ok(None) } else { revoke(tx, user, family, None).await.map(Some) }
+}
+
+/// Ends the family of somebody who signs out with this access token. Returns until when its access tokens have to be
+/// refused.
+pub(super) async fn end(
+    tx: &mut UserTx,
+    family: FamilyId,
+    access_token: Uuid,
+) -> Result<OffsetDateTime, sqlx::Error> {
+    let user = tx.user();
+    // Waits for a refresh that is at work; what that hands out is refused with all the others.
+    sqlx::query("DELETE FROM refresh_families WHERE user_id = $1 AND id = $2 AND reused_at IS NULL")
+        .bind(user)
+        .bind(family)
+        .execute(tx.conn())
+        .await?;
+    revoke(tx, user, family, Some(access_token)).await
+}
+
+/// Refuses every access token of a family from now on.
+async fn revoke(
+    tx: &mut UserTx,
+    user: UserId,
+    family: FamilyId,
+    access_token: Option<Uuid>,
+) -> Result<OffsetDateTime, sqlx::Error> {
+    let expires_at = OffsetDateTime::now_utc() + TOKEN_LIFETIME + MARGIN;
+    // The token that signs out is named too: releases that know no families run beside this one for a while.
+    let ids: Vec<Uuid> = [Some(family.uuid()), access_token].into_iter().flatten().collect();
+    sqlx::query(
+        "INSERT INTO revoked_tokens (jti, user_id, expires_at) SELECT id, $2, $3 FROM unnest($1::uuid[]) AS id
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(ids)
+    .bind(user)
+    .bind(expires_at)
+    .execute(tx.conn())
+    .await?;
+    Ok(expires_at)
+}
+
+/// Deletes what has expired of the same user; nobody looks across users for it.
+async fn forget_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
+    let user = tx.user();
+    for statement in [
+        "DELETE FROM refresh_tokens WHERE user_id = $1 AND expires_at < clock_timestamp()",
+        "DELETE FROM refresh_families WHERE user_id = $1 AND expires_at < clock_timestamp()",
+    ] {
+        sqlx::query(statement).bind(user).execute(tx.conn()).await?;
+    }
+    Ok(())
+}
+
+fn seconds_until(moment: OffsetDateTime) -> u64 {
+    // Rounded: the moment was named a few milliseconds ago.
+    u64::try_from((moment - OffsetDateTime::now_utc()).as_seconds_f64().round() as i64).unwrap_or(0)
+}

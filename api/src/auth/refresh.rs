@@ -1,0 +1,60 @@
+//! Staying signed in: a refresh token is exchanged for a new access token and its own successor.
+
+use std::sync::Arc;
+
+use atrium_shared::telemetry::metrics::REFRESHES;
+use http::StatusCode;
+use metrics::counter;
+
+use super::{
+    cookie::Cookie,
+    families::{self, Presented},
+    refresh_token::RefreshToken,
+    signed_in::signed_in,
+};
+use crate::{
+    edge::{origin, problem::Problem, request::Request, respond::Response},
+    state::App,
+};
+
+/// `POST /v1/auth/refresh`
+///
+/// # Errors
+/// `unauthenticated`, in the same words whatever is wrong with the token; `refresh_token_reused` when it was
+/// used before, and then the sign-in is over for whoever holds a token of it.
+pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let token = Cookie::Refresh.read(&app.api.public_url, &request.headers).ok_or_else(refused)?;
+    // A cookie proves nothing about who wrote the request.
+    origin::check(&app.api, &request.headers, true)?;
+    let token = RefreshToken::parse(token).ok_or_else(refused)?;
+    request.no_fields().await?;
+
+    let (user, family) = (token.user, token.family);
+    let mut tx = app.database.user_tx(user).await?;
+    let (outcome, refresh) = match families::rotate(&mut tx, token).await? {
+        Presented::Rotated(refresh) => ("rotated", refresh),
+        Presented::Repeated(refresh) => ("repeated", refresh),
+        Presented::Unknown => return Err(refused()),
+        Presented::Reused => {
+            if let Some(until) = families::end_reused(&mut tx, family).await? {
+                tx.commit().await?;
+                // Other processes find the row within their poll; this one knows already.
+                app.revocations.insert(family.uuid(), until);
+                tracing::warn!(%user, %family, "a used refresh token came again; its sign-in is over");
+            }
+            counter!(REFRESHES, "outcome" => "reused").increment(1);
+            return Err(Problem::refresh_token_reused());
+        }
+    };
+    let key =
+        sqlx::query_scalar("SELECT key FROM users WHERE id = $1").bind(user).fetch_one(tx.conn()).await?;
+    let response = signed_in(app, StatusCode::OK, key, &refresh)?;
+    tx.commit().await?;
+    counter!(REFRESHES, "outcome" => outcome).increment(1);
+    Ok(response)
+}
+
+fn refused() -> Problem {
+    counter!(REFRESHES, "outcome" => "refused").increment(1);
+    Problem::unauthenticated("A valid refresh token is needed.")
+}

@@ -1,0 +1,108 @@
+//! What a refresh token is: whose it is, of which sign-in, and 256 random bits.
+//!
+//! The ids say behind which wall to look, and prove nothing; the secret proves. The database holds a hash of the
+//! whole. A successor's secret is made from its predecessor's and a random salt that the database keeps for the
+//! grace: both together give it again to a client that lost the answer. A predecessor alone, in an old log or a
+//! stolen backup of a browser, gives nothing, and neither does a copy of the database.
+
+use atrium_shared::ids::{FamilyId, UserId};
+use aws_lc_rs::hmac;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// A hash, or a salt.
+pub(super) type Bytes32 = [u8; 32];
+
+/// Keeps successors apart from anything else that may ever be derived from a secret.
+const SUCCESSOR: &[u8] = b"atrium refresh token successor";
+
+/// A refresh token. Without `Debug`, so that no log gets one.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct RefreshToken {
+    pub(super) user: UserId,
+    pub(super) family: FamilyId,
+    secret: Bytes32,
+}
+
+impl RefreshToken {
+    /// The first of a family.
+    pub(super) fn first(user: UserId, family: FamilyId) -> Self {
+        Self { user, family, secret: rand::random() }
+    }
+
+    /// The one that follows; the same for the same salt.
+    pub(super) fn successor(&self, salt: &Bytes32) -> Self {
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.secret));
+        context.update(SUCCESSOR);
+        context.update(salt);
+        let mut secret = Bytes32::default();
+        secret.copy_from_slice(context.sign().as_ref());
+        Self { user: self.user, family: self.family, secret }
+    }
+
+    /// Which hash the database holds. To find one by its hash compares no secret, so its timing tells nothing.
+    pub(super) fn hash(&self) -> Bytes32 {
+        Sha256::digest(self.bytes()).into()
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.bytes())
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (user, rest) = bytes.split_at_checked(16)?;
+        let (family, secret) = rest.split_at_checked(16)?;
+        Some(Self {
+            user: Uuid::from_slice(user).ok()?.into(),
+            family: Uuid::from_slice(family).ok()?.into(),
+            secret: secret.try_into().ok()?,
+        })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        [&self.user.uuid().as_bytes()[..], &self.family.uuid().as_bytes()[..], &self.secret].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_its_text_and_nothing_else_is_one() {
+        let token = RefreshToken::first(UserId::new(), FamilyId::new());
+        let text = token.to_text();
+        assert!(RefreshToken::parse(&text) == Some(token));
+        for wrong in
+            ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &format!("{text}\0"), "🙂"]
+        {
+            assert!(RefreshToken::parse(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_successor_needs_the_token_and_the_salt() {
+        let token = RefreshToken::first(UserId::new(), FamilyId::new());
+        let (salt, other_salt): (Bytes32, Bytes32) = (rand::random(), rand::random());
+        let successor = token.successor(&salt);
+        assert!(successor == token.successor(&salt), "the same again");
+        let other = RefreshToken { secret: rand::random(), ..token.clone() };
+        let hashes = [
+            token.hash(),
+            successor.hash(),
+            token.successor(&other_salt).hash(),
+            other.successor(&salt).hash(),
+            successor.successor(&salt).hash(),
+        ];
+        assert_eq!(std::collections::HashSet::from(hashes).len(), hashes.len());
+    }
+
+    #[test]
+    fn a_hash_is_of_the_ids_too() {
+        let token = RefreshToken::first(UserId::new(), FamilyId::new());
+        let elsewhere = RefreshToken { family: FamilyId::new(), ..token.clone() };
+        assert_ne!(token.hash(), elsewhere.hash());
+    }
+}

@@ -1,0 +1,46 @@
+//! What signing in and every refresh answer: an access token for programs, and both tokens in cookies for browsers.
+//! The refresh token is in its cookie only, where no script of the page can reach it.
+
+use atrium_shared::identity::TOKEN_LIFETIME;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use super::{User, cookie::Cookie, families::Issued};
+use crate::{
+    edge::{
+        problem::Problem,
+        respond::{Response, json},
+    },
+    state::App,
+};
+
+#[derive(Serialize)]
+struct SignedIn {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    user: User,
+}
+
+/// The answer to somebody who holds `refresh` from now on. Made before the commit: what cannot be signed is not kept.
+pub(super) fn signed_in(
+    app: &App,
+    status: StatusCode,
+    key: String,
+    refresh: &Issued,
+) -> Result<Response, Problem> {
+    let user = User { id: refresh.token.user, key };
+    let (access_token, _) =
+        app.keyring.issue(user.id, &user.key, refresh.token.family).map_err(Problem::internal)?;
+    let expires_in = TOKEN_LIFETIME.as_secs();
+    let url = &app.api.public_url;
+    let session = Cookie::Session.set(url, &access_token, expires_in).map_err(Problem::internal)?;
+    let mut renewal: HeaderValue =
+        Cookie::Refresh.set(url, &refresh.token.to_text(), refresh.seconds).map_err(Problem::internal)?;
+    renewal.set_sensitive(true);
+
+    let mut response = json(status, &SignedIn { access_token, token_type: "Bearer", expires_in, user })?;
+    response.headers_mut().append(header::SET_COOKIE, session);
+    response.headers_mut().append(header::SET_COOKIE, renewal);
+    Ok(response)
+}
