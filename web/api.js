@@ -1,11 +1,20 @@
 /**
  * The one way to the API: fetch, JSON in and out, and every failure as an ApiProblem.
  *
- * The session cookie authenticates; it is HttpOnly, so no script ever sees a token. A failure of the network is
- * given the form of a problem document too, so that views handle one kind of failure.
+ * The session cookie authenticates; it is HttpOnly, so no script ever sees a token. When it is refused, it is renewed
+ * once and the request sent again. A failure of the network is given the form of a problem document too, so that views
+ * handle one kind of failure.
  */
 
 /** @import {Page, Problem} from "./types" */
+
+/** How the session is renewed; true when it was. session.js knows, and says so: pages without it have no session. */
+let renew = () => Promise.resolve(false);
+
+/** @param {() => Promise<boolean>} renewal */
+export function renewBy(renewal) {
+  renew = renewal;
+}
 
 /** A refused or failed request. */
 export class ApiProblem extends Error {
@@ -31,6 +40,7 @@ export class ApiProblem extends Error {
  * @property {string} [ifMatch]
  * @property {string} [idempotencyKey]
  * @property {boolean} [keepalive]  outlives the page
+ * @property {boolean} [asIs]  a 401 is the answer: the session is not renewed
  * @property {AbortSignal} [signal]
  */
 
@@ -47,22 +57,25 @@ export async function request(method, path, options = {}) {
   if (options.json !== undefined) headers["content-type"] = "application/json";
   if (options.ifMatch !== undefined) headers["if-match"] = options.ifMatch;
   if (options.idempotencyKey !== undefined) headers["idempotency-key"] = options.idempotencyKey;
-  /** @type {Response} */
-  let response;
-  try {
-    response = await fetch(path, {
-      method,
-      headers,
-      credentials: "same-origin",
-      cache: "no-store",
-      keepalive: options.keepalive ?? false,
-      signal: options.signal ?? null,
-      body: options.json === undefined ? null : JSON.stringify(options.json),
-    });
-  } catch (error) {
-    if (isAbort(error)) throw error;
-    throw new ApiProblem(unreachable());
-  }
+  const send = async () => {
+    try {
+      return await fetch(path, {
+        method,
+        headers,
+        credentials: "same-origin",
+        cache: "no-store",
+        keepalive: options.keepalive ?? false,
+        signal: options.signal ?? null,
+        body: options.json === undefined ? null : JSON.stringify(options.json),
+      });
+    } catch (error) {
+      if (isAbort(error)) throw error;
+      throw new ApiProblem(unreachable());
+    }
+  };
+  let response = await send();
+  // Nothing was done, so nothing is done twice.
+  if (response.status === 401 && !options.asIs && (await renew())) response = await send();
   if (!response.ok) throw await problemOf(response);
   const data = response.status === 204 ? undefined : await response.json();
   return { data: /** @type {T} */ (data), etag: response.headers.get("etag") ?? "" };

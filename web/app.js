@@ -106,7 +106,7 @@ addEventListener("hashchange", () => void show({ moved: true }));
 addEventListener("pageshow", (event) => {
   if (event.persisted) void show();
 });
-changes.addEventListener("ending", () => fill(soon, "This session ends within a minute"));
+changes.addEventListener("ending", () => fill(soon, "This session ends within two minutes"));
 changes.addEventListener("change", (event) => {
   void show({ expired: event instanceof CustomEvent && event.detail === "expired", moved: true });
 });

@@ -3,12 +3,13 @@
  *
  * EventSource connects again by itself after a lost connection and sends Last-Event-ID. It gives up for ever on any
  * answer but 200. Then this module asks the same address with fetch, which can see the status: 204 means that
- * nothing will follow, 401 that the session is over, 429 and 503 that it should wait; after the wait it opens a
- * new EventSource with ?last_event_id=, from where the old one ended.
+ * nothing will follow, 401 that the session is to be renewed or over, 429 and 503 that it should wait; after the wait it
+ * opens a new EventSource with ?last_event_id=, from where the old one ended. The same when the token that the stream
+ * was opened with expires: a new one carries the new cookie.
  */
 
 import { ApiProblem, isAbort, problemOf } from "./api.js";
-import { ending } from "./session.js";
+import { remembered, renew } from "./session.js";
 
 /** @typedef {"connecting" | "live" | "waiting" | "ended"} StreamState */
 
@@ -92,7 +93,12 @@ export function follow(path, options) {
       lastId = event.lastEventId === lastId ? "" : event.lastEventId;
       options.onReset?.();
     });
-    source.addEventListener("token-expiring", ending);
+    const [here, session] = [source, remembered()];
+    source.addEventListener("token-expiring", async () => {
+      // If that fails, the stream ends, and what its address answers then is found out.
+      const renewed = await renew(session).catch(() => false);
+      if (renewed && source === here && !ended) openAfter(0);
+    });
     source.addEventListener("drain", (event) => {
       /** @type {{ retry_ms: number }} */
       const { retry_ms } = JSON.parse(event.data);
@@ -115,6 +121,10 @@ export function follow(path, options) {
       }
       if (answer.status !== 200) {
         const problem = await problemOf(answer);
+        if (answer.status === 401 && (await renew())) {
+          if (!ended) openAfter(0);
+          return;
+        }
         const passing = answer.status === 429 || answer.status >= 500;
         if (!passing) {
           close();

@@ -342,6 +342,33 @@ async function mainJob() {
     await page.close();
   });
 
+  await step("stays signed in when the access token runs out, in two windows at once", async () => {
+    const twin = await first.newPage();
+    await twin.goto("/");
+    const signedIn = (page) => page.getByRole("button", { name: "Sign out" }).waitFor();
+    await signedIn(twin);
+    const refreshed = (page) => page.waitForResponse((answer) => answer.url().endsWith("/v1/auth/refresh") && answer.ok());
+    // The clock: what one window remembers, the others follow.
+    const early = refreshed(anna);
+    await twin.evaluate(() => {
+      const me = JSON.parse(localStorage.getItem("atrium.guest"));
+      localStorage.setItem("atrium.guest", JSON.stringify({ ...me, expires_at: new Date(Date.now() + 5_000).toISOString() }));
+    });
+    await early;
+    // A refusal: the tokens expired while nobody looked.
+    provoked = /401/;
+    await first.clearCookies({ name: "atrium_session" });
+    const late = Promise.any([refreshed(anna), refreshed(twin)]);
+    await Promise.all([anna.reload(), twin.reload()]);
+    await late;
+    await Promise.all([signedIn(anna), signedIn(twin)]);
+    provoked = null;
+    const names = async (path) => (await first.cookies(base + path)).map(({ name }) => name).sort();
+    assert.deepEqual(await names("/v1/auth/refresh"), ["atrium_refresh", "atrium_session"]);
+    assert.deepEqual(await names("/v1/orgs"), ["atrium_session"]);
+    await twin.close();
+  });
+
   await step("signs out", async () => {
     provoked = /401/;
     await anna.getByRole("button", { name: "Sign out" }).click();
