@@ -198,3 +198,19 @@ async fn over_tls_the_cookie_is_bound_to_the_host() {
     assert!(refresh.starts_with("__Secure-atrium_refresh=") && refresh.ends_with("; Secure"), "{refresh}");
     assert!(reply.header("strict-transport-security").unwrap().starts_with("max-age="));
 }
+
+#[tokio::test]
+async fn there_is_room_for_more_than_9999_guests() {
+    let atrium = Atrium::start().await;
+    let mut superuser = atrium.superuser().await;
+    for (number, key) in
+        [(1, "guest-0001"), (1_000, "guest-1000"), (9_999, "guest-9999"), (10_000, "guest-10000")]
+    {
+        sqlx::query("SELECT setval('guest_number', $1, false)")
+            .bind(i64::from(number))
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+        assert_eq!(atrium.guest().await.key, key);
+    }
+}
