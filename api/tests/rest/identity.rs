@@ -214,3 +214,38 @@ async fn there_is_room_for_more_than_9999_guests() {
         assert_eq!(atrium.guest().await.key, key);
     }
 }
+
+#[tokio::test]
+async fn a_sign_out_holds_although_the_database_s_clock_is_behind() {
+    let mut atrium = Atrium::start().await;
+    let guest = atrium.guest().await;
+    let claims = claims_of(guest.client.token().unwrap());
+    let mut database = atrium.superuser().await;
+    // As far as the watcher can tell, the database lives five minutes ago.
+    for statement in [
+        "CREATE SCHEMA behind",
+        "GRANT USAGE ON SCHEMA behind TO atrium_watcher",
+        "CREATE FUNCTION behind.now() RETURNS timestamptz LANGUAGE sql AS
+             $$ SELECT pg_catalog.now() - interval '5 minutes' $$",
+        "DO $$ BEGIN EXECUTE format(
+             'ALTER ROLE atrium_watcher IN DATABASE %I SET search_path = behind, pg_catalog, public',
+             current_database()); END $$",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut database).await.unwrap();
+    }
+    let api = atrium.add_api().await.url();
+    let elsewhere = Client::new(api).bearer(guest.client.token().unwrap());
+    elsewhere.get("/v1/auth/me").answers(200).await;
+    sqlx::query(
+        "INSERT INTO revoked_tokens (jti, user_id, expires_at, revoked_at)
+         VALUES ($1::uuid, $2::uuid, to_timestamp($3), clock_timestamp() - interval '5 minutes')",
+    )
+    .bind(claims["jti"].as_str())
+    .bind(claims["sub"].as_str())
+    .bind(claims["exp"].as_f64())
+    .execute(&mut database)
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    elsewhere.get("/v1/auth/me").refused(401, "unauthenticated").await;
+}

@@ -39,20 +39,24 @@ impl Watcher {
             .await?)
     }
 
-    /// Tokens revoked since `since` that have not expired yet: id, expiry, moment of revocation.
+    /// Tokens revoked since `since` that have not expired long ago, by id and expiry; and the database's time. Its
+    /// clock stamps the revocations, so no other can say from when to ask the next time.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn revoked_since(
         &self,
         since: OffsetDateTime,
-    ) -> Result<Vec<(Uuid, OffsetDateTime, OffsetDateTime)>, DbError> {
-        Ok(sqlx::query_as(
-            "SELECT jti, expires_at, revoked_at FROM revoked_tokens WHERE revoked_at >= $1 AND expires_at > now()",
+    ) -> Result<(OffsetDateTime, Vec<(Uuid, OffsetDateTime)>), DbError> {
+        let rows: Vec<(OffsetDateTime, Option<Uuid>, Option<OffsetDateTime>)> = sqlx::query_as(
+            "SELECT now(), jti, expires_at FROM (SELECT) AS one LEFT JOIN revoked_tokens
+                 ON revoked_at >= $1 AND expires_at > now() - interval '1 hour'",
         )
         .bind(since)
         .fetch_all(&self.pool)
-        .await?)
+        .await?;
+        let now = rows.first().map_or(since, |(now, ..)| *now);
+        Ok((now, rows.into_iter().filter_map(|(_, jti, expires_at)| jti.zip(expires_at)).collect()))
     }
 
     /// Forgets revocations of tokens that have expired since long. Returns how many.

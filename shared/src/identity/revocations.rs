@@ -2,8 +2,9 @@
 //! `jti` or its `sid`.
 //!
 //! PostgreSQL holds them; every API process keeps those that still matter in memory and asks for news twice a
-//! second, with an overlap, since a row becomes visible only some time after its timestamp was taken. Redis plays
-//! no part, so losing it opens no door. Each token lives 15 minutes, which bounds the memory.
+//! second, with an overlap, since a row becomes visible only some time after its timestamp was taken. "Since when" is
+//! the database's time: its clock stamps the rows, and ours may be ahead of it. Redis plays no part, so losing it
+//! opens no door. Each token lives 15 minutes, which bounds the memory.
 
 use std::{
     collections::HashMap,
@@ -16,7 +17,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::TOKEN_LIFETIME;
 use crate::{
     db::{DbError, Watcher},
     ids::FamilyId,
@@ -40,7 +40,7 @@ impl Revocations {
     /// When the database does not answer: without them no token can be trusted.
     pub async fn load(watcher: &Watcher) -> Result<Self, DbError> {
         let revocations = Self { revoked: Arc::default(), changed: watch::Sender::new(0) };
-        revocations.read(watcher, OffsetDateTime::now_utc() - TOKEN_LIFETIME - OVERLAP).await?;
+        revocations.read(watcher, OffsetDateTime::UNIX_EPOCH).await?;
         Ok(revocations)
     }
 
@@ -73,25 +73,31 @@ impl Revocations {
     /// Never; the signature is that of a critical task.
     pub async fn follow(self, watcher: Watcher, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(POLL);
-        let mut since = OffsetDateTime::now_utc() - OVERLAP;
+        let mut since = OffsetDateTime::UNIX_EPOCH;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let asked_at = OffsetDateTime::now_utc();
             match self.read(&watcher, since).await {
-                Ok(()) => since = asked_at - OVERLAP,
+                Ok(now) => since = now - OVERLAP,
                 Err(error) => tracing::warn!(%error, "revocations cannot be read; trying again"),
             }
-            self.revoked.write().unwrap_or_else(PoisonError::into_inner).retain(|_, expires_at| {
-                // Kept a little longer than the leeway that verification grants.
-                *expires_at > asked_at - OVERLAP
-            });
+            self.revoked
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|_, expires_at| matters(*expires_at));
         }
         Ok(())
     }
 
-    async fn read(&self, watcher: &Watcher, since: OffsetDateTime) -> Result<(), DbError> {
-        for (id, expires_at, _) in watcher.revoked_since(since).await? {
+    /// Remembers what was revoked since `since`; returns the database's time.
+    async fn read(&self, watcher: &Watcher, since: OffsetDateTime) -> Result<OffsetDateTime, DbError> {
+        let (now, revoked) = watcher.revoked_since(since).await?;
+        for (id, expires_at) in revoked.into_iter().filter(|(_, expires_at)| matters(*expires_at)) {
             self.insert(id, expires_at);
         }
-        Ok(())
+        Ok(now)
     }
+}
+
+/// Whether a token that expires then might still be believed: a little longer than the leeway that verification grants.
+fn matters(expires_at: OffsetDateTime) -> bool {
+    expires_at > OffsetDateTime::now_utc() - OVERLAP
 }
