@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{db::Principal, ids::UserId, tenancy::Role};
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
@@ -26,8 +26,14 @@ struct Member {
     joined_at: OffsetDateTime,
 }
 
-/// Where a page of members ends: microseconds since 1970, as PostgreSQL counts them, and who joined then.
-type Key = (i64, UserId);
+/// Where a page of members ends: when, and who joined then.
+type Key = (Joined, UserId);
+
+/// A time as a cursor holds it: microseconds since 1970, as PostgreSQL counts them. Nobody joined before, and a
+/// cursor that says so must not come as far as PostgreSQL, which knows fewer years than a number has.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(try_from = "u64", into = "i128")]
+struct Joined(OffsetDateTime);
 
 /// `GET /v1/orgs/{org}/members`, in the order they joined.
 ///
@@ -36,9 +42,7 @@ type Key = (i64, UserId);
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<Key> = request.query(PAGE)?.page()?;
-    let (after, user) = page.after.unzip();
-    let after =
-        after.and_then(|after| OffsetDateTime::from_unix_timestamp_nanos(i128::from(after) * 1000).ok());
+    let (after, user) = page.after.as_ref().map(|(Joined(after), user)| (*after, *user)).unzip();
 
     let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
     let rows: Vec<(UserId, String, Role, OffsetDateTime)> = sqlx::query_as(
@@ -54,9 +58,20 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     .await?;
     let members =
         rows.into_iter().map(|(id, key, role, joined_at)| Member { user: User { id, key }, role, joined_at });
-    let list = page.cut(members.collect(), |member: &Member| {
-        let microseconds = member.joined_at.unix_timestamp_nanos() / 1000;
-        (i64::try_from(microseconds).unwrap_or(i64::MAX), member.user.id)
-    });
+    let list = page.cut(members.collect(), |member: &Member| (Joined(member.joined_at), member.user.id));
     json(StatusCode::OK, &list)
+}
+
+impl From<Joined> for i128 {
+    fn from(Joined(at): Joined) -> Self {
+        at.unix_timestamp_nanos() / 1000
+    }
+}
+
+impl TryFrom<u64> for Joined {
+    type Error = time::error::ComponentRange;
+
+    fn try_from(microseconds: u64) -> Result<Self, Self::Error> {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1000).map(Self)
+    }
 }

@@ -1,6 +1,7 @@
 //! Members and invitations: one code, one person.
 
 use atrium_devstack::testing::Atrium;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 use sqlx::Connection as _;
 
@@ -144,4 +145,17 @@ async fn nobody_gives_away_more_than_they_have() {
     }
     let expected = [(&owner, "owner"), (&admin, "admin"), (&member, "member"), (&viewer, "viewer")];
     assert_eq!(listed, expected.map(|(guest, role)| (guest.id.clone(), role.to_owned())));
+}
+
+#[tokio::test]
+async fn a_cursor_that_nobody_was_given_is_refused() {
+    let atrium = Atrium::start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Cursors").await.unwrap();
+    // Before PostgreSQL's calendar begins, before anybody joined, and after all calendars.
+    for microseconds in [-220_000_000_000_000_000, -1, i64::MAX, i64::MIN] {
+        let cursor = BASE64_URL_SAFE_NO_PAD.encode(json!([microseconds, owner.id]).to_string());
+        let page = owner.client.get(format!("/v1/orgs/{org}/members?cursor={cursor}"));
+        page.refused(422, "validation_failed").await;
+    }
 }
