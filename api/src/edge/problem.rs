@@ -168,6 +168,10 @@ impl FieldError {
     }
 }
 
+/// The most mistakes that one answer names. A small body can hold thousands, and the answer would be many times as
+/// large as what it answers.
+const MOST_ERRORS: usize = 50;
+
 /// A refusal.
 pub struct Problem(Box<Parts>);
 
@@ -246,9 +250,10 @@ impl Problem {
             .cause(cause)
     }
 
-    /// Adds pointers to what was wrong.
+    /// Adds pointers to what was wrong; to the first of it, when there is very much.
     #[must_use]
-    pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
+    pub fn errors(mut self, mut errors: Vec<FieldError>) -> Self {
+        errors.truncate(MOST_ERRORS);
         self.0.errors = errors;
         self
     }

@@ -119,6 +119,24 @@ async fn whatever_the_body_is_the_answer_is_a_problem() {
 }
 
 #[tokio::test]
+async fn an_answer_is_not_many_times_as_large_as_its_request() {
+    let atrium = Atrium::start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Mistakes").await.unwrap();
+    let fields: serde_json::Map<_, _> = (0..5_000).map(|number| (number.to_string(), json!(0))).collect();
+    let actions = format!("/v1/orgs/{org}/configs/chat.actions");
+    for wrong in [
+        owner.client.post("/v1/orgs").json(json!(fields)),
+        owner.client.get(format!("/v1/orgs?{}", "a&".repeat(5_000))),
+        owner.client.put(actions).if_match("*").json(json!({ "value": vec![0; 30_000], "reason": "x" })),
+    ] {
+        let reply = wrong.answers(422).await;
+        assert_eq!(reply.json()["errors"].as_array().unwrap().len(), 50);
+        assert!(reply.body.len() < 64 * 1024, "{} bytes", reply.body.len());
+    }
+}
+
+#[tokio::test]
 async fn whatever_the_headers_and_the_query_are_the_answer_is_a_problem() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
