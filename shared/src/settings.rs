@@ -274,7 +274,10 @@ fn parse_origin(text: &str) -> Result<String, String> {
     if !["", "/"].contains(&uri.path()) || uri.query().is_some() {
         return Err(wrong());
     }
-    Ok(format!("{scheme}://{authority}"))
+    // As browsers write it, which is what it is compared with: in small letters, and without the scheme's own port.
+    let authority = authority.as_str().to_ascii_lowercase();
+    let own_port = if scheme == "https" { ":443" } else { ":80" };
+    Ok(format!("{scheme}://{}", authority.strip_suffix(own_port).unwrap_or(&authority)))
 }
 
 #[cfg(test)]
@@ -310,6 +313,16 @@ mod tests {
     #[test]
     fn the_public_url_is_an_origin() {
         assert_eq!(parse_origin("https://atrium.example/"), Ok("https://atrium.example".to_owned()));
+        for (written, origin) in [
+            ("HTTPS://Atrium.Example:443", "https://atrium.example"),
+            ("http://atrium.example:80/", "http://atrium.example"),
+            ("http://atrium.example:443", "http://atrium.example:443"),
+            ("https://atrium.example:8443", "https://atrium.example:8443"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("http://[::80]", "http://[::80]"),
+        ] {
+            assert_eq!(parse_origin(written).as_deref(), Ok(origin));
+        }
         for wrong in ["atrium.example", "ftp://x", "https://a/b", "https://u@a", "https://a?b"] {
             assert!(parse_origin(wrong).is_err(), "{wrong}");
         }
