@@ -17,7 +17,10 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::respond::{Body, Response, Stream};
+use super::{
+    rate_limits::subscriber,
+    respond::{Body, Response, Stream},
+};
 
 /// The places of a process.
 pub struct Places {
@@ -57,6 +60,7 @@ impl Places {
         if self.total.load(Ordering::Relaxed) >= self.max_total {
             return Err(Full::Process);
         }
+        let peer = subscriber(peer);
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let address = Arc::clone(by_address.entry(peer).or_default());
         if address.resting.load(Ordering::Relaxed) >= self.max_resting {
@@ -167,6 +171,15 @@ mod tests {
         let third = places.take(address(1)).expect("one of them works");
         drop((busy, third));
         assert_eq!(places.taken(), 2);
+    }
+
+    #[test]
+    fn a_network_of_one_subscriber_is_one_address() {
+        let places = Places::new(10, 1);
+        let take = |address: &str| places.take(address.parse().expect("an address"));
+        let _first = take("2001:db8::1").expect("there is room");
+        assert_eq!(take("2001:db8::2").err(), Some(Full::Address));
+        assert!(take("2001:db8:0:1::1").is_ok());
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl RateLimits {
 }
 
 /// A network that one subscriber has for themselves: a whole /64 in IPv6, where addresses cost nothing.
-fn subscriber(address: IpAddr) -> IpAddr {
+pub(super) fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
         v4 => v4,
