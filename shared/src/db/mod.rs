@@ -15,7 +15,10 @@ mod watcher;
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{
+    Connection as _, PgConnection,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
 
 use self::wake::Wake;
 pub use self::{
@@ -154,8 +157,8 @@ impl Database {
 /// # Errors
 /// When the address is no PostgreSQL address, or the server does not let us in.
 pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Result<PgPool, sqlx::Error> {
-    let options: PgConnectOptions = url.parse()?;
-    PgPoolOptions::new()
+    let options = url.parse::<PgConnectOptions>()?.application_name(process_name);
+    let pool = PgPoolOptions::new()
         .max_connections(connections)
         // Opened at start and kept: a connection costs a password exchange, which a burst of requests would wait for.
         .min_connections(connections)
@@ -164,6 +167,14 @@ pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Re
         // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
         // caller answers "try again".
         .test_before_acquire(false)
-        .connect_with(options.application_name(process_name))
-        .await
+        .connect_with(options.clone())
+        .await;
+    // A pool that was refused goes on trying, and then only says that its time was over. One attempt says why.
+    match pool {
+        Err(sqlx::Error::PoolTimedOut) => {
+            let attempt = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
+            Err(attempt.ok().and_then(Result::err).unwrap_or(sqlx::Error::PoolTimedOut))
+        }
+        result => result,
+    }
 }

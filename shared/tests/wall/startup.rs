@@ -57,3 +57,12 @@ async fn a_narrow_role_with_a_wider_view_is_refused() {
         refusal(&database.urls().relay, Reach::Narrow(&["outbox", "inbox"])).await.unwrap_or_default();
     assert!(refusal.contains("may touch orgs"), "{refusal}");
 }
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_called_that() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = nobody.expect("a port that was free a moment ago");
+    let error = connect_pool(&format!("postgres://atrium_app:secret@{address}/atrium"), 1, "test").await;
+    let error = error.expect_err("nobody listens").to_string();
+    assert!(error.contains("refused") && !error.contains("secret"), "{error}");
+}
