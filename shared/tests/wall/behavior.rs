@@ -314,3 +314,26 @@ async fn the_narrow_roles_see_their_tables_and_nothing_else() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_operation_is_found_by_its_id_without_reading_all_of_them() {
+    let Two { database, db, ours, .. } = two().await;
+    sqlx::query(
+        "INSERT INTO sagas (org_id, id, kind, input, created_by, deadline_at)
+         SELECT $1, gen_random_uuid(), 'create-organization', '{}', $2, now() FROM generate_series(1, 5000)",
+    )
+    .bind(ours.org)
+    .bind(ours.user)
+    .execute(&mut database.superuser().await)
+    .await
+    .expect("many operations");
+    sqlx::raw_sql("ANALYZE sagas").execute(&mut database.superuser().await).await.expect("statistics");
+    let mut tx = db.user_tx(ours.user).await.expect("a transaction");
+    let plan: Vec<String> = sqlx::query_scalar(
+        "EXPLAIN SELECT org_id FROM sagas WHERE id = '00000000-0000-0000-0000-000000000000'",
+    )
+    .fetch_all(tx.conn())
+    .await
+    .expect("a plan");
+    assert!(plan.iter().any(|line| line.contains("Index Cond: (id = ")), "{plan:#?}");
+}
