@@ -177,11 +177,12 @@ fn finish(
 /// is the client's own invention.
 fn client(peer: IpAddr, headers: &HeaderMap, hops: usize) -> IpAddr {
     let forwarded = || {
-        let mut entries: Vec<&str> = Vec::new();
-        for value in headers.get_all("x-forwarded-for") {
-            entries.extend(value.to_str().ok()?.split(',').map(str::trim));
-        }
+        let values = headers.get_all("x-forwarded-for").iter();
+        let entries: Vec<&[u8]> =
+            values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
         let entry = entries.len().checked_sub(hops).map(|index| entries[index])?;
+        // Only the one that is believed has to be text.
+        let entry = std::str::from_utf8(entry).ok()?.trim();
         let address = entry
             .parse()
             .ok()
@@ -198,13 +199,14 @@ mod tests {
     #[test]
     fn only_trusted_proxies_are_believed() {
         let peer: IpAddr = "10.0.0.1".parse().expect("an address");
-        let headers = |value| {
+        let headers = |value: &str| {
             HeaderMap::from_iter([(
                 http::HeaderName::from_static("x-forwarded-for"),
-                HeaderValue::from_static(value),
+                HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
             )])
         };
         let seen = |value, hops| client(peer, &headers(value), hops).to_string();
+        assert_eq!(seen("\u{e9}, 1.1.1.1", 1), "1.1.1.1");
         assert_eq!(seen("1.1.1.1", 0), "10.0.0.1");
         assert_eq!(seen("6.6.6.6, 1.1.1.1", 1), "1.1.1.1");
         assert_eq!(seen("6.6.6.6, 1.1.1.1, 2.2.2.2", 2), "1.1.1.1");
