@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Role {
-    /// Reads everything of the organization, changes nothing.
+    /// Reads everything of the organization and watches its chats, changes nothing.
     Viewer,
-    /// Takes part: opens chats and presses actions.
+    /// Takes part: presses actions.
     Member,
-    /// Makes projects, invites people, changes configuration.
+    /// Renames the organization, makes projects, invites people up to admins, changes configuration.
     Admin,
-    /// Owns the organization: renames it and decides about its life.
+    /// Owns the organization: makes others its owners, too.
     Owner,
 }
 
