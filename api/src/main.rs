@@ -18,14 +18,21 @@ use atrium_shared::{
     streams::Redis,
     telemetry::{
         admin::{self, Readiness},
-        logs::{self, LogLevel},
+        logs::{self, LogLevel, follow_level},
         metrics,
     },
 };
+use clap::Parser;
 use tokio_util::sync::CancellationToken;
+
+/// Serves Atrium's REST API, its event streams and its page. Everything is set by environment variables.
+#[derive(Parser)]
+#[command(name = "atrium-api", version)]
+struct Arguments {}
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let Arguments {} = Arguments::parse();
     exit("atrium-api", start().await)
 }
 
@@ -86,7 +93,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     let served = CancellationToken::new();
     shutdown.spawn_critical("revocations", revocations.follow(watcher, served.clone()));
     shutdown.spawn_critical("metrics", metrics::upkeep(metrics, served.clone()));
-    shutdown.spawn(follow_log_level(configuration, log_level, draining.clone()));
+    shutdown.spawn_critical("log level", follow_level(log_level, configuration, draining.clone()));
     shutdown.spawn({
         let app = Arc::clone(&app);
         async move { app.rate_limits.upkeep(draining).await }
@@ -99,21 +106,4 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     readiness.set_loaded();
     tracing::info!(%listen, %admin, "listening");
     shutdown.run(window).await
-}
-
-/// Log lines begin at the level that the configuration names, and follow it.
-async fn follow_log_level(configuration: ConfigurationStore, log_level: LogLevel, stop: CancellationToken) {
-    let mut changes = configuration.subscribe();
-    let mut current = "info".to_owned();
-    loop {
-        let wanted = configuration.platform().organization().log_level.clone();
-        if wanted != current {
-            log_level.set(&wanted);
-            current = wanted;
-        }
-        match stop.run_until_cancelled(changes.changed()).await {
-            Some(Ok(())) => {}
-            _ => return,
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The database's shape: roles first, then the numbered SQL files beside this crate's manifest.
 //!
-//! Migrations run as `atrium_owner`, a role that cannot log in: the connecting role (a superuser, or a role that
-//! may create roles and is a member of the owner) switches to it. `sqlx` takes an advisory lock, so two migrators
+//! Migrations run as `atrium_owner`, a role that cannot log in: the connecting role (a superuser, or the
+//! database's owner that may create roles) switches to it. `sqlx` takes an advisory lock, so two migrators
 //! at once are one after the other, and running again changes nothing.
 
 mod roles;

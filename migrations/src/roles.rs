@@ -49,6 +49,13 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
             sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
         }
     }
+    let superuser: bool = sqlx::query_scalar("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !superuser {
+        // Who may create roles may not switch to them without this; since PostgreSQL 16 not even its creator.
+        sqlx::query("GRANT atrium_owner TO CURRENT_USER").execute(&mut *connection).await?;
+    }
     sqlx::query("ALTER ROLE atrium_app SET statement_timeout = '10s'").execute(&mut *connection).await?;
 
     let database: String =

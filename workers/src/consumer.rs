@@ -27,7 +27,9 @@ const CLAIM_EVERY: Duration = Duration::from_secs(2);
 const TRIES: u32 = 4;
 /// Deliveries after which a message is given up.
 const MAX_DELIVERIES: usize = 5;
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// The longest pause is so many times as long.
+const LONGEST_PAUSE: u32 = 20;
 
 /// A message from the outbox.
 #[derive(Clone)]
@@ -115,6 +117,7 @@ impl<H: Handler> Consumer<H> {
     async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         let permits = Arc::new(Semaphore::new(PERMITS));
         let mut claim_at = Instant::now();
+        let mut failures = 0;
         while !shutdown.draining().is_cancelled() {
             // Permits first: what is read and not worked on would lie in this consumer's name, out of others' reach.
             let free = permits.available_permits();
@@ -129,10 +132,17 @@ impl<H: Handler> Consumer<H> {
                 self.group.read(free).await
             };
             let entries = match read {
-                Ok(entries) => entries,
+                Ok(entries) => {
+                    failures = 0;
+                    entries
+                }
                 Err(error) => {
-                    tracing::warn!(stream = %self.worker.stream, %error, "cannot read; trying again");
-                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                    // Said once, not at every try.
+                    if failures == 0 {
+                        tracing::warn!(stream = %self.worker.stream, %error, "cannot read; trying again");
+                    }
+                    failures = (failures + 1).min(LONGEST_PAUSE);
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE * failures).await;
                     continue;
                 }
             };

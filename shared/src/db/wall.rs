@@ -18,6 +18,13 @@ pub enum Reach {
 /// # Errors
 /// Says what the role could do and which role to use instead.
 pub async fn check_role(pool: &PgPool, reach: Reach) -> anyhow::Result<()> {
+    let migrated: bool = sqlx::query_scalar("SELECT to_regclass('public.config_heads') IS NOT NULL")
+        .fetch_one(pool)
+        .await
+        .context("cannot look into the database")?;
+    if !migrated {
+        bail!("the database has no tables of Atrium: run atrium-migrate first");
+    }
     let (role, superuser, bypasses, becomes, owned): (String, bool, bool, Option<String>, Option<String>) =
         sqlx::query_as(
             "SELECT current_user::text, me.rolsuper, me.rolbypassrls,
@@ -74,10 +81,15 @@ async fn check_reach(pool: &PgPool, role: &str, reach: Reach) -> anyhow::Result<
             .await?
         }
     };
-    match unexpected {
-        None => Ok(()),
-        Some(tables) => {
-            bail!("the database role {role} may touch {tables}, which it must not; run atrium-migrate")
+    match (unexpected, reach) {
+        (None, _) => Ok(()),
+        (Some(tables), Reach::Tenant) => {
+            bail!("the database role {role} may touch {tables}, which has no wall; run atrium-migrate")
         }
+        (Some(tables), Reach::Narrow(own)) => bail!(
+            "the database role {role} may touch {tables}, but this connection is for {} only; \
+             connect as the role that atrium-migrate made for it",
+            own.join(" and ")
+        ),
     }
 }
