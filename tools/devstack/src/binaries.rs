@@ -36,12 +36,32 @@ const POSTGRES_SINCE: u32 = 15;
 /// The products that speak Redis Streams, with the oldest version of each that works.
 const REDIS_SINCE: [(&str, &str, u32); 2] = [("Redis", "redis-server", 7), ("Valkey", "valkey-server", 8)];
 
-const ADVICE: &str = "\
-On Debian or Ubuntu:  sudo apt-get update && sudo apt-get install -y postgresql redis-server
-Where these are older than PostgreSQL 15 or Redis 7, use the PostgreSQL and Redis projects' own packages,
-or, for `make dev`, servers that run already: set ATRIUM_DATABASE_URL (a role that may create roles and databases)
-and ATRIUM_REDIS_URL, for example
-  ATRIUM_DATABASE_URL=postgres://postgres:secret@127.0.0.1:5432/atrium ATRIUM_REDIS_URL=redis://127.0.0.1:6379/0";
+/// Which Redis works, as one says it.
+pub(crate) const REDIS_WANTED: &str = "Redis 7 or newer (or Valkey 8 or newer)";
+
+/// Something that is not here, and how to come by it.
+#[derive(Debug)]
+struct Missing {
+    name: &'static str,
+    package: &'static str,
+    /// The setting that names a server that runs already, and what it has to be.
+    setting: &'static str,
+    example: &'static str,
+}
+
+const POSTGRES: Missing = Missing {
+    name: "PostgreSQL 15 or newer",
+    package: "postgresql",
+    setting: "ATRIUM_OWNER_DATABASE_URL (a superuser, or a role that may create roles and databases and is a member of \
+              atrium_owner; where atrium_app has its password already, ATRIUM_DATABASE_URL with it, too)",
+    example: "ATRIUM_OWNER_DATABASE_URL=postgres://postgres:secret@127.0.0.1:5432/atrium",
+};
+const REDIS: Missing = Missing {
+    name: REDIS_WANTED,
+    package: "redis-server",
+    setting: "ATRIUM_REDIS_URL",
+    example: "ATRIUM_REDIS_URL=redis://127.0.0.1:6379/0",
+};
 
 impl PostgresBinaries {
     /// Looks in `PATH`, in Debian's folders and where `pg_config` points; takes the newest that is new enough.
@@ -103,33 +123,66 @@ pub struct Wanted {
 /// # Errors
 /// When something is missing still, with what to install.
 pub fn ensure(wanted: Wanted, screen: &Screen) -> anyhow::Result<()> {
-    let mut missing = Vec::new();
-    if wanted.postgres && PostgresBinaries::find().is_none() {
-        missing.push(("PostgreSQL 15 or newer", "postgresql"));
-    }
-    if wanted.redis && RedisBinary::find().is_none() {
-        missing.push(("Redis 7 (or Valkey 8) or newer", "redis-server"));
-    }
+    let missing = missing(wanted);
     if missing.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
-    let names = names.join(" and ");
-    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    let names = listed(&missing, |missing| missing.name, " and ");
     if !packages::may_install() {
-        bail!("{names}: not found on this machine.\n{ADVICE}");
+        bail!("{names}: not found on this machine.\n{}", advice(&missing));
     }
+    let packages: Vec<_> = missing.iter().map(|missing| missing.package).collect();
     screen
         .note(&format!("{names}: not found; installing {} from this system's packages", packages.join(" ")));
     if let Err(error) = packages::install(&packages) {
-        bail!("{names}: not found, and installing failed: {error:#}.\n{ADVICE}");
+        bail!("{names}: not found, and installing failed: {error:#}.\n{}", advice(&missing));
     }
-    let still = (wanted.postgres && PostgresBinaries::find().is_none())
-        || (wanted.redis && RedisBinary::find().is_none());
-    if still {
-        bail!("{names}: this system's packages do not hold them.\n{ADVICE}");
+    let still = self::missing(wanted);
+    if !still.is_empty() {
+        let names = listed(&still, |missing| missing.name, " and ");
+        bail!("{names}: not among this system's packages.\n{}", advice(&still));
     }
     Ok(())
+}
+
+fn missing(wanted: Wanted) -> Vec<Missing> {
+    let postgres = (wanted.postgres && PostgresBinaries::find().is_none()).then_some(POSTGRES);
+    let redis = (wanted.redis && RedisBinary::find().is_none()).then_some(REDIS);
+    postgres.into_iter().chain(redis).collect()
+}
+
+/// How to come by what is missing; nothing about what is there.
+fn advice(missing: &[Missing]) -> String {
+    format!(
+        "On Debian or Ubuntu:  sudo apt-get update && sudo apt-get install -y {}\n\
+         Where the packages are older than that, use the ones of the project itself, or, for `make dev`, a server that \
+         runs already:\n\
+         set {}, for example\n  {}",
+        listed(missing, |missing| missing.package, " "),
+        listed(missing, |missing| missing.setting, " and "),
+        listed(missing, |missing| missing.example, " "),
+    )
+}
+
+fn listed(missing: &[Missing], part: impl Fn(&Missing) -> &str, between: &str) -> String {
+    missing.iter().map(part).collect::<Vec<_>>().join(between)
+}
+
+/// What is wrong with the version that a running server tells in its answer to `INFO`.
+pub(crate) fn too_old(info: &str) -> Option<String> {
+    let told = |field: &str| {
+        info.lines()
+            .find_map(|line| line.trim().strip_prefix(field)?.strip_prefix(':'))
+            .and_then(Version::leading)
+    };
+    // Valkey tells a version of Redis, too: the last one that it is compatible with.
+    let told = [told("redis_version"), told("valkey_version")];
+    let (version, (product, _, since)) = told
+        .into_iter()
+        .zip(REDIS_SINCE)
+        .filter_map(|(version, product)| Some((version?, product)))
+        .next_back()?;
+    (version.major < since).then(|| format!("it is {product} {version}"))
 }
 
 /// The folders of `PATH`.
@@ -144,4 +197,32 @@ fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
 fn printed(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{POSTGRES, REDIS, advice, too_old};
+
+    #[test]
+    fn advice_is_about_what_is_missing() {
+        let redis = advice(&[REDIS]);
+        assert!(redis.contains("install -y redis-server\n"), "{redis}");
+        assert!(redis.contains("ATRIUM_REDIS_URL=redis://") && !redis.contains("DATABASE_URL"), "{redis}");
+        let postgres = advice(&[POSTGRES]);
+        assert!(postgres.contains("ATRIUM_OWNER_DATABASE_URL=postgres://") && !postgres.contains("redis"));
+        let both = advice(&[POSTGRES, REDIS]);
+        assert!(both.contains("install -y postgresql redis-server\n"), "{both}");
+    }
+
+    #[test]
+    fn running_servers_tell_their_version() {
+        assert_eq!(too_old("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n"), None);
+        assert_eq!(too_old("# Server\r\nredis_version:6.2.14\r\n").as_deref(), Some("it is Redis 6.2"));
+        let valkey = |version| {
+            too_old(&format!("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:{version}\r\n"))
+        };
+        assert_eq!(valkey("8.1.3"), None);
+        assert_eq!(valkey("7.2.9").as_deref(), Some("it is Valkey 7.2"));
+        assert_eq!(too_old("# Server\r\n"), None);
+    }
 }

@@ -1,20 +1,40 @@
 //! Servers that run already, named by environment variables, instead of private ones.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, PgConnection};
 
+use crate::binaries::{REDIS_WANTED, too_old};
 use crate::postgres::create_database;
 use crate::urls::{DatabaseUrls, Passwords, on_database, parse};
+
+/// How long a Redis may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the environment names; `None` means: start a private one.
 #[derive(Clone, Debug, Default)]
 pub struct Existing {
-    /// The database, and the passwords its roles have or get.
-    pub postgres: Option<(DatabaseUrls, Passwords)>,
+    /// The database.
+    pub postgres: Option<ExistingPostgres>,
     /// Redis.
     pub redis: Option<String>,
 }
+
+/// A database that the environment names.
+#[derive(Clone, Debug)]
+pub struct ExistingPostgres {
+    /// The setting that names its owner, for messages.
+    pub setting: &'static str,
+    /// Its addresses, one for each role.
+    pub urls: DatabaseUrls,
+    /// The passwords its roles have or get.
+    pub passwords: Passwords,
+}
+
+const APP: &str = "ATRIUM_DATABASE_URL";
+const OWNER: &str = "ATRIUM_OWNER_DATABASE_URL";
 
 impl Existing {
     /// Reads `ATRIUM_DATABASE_URL`, `ATRIUM_REDIS_URL` and what goes with them.
@@ -28,15 +48,14 @@ impl Existing {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let redis = read("ATRIUM_REDIS_URL");
         if let Some(redis) = &redis {
-            redis::Client::open(redis.as_str()).context(
-                "ATRIUM_REDIS_URL is not an address of Redis; it looks like redis://127.0.0.1:6379/0",
-            )?;
+            redis::Client::open(redis.as_str()).map_err(|error| redis_fault(&error.to_string()))?;
         }
-        let postgres = match (read("ATRIUM_DATABASE_URL"), read("ATRIUM_OWNER_DATABASE_URL")) {
+        let postgres = match (read(APP), read(OWNER)) {
             (None, None) => None,
-            (None, Some(owner)) | (Some(owner), None) => Some(follow_from(&owner)?),
+            (None, Some(owner)) => Some(ExistingPostgres::follow(OWNER, &owner)?),
+            (Some(owner), None) => Some(ExistingPostgres::follow(APP, &owner)?),
             (Some(app), Some(owner)) => {
-                let role = parse(&app).context("ATRIUM_DATABASE_URL")?.get_username().to_owned();
+                let role = parse(&app).context(APP)?.get_username().to_owned();
                 if role != "atrium_app" {
                     bail!(
                         "ATRIUM_DATABASE_URL names the role {role}. Next to ATRIUM_OWNER_DATABASE_URL it has to name \
@@ -44,7 +63,8 @@ impl Existing {
                          that may create roles"
                     );
                 }
-                let (mut urls, mut passwords) = follow_from(&owner)?;
+                let mut existing = ExistingPostgres::follow(OWNER, &owner)?;
+                let ExistingPostgres { urls, passwords, .. } = &mut existing;
                 passwords.app = password_of(&app).context("ATRIUM_DATABASE_URL has to carry the password")?;
                 urls.app = app;
                 for (name, url, password) in [
@@ -57,27 +77,65 @@ impl Existing {
                         *url = given;
                     }
                 }
-                Some((urls, passwords))
+                Some(existing)
             }
         };
         Ok(Self { postgres, redis })
     }
+
+    /// Sees that Redis, if one is named, answers and is new enough: before anything is built on it.
+    ///
+    /// # Errors
+    /// When it does not or is not.
+    pub async fn check_redis(&self) -> anyhow::Result<()> {
+        let Some(url) = &self.redis else { return Ok(()) };
+        let client = redis::Client::open(url.as_str()).map_err(|error| redis_fault(&error.to_string()))?;
+        let address = client.get_connection_info().addr().to_string();
+        let answer = async {
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            redis::cmd("PING").query_async::<()>(&mut connection).await?;
+            redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
+        };
+        let fault = match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(info)) => too_old(&info),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {} seconds", PATIENCE.as_secs())),
+        };
+        fault.map_or(Ok(()), |fault| Err(redis_fault(&format!("{address}: {fault}"))))
+    }
 }
 
-/// Makes the database when the server does not have it yet.
-///
-/// # Errors
-/// When the server does not answer or refuses.
-pub async fn ensure_database(owner_url: &str) -> anyhow::Result<()> {
-    match PgConnection::connect(owner_url).await {
-        Ok(connection) => Ok(connection.close().await?),
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("3D000") => {
-            let name = parse(owner_url)?.get_database().unwrap_or("atrium").to_owned();
-            let mut connection = PgConnection::connect(&on_database(owner_url, "postgres")?).await?;
-            create_database(&mut connection, &name, None).await
-        }
-        Err(error) => Err(error).context("the PostgreSQL named by the environment cannot be used"),
+impl ExistingPostgres {
+    fn follow(setting: &'static str, owner: &str) -> anyhow::Result<Self> {
+        let (urls, passwords) = follow_from(owner).context(setting)?;
+        Ok(Self { setting, urls, passwords })
     }
+
+    /// Makes the database when the server does not have it yet.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub async fn ensure_database(&self) -> anyhow::Result<()> {
+        let owner = &self.urls.owner;
+        match PgConnection::connect(owner).await {
+            Ok(connection) => Ok(connection.close().await?),
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("3D000") => {
+                let name = parse(owner)?.get_database().unwrap_or("atrium").to_owned();
+                let mut connection = PgConnection::connect(&on_database(owner, "postgres")?).await?;
+                create_database(&mut connection, &name, None).await
+            }
+            Err(error) => Err(error)
+                .with_context(|| format!("the PostgreSQL that {} names cannot be used", self.setting)),
+        }
+    }
+}
+
+/// One line, without the address as it was given: that may hold a password.
+fn redis_fault(fault: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "ATRIUM_REDIS_URL: {}; it has to name {REDIS_WANTED}, for example redis://127.0.0.1:6379/0",
+        fault.replace('\n', " ").trim_end_matches('.'),
+    )
 }
 
 /// The addresses of Atrium's roles on the server of this one. Their passwords are computed, not random: two stacks on

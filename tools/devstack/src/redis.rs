@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::binaries::RedisBinary;
+use crate::binaries::{REDIS_WANTED, RedisBinary};
 use crate::folder::Folder;
 use crate::ports;
 use crate::process::{Launch, Process, Signal};
@@ -47,7 +47,7 @@ impl PrivateRedis {
     /// # Errors
     /// When Redis is missing or does not come up.
     pub async fn start_in(folder: Arc<Folder>) -> anyhow::Result<Self> {
-        let binary = RedisBinary::find().context("Redis 7 (or Valkey 8) or newer is not on this machine")?;
+        let binary = RedisBinary::find().with_context(|| format!("{REDIS_WANTED} is not on this machine"))?;
         let home = folder.private("redis", None)?;
         let password = random_password();
         let mut attempt = 0;

@@ -9,7 +9,7 @@ use crate::binaries::{self, Wanted};
 use crate::checkout::Checkout;
 use crate::client::Client;
 use crate::compile;
-use crate::existing::{self, Existing};
+use crate::existing::Existing;
 use crate::folder::Folder;
 use crate::operator;
 use crate::ports::{self, loopback};
@@ -82,6 +82,7 @@ impl Stack {
     /// When something does not start.
     pub async fn start(plan: Plan, screen: &Screen) -> anyhow::Result<Self> {
         let Plan { existing, durability, port, logs, binaries } = plan;
+        existing.check_redis().await?;
         let wanted = Wanted { postgres: existing.postgres.is_none(), redis: existing.redis.is_none() };
         binaries::ensure(wanted, screen)?;
         let folder = Arc::new(Folder::create()?);
@@ -94,14 +95,14 @@ impl Stack {
                 let urls = screen.step("migrations", migrate).await?;
                 (Some(server), urls)
             }
-            Some((urls, passwords)) => {
-                screen.note("PostgreSQL is the one that ATRIUM_DATABASE_URL names");
+            Some(named) => {
+                screen.note(&format!("PostgreSQL is the one that {} names", named.setting));
                 let migrate = async {
-                    existing::ensure_database(&urls.owner).await?;
-                    atrium_migrations::migrate(&urls.owner, &passwords.for_migration()).await
+                    named.ensure_database().await?;
+                    atrium_migrations::migrate(&named.urls.owner, &named.passwords.for_migration()).await
                 };
                 screen.step("migrations", migrate).await?;
-                (None, urls)
+                (None, named.urls)
             }
         };
         let (redis, redis_url) = match existing.redis {
@@ -121,7 +122,13 @@ impl Stack {
         crate::keys::generate(&keys, "dev-1")?;
         // Known before the start: it is the origin that the browser's cookie is bound to.
         let port = match port {
-            Some(wanted) => ports::free_or(wanted)?,
+            Some(wanted) => {
+                let port = ports::free_or(wanted)?;
+                if port != wanted {
+                    screen.note(&format!("{wanted} is taken; using {port}"));
+                }
+                port
+            }
             None => ports::free()?,
         };
         let wiring = Wiring {

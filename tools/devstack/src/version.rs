@@ -24,7 +24,9 @@ impl Version {
         Self::leading(printed.split_once(" v=")?.1)
     }
 
-    fn leading(text: &str) -> Option<Self> {
+    /// Reads the number that a text begins with: `7.0.15`.
+    #[must_use]
+    pub fn leading(text: &str) -> Option<Self> {
         let number = |text: &str| {
             let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
             let (digits, rest) = text.split_at(end);

@@ -89,6 +89,25 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
     assert!(left.is_empty(), "still running: {left:?}");
 }
 
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_named_before_anything_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let screen = folder.path().join("screen");
+    let nobody = atrium_devstack::ports::free().expect("a port");
+    let launch = Launch::new("dev", DEVSTACK).args(["dev", "--files"]).arg(folder.path().join(".dev"));
+    let dev = launch
+        .env("ATRIUM_REDIS_URL", format!("redis://:secret@127.0.0.1:{nobody}/0"))
+        .log(&screen)
+        .spawn()
+        .expect("starts");
+    assert_eq!(dev.ended().await.code(), Some(1));
+    let shown = std::fs::read_to_string(&screen).expect("the screen");
+    let complaint = shown.lines().find(|line| line.contains("ATRIUM_REDIS_URL")).expect("a complaint");
+    assert!(complaint.contains(&format!("127.0.0.1:{nobody}")), "{shown}");
+    assert!(complaint.contains("for example redis://127.0.0.1:6379/0"), "{shown}");
+    assert!(!shown.contains("secret") && !shown.contains("PostgreSQL, private"), "{shown}");
+}
+
 fn kill(pid: u32) {
     let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(status.is_ok_and(|status| status.success()));
