@@ -1,5 +1,6 @@
 /**
- * The few forms of Markdown that the contract uses, as elements: headings, paragraphs, lists, `code`, **bold**.
+ * The few forms of Markdown that the contract uses, as elements: headings, paragraphs, lists, `code`, **bold**,
+ * *emphasis*.
  * Everything else stays the text it is; nothing is ever parsed as markup.
  */
 
@@ -36,9 +37,10 @@ export function prose(source) {
 
 /** @param {string} text @returns {(Node | string)[]} */
 export function inline(text) {
-  return text.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
+  return text.split(/(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s](?:[^*]*[^*\s])?\*)/).map((part) => {
     if (part.startsWith("`") && part.length > 2) return h("code", {}, part.slice(1, -1));
     if (part.startsWith("**") && part.length > 4) return h("strong", {}, inline(part.slice(2, -2)));
+    if (part.startsWith("*") && part.length > 2) return h("em", {}, inline(part.slice(1, -1)));
     return part;
   });
 }

@@ -256,7 +256,7 @@ async function mainJob() {
     await change(admin, "chat.max_active_sessions", (row) => row.getByLabel("Value").fill("1"), "One window is enough during the release.");
     await setting(watcher, "chat.max_active_sessions").locator("output").getByText("1").waitFor();
     const rollout = admin.locator(".rollout strong");
-    await rollout.getByText(/^(\d+)\/\1 processes at \d+$/).waitFor();
+    await rollout.getByText(/^(\d+)\/\1 processes at revision \d+$/).waitFor();
     console.log(`                 ${await admin.locator(".rollout p").innerText()}`);
     const row = setting(admin, "chat.max_active_sessions");
     await row.getByRole("button", { name: /^History/ }).click();

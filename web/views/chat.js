@@ -40,7 +40,7 @@ export async function chat({ root, params, signal, me }) {
   const status = h("span", { class: "live", "aria-live": "polite" });
   const banner = h("div", { class: "banner", "aria-live": "assertive" });
   const feed = h("ol", {});
-  const nothing = emptyState("chat", "Quiet so far", canPress ? "Press a button. Everybody in this project sees it at once." : "What others press appears here.");
+  const nothing = emptyState("chat", "Nothing since you opened this window", canPress ? "Press a button. Everybody in this project sees it at once." : "What others press appears here.");
   const sum = h("span", { class: "fine" });
 
   /** @type {Map<string, number>} */

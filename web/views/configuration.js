@@ -312,7 +312,7 @@ function drawRollout(element, status) {
     h(
       "p",
       { class: "grow" },
-      h("strong", {}, `${status.applied}/${status.total} processes at ${status.revision}`),
+      h("strong", {}, `${status.applied}/${status.total} processes at revision ${status.revision}`),
       done && slowest !== null && h("span", { class: "fine" }, ` slowest after ${Math.round(slowest * 10) / 10} ms`),
     ),
     h(
@@ -327,7 +327,7 @@ function drawRollout(element, status) {
             "li",
             {},
             h("code", { class: "grow" }, process.process),
-            h("span", {}, process.revision === null ? "not needed yet" : `at ${process.revision}`),
+            h("span", {}, process.revision === null ? "not needed yet" : `at revision ${process.revision}`),
             process.lag_ms !== null && h("span", { class: "fine" }, `${Math.round(process.lag_ms * 10) / 10} ms`),
           ),
         ),

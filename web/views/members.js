@@ -64,6 +64,9 @@ async function invitations(org, signal) {
           "li",
           {},
           h("span", { class: "grow" }, `As ${invitation.role}`),
+          // Where it was used or revoked, its end means nothing any more.
+          invitation.status === "OPEN" && h("span", { class: "fine" }, "expires ", moment(invitation.expires_at)),
+          invitation.status === "EXPIRED" && h("span", { class: "fine" }, "expired ", moment(invitation.expires_at)),
           badge(humanize(invitation.status), invitation.status === "OPEN" ? "good" : "plain"),
           invitation.status === "OPEN"
             ? button({ label: "Revoke", kind: "quiet", problems, name: `Revoke the invitation as ${invitation.role}` }, async () => {

@@ -36,7 +36,7 @@ function card(org) {
     { class: "card link" },
     h("h2", {}, h("a", { href: address("orgs", org.id) }, org.name)),
     h("p", { class: "fine" }, h("code", {}, org.slug)),
-    h("p", { class: "meta" }, badge(humanize(org.role)), org.status !== "COMMITTED" && badge(humanize(org.status), kind), h("span", { class: "fine" }, "since ", moment(org.created_at))),
+    h("p", { class: "meta" }, badge(humanize(org.role)), org.status !== "COMMITTED" && badge(humanize(org.status), kind), h("span", { class: "fine" }, "created ", moment(org.created_at))),
   );
 }
 

@@ -18,7 +18,7 @@ export function signInView(root, expired) {
       expired && notice("warn", h("p", {}, "Your guest session has ended. Come in again as a new guest.")),
       button({ label: "Enter as a guest", icon: "enter", problems }, signIn),
       problems,
-      h("p", { class: "fine" }, "No registration and no personal data. A guest stays until signing out, or for 30 days without a visit."),
+      h("p", { class: "fine" }, "No registration and no personal data. A guest stays until signing out, for 30 days after the last visit and 180 days at most."),
     ),
     h(
       "ul",
