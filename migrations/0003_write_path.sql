@@ -67,6 +67,8 @@ CREATE TABLE sagas (
     CONSTRAINT sagas_finished_whole CHECK ((status IN ('COMMITTED', 'FAILED')) = (finished_at IS NOT NULL)),
     CONSTRAINT sagas_failure_explained CHECK ((status IN ('COMPENSATING', 'FAILED')) = (failure IS NOT NULL))
 );
+-- An operation's address names no organization, with which the primary key begins.
+CREATE INDEX sagas_id ON sagas (id);
 -- The requester sees an operation without naming its organization, even when a compensation took the membership away.
 CALL wall_by_org('sagas',
     mine => '(created_by = (SELECT NULLIF(current_setting(''app.user_id'', true), '''')::uuid)

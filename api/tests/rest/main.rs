@@ -18,6 +18,9 @@ mod wire;
 
 use atrium_devstack::client::{Reply, Request};
 
+/// How long something that comes within a second is waited for: a limit against waiting for ever, not a measurement.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// Sends a request and says what has to come.
 trait Ask {
     /// Sends it; the answer has to have this status.

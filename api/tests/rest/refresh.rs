@@ -9,7 +9,7 @@ use atrium_devstack::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use crate::{Ask as _, alike};
+use crate::{Ask as _, PATIENCE, alike};
 
 /// A refresh with this token, as our own page sends it.
 fn refresh(atrium: &Atrium, api: usize, token: &str) -> Request {
@@ -140,7 +140,7 @@ async fn a_copied_token_ends_the_sign_in_everywhere() {
     }
     let other = atrium.client_of(1).bearer(refreshed.at("/access_token"));
     while other.get("/v1/auth/me").send().await.unwrap().code() != 401 {
-        assert!(ended.elapsed() < Duration::from_secs(1), "another process still believes the token");
+        assert!(ended.elapsed() < PATIENCE, "another process still believes the token");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Thief and owner alike, whichever token they hold, at whichever process.
@@ -175,7 +175,7 @@ async fn a_stream_ends_with_its_sign_in() {
     // Another token of the same sign-in is what signs out.
     let refreshed = refresh(&atrium, 0, &first).answers(200).await;
     atrium.client().bearer(refreshed.at("/access_token")).post("/v1/auth/logout").answers(204).await;
-    let end = tokio::time::timeout(Duration::from_secs(1), async { while stream.next().await.is_some() {} });
+    let end = tokio::time::timeout(PATIENCE, async { while stream.next().await.is_some() {} });
     assert!(end.await.is_ok(), "the stream is still open");
 }
 
