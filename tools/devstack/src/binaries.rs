@@ -52,8 +52,8 @@ struct Missing {
 const POSTGRES: Missing = Missing {
     name: "PostgreSQL 15 or newer",
     package: "postgresql",
-    setting: "ATRIUM_OWNER_DATABASE_URL (a superuser, or a role that may create roles and databases and is a member of \
-              atrium_owner; where atrium_app has its password already, ATRIUM_DATABASE_URL with it, too)",
+    setting: "ATRIUM_OWNER_DATABASE_URL (a superuser, or a role that may create roles and databases; where atrium_app \
+              has its password already, ATRIUM_DATABASE_URL with it, too)",
     example: "ATRIUM_OWNER_DATABASE_URL=postgres://postgres:secret@127.0.0.1:5432/atrium",
 };
 const REDIS: Missing = Missing {
