@@ -1,7 +1,7 @@
 /**
  * Following an event stream with the browser's own EventSource, without losing an event.
  *
- * EventSource connects again by itself after a lost connection and sends Last-Event-ID. It gives up for ever on any
+ * EventSource connects again by itself after a lost connection and sends Last-Event-ID. It gives up forever on any
  * answer but 200. Then this module asks the same address with fetch, which can see the status: 204 means that
  * nothing will follow, 401 that the session is to be renewed or over, 429 and 503 that it should wait; after the wait it
  * opens a new EventSource with ?last_event_id=, from where the old one ended. The same when the token that the stream

@@ -71,7 +71,7 @@ impl Shutdown {
                 return;
             }
             match ended {
-                Ok(Ok(())) => tracing::error!(task = name, "a task ended that should run for ever"),
+                Ok(Ok(())) => tracing::error!(task = name, "a task ended that should run forever"),
                 Ok(Err(error)) => tracing::error!(task = name, error = format!("{error:#}"), "a task failed"),
                 Err(panic) => tracing::error!(task = name, %panic, "a task panicked"),
             }

@@ -1,4 +1,4 @@
-//! The janitor: deletes what has served its purpose, a little at a time, so that no table grows for ever.
+//! The janitor: deletes what has served its purpose, a little at a time, so that no table grows forever.
 
 use std::time::Duration;
 

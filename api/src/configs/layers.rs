@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn the_narrowest_layer_that_is_set_holds() {
         let name = "chat.max_active_sessions";
-        let key = catalog::find(name).expect("in the catalogue");
+        let key = catalog::find(name).expect("in the catalog");
         let one = |value: i64| BTreeMap::from([(name.to_owned(), json!(value))]);
         let platform = Values { organization: one(5), ..Values::default() };
         let platform = Snapshot::build(OrgId::PLATFORM, &BTreeMap::new(), platform).expect("valid values");

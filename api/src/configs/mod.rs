@@ -58,7 +58,7 @@ impl Place {
     }
 }
 
-/// The catalogue's entry for the key in the path. Asked for only after membership: the catalogue is no secret, but
+/// The catalog's entry for the key in the path. Asked for only after membership: the catalog is no secret, but
 /// a stranger gets one answer for everything.
 fn key(request: &Request) -> Result<&'static catalog::Key, Problem> {
     request.parameter("key").and_then(catalog::find).ok_or_else(unknown_key)

@@ -16,7 +16,7 @@ use super::{
     respond::{Response, bytes},
 };
 
-/// Declares the codes once; the catalogue in `docs/api/error-catalog.md` is tested against this list.
+/// Declares the codes once; the catalog in `docs/api/error-catalog.md` is tested against this list.
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal, $retry:literal;)*) => {
         /// Every way to be refused.
@@ -27,7 +27,7 @@ macro_rules! codes {
             /// All codes.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The name in answers, logs and the catalogue.
+            /// The name in answers, logs and the catalog.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }

@@ -4,7 +4,7 @@
 //! one write; what does not fit stays where it is (a ring, a database), never in a queue of the stream. While the
 //! client does not read, hyper does not poll, so a slow client costs nothing but its place.
 //!
-//! A native `EventSource` stops for ever on any answer but 200. So what is worth trying again, although it cannot be
+//! A native `EventSource` stops forever on any answer but 200. So what is worth trying again, although it cannot be
 //! served now, is a 200 that says when to come back and ends ([`try_again`]).
 
 use std::{

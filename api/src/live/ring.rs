@@ -355,7 +355,7 @@ impl Subscription {
     }
 
     /// Moves the cursor to a client's position, if the ring holds everything that comes after it. A client may come
-    /// from a process that is ahead of this one, or may have made its position up, and would then wait for ever:
+    /// from a process that is ahead of this one, or may have made its position up, and would then wait forever:
     /// `verified` says that Redis has come as far.
     pub fn join(&mut self, position: &Position, verified: bool) -> Join {
         let shard = lock(&self.ring.shard);

@@ -18,7 +18,7 @@ mod wire;
 
 use atrium_devstack::client::{Reply, Request};
 
-/// How long something that comes within a second is waited for: a limit against waiting for ever, not a measurement.
+/// How long something that comes within a second is waited for: a limit against waiting forever, not a measurement.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Sends a request and says what has to come.

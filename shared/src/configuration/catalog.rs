@@ -1,4 +1,4 @@
-//! The catalogue of keys: what each means, which values it takes, where it may be set.
+//! The catalog of keys: what each means, which values it takes, where it may be set.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ pub enum Scope {
     Project,
 }
 
-/// A key of the catalogue.
+/// A key of the catalog.
 pub struct Key {
     /// The name, such as `chat.max_active_sessions`.
     pub name: &'static str,
@@ -158,7 +158,7 @@ fn key(
     builtin: Value,
     scopes: &'static [Scope],
 ) -> Key {
-    let validator = jsonschema::draft202012::new(&schema).expect("the catalogue's schemas are tested");
+    let validator = jsonschema::draft202012::new(&schema).expect("the catalog's schemas are tested");
     Key { name, description, schema, builtin, scopes, validator }
 }
 
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_a_schema_lets_through_the_typed_parse_takes_and_what_it_refuses_is_explained() {
-        let key = find("chat.max_active_sessions").expect("in the catalogue");
+        let key = find("chat.max_active_sessions").expect("in the catalog");
         for (value, fits) in
             [(json!(1), true), (json!(20), true), (json!(0), false), (json!("3"), false), (json!(2.5), false)]
         {
@@ -186,7 +186,7 @@ mod tests {
                 assert!(Effective::merge([[("chat.max_active_sessions".to_owned(), value)]]).is_ok());
             }
         }
-        let key = find("chat.actions").expect("in the catalogue");
+        let key = find("chat.actions").expect("in the catalog");
         let violations = key.violations(&json!(["ready", "dance"]));
         assert_eq!(violations.first().map(|violation| violation.pointer.as_str()), Some("/1"));
     }

@@ -56,9 +56,9 @@ pub enum SessionOverflow {
     Refuse,
 }
 
-/// The values that hold, of every key of the catalogue. Fields are documented there.
+/// The values that hold, of every key of the catalog. Fields are documented there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[expect(missing_docs, reason = "the catalogue describes every key once")]
+#[expect(missing_docs, reason = "the catalog describes every key once")]
 pub struct Effective {
     #[serde(rename = "chat.max_active_sessions")]
     pub chat_max_active_sessions: u32,

@@ -89,7 +89,7 @@ async fn tables(connection: &mut PgConnection) -> Vec<String> {
     )
     .fetch_all(connection)
     .await
-    .expect("the catalogue can be read")
+    .expect("the catalog can be read")
 }
 
 #[tokio::test]

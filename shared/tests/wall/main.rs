@@ -1,6 +1,6 @@
-//! The tenant wall: its shape in the catalogue, what it does, and that the tests here would notice its absence.
+//! The tenant wall: its shape in the catalog, what it does, and that the tests here would notice its absence.
 
 mod behavior;
-mod catalogue;
+mod catalog;
 mod mutations;
 mod startup;

@@ -1,9 +1,9 @@
-//! Weakens the wall in a scratch database, one way at a time: the catalogue's test must notice every one. What it
+//! Weakens the wall in a scratch database, one way at a time: the catalog's test must notice every one. What it
 //! did not notice here, it would not notice in a migration.
 
 use atrium_devstack::testing::TestDatabase;
 
-use crate::catalogue::weaknesses;
+use crate::catalog::weaknesses;
 
 const MUTATIONS: &[&str] = &[
     "ALTER TABLE projects NO FORCE ROW LEVEL SECURITY",

@@ -60,7 +60,7 @@ impl Member<'_> {
     }
 }
 
-/// Watches every process of the stack, for ever. `changed` is called when a process id is another.
+/// Watches every process of the stack, forever. `changed` is called when a process id is another.
 pub async fn watch(stack: &Stack, screen: &Screen, changed: impl Fn()) {
     let changed = &changed;
     tokio::join!(

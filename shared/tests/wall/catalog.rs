@@ -1,4 +1,4 @@
-//! What the catalogue must say about every table, function and grant. A table that is added later is covered the
+//! What the catalog must say about every table, function and grant. A table that is added later is covered the
 //! day it is added: it has no wall until it has all of it.
 
 use std::collections::BTreeSet;
@@ -39,13 +39,13 @@ const NARROW_GRANTS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn the_catalogue_has_no_weakness() {
+async fn the_catalog_has_no_weakness() {
     let database = TestDatabase::create().await;
     let weaknesses = weaknesses(&mut database.superuser().await).await;
     assert!(weaknesses.is_empty(), "{weaknesses:#?}");
 }
 
-/// Everything in the catalogue that would let a tenant see, touch or notice another.
+/// Everything in the catalog that would let a tenant see, touch or notice another.
 pub(crate) async fn weaknesses(connection: &mut PgConnection) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(tables_without_the_wall(connection).await);
@@ -58,7 +58,7 @@ pub(crate) async fn weaknesses(connection: &mut PgConnection) -> Vec<String> {
 
 async fn names(connection: &mut PgConnection, query: &'static str) -> BTreeSet<String> {
     let names: Vec<String> =
-        sqlx::query_scalar(query).fetch_all(connection).await.expect("the catalogue can be read");
+        sqlx::query_scalar(query).fetch_all(connection).await.expect("the catalog can be read");
     names.into_iter().collect()
 }
 
@@ -99,7 +99,7 @@ async fn keys_without_the_organization(connection: &mut PgConnection) -> Vec<Str
     )
     .fetch_all(&mut *connection)
     .await
-    .expect("the catalogue can be read");
+    .expect("the catalog can be read");
     for (table, key, first_column) in keys {
         let exempt = [OF_USERS, ONE_PER_ORG, GLOBAL_KEY].concat().contains(&table.as_str());
         if first_column != "org_id" && !exempt {
