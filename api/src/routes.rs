@@ -62,6 +62,8 @@ pub struct Route {
     pub limit: Limit,
     /// The largest body, in bytes.
     pub body_limit: usize,
+    /// Whether it answers with an event stream, whose clients stop forever at a refusal.
+    pub stream: bool,
     /// Who answers.
     pub handler: Handler,
 }
@@ -83,6 +85,11 @@ impl Route {
         self
     }
 
+    fn stream(mut self) -> Self {
+        self.stream = true;
+        self
+    }
+
     fn limit(mut self, limit: Limit) -> Self {
         self.limit = limit;
         self
@@ -101,6 +108,7 @@ macro_rules! route {
             access: Access::User,
             limit: Limit::Requests,
             body_limit: BODY_LIMIT,
+            stream: false,
             handler: |app, request| Box::pin($($handler)+(app, request)),
         }
     };
@@ -120,7 +128,7 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/orgs/{org}" => orgs::get::get),
         route!(PATCH "/v1/orgs/{org}" => orgs::rename::rename),
         route!(GET "/v1/operations/{operation}" => operations::get),
-        route!(GET "/v1/operations/{operation}/events" => operations::events::stream),
+        route!(GET "/v1/operations/{operation}/events" => operations::events::stream).stream(),
         route!(GET "/v1/orgs/{org}/members" => members::list),
         route!(GET "/v1/orgs/{org}/invitations" => invitations::list),
         route!(POST "/v1/orgs/{org}/invitations" => invitations::create),
@@ -133,13 +141,13 @@ pub fn table() -> Vec<Route> {
         route!(DELETE "/v1/orgs/{org}/projects/{project}" => projects::delete),
         route!(POST "/v1/orgs/{org}/projects/{project}/chat/sessions" => chat::sessions::open),
         route!(DELETE "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}" => chat::sessions::close),
-        route!(GET "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/events" => chat::events::stream),
+        route!(GET "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/events" => chat::events::stream).stream(),
         route!(POST "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/actions" => chat::actions::press)
             .limit(Limit::ChatActions),
         route!(GET "/v1/orgs/{org}/projects/{project}/chat/counters" => chat::counters::get),
         route!(GET "/v1/orgs/{org}/configs" => configs::read::list),
         route!(GET "/v1/orgs/{org}/configs/status" => configs::status::status),
-        route!(GET "/v1/orgs/{org}/configs/events" => configs::events::stream),
+        route!(GET "/v1/orgs/{org}/configs/events" => configs::events::stream).stream(),
         route!(GET "/v1/orgs/{org}/configs/{key}" => configs::read::get),
         route!(PUT "/v1/orgs/{org}/configs/{key}" => configs::change::set),
         route!(DELETE "/v1/orgs/{org}/configs/{key}" => configs::change::unset),

@@ -278,6 +278,13 @@ impl Problem {
         self.0.code
     }
 
+    /// How long to wait before trying again, as `Retry-After` says; 0 where it says nothing.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> u64 {
+        let header = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
+        header.and_then(|(_, value)| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+    }
+
     /// What went wrong inside.
     #[must_use]
     pub fn internal_cause(&self) -> Option<&str> {

@@ -14,6 +14,7 @@ use super::{
     request::Request,
     request_id::{RequestId, X_REQUEST_ID},
     respond::Response,
+    sse,
 };
 use crate::{
     auth::authenticate::{Carrier, authenticate},
@@ -103,7 +104,9 @@ async fn run(
     mut request: Request,
 ) -> (Result<Response, Problem>, Option<Standing>) {
     if let Err(problem) = admit(app, route, &mut request) {
-        return (Err(problem), request.standing);
+        let refused = Err(problem);
+        let answered = if route.stream { sse::try_again(refused) } else { refused };
+        return (answered, request.standing);
     }
     let handler = route.handler;
     let late = || Problem::unavailable("the handler took too long");

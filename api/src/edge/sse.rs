@@ -162,13 +162,14 @@ pub fn open<S: Source>(
 /// All other refusals: coming back would not help.
 pub fn try_again(answer_or_problem: Result<Response, Problem>) -> Result<Response, Problem> {
     match answer_or_problem {
-        Err(problem) if problem.code() == Code::Unavailable => {
-            tracing::warn!(
-                cause = problem.internal_cause(),
-                "a stream cannot be opened now; the client comes back"
-            );
-            let retry = rand::random_range(RETRY_MS);
-            Ok(answer(Body::Whole(format!(": unavailable\nretry: {retry}\n\n").into())))
+        Err(problem) if matches!(problem.code(), Code::Unavailable | Code::RateLimited) => {
+            let code = problem.code().name();
+            let cause = problem.internal_cause();
+            tracing::debug!(code, cause, "a stream cannot be opened now; the client comes back");
+            // No sooner than a limit allows, and not all at the same moment.
+            let wait = problem.retry_after_seconds().saturating_sub(1) * 1_000;
+            let retry = wait + rand::random_range(RETRY_MS);
+            Ok(answer(Body::Whole(format!(": {code}\nretry: {retry}\n\n").into())))
         }
         other => other,
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use atrium_devstack::{actors::Guest, testing::Atrium};
 use serde_json::json;
 
-use crate::Ask as _;
+use crate::{Ask as _, PATIENCE};
 
 #[tokio::test]
 async fn limits_hold_say_so_and_change_live() {
@@ -27,13 +27,15 @@ async fn limits_hold_say_so_and_change_live() {
     assert_eq!(refused.header("ratelimit"), Some(format!("\"sign_ins\";r=0;t={wait}").as_str()));
 
     let guest = client.bearer(last.unwrap().at("/access_token"));
-    let mut admitted = 0;
+    let mut admitted = 0_u64;
+    let begun = Instant::now();
     while guest.get("/v1/auth/me").send().await.unwrap().code() == 200 {
         admitted += 1;
-        assert!(admitted <= 110, "no limit");
+        // A bucket refills while it is emptied.
+        let refilled = begun.elapsed().as_secs() * 100 / 60 + 2;
+        assert!(admitted <= 100 + refilled, "{admitted} admitted");
     }
-    // A bucket refills while it is emptied.
-    assert!((100..=103).contains(&admitted), "{admitted} admitted");
+    assert!(admitted >= 100, "{admitted} admitted");
     let refused = guest.get("/v1/auth/me").refused(429, "rate_limited").await;
     assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=100;w=60"));
     // Pages and keys are everybody's.
@@ -42,7 +44,7 @@ async fn limits_hold_say_so_and_change_live() {
     atrium.set_default("limits.requests_per_minute", json!(1000)).await;
     let changed = Instant::now();
     while guest.get("/v1/auth/me").send().await.unwrap().code() == 429 {
-        assert!(changed.elapsed() < Duration::from_secs(6), "a new limit has to hold at once");
+        assert!(changed.elapsed() < PATIENCE, "a new limit has to hold at once");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -58,4 +60,18 @@ async fn behind_a_proxy_the_client_is_who_the_proxy_says() {
     sign_in("7.7.7.7, 1.1.1.1".to_owned()).refused(429, "rate_limited").await;
     sign_in("1.1.1.1, 2.2.2.2".to_owned()).answers(201).await;
     Guest::sign_in(&client).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_over_the_limit_is_told_when_to_come_back_and_not_refused() {
+    let builder = Atrium::builder().default_limits().default_value("limits.requests_per_minute", json!(20));
+    let atrium = builder.start().await;
+    let guest = atrium.guest().await;
+    let creation = guest.create_organization("Northwind").await.unwrap();
+    while guest.client.get("/v1/auth/me").send().await.unwrap().code() == 200 {}
+    let path = format!("/v1/operations/{}/events", creation.operation);
+    let mut stream = guest.client.events(&path, None).await.unwrap();
+    assert!(stream.next().await.is_none(), "an event over the limit");
+    let retry = stream.retry().unwrap();
+    assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&retry), "{retry:?}");
 }
