@@ -27,6 +27,12 @@ pub struct Entry {
     pub fields: HashMap<String, String>,
 }
 
+impl Entry {
+    fn decode(entry: redis::streams::StreamId) -> Option<Self> {
+        Some(Self { id: entry.id.parse().ok()?, fields: text_fields(entry.map) })
+    }
+}
+
 /// One consumer of an inbound stream, with a connection of its own.
 pub struct ConsumerGroup {
     redis: Redis,
@@ -68,9 +74,7 @@ impl ConsumerGroup {
             connection.xread_options(&[&stream], &[">"], &options).await;
         let reply = self.keep(connection, reply)?;
         let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-        Ok(entries
-            .filter_map(|entry| Some(Entry { id: entry.id.parse().ok()?, fields: text_fields(entry.map) }))
-            .collect())
+        Ok(entries.filter_map(Entry::decode).collect())
     }
 
     /// Takes over at most `count` entries that somebody was given longer than `idle` ago and has not acknowledged.
@@ -92,9 +96,7 @@ impl ConsumerGroup {
         self.claim_cursor = reply.next_stream_id;
         // Entries trimmed away while pending come without fields; Redis has dropped them from the list itself.
         let entries = reply.claimed.into_iter().filter(|entry| !entry.map.is_empty());
-        Ok(entries
-            .filter_map(|entry| Some(Entry { id: entry.id.parse().ok()?, fields: text_fields(entry.map) }))
-            .collect())
+        Ok(entries.filter_map(Entry::decode).collect())
     }
 
     /// Removes consumers that have been silent longer than `idle` and have nothing pending, so that restarts do
