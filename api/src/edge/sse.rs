@@ -220,6 +220,17 @@ pub fn last_event_id(request: &Request) -> Result<Option<String>, Problem> {
     }
 }
 
+/// The id of a stream whose events are numbered. Only the form in which ids are sent is one.
+///
+/// # Errors
+/// [`Code::LastEventIdInvalid`] for everything else.
+pub fn number(id: &str) -> Result<i64, Problem> {
+    id.parse()
+        .ok()
+        .filter(|number: &i64| *number >= 0 && number.to_string() == id)
+        .ok_or_else(last_event_id_invalid)
+}
+
 /// The id to go on from is not one of this stream.
 #[must_use]
 pub fn last_event_id_invalid() -> Problem {
@@ -250,4 +261,21 @@ fn token_expiring(expires_at: OffsetDateTime) -> Bytes {
         expires_at: OffsetDateTime,
     }
     event(None, "token-expiring", &TokenExpiring { expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn only_numbers_as_they_are_sent_are_ids() {
+        assert_eq!(number("42").ok(), Some(42));
+        assert_eq!(number("7").ok(), Some(7));
+        assert_eq!(number("0").ok(), Some(0));
+        for wrong in
+            ["-1", "+1", "+7", "01", "07", "1.0", "7.0", "", " 1", "7 ", "9223372036854775808", "abc-1-0"]
+        {
+            assert!(number(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -59,7 +59,7 @@ pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let id: SagaId = request.path("operation")?;
-    let seen = sse::last_event_id(request)?.map(|id| seq(&id)).transpose()?.unwrap_or(0);
+    let seen = sse::last_event_id(request)?.map(|id| sse::number(&id)).transpose()?.unwrap_or(0);
     let identity = request.identity()?;
 
     let mut tx = app.database.operation_tx(identity.user, id).await?;
@@ -91,14 +91,6 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         pending: Vec::new().into_iter(),
         _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
     }))
-}
-
-/// An event's number as an id. Only the form in which ids are sent is one.
-fn seq(id: &str) -> Result<i64, Problem> {
-    id.parse()
-        .ok()
-        .filter(|seq: &i64| *seq >= 0 && seq.to_string() == id)
-        .ok_or_else(sse::last_event_id_invalid)
 }
 
 /// What was read: events after the last seen, and why the operation failed, if it has.
@@ -198,17 +190,4 @@ async fn read(app: Arc<App>, user: UserId, id: SagaId, after: i64) -> Result<New
         _ => None,
     };
     Ok(News { events, failure })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::seq;
-
-    #[test]
-    fn only_numbers_of_events_are_ids() {
-        assert_eq!(seq("7").ok(), Some(7));
-        for wrong in ["-1", "+7", "07", "7.0", "", "7 ", "9223372036854775808", "abc-1-0"] {
-            assert!(seq(wrong).is_err(), "{wrong}");
-        }
-    }
 }
