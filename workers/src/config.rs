@@ -9,7 +9,6 @@ use atrium_shared::{
     ids::OrgId,
     streams::{Live, Redis},
 };
-use redis::{AsyncCommands as _, streams::StreamMaxlen};
 use serde::Deserialize;
 
 use crate::consumer::{HandleError, Handler, Message};
@@ -35,17 +34,8 @@ impl Handler for Publisher {
 
     async fn handle(&self, _tx: &mut OrgTx, message: &Message) -> Result<(), HandleError> {
         let Changed { revision } = Changed::deserialize(&message.payload)?;
-        let (org, revision) = (message.org().to_string(), revision.to_string());
-        let _: String = self
-            .redis
-            .shared()
-            .xadd_maxlen(
-                Live::Config.to_string(),
-                StreamMaxlen::Approx(Live::Config.max_length()),
-                "*",
-                &[("org", &org), ("revision", &revision)],
-            )
-            .await?;
+        let fields = [("org", message.org().to_string()), ("revision", revision.to_string())];
+        self.redis.announce(Live::Config, &fields).await?;
         Ok(())
     }
 

@@ -135,21 +135,6 @@ impl Database {
         drop(mine);
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
     }
-
-    /// Whether PostgreSQL answers now.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub async fn ping(&self) -> Result<(), DbError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
-    }
-
-    /// Connections open now, and those of them that nobody uses.
-    #[must_use]
-    pub fn connections(&self) -> (u32, usize) {
-        (self.pool.size(), self.pool.num_idle())
-    }
 }
 
 /// A pool with Atrium's time limits.

@@ -17,9 +17,7 @@ pub(super) struct Wake(Arc<Notify>);
 impl Wake {
     pub(super) fn new(pool: PgPool) -> Self {
         let pending = Arc::new(Notify::new());
-        let wake = Self(Arc::clone(&pending));
         let weak = Arc::downgrade(&pending);
-        drop(pending);
         tokio::spawn(async move {
             // Ends when the database handle that made it is gone.
             while let Some(pending) = weak.upgrade() {
@@ -32,7 +30,7 @@ impl Wake {
                 }
             }
         });
-        wake
+        Self(pending)
     }
 
     /// There is something to publish.

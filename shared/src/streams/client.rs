@@ -7,10 +7,12 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncConnectionConfig, Client, RedisError, RedisResult,
+    AsyncCommands as _, AsyncConnectionConfig, Client, RedisError, RedisResult,
     aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
+    streams::StreamMaxlen,
 };
 
+use super::Live;
 use crate::settings::Secret;
 
 /// How long a blocking read waits in Redis.
@@ -46,6 +48,15 @@ impl Redis {
     #[must_use]
     pub fn shared(&self) -> ConnectionManager {
         self.shared.clone()
+    }
+
+    /// Adds a hint to a live stream, which keeps no more of them than it must.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn announce(&self, stream: Live, fields: &[(&str, String)]) -> RedisResult<()> {
+        let length = StreamMaxlen::Approx(stream.max_length());
+        self.shared().xadd_maxlen(stream.to_string(), length, "*", fields).await
     }
 
     /// A connection for one blocking loop.

@@ -11,7 +11,6 @@ use atrium_shared::{
     telemetry::metrics::{SAGA_STEPS, SAGAS_FINISHED},
 };
 use metrics::counter;
-use redis::{AsyncCommands as _, streams::StreamMaxlen};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -95,10 +94,7 @@ impl Handler for Engine {
     /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second.
     async fn committed(&self, org: OrgId, saga: SagaId) {
         let fields = [("org", org.to_string()), ("operation", saga.to_string())];
-        let max = StreamMaxlen::Approx(Live::Operation.max_length());
-        let added: redis::RedisResult<String> =
-            self.redis.shared().xadd_maxlen(Live::Operation.to_string(), max, "*", &fields).await;
-        if let Err(error) = added {
+        if let Err(error) = self.redis.announce(Live::Operation, &fields).await {
             tracing::debug!(%error, "an operation's streams were not woken");
         }
     }
