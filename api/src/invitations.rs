@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    db::Principal,
     ids::{InvitationId, OrgId},
     tenancy::Role,
 };
@@ -68,7 +67,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let (role, lifetime) = body.finish(role.zip(lifetime))?;
 
     let user = request.identity()?.user;
-    let mut tx = app.database.org_tx(&Principal::User(user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     // Nobody gives away more than they have.
     tx.require(role)?;
@@ -97,7 +96,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<InvitationId> = request.query(PAGE)?.page()?;
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require(Role::Admin)?;
     let invitations: Vec<Invitation> = sqlx::query_as(
         "SELECT id, role, created_at, expires_at,
@@ -120,7 +119,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let id: InvitationId = request.path("invitation")?;
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     // What has ended otherwise stays as it is.
     let found = sqlx::query(

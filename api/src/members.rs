@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atrium_shared::{db::Principal, ids::UserId, tenancy::Role};
+use atrium_shared::{ids::UserId, tenancy::Role};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -44,7 +44,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let page: Page<Key> = request.query(PAGE)?.page()?;
     let (after, user) = page.after.as_ref().map(|(Joined(after), user)| (*after, *user)).unzip();
 
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let rows: Vec<(UserId, String, Role, OffsetDateTime)> = sqlx::query_as(
         "SELECT user_id, user_key, role, joined_at FROM members
           WHERE org_id = $1 AND ($2::timestamptz IS NULL OR (joined_at, user_id) > ($2, $3))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    db::{DbError, OrgTx, Principal},
+    db::{DbError, OrgTx},
     ids::{OrgId, ProjectId},
     tenancy::Role,
 };
@@ -46,7 +46,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let name = name(request).await?;
     let intention = Intention::of(request).await?;
 
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     if let Some(intention) = &intention
         && let Some(replayed) = intention.begin(&mut tx).await?
@@ -78,7 +78,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<ProjectId> = request.query(PAGE)?.page()?;
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let projects: Vec<Project> = sqlx::query_as(
         "SELECT id, org_id, name, created_at, updated_at, version FROM projects
           WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
@@ -97,7 +97,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 /// When the caller is no member, or there is no such project.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id) = (request.path("org")?, request.path("project")?);
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     respond(StatusCode::OK, &read(&mut tx, id).await?)
 }
 
@@ -110,7 +110,7 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let condition = request.if_match()?;
     let name = name(request).await?;
 
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     let version = sqlx::query_scalar("SELECT version FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE")
         .bind(org)
@@ -138,7 +138,7 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// When the caller may not, or there is no such project.
 pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     let deleted = sqlx::query("DELETE FROM projects WHERE org_id = $1 AND id = $2")
         .bind(org)

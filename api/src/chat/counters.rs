@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use atrium_shared::{
-    db::Principal,
-    ids::{OrgId, ProjectId},
-};
+use atrium_shared::ids::{OrgId, ProjectId};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -37,8 +34,7 @@ struct Counter {
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.query(&[])?;
-    let user = request.identity()?.user;
-    let mut tx = app.database.org_tx(&Principal::User(user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let rows: Vec<(Option<String>, Option<i64>)> = sqlx::query_as(
         "SELECT counter.action, counter.total
            FROM projects LEFT JOIN chat_counters counter

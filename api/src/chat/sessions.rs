@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     configuration::{ChatAction, SessionOverflow},
-    db::{DbError, OrgTx, Principal, Topic},
+    db::{DbError, OrgTx, Topic},
     ids::{OrgId, ProjectId, SessionId, UserId},
     tenancy::Role,
 };
@@ -53,7 +53,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     request.no_fields().await?;
     let user = request.identity()?.user;
 
-    let principal = Principal::User(user);
+    let principal = request.principal()?;
     let mut tx = app.database.org_tx(&principal, org).await?;
     tx.require_writable(Role::Viewer)?;
     let snapshot = match app.configuration.held(org) {
@@ -117,7 +117,7 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let session: SessionId = request.path("session")?;
     let user = request.identity()?.user;
 
-    let mut tx = app.database.org_tx(&Principal::User(user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let closed = end(&mut tx, project, user, session, CloseReason::Closed).await?;
     if !closed {
         let known: Option<i32> = sqlx::query_scalar(

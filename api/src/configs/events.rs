@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, task::Context};
 
-use atrium_shared::{configuration::ConfigurationStore, db::Principal, ids::OrgId};
+use atrium_shared::{configuration::ConfigurationStore, ids::OrgId};
 use serde::Serialize;
 
 use crate::{
@@ -43,7 +43,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let seen = sse::last_event_id(request)?.map(|id| sse::number(&id)).transpose()?;
     let identity = request.identity()?;
 
-    let mut tx = app.database.org_tx(&Principal::User(identity.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let newest: i64 = sqlx::query_scalar("SELECT revision FROM config_heads WHERE org_id = $1")
         .bind(org)
         .fetch_optional(tx.conn())

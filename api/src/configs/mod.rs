@@ -12,7 +12,7 @@ pub mod status;
 
 use atrium_shared::{
     configuration::{Values, catalog},
-    db::{OrgTx, Principal},
+    db::OrgTx,
     ids::{OrgId, ProjectId},
 };
 use http::{StatusCode, header};
@@ -45,7 +45,7 @@ impl Place {
 
     /// The caller's transaction in the organization, which has the project.
     async fn open(self, app: &App, request: &Request) -> Result<OrgTx, Problem> {
-        let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), self.org).await?;
+        let mut tx = app.database.org_tx(&request.principal()?, self.org).await?;
         if let Some(project) = self.project {
             projects::require(&mut tx, project).await?;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atrium_shared::{configuration::report, db::Principal, ids::OrgId};
+use atrium_shared::{configuration::report, ids::OrgId};
 use http::StatusCode;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -41,7 +41,7 @@ struct Process {
 /// When the caller is no member; when Redis, which carries the reports, is away.
 pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let head: Option<(i64, OffsetDateTime)> =
         sqlx::query_as("SELECT revision, changed_at FROM config_heads WHERE org_id = $1")
             .bind(org)

@@ -3,6 +3,7 @@
 
 use std::{net::IpAddr, str::FromStr};
 
+use atrium_shared::db::Principal;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Uri};
 
@@ -41,6 +42,14 @@ impl Request {
     /// [`Code::Unauthenticated`] on a route that does not.
     pub fn identity(&self) -> Result<&Identity, Problem> {
         self.identity.as_ref().ok_or_else(|| Problem::unauthenticated("This needs an access token."))
+    }
+
+    /// On whose behalf the database is asked.
+    ///
+    /// # Errors
+    /// As [`Self::identity`].
+    pub fn principal(&self) -> Result<Principal, Problem> {
+        Ok(Principal::User(self.identity()?.user))
     }
 
     /// An id from the path, `{name}` in the route's template.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use atrium_shared::db::Principal;
-
 use crate::{
     edge::{problem::Problem, request::Request, respond::Response},
     state::App,
@@ -15,7 +13,7 @@ use crate::{
 /// When the caller is no member, which is the same as that it does not exist.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let role = tx.role();
     super::respond(&super::read(&mut tx, role).await?)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atrium_shared::{db::Principal, tenancy::Role};
+use atrium_shared::tenancy::Role;
 
 use crate::{
     edge::{body, problem::Problem, request::Request, respond::Response},
@@ -20,7 +20,7 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let name = body.required("name", body::name);
     let name = body.finish(name)?;
 
-    let mut tx = app.database.org_tx(&Principal::User(request.identity()?.user), org).await?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     let version = sqlx::query_scalar("SELECT version FROM orgs WHERE id = $1 FOR UPDATE")
         .bind(org)
