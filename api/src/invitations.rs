@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use atrium_shared::{
+    audit::{self, Action, Change},
     ids::{InvitationId, OrgId},
     tenancy::Role,
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -72,7 +74,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     // Nobody gives away more than they have.
     tx.require(role)?;
     let code = InvitationCode::new(org);
-    let invitation = sqlx::query_as(
+    let invitation: Invitation = sqlx::query_as(
         "INSERT INTO invitations (org_id, id, code_hash, role, created_by, expires_at)
          VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 second')
          RETURNING id, role, 'OPEN' AS status, created_at, expires_at",
@@ -85,6 +87,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     .bind(lifetime.unwrap_or(A_DAY))
     .fetch_one(tx.conn())
     .await?;
+    let change = Change::new(Action::InvitationCreated, "invitation", invitation.id);
+    audit::record(&mut tx, change.after(json!({ "role": role }))).await?;
     tx.commit().await?;
     json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })
 }
@@ -121,19 +125,25 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let id: InvitationId = request.path("invitation")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    // What has ended otherwise stays as it is.
-    let found = sqlx::query(
-        "UPDATE invitations
-            SET revoked_at = CASE WHEN accepted_at IS NULL THEN coalesce(revoked_at, now()) END
-          WHERE org_id = $1 AND id = $2",
+    let (role, ended): (Role, bool) = sqlx::query_as(
+        "SELECT role, accepted_at IS NOT NULL OR revoked_at IS NOT NULL FROM invitations
+          WHERE org_id = $1 AND id = $2 FOR UPDATE",
     )
     .bind(org)
     .bind(id)
-    .execute(tx.conn())
+    .fetch_one(tx.conn())
     .await?;
-    if found.rows_affected() == 0 {
-        return Err(Problem::not_found());
+    // What has ended otherwise stays as it is.
+    if ended {
+        return Ok(empty(StatusCode::NO_CONTENT));
     }
+    sqlx::query("UPDATE invitations SET revoked_at = now() WHERE org_id = $1 AND id = $2")
+        .bind(org)
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    let change = Change::new(Action::InvitationRevoked, "invitation", id);
+    audit::record(&mut tx, change.before(json!({ "role": role }))).await?;
     tx.commit().await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
@@ -194,6 +204,11 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         role
     };
     let org = orgs::read(&mut tx, role).await?;
+    org.status.require_open()?;
+    if joined > 0 {
+        let change = Change::new(Action::MemberJoined, "user", identity.user);
+        audit::record(&mut tx, change.after(json!({ "role": role, "invitation_id": invitation }))).await?;
+    }
     tx.commit().await?;
     json(StatusCode::OK, &Joined { org })
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use atrium_shared::{
+    audit::{self, Action, Change},
     db::{DbError, OrgTx},
     ids::{OrgId, ProjectId},
     tenancy::Role,
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::{
@@ -57,8 +59,10 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     sqlx::query("INSERT INTO projects (org_id, id, name) VALUES ($1, $2, $3)")
         .bind(org)
         .bind(id)
-        .bind(name)
+        .bind(&name)
         .execute(tx.conn())
+        .await?;
+    audit::record(&mut tx, Change::new(Action::ProjectCreated, "project", id).after(json!({ "name": name })))
         .await?;
     let mut response = respond(StatusCode::CREATED, &read(&mut tx, id).await?)?;
     let location =
@@ -112,11 +116,12 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let version = sqlx::query_scalar("SELECT version FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE")
-        .bind(org)
-        .bind(id)
-        .fetch_one(tx.conn())
-        .await?;
+    let (version, old_name): (i64, String) =
+        sqlx::query_as("SELECT version, name FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE")
+            .bind(org)
+            .bind(id)
+            .fetch_one(tx.conn())
+            .await?;
     condition.check(version)?;
     sqlx::query(
         "UPDATE projects SET name = $3, version = version + 1, updated_at = clock_timestamp()
@@ -124,10 +129,12 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     )
     .bind(org)
     .bind(id)
-    .bind(name)
+    .bind(&name)
     .execute(tx.conn())
     .await?;
     let project = read(&mut tx, id).await?;
+    let change = Change::new(Action::ProjectRenamed, "project", id);
+    audit::record(&mut tx, change.before(json!({ "name": old_name })).after(json!({ "name": name }))).await?;
     tx.commit().await?;
     respond(StatusCode::OK, &project)
 }
@@ -140,14 +147,19 @@ pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let deleted = sqlx::query("DELETE FROM projects WHERE org_id = $1 AND id = $2")
-        .bind(org)
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
-    if deleted.rows_affected() == 0 {
-        return Err(Problem::not_found());
-    }
+    let name: Option<String> =
+        sqlx::query_scalar("DELETE FROM projects WHERE org_id = $1 AND id = $2 RETURNING name")
+            .bind(org)
+            .bind(id)
+            .fetch_optional(tx.conn())
+            .await?;
+    let name = name.ok_or_else(Problem::not_found)?;
+    tx.revoke_access(None, Some(id)).await?;
+    audit::record(
+        &mut tx,
+        Change::new(Action::ProjectDeleted, "project", id).before(json!({ "name": name })),
+    )
+    .await?;
     tx.commit().await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

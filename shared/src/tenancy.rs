@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::db::DbError;
+
 /// A member's role; a greater one may do everything a lesser one may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
@@ -13,7 +15,7 @@ pub enum Role {
     Member,
     /// Renames the organization, makes projects, invites people up to admins, changes configuration.
     Admin,
-    /// Owns the organization: makes others its owners, too.
+    /// Owns the organization: makes others its owners, too, suspends it, deletes it.
     Owner,
 }
 
@@ -28,6 +30,25 @@ pub enum OrgStatus {
     Committed,
     /// Its saga was compensated; it will never be used.
     Failed,
+    /// Its owner, or an operator, has suspended it: it can be read and exported, not changed, and nothing is live.
+    Suspended,
+    /// Its owner has asked for its deletion. As suspended; until the grace is over, it can be restored.
+    Deleting,
+}
+
+impl OrgStatus {
+    /// Makes sure that an organization in this state can be worked in.
+    ///
+    /// # Errors
+    /// [`DbError::NotReady`], [`DbError::Suspended`] or [`DbError::Deleting`].
+    pub fn require_open(self) -> Result<(), DbError> {
+        match self {
+            Self::Committed => Ok(()),
+            Self::Pending | Self::Failed => Err(DbError::NotReady),
+            Self::Suspended => Err(DbError::Suspended),
+            Self::Deleting => Err(DbError::Deleting),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -109,8 +109,8 @@ impl Intention {
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
         async move {
             sqlx::query(
-                "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, org_id)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(self.user)
             .bind(&self.route)
@@ -119,6 +119,7 @@ impl Intention {
             .bind(i16::try_from(status).map_err(Problem::internal)?)
             .bind(Value::Object(headers))
             .bind(Value::String(body))
+            .bind(tx.org())
             .execute(tx.conn())
             .await?;
             Ok(())

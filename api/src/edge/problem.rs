@@ -69,6 +69,10 @@ codes! {
     CrossSiteRequest = FORBIDDEN, "cross_site_request", "Requests from other sites are refused", "no";
     /// The member's role is too low.
     Forbidden = FORBIDDEN, "forbidden", "Your role does not allow this", "no";
+    /// The organization can be read, not changed.
+    OrganizationSuspended = FORBIDDEN, "organization_suspended", "The organization is suspended", "when it is COMMITTED";
+    /// The organization can be read, not changed, and will soon be gone.
+    OrganizationDeleting = FORBIDDEN, "organization_deleting", "The organization is being deleted", "when it is COMMITTED";
     /// Not there, or not for this caller to know about.
     NotFound = NOT_FOUND, "not_found", "There is nothing here for you", "no";
     /// The API has no such address.
@@ -81,6 +85,10 @@ codes! {
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not take that method", "no";
     /// The organization's saga has not committed.
     OrganizationNotReady = CONFLICT, "organization_not_ready", "The organization is not ready", "when it is COMMITTED";
+    /// Somebody has to own the organization.
+    LastOwner = CONFLICT, "last_owner", "An organization needs an owner", "after making another owner";
+    /// The organization is in no state for this.
+    OrganizationStateConflict = CONFLICT, "organization_state_conflict", "The organization's state does not allow this", "when its state has changed";
     /// The same idempotency key is at work now.
     IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "The first request with this key is still at work", "after a moment";
     /// All sessions are taken, and the configuration says to refuse.
@@ -345,6 +353,14 @@ impl From<DbError> for Problem {
                 Code::OrganizationNotReady,
                 "The organization can be read, but not changed: its creation is not finished, or failed.",
             ),
+            DbError::Suspended => Self::new(
+                Code::OrganizationSuspended,
+                "The organization can be read and exported, but not changed, until it is resumed.",
+            ),
+            DbError::Deleting => Self::new(
+                Code::OrganizationDeleting,
+                "The organization can be read and exported, but not changed, unless it is restored.",
+            ),
             DbError::Constraint(name) => from_constraint(&name),
             DbError::Unavailable(_) => Self::unavailable(error),
             DbError::Unexpected(_) => Self::internal(error),
@@ -368,6 +384,9 @@ fn from_constraint(name: &str) -> Problem {
         | "config_values_project_fkey"
         | "projects_org_fkey"
         | "invitations_org_fkey"
+        | "audit_log_org_fkey"
+        | "revoked_access_org_fkey"
+        | "idempotency_keys_org_fkey"
         | "members_org_fkey" => Problem::not_found(),
         "idempotency_keys_pkey" => idempotency::in_flight(),
         _ => Problem::internal(format_args!("the constraint {name} was violated")),

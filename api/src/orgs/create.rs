@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use atrium_shared::{
+    audit::{self, Action, Change},
     ids::{OrgId, SagaId},
     saga::{self, CREATE_ORGANIZATION},
     tenancy::Role,
@@ -65,6 +66,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let input = json!({ "name": name, "slug": slug, "owner": identity.user });
     let operation_id = saga::start(&mut tx, CREATE_ORGANIZATION, &input, identity.user).await?;
     let organization = super::read(&mut tx, Role::Owner).await?;
+    let change = Change::new(Action::OrganizationCreated, "organization", id);
+    audit::record(&mut tx, change.after(json!({ "name": name, "slug": slug }))).await?;
 
     let mut response = respond::json(StatusCode::ACCEPTED, &Accepted { organization, operation_id })?;
     let headers = response.headers_mut();

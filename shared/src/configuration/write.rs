@@ -1,6 +1,6 @@
 //! Changing configuration, and reading what was changed.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{
@@ -8,6 +8,7 @@ use super::{
     catalog::{self, Key, Scope, Violation},
 };
 use crate::{
+    audit::{self, Action},
     db::{DbError, OrgTx, Topic},
     ids::{OrgId, ProjectId, UserId},
 };
@@ -118,9 +119,22 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
         return Ok(current);
     }
     let revision = current + 1;
-    store(tx, revision, &change, old).await?;
-    tx.enqueue(Topic::Config, org.uuid(), &serde_json::json!({ "revision": revision })).await?;
+    store(tx, revision, &change, old.as_ref()).await?;
+    tx.enqueue(Topic::Config, org.uuid(), &json!({ "revision": revision })).await?;
+    audit::record(tx, entry(&change, revision, old)).await?;
     Ok(revision)
+}
+
+/// The change as the audit log tells it.
+fn entry(change: &Change, revision: i64, old: Option<Value>) -> audit::Change {
+    let action = if change.value.is_some() { Action::ConfigurationSet } else { Action::ConfigurationUnset };
+    let entry = audit::Change::new(action, "configuration", &change.key).after(json!({
+        "project_id": change.project, "value": change.value, "revision": revision, "reason": change.reason,
+    }));
+    match old {
+        Some(old) => entry.before(json!({ "project_id": change.project, "value": old })),
+        None => entry,
+    }
 }
 
 fn check(key: &Key, org: OrgId, change: &Change) -> Result<(), ChangeError> {
@@ -164,7 +178,7 @@ async fn current_value(tx: &mut OrgTx, change: &Change) -> Result<Option<Value>,
     .await?)
 }
 
-async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<Value>) -> Result<(), DbError> {
+async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Value>) -> Result<(), DbError> {
     let org = tx.org();
     match &change.value {
         Some(value) => {

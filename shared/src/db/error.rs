@@ -17,6 +17,12 @@ pub enum DbError {
     /// The organization is not committed, so nothing can be written in it.
     #[error("the organization is not ready")]
     NotReady,
+    /// The organization is suspended: it can be read, not changed.
+    #[error("the organization is suspended")]
+    Suspended,
+    /// The organization is about to be deleted: it can be read, not changed.
+    #[error("the organization is being deleted")]
+    Deleting,
     /// A constraint said no; its name says which.
     #[error("the constraint {0} was violated")]
     Constraint(String),

@@ -48,6 +48,11 @@ pub enum Principal {
     System(&'static str),
 }
 
+impl Principal {
+    /// The name of an operator's command.
+    pub const OPERATOR: &'static str = "operator";
+}
+
 /// The database as the application sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 
 use super::{DbError, Principal, Topic, outbox, wake::Wake};
 use crate::{
-    ids::{MessageId, OrgId, UserId},
+    ids::{MessageId, OrgId, ProjectId, UserId},
     tenancy::{OrgStatus, Role},
 };
 
@@ -13,6 +13,7 @@ use crate::{
 pub struct OrgTx {
     inner: Transaction<'static, Postgres>,
     org: OrgId,
+    principal: Principal,
     access: Access,
     wake: Wake,
     enqueued: bool,
@@ -38,9 +39,9 @@ impl OrgTx {
         org: OrgId,
     ) -> Result<Self, DbError> {
         match principal {
-            Principal::System(_) => Self::begin(pool, wake, org, None, Access::System).await,
+            Principal::System(_) => Self::begin(pool, wake, org, *principal, Access::System).await,
             Principal::User(user) => {
-                let mut tx = Self::begin(pool, wake, org, Some(*user), Access::Newcomer).await?;
+                let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer).await?;
                 let (role, status) = sqlx::query_as(
                     "SELECT members.role, orgs.status FROM members JOIN orgs ON orgs.id = members.org_id
                       WHERE members.org_id = $1 AND members.user_id = $2",
@@ -62,25 +63,28 @@ impl OrgTx {
         user: UserId,
         org: OrgId,
     ) -> Result<Self, DbError> {
-        Self::begin(pool, wake, org, Some(user), Access::Newcomer).await
+        Self::begin(pool, wake, org, Principal::User(user), Access::Newcomer).await
     }
 
     async fn begin(
         pool: &PgPool,
         wake: &Wake,
         org: OrgId,
-        user: Option<UserId>,
+        principal: Principal,
         access: Access,
     ) -> Result<Self, DbError> {
         // BEGIN and both settings travel in one message: round trips are what the wall costs. The values are typed
         // ids, so nothing in this text comes from outside. `true` makes them end with the transaction; otherwise a
         // transaction pooler would hand them to the next client.
-        let user = user.map(|user| user.to_string()).unwrap_or_default();
+        let user = match principal {
+            Principal::User(user) => user.to_string(),
+            Principal::System(_) => String::new(),
+        };
         let statement = format!(
             "BEGIN; SELECT set_config('app.org_id', '{org}', true), set_config('app.user_id', '{user}', true)"
         );
         let inner = pool.begin_with(AssertSqlSafe(statement)).await?;
-        Ok(Self { inner, org, access, wake: wake.clone(), enqueued: false })
+        Ok(Self { inner, org, principal, access, wake: wake.clone(), enqueued: false })
     }
 
     /// The connection, for statements on this organization's rows.
@@ -92,6 +96,12 @@ impl OrgTx {
     #[must_use]
     pub fn org(&self) -> OrgId {
         self.org
+    }
+
+    /// On whose behalf it runs.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        self.principal
     }
 
     /// The member's role. The system's own transactions count as the owner's; a newcomer's as the least.
@@ -116,13 +126,35 @@ impl OrgTx {
     /// `required`.
     ///
     /// # Errors
-    /// [`DbError::Forbidden`] when the role is lower, [`DbError::NotReady`] when the organization is not committed.
+    /// [`DbError::Forbidden`] when the role is lower; [`DbError::NotReady`], [`DbError::Suspended`] or
+    /// [`DbError::Deleting`] when the organization is in no state to be written in.
     pub fn require_writable(&self, required: Role) -> Result<(), DbError> {
         self.require(required)?;
         match self.access {
-            Access::Member(_, OrgStatus::Committed) | Access::System => Ok(()),
-            Access::Member(..) | Access::Newcomer => Err(DbError::NotReady),
+            Access::Member(_, status) => status.require_open(),
+            Access::System => Ok(()),
+            Access::Newcomer => Err(DbError::NotReady),
         }
+    }
+
+    /// Ends access that may be believed elsewhere for a while: `principal_id`'s, or everybody's, to one project, or to
+    /// all of the organization. It holds in every process within a second of the commit, and ends open streams.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revoke_access(
+        &mut self,
+        principal_id: Option<uuid::Uuid>,
+        project: Option<ProjectId>,
+    ) -> Result<(), DbError> {
+        let org = self.org;
+        sqlx::query("INSERT INTO revoked_access (org_id, principal_id, project_id) VALUES ($1, $2, $3)")
+            .bind(org)
+            .bind(principal_id)
+            .bind(project)
+            .execute(self.conn())
+            .await?;
+        Ok(())
     }
 
     /// Adds a message that will be delivered if, and only if, this transaction commits.

@@ -7,19 +7,34 @@ use atrium_devstack::testing::TestDatabase;
 use sqlx::PgConnection;
 
 /// Tables around one user instead of one organization.
-const OF_USERS: &[&str] =
-    &["users", "revoked_tokens", "idempotency_keys", "refresh_families", "refresh_tokens"];
+const OF_USERS: &[&str] = &[
+    "users",
+    "revoked_tokens",
+    "idempotency_keys",
+    "refresh_families",
+    "refresh_tokens",
+    "deletion_certificates",
+];
 /// Tables with one row for an organization: the organization is the whole key.
 const ONE_PER_ORG: &[&str] = &["orgs", "config_heads"];
 /// Global uniqueness on purpose: slugs end in random characters, so a clash tells nothing.
 const GLOBAL_KEY: &[&str] = &["org_slugs"];
 /// The functions there are. None runs with its owner's rights.
-const FUNCTIONS: &[&str] = &["refuse_terminal_change", "wall_by_org", "wall_by_user"];
+const FUNCTIONS: &[&str] = &[
+    "chain_audit_entry",
+    "refuse_audit_rewrite",
+    "refuse_early_deletion",
+    "refuse_terminal_change",
+    "wall_by_org",
+    "wall_by_user",
+];
 /// Every policy that is not one of the wall's own: `table.policy(role)`.
 const FURTHER_POLICIES: &[&str] = &[
     "config_heads.watch(atrium_watcher)",
     "inbox.relay(atrium_relay)",
     "outbox.relay(atrium_relay)",
+    "revoked_access.expire(atrium_watcher)",
+    "revoked_access.watch(atrium_watcher)",
     "revoked_tokens.expire(atrium_watcher)",
     "revoked_tokens.watch(atrium_watcher)",
 ];
@@ -32,9 +47,11 @@ const NARROW_GRANTS: &[&str] = &[
     "atrium_relay SELECT inbox",
     "atrium_relay SELECT outbox",
     "atrium_relay UPDATE outbox(published_at)",
+    "atrium_watcher DELETE revoked_access",
     "atrium_watcher DELETE revoked_tokens",
     "atrium_watcher SELECT config_heads(org_id)",
     "atrium_watcher SELECT config_heads(revision)",
+    "atrium_watcher SELECT revoked_access",
     "atrium_watcher SELECT revoked_tokens",
 ];
 
@@ -223,7 +240,7 @@ async fn grants(connection: &mut PgConnection) -> Vec<String> {
             "SELECT 'atrium_app may ' || privilege_type || ' ' || table_name FROM information_schema.role_table_grants
               WHERE table_schema = 'public' AND grantee = 'atrium_app'
                 AND (table_name, privilege_type) IN
-                    (('config_history', 'UPDATE'), ('config_history', 'DELETE'), ('saga_events', 'UPDATE'),
+                    (('audit_log', 'UPDATE'), ('audit_log', 'DELETE'), ('config_history', 'UPDATE'), ('config_history', 'DELETE'), ('saga_events', 'UPDATE'),
                      ('saga_events', 'DELETE'), ('outbox', 'DELETE'), ('inbox', 'DELETE'), ('inbox', 'UPDATE'))",
         )
         .await,

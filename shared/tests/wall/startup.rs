@@ -14,7 +14,10 @@ async fn the_roles_of_the_application_are_accepted() {
     let urls = database.urls();
     assert_eq!(refusal(&urls.app, Reach::Tenant).await, None);
     assert_eq!(refusal(&urls.relay, Reach::Narrow(&["outbox", "inbox"])).await, None);
-    assert_eq!(refusal(&urls.watcher, Reach::Narrow(&["config_heads", "revoked_tokens"])).await, None);
+    assert_eq!(
+        refusal(&urls.watcher, Reach::Narrow(&["config_heads", "revoked_tokens", "revoked_access"])).await,
+        None
+    );
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use atrium_shared::{
 };
 use serde_json::Value;
 
-const PRINCIPAL: Principal = Principal::System("operator");
+const PRINCIPAL: Principal = Principal::System(Principal::OPERATOR);
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {

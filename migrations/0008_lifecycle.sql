@@ -1,0 +1,72 @@
+-- The life of an organization after its creation: suspended, about to be deleted, gone; and who loses access on
+-- the way.
+
+ALTER TABLE orgs
+    DROP CONSTRAINT orgs_status_known,
+    ADD CONSTRAINT orgs_status_known
+        CHECK (status IN ('PENDING', 'COMMITTED', 'FAILED', 'SUSPENDED', 'DELETING')),
+    -- Who suspended it. What an operator suspended, no owner resumes. Kept while it is about to be deleted, so that
+    -- it comes back as it was.
+    ADD COLUMN suspended_by text
+        CONSTRAINT orgs_suspended_by_known CHECK (suspended_by IN ('owner', 'operator')),
+    -- The saga that deletes it, and from when on that may purge. Until then the deletion can be canceled.
+    ADD COLUMN deletion_id uuid,
+    ADD COLUMN delete_at timestamptz,
+    ADD CONSTRAINT orgs_suspended_whole CHECK (status <> 'SUSPENDED' OR suspended_by IS NOT NULL),
+    ADD CONSTRAINT orgs_deleting_whole
+        CHECK ((status = 'DELETING') = (delete_at IS NOT NULL) AND (delete_at IS NULL) = (deletion_id IS NULL));
+GRANT UPDATE (suspended_by, deletion_id, delete_at), DELETE ON orgs TO atrium_app;
+
+-- Deleting the row takes everything of the organization with it. That is the purge's last act, and nobody else's:
+-- not before the grace is over, whoever asks.
+CREATE FUNCTION refuse_early_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'organization % is not at the end of its grace', OLD.id
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'orgs_deleted_after_grace';
+END
+$$;
+REVOKE ALL ON FUNCTION refuse_early_deletion FROM PUBLIC;
+CREATE TRIGGER deleted_after_grace BEFORE DELETE ON orgs
+    FOR EACH ROW WHEN (OLD.status <> 'DELETING' OR OLD.delete_at > clock_timestamp())
+    EXECUTE FUNCTION refuse_early_deletion();
+
+-- What remains of a deleted organization: the proof that nothing else does. It belongs to whoever asked for the
+-- deletion, whose operation it was.
+CREATE TABLE deletion_certificates (
+    user_id      uuid        NOT NULL CONSTRAINT deletion_certificates_user_fkey REFERENCES users (id),
+    -- The saga's.
+    id           uuid        NOT NULL,
+    -- Not a foreign key: there is nothing left to refer to.
+    deleted_org  uuid        NOT NULL,
+    requested_at timestamptz NOT NULL,
+    purged_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- What was removed, and what a search found afterwards.
+    certificate  jsonb       NOT NULL,
+    CONSTRAINT deletion_certificates_pkey PRIMARY KEY (user_id, id)
+);
+CALL wall_by_user('deletion_certificates', 'user_id');
+GRANT SELECT, INSERT (user_id, id, deleted_org, requested_at, certificate) ON deletion_certificates TO atrium_app;
+
+-- The end of somebody's access to something, for processes that believe it for a while, and for streams that are
+-- open: every API process polls for them, so that they end within a second, without Redis.
+CREATE TABLE revoked_access (
+    org_id       uuid        NOT NULL CONSTRAINT revoked_access_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
+    id           uuid        NOT NULL DEFAULT gen_random_uuid(),
+    -- Whose: a user's or an API key's. Null: everybody's.
+    principal_id uuid,
+    -- To what: one project. Null: all of the organization.
+    project_id   uuid,
+    revoked_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT revoked_access_pkey PRIMARY KEY (org_id, id)
+);
+CREATE INDEX revoked_access_revoked_at ON revoked_access (revoked_at);
+CALL wall_by_org('revoked_access');
+GRANT SELECT, INSERT (org_id, principal_id, project_id) ON revoked_access TO atrium_app;
+CREATE POLICY watch ON revoked_access FOR SELECT TO atrium_watcher USING (true);
+CREATE POLICY expire ON revoked_access FOR DELETE TO atrium_watcher USING (revoked_at < now() - interval '1 hour');
+GRANT SELECT, DELETE ON revoked_access TO atrium_watcher;
+
+-- A recorded answer names the organization it is about, and goes with it.
+ALTER TABLE idempotency_keys
+    ADD COLUMN org_id uuid CONSTRAINT idempotency_keys_org_fkey REFERENCES orgs (id) ON DELETE CASCADE;
+CREATE INDEX idempotency_keys_org ON idempotency_keys (org_id);

@@ -1,0 +1,247 @@
+//! The audit log: every change of state in an organization, with who made it.
+//!
+//! An entry is added in the transaction of the change, so there is no change without its entry. It is the
+//! transaction's last statement: an organization's entries are added one after the other, and who waits for that
+//! should hold nothing that another waits for. The database numbers and chains them (`migrations/0007_audit.sql`);
+//! [`verify`] computes the chain again.
+
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::db::{DbError, OrgTx, Principal};
+
+/// Declares the actions once; the contract's list is tested against this one.
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// Everything that is recorded.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Action { $($(#[$doc])* $name,)* }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name in the log.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+actions! {
+    /// Somebody asked for the organization.
+    OrganizationCreated = "organization.created";
+    /// It came from an export.
+    OrganizationImported = "organization.imported";
+    /// All of it was read at once.
+    OrganizationExported = "organization.exported";
+    /// Its name changed.
+    OrganizationRenamed = "organization.renamed";
+    /// It can only be read from now on.
+    OrganizationSuspended = "organization.suspended";
+    /// It can be used again.
+    OrganizationResumed = "organization.resumed";
+    /// It will be deleted when the grace is over.
+    OrganizationDeletionRequested = "organization.deletion_requested";
+    /// It stays.
+    OrganizationRestored = "organization.restored";
+    /// Somebody accepted an invitation.
+    MemberJoined = "member.joined";
+    /// A member may do more or less than before.
+    MemberRoleChanged = "member.role_changed";
+    /// A member was removed, or left.
+    MemberRemoved = "member.removed";
+    /// A code was made.
+    InvitationCreated = "invitation.created";
+    /// A code opens nothing any more.
+    InvitationRevoked = "invitation.revoked";
+    /// A project was made.
+    ProjectCreated = "project.created";
+    /// A project's name changed.
+    ProjectRenamed = "project.renamed";
+    /// A project is gone.
+    ProjectDeleted = "project.deleted";
+    /// A configuration key was set.
+    ConfigurationSet = "configuration.set";
+    /// What a configuration key was set to was taken away.
+    ConfigurationUnset = "configuration.unset";
+    /// A service got a key.
+    ApiKeyCreated = "api_key.created";
+    /// A service's key opens nothing any more.
+    ApiKeyRevoked = "api_key.revoked";
+}
+
+/// A change, as its maker describes it.
+#[derive(Debug)]
+pub struct Change {
+    action: Action,
+    target_kind: &'static str,
+    target_id: String,
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+impl Change {
+    /// Something was done to a thing of that kind, `target` by name.
+    #[must_use]
+    pub fn new(action: Action, target_kind: &'static str, target: impl ToString) -> Self {
+        Self { action, target_kind, target_id: target.to_string(), before: None, after: None }
+    }
+
+    /// What it was.
+    #[must_use]
+    pub fn before(self, before: Value) -> Self {
+        Self { before: Some(before), ..self }
+    }
+
+    /// What it became.
+    #[must_use]
+    pub fn after(self, after: Value) -> Self {
+        Self { after: Some(after), ..self }
+    }
+}
+
+/// Records a change that `tx` makes, in the name of the transaction's principal. The last thing before the commit.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
+    let org = tx.org();
+    let (kind, id, name): (_, Option<Uuid>, _) = match tx.principal() {
+        Principal::User(user) => ("user", Some(user.uuid()), None),
+        Principal::System(Principal::OPERATOR) => ("operator", None, Some(Principal::OPERATOR)),
+        Principal::System(role) => ("system", None, Some(role)),
+    };
+    // A user's own row is what a transaction in their name sees of `users`.
+    sqlx::query(
+        "INSERT INTO audit_log (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
+         VALUES ($1, $2, $3, COALESCE($4, (SELECT key FROM users WHERE id = $3), ''), $5, $6, $7, $8, $9)",
+    )
+    .bind(org)
+    .bind(kind)
+    .bind(id)
+    .bind(name)
+    .bind(change.action.name())
+    .bind(change.target_kind)
+    .bind(change.target_id)
+    .bind(change.before)
+    .bind(change.after)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Entry {
+    /// 1, 2, 3 … within the organization.
+    pub seq: i64,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// `user`, `api_key`, `operator` or `system`.
+    pub actor_kind: String,
+    /// Who, where they have an id.
+    pub actor_id: Option<Uuid>,
+    /// Who, for people.
+    pub actor_name: String,
+    /// What was done; one of [`Action`].
+    pub action: String,
+    /// To what kind of thing.
+    pub target_kind: String,
+    /// To which.
+    pub target_id: String,
+    /// What it was.
+    pub before: Option<Value>,
+    /// What it became.
+    pub after: Option<Value>,
+    /// The chain so far: SHA-256, in hexadecimal.
+    pub hash: String,
+}
+
+/// The entries before `before`, newest first, at most `limit` of them; of one action if that is asked for.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn entries(
+    tx: &mut OrgTx,
+    action: Option<&str>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Entry>, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_as(
+        "SELECT seq, at, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after,
+                encode(hash, 'hex') AS hash
+           FROM audit_log
+          WHERE org_id = $1 AND ($2::text IS NULL OR action = $2) AND ($3::bigint IS NULL OR seq < $3)
+          ORDER BY seq DESC LIMIT $4",
+    )
+    .bind(org)
+    .bind(action)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// What a look at the whole chain found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every entry follows from the one before it.
+    Whole {
+        /// How many there are.
+        entries: i64,
+        /// The last one's hash: noted down, it proves later that nothing was cut off or made anew.
+        last: Option<String>,
+    },
+    /// The chain breaks at this number.
+    Broken {
+        /// The first number that is missing, or whose entry is not what was recorded.
+        seq: i64,
+    },
+}
+
+/// Computes the organization's chain from its beginning.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn verify(tx: &mut OrgTx) -> Result<Verdict, DbError> {
+    const PAGE: i64 = 1_000;
+    let org = tx.org();
+    let (mut entries, mut last) = (0, Vec::new());
+    loop {
+        // What the trigger hashed, spelled by the database again; the hash itself is computed here.
+        let page: Vec<(i64, Vec<u8>, String)> = sqlx::query_as(
+            "SELECT seq, hash, jsonb_build_array(
+                        org_id, seq, at AT TIME ZONE 'UTC', actor_kind, actor_id, actor_name,
+                        action, target_kind, target_id, before, after)::text
+               FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(org)
+        .bind(entries)
+        .bind(PAGE)
+        .fetch_all(tx.conn())
+        .await?;
+        if page.is_empty() {
+            let last = entries.gt(&0).then(|| hex(&last));
+            return Ok(Verdict::Whole { entries, last });
+        }
+        for (seq, hash, content) in page {
+            let expected = Sha256::new().chain_update(&last).chain_update(content).finalize();
+            if seq != entries + 1 || hash != expected.as_slice() {
+                return Ok(Verdict::Broken { seq: entries + 1 });
+            }
+            (entries, last) = (seq, hash);
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
