@@ -67,7 +67,8 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     )
     .await?;
     let revocations = Revocations::load(&watcher).await?;
-    let live = Live::start(&database, &redis, &configuration, &revocations, &shutdown, settings.drain);
+    let live =
+        Live::start(&database, &watcher, &redis, &configuration, &revocations, &shutdown, settings.drain);
 
     let listener = server::bind(api.listen)
         .with_context(|| format!("cannot listen on {}, which ATRIUM_LISTEN names", api.listen))?;

@@ -23,6 +23,7 @@ use atrium_devstack::{
 };
 use atrium_shared::{
     db::Database,
+    ids::OrgId,
     lifecycle::Shutdown,
     settings::{LogFormat, Settings},
     streams::{Live, chat_epoch_key, chat_shard},
@@ -414,7 +415,8 @@ async fn open_streams_keep_their_sessions_fresh() {
     let presence = Presence::default();
     let mut present = Vec::new();
     for window in [&fresh, &over] {
-        let registration = streams.register(Kind::Chat, &identity);
+        let registration =
+            streams.register(Kind::Chat, &identity, (OrgId::new(), None), std::time::Instant::now());
         let (org, session) = (scene.org.parse().expect("an id"), window.session.parse().expect("an id"));
         let entered = presence.enter(org, session, Arc::clone(registration.stream()));
         present.push((registration, entered));

@@ -5,6 +5,8 @@
 //! should hold nothing that another waits for. The database numbers and chains them (`migrations/0007_audit.sql`);
 //! [`verify`] computes the chain again.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -89,7 +91,7 @@ pub struct Change {
 impl Change {
     /// Something was done to a thing of that kind, `target` by name.
     #[must_use]
-    pub fn new(action: Action, target_kind: &'static str, target: impl ToString) -> Self {
+    pub fn new(action: Action, target_kind: &'static str, target: impl Display) -> Self {
         Self { action, target_kind, target_id: target.to_string(), before: None, after: None }
     }
 

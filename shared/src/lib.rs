@@ -8,6 +8,7 @@ pub mod db;
 pub mod identity;
 pub mod ids;
 pub mod lifecycle;
+pub mod organization;
 pub mod saga;
 pub mod settings;
 pub mod streams;

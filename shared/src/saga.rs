@@ -1,5 +1,7 @@
 //! Sagas as both sides see them: the API starts one and shows it as an *operation*, the workers carry it out.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -12,8 +14,11 @@ use crate::{
 /// The kind of the saga that creates an organization.
 pub const CREATE_ORGANIZATION: &str = "organization.create";
 
-/// How long a saga may take before it is compensated.
-pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+/// The kind of the saga that deletes an organization.
+pub const DELETE_ORGANIZATION: &str = "organization.delete";
+
+/// How long a saga may take before it is compensated, unless it says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where a saga is in its life. COMMITTED and FAILED are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
@@ -98,6 +103,8 @@ pub struct Operation {
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
+    /// Of a deletion that has purged its organization: what was removed, and what a search found afterwards.
+    pub certificate: Option<Value>,
 }
 
 /// A step of an operation.
@@ -140,6 +147,20 @@ pub struct SagaEvent {
 /// # Errors
 /// When the database does not answer.
 pub async fn start(tx: &mut OrgTx, kind: &str, input: &Value, created_by: UserId) -> Result<SagaId, DbError> {
+    start_within(tx, kind, input, created_by, DEADLINE).await
+}
+
+/// The same, with a deadline of its own.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn start_within(
+    tx: &mut OrgTx,
+    kind: &str,
+    input: &Value,
+    created_by: UserId,
+    deadline: Duration,
+) -> Result<SagaId, DbError> {
     let (org, id) = (tx.org(), SagaId::new());
     sqlx::query(
         "INSERT INTO sagas (org_id, id, kind, input, created_by, deadline_at)
@@ -150,12 +171,34 @@ pub async fn start(tx: &mut OrgTx, kind: &str, input: &Value, created_by: UserId
     .bind(kind)
     .bind(input)
     .bind(created_by)
-    .bind(i64::try_from(DEADLINE.as_secs()).unwrap_or(i64::MAX))
+    .bind(i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX))
     .execute(tx.conn())
     .await?;
     tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" })).await?;
-    tx.enqueue_after(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "deadline" }), DEADLINE).await?;
+    tx.enqueue_after(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "deadline" }), deadline).await?;
     Ok(id)
+}
+
+/// Turns a saga around that is still on its way forward: what was done of it is taken back. Whether it was. Its
+/// pivot is for the caller to know: where something has begun that cannot be taken back, there is no way around.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -> Result<bool, DbError> {
+    let org = tx.org();
+    let turned = sqlx::query(
+        "UPDATE sagas SET status = 'COMPENSATING', failure = $3 WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
+    )
+    .bind(org)
+    .bind(id)
+    .bind(json!({ "code": code, "detail": detail }))
+    .execute(tx.conn())
+    .await?;
+    if turned.rows_affected() == 0 {
+        return Ok(false);
+    }
+    tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" })).await?;
+    Ok(true)
 }
 
 /// An operation with its steps.
@@ -180,7 +223,18 @@ pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError>
     .bind(id)
     .fetch_all(tx.conn())
     .await?;
-    Ok(Operation { id, kind, org_id, status, steps, failure, deadline_at, created_at, finished_at })
+    Ok(Operation {
+        id,
+        kind,
+        org_id,
+        status,
+        steps,
+        failure,
+        deadline_at,
+        created_at,
+        finished_at,
+        certificate: None,
+    })
 }
 
 /// What happened to a saga after event `seq`, oldest first.

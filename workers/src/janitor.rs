@@ -5,7 +5,7 @@ use std::time::Duration;
 use atrium_shared::{
     db::Watcher,
     lifecycle::Shutdown,
-    streams::{CHAT_SHARDS, ConsumerGroup, Inbound, Redis},
+    streams::{ConsumerGroup, Inbound, Redis},
 };
 use sqlx::PgPool;
 
@@ -45,12 +45,12 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
         while sqlx::query(statement).bind(BATCH).execute(outbox).await?.rows_affected() == BATCH.unsigned_abs() {}
     }
     watcher.forget_expired_revocations().await?;
+    watcher.forget_ended_access().await?;
     Ok(())
 }
 
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
-    let streams = [Inbound::Saga, Inbound::Config].into_iter().chain((0..CHAT_SHARDS).map(Inbound::Chat));
-    for stream in streams {
+    for stream in Inbound::all() {
         ConsumerGroup::new(redis.clone(), stream, process).forget_silent_consumers(SILENT_FOR).await?;
     }
     Ok(())

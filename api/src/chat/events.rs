@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use atrium_shared::{
@@ -68,6 +68,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let identity = request.identity()?;
     let key = SessionKey { org, project, session, user: identity.user };
 
+    let looked_at = Instant::now();
     let known = match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => known,
         None => app.live.sessions.read(&app.database, key).await?,
@@ -75,7 +76,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     if let Known { closed: Some(closed), .. } = known {
         return Ok(after_the_end(session, closed, position));
     }
-    Ok(sse::open(&app.live.streams, Kind::Chat, identity, |registration| {
+    Ok(sse::open(&app.live.streams, Kind::Chat, identity, (org, Some(project)), looked_at, |registration| {
         let stream = registration.stream();
         let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
         // An end that passed by before the ring was entered would never be seen there.

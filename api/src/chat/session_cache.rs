@@ -14,6 +14,8 @@ use atrium_shared::{
 use quick_cache::{UnitWeighter, sync::Cache};
 use time::OffsetDateTime;
 
+use crate::live::access::{Access, EndedAccess};
+
 /// The most sessions that are remembered.
 const CAPACITY: u64 = 50_000;
 /// Room made at start; it grows with use.
@@ -30,6 +32,12 @@ pub struct SessionKey {
     pub session: SessionId,
     /// Whose it is.
     pub user: UserId,
+}
+
+impl SessionKey {
+    fn access(&self) -> Access {
+        Access { org: self.org, principal: self.user.uuid(), project: Some(self.project) }
+    }
 }
 
 /// What is known of a session.
@@ -66,6 +74,7 @@ pub enum CloseReason {
 #[derive(Clone, Copy)]
 struct Entry {
     known: Known,
+    /// When the look began.
     read_at: Instant,
 }
 
@@ -73,22 +82,27 @@ struct Entry {
 pub struct SessionCache {
     entries: Cache<SessionKey, Entry>,
     closed: Cache<SessionId, ()>,
-}
-
-impl Default for SessionCache {
-    fn default() -> Self {
-        Self {
-            entries: Cache::with_weighter(ESTIMATED, CAPACITY, UnitWeighter),
-            closed: Cache::with_weighter(ESTIMATED, CAPACITY, UnitWeighter),
-        }
-    }
+    ended: EndedAccess,
 }
 
 impl SessionCache {
+    /// An empty cache, which believes nothing that `ended` contradicts.
+    #[must_use]
+    pub fn new(ended: EndedAccess) -> Self {
+        Self {
+            entries: Cache::with_weighter(ESTIMATED, CAPACITY, UnitWeighter),
+            closed: Cache::with_weighter(ESTIMATED, CAPACITY, UnitWeighter),
+            ended,
+        }
+    }
+
     /// What is known without asking the database, if it is not older than `max_age`.
     #[must_use]
     pub fn get(&self, key: &SessionKey, max_age: Duration) -> Option<Known> {
         let entry = self.entries.get(key).filter(|entry| entry.read_at.elapsed() <= max_age)?;
+        if self.ended.has_ended(&key.access(), entry.read_at) {
+            return None;
+        }
         // Without the time and the reason the entry does not say enough about an end that passed by.
         (entry.known.closed.is_some() || !self.is_closed(key.session)).then_some(entry.known)
     }
@@ -104,17 +118,20 @@ impl SessionCache {
         self.closed.insert(session, ());
     }
 
-    /// Remembers a session that was just opened.
-    pub fn opened(&self, key: SessionKey, role: Role) {
-        self.insert(key, Known { role, closed: None });
+    /// Remembers a session that was opened with a look at `read_at`.
+    pub fn opened(&self, key: SessionKey, role: Role, read_at: Instant) {
+        self.entries.insert(key, Entry { known: Known { role, closed: None }, read_at });
     }
 
     /// Asks the database, as the session's user.
     ///
     /// # Errors
-    /// [`DbError::NotFound`] when the user is no member, or has no such session in this project.
+    /// [`DbError::NotFound`] when the user is no member, or has no such session in this project;
+    /// [`DbError::Suspended`] and [`DbError::Deleting`] when nothing is live in the organization.
     pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, DbError> {
+        let read_at = Instant::now();
         let mut tx = database.org_tx(&Principal::User(key.user), key.org).await?;
+        tx.require_live()?;
         let (at, reason): (Option<OffsetDateTime>, Option<CloseReason>) = sqlx::query_as(
             "SELECT closed_at, close_reason FROM chat_sessions
               WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4",
@@ -129,12 +146,8 @@ impl SessionCache {
         if known.closed.is_some() {
             self.close(key.session);
         }
-        self.insert(key, known);
+        self.entries.insert(key, Entry { known, read_at });
         Ok(known)
-    }
-
-    fn insert(&self, key: SessionKey, known: Known) {
-        self.entries.insert(key, Entry { known, read_at: Instant::now() });
     }
 }
 
@@ -153,8 +166,8 @@ mod tests {
 
     #[test]
     fn a_session_is_known_under_its_whole_name_only() {
-        let (sessions, key) = (SessionCache::default(), key());
-        sessions.opened(key, Role::Member);
+        let (sessions, key) = (SessionCache::new(EndedAccess::default()), key());
+        sessions.opened(key, Role::Member, Instant::now());
         assert_eq!(
             sessions.get(&key, Duration::from_secs(9)),
             Some(Known { role: Role::Member, closed: None })
@@ -172,16 +185,16 @@ mod tests {
 
     #[test]
     fn an_end_wins_over_an_entry_that_was_read_before_it() {
-        let (sessions, key) = (SessionCache::default(), key());
+        let (sessions, key) = (SessionCache::new(EndedAccess::default()), key());
         sessions.close(key.session);
-        sessions.opened(key, Role::Member);
+        sessions.opened(key, Role::Member, Instant::now());
         assert!(sessions.is_closed(key.session));
         assert_eq!(sessions.get(&key, Duration::from_secs(9)), None);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let sessions = SessionCache::default();
+        let sessions = SessionCache::new(EndedAccess::default());
         for _ in 0..CAPACITY + CAPACITY / 2 {
             sessions.close(SessionId::new());
         }

@@ -1,6 +1,6 @@
 //! Chat sessions: one for each open window, at most so many per person and project.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use atrium_shared::{
     configuration::{ChatAction, SessionOverflow},
@@ -54,6 +54,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let user = request.identity()?.user;
 
     let principal = request.principal()?;
+    let looked_at = Instant::now();
     let mut tx = app.database.org_tx(&principal, org).await?;
     tx.require_writable(Role::Viewer)?;
     let snapshot = match app.configuration.held(org) {
@@ -100,7 +101,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     tx.commit().await?;
 
     ended.into_iter().for_each(|session| app.live.sessions.close(session));
-    app.live.sessions.opened(SessionKey { org, project, session: id, user }, role);
+    app.live.sessions.opened(SessionKey { org, project, session: id, user }, role, looked_at);
     let actions = configuration.chat_actions.clone();
     respond::json(
         StatusCode::CREATED,
@@ -118,6 +119,7 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let user = request.identity()?.user;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_live()?;
     let closed = end(&mut tx, project, user, session, CloseReason::Closed).await?;
     if !closed {
         let known: Option<i32> = sqlx::query_scalar(

@@ -3,7 +3,7 @@
 //! The stream compares the revision it told last with the one this process applies: an event means that whoever asks
 //! this API now sees it. Revisions that follow each other quickly may be told as one, since each reading shows all.
 
-use std::{sync::Arc, task::Context};
+use std::{sync::Arc, task::Context, time::Instant};
 
 use atrium_shared::{configuration::ConfigurationStore, ids::OrgId};
 use serde::Serialize;
@@ -43,7 +43,9 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let seen = sse::last_event_id(request)?.map(|id| sse::number(&id)).transpose()?;
     let identity = request.identity()?;
 
+    let looked_at = Instant::now();
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_live()?;
     let newest: i64 = sqlx::query_scalar("SELECT revision FROM config_heads WHERE org_id = $1")
         .bind(org)
         .fetch_optional(tx.conn())
@@ -55,14 +57,16 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     }
     // From now on this process follows the organization's revisions.
     let applied = app.configuration.org(org).await?.revision();
-    Ok(sse::open(&app.live.streams, Kind::Config, identity, |registration| ConfigSource {
-        org,
-        told: seen,
-        // The client may have read just before it came: what is applied now is where it begins.
-        begin: applied,
-        defaults: app.configuration.platform().revision(),
-        configuration: app.configuration.clone(),
-        _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
+    Ok(sse::open(&app.live.streams, Kind::Config, identity, (org, None), looked_at, |registration| {
+        ConfigSource {
+            org,
+            told: seen,
+            // The client may have read just before it came: what is applied now is where it begins.
+            begin: applied,
+            defaults: app.configuration.platform().revision(),
+            configuration: app.configuration.clone(),
+            _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
+        }
     }))
 }
 

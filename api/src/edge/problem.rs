@@ -87,8 +87,8 @@ codes! {
     OrganizationNotReady = CONFLICT, "organization_not_ready", "The organization is not ready", "when it is COMMITTED";
     /// Somebody has to own the organization.
     LastOwner = CONFLICT, "last_owner", "An organization needs an owner", "after making another owner";
-    /// The organization is in no state for this.
-    OrganizationStateConflict = CONFLICT, "organization_state_conflict", "The organization's state does not allow this", "when its state has changed";
+    /// There is no deletion to cancel.
+    OrganizationNotDeleting = CONFLICT, "organization_not_deleting", "The organization is not being deleted", "no";
     /// The same idempotency key is at work now.
     IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "The first request with this key is still at work", "after a moment";
     /// All sessions are taken, and the configuration says to refuse.

@@ -11,6 +11,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -32,7 +33,10 @@ use crate::{
         open_streams::{Kind, OpenStreams, Registration},
     },
 };
-use atrium_shared::telemetry::metrics::SSE_EVENTS;
+use atrium_shared::{
+    ids::{OrgId, ProjectId},
+    telemetry::metrics::SSE_EVENTS,
+};
 
 /// Longer than any id of ours; what is longer is not looked at.
 const MAX_EVENT_ID: usize = 128;
@@ -139,19 +143,22 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
     }
 }
 
-/// Answers with a stream for this caller, or, while the process drains, sends them elsewhere. The source is made with
+/// Answers with a stream for this caller about an organization, and one of its projects, to which they had access at
+/// `looked_at`; or, while the process drains, sends them elsewhere. The source is made with
 /// the stream's registration at hand, so that it can be woken from its first moment on.
 pub fn open<S: Source>(
     streams: &OpenStreams,
     kind: Kind,
     identity: &Identity,
+    about: (OrgId, Option<ProjectId>),
+    looked_at: Instant,
     source: impl FnOnce(&Registration) -> S,
 ) -> Response {
     if streams.is_draining() {
         let retry = rand::random_range(DRAIN_RETRY_MS);
         return answer(Body::Whole([format!("retry: {retry}\n\n").as_bytes(), &drain()].concat().into()));
     }
-    let registration = streams.register(kind, identity);
+    let registration = streams.register(kind, identity, about, looked_at);
     let source = source(&registration);
     answer(Body::stream(EventStream::new(registration, kind, source)))
 }

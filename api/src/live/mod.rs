@@ -6,6 +6,7 @@
 //!                          └─ news of configurations ── the store ── streams that compare revisions
 //! ```
 
+pub mod access;
 pub mod frame;
 pub mod hints;
 pub mod hub;
@@ -18,14 +19,14 @@ use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
     configuration::ConfigurationStore,
-    db::Database,
+    db::{Database, Watcher},
     identity::Revocations,
     lifecycle::Shutdown,
     streams::{Live as LiveStream, Redis, Tail},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{hub::Hub, open_streams::OpenStreams};
+use self::{access::EndedAccess, hub::Hub, open_streams::OpenStreams};
 use crate::chat::{presence::Presence, session_cache::SessionCache};
 
 /// The live path of this process. Cheap to clone.
@@ -47,16 +48,18 @@ impl Live {
     #[must_use]
     pub fn start(
         database: &Database,
+        watcher: &Watcher,
         redis: &Redis,
         configuration: &ConfigurationStore,
         revocations: &Revocations,
         shutdown: &Shutdown,
         drain: Duration,
     ) -> Self {
+        let ended = EndedAccess::default();
         let live = Self {
             hub: Arc::default(),
             streams: OpenStreams::new(shutdown.clone()),
-            sessions: Arc::default(),
+            sessions: Arc::new(SessionCache::new(ended.clone())),
             presence: Presence::default(),
         };
         let tail = Tail::new(redis.clone(), LiveStream::all());
@@ -69,8 +72,9 @@ impl Live {
         );
         shutdown.spawn_critical(
             "open streams",
-            live.streams.clone().serve(configuration.clone(), revocations.clone(), drain),
+            live.streams.clone().serve(configuration.clone(), revocations.clone(), ended.clone(), drain),
         );
+        shutdown.spawn_critical("ended access", ended.follow(watcher.clone(), live.streams.done().clone()));
         shutdown.spawn_critical("presence", live.presence.clone().keep_reporting(database.clone(), draining));
         live
     }

@@ -15,7 +15,10 @@ use std::{
 };
 
 use atrium_shared::{
-    configuration::ConfigurationStore, identity::Revocations, ids::FamilyId, lifecycle::Shutdown,
+    configuration::ConfigurationStore,
+    identity::Revocations,
+    ids::{FamilyId, OrgId, ProjectId},
+    lifecycle::Shutdown,
     telemetry::metrics::SSE_STREAMS,
 };
 use futures_util::task::AtomicWaker;
@@ -24,7 +27,10 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::slots::Slots;
+use super::{
+    access::{Access, EndedAccess},
+    slots::Slots,
+};
 use crate::auth::Identity;
 
 /// How long before its token expires a stream is told.
@@ -93,6 +99,9 @@ pub struct OpenStream {
     token: Uuid,
     family: FamilyId,
     expires_at: OffsetDateTime,
+    access: Access,
+    /// When that access was looked up.
+    looked_at: Instant,
     waker: AtomicWaker,
     orders: AtomicU8,
     /// Milliseconds since the registry was made.
@@ -212,14 +221,23 @@ impl OpenStreams {
         &self.inner.done
     }
 
-    /// Adds a stream that was opened with this token.
+    /// Adds a stream that was opened with this token, for what `org` and `project` name, which the caller had access
+    /// to at `looked_at`.
     #[must_use]
-    pub fn register(&self, kind: Kind, identity: &Identity) -> Registration {
+    pub fn register(
+        &self,
+        kind: Kind,
+        identity: &Identity,
+        (org, project): (OrgId, Option<ProjectId>),
+        looked_at: Instant,
+    ) -> Registration {
         let stream = Arc::new(OpenStream {
             kind,
             token: identity.token,
             family: identity.family,
             expires_at: identity.expires_at,
+            access: Access { org, principal: identity.user.uuid(), project },
+            looked_at,
             waker: AtomicWaker::new(),
             orders: AtomicU8::new(0),
             written_at: AtomicU64::new(self.now_ms()),
@@ -253,6 +271,7 @@ impl OpenStreams {
         self,
         configuration: ConfigurationStore,
         revocations: Revocations,
+        ended: EndedAccess,
         drain: Duration,
     ) -> anyhow::Result<()> {
         let shutdown = self.inner.shutdown.clone();
@@ -269,6 +288,7 @@ impl OpenStreams {
                         polled_at = Instant::now();
                     }
                     self.tick(OffsetDateTime::now_utc(), heartbeat, poll);
+                    self.end_where_access_ended(&ended);
                 }
                 Ok(()) = revoked.changed() => self.end_revoked(|token, family| revocations.is_revoked(token, family)),
                 () = shutdown.draining().cancelled() => break,
@@ -317,6 +337,20 @@ impl OpenStreams {
         }
     }
 
+    /// Ends the streams of those who have lost access to what they show. At every tick, not at every end that is
+    /// learned: a stream may come just after the end that it should have seen.
+    fn end_where_access_ended(&self, ended: &EndedAccess) {
+        for stream in self.lock().iter() {
+            let over = match stream.kind {
+                Kind::Operation => ended.has_ended_for_one(&stream.access, stream.looked_at),
+                Kind::Chat | Kind::Config => ended.has_ended(&stream.access, stream.looked_at),
+            };
+            if over {
+                stream.end();
+            }
+        }
+    }
+
     /// Tells all streams to go, a share at every tick.
     async fn drain(&self, spread: Duration) {
         let (begun_at, total) = (Instant::now(), self.len());
@@ -362,6 +396,14 @@ mod tests {
         }
     }
 
+    fn register(streams: &OpenStreams, kind: Kind) -> Registration {
+        register_as(streams, kind, &identity(Duration::from_secs(900)))
+    }
+
+    fn register_as(streams: &OpenStreams, kind: Kind, identity: &Identity) -> Registration {
+        streams.register(kind, identity, (OrgId::new(), None), Instant::now())
+    }
+
     fn orders(registration: &Registration) -> Orders {
         registration.take_orders(Waker::noop())
     }
@@ -371,7 +413,7 @@ mod tests {
     #[test]
     fn a_token_that_runs_out_warns_once_and_then_ends() {
         let streams = OpenStreams::new(Shutdown::new());
-        let registration = streams.register(Kind::Chat, &identity(Duration::from_secs(900)));
+        let registration = register(&streams, Kind::Chat);
         let end = registration.stream().expires_at();
         streams.tick(end - Duration::from_secs(11), QUIET, false);
         assert_eq!(orders(&registration), Orders::default());
@@ -387,8 +429,7 @@ mod tests {
     #[test]
     fn a_quiet_stream_gets_a_heartbeat_and_a_busy_one_does_not() {
         let streams = OpenStreams::new(Shutdown::new());
-        let [quiet, busy] =
-            [(); 2].map(|()| streams.register(Kind::Chat, &identity(Duration::from_secs(900))));
+        let [quiet, busy] = [(); 2].map(|()| register(&streams, Kind::Chat));
         let interval = TICK + Duration::from_millis(40);
         std::thread::sleep(Duration::from_millis(60));
         busy.written();
@@ -403,7 +444,7 @@ mod tests {
     fn a_poll_is_for_those_who_read_what_no_ring_holds() {
         let streams = OpenStreams::new(Shutdown::new());
         let kinds = [Kind::Chat, Kind::Operation, Kind::Config];
-        let open = kinds.map(|kind| streams.register(kind, &identity(Duration::from_secs(900))));
+        let open = kinds.map(|kind| register(&streams, kind));
         streams.tick(OffsetDateTime::now_utc(), QUIET, true);
         assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false, true, true]);
         assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false; 3], "taken");
@@ -413,8 +454,8 @@ mod tests {
     fn a_revoked_token_ends_its_streams_and_no_others() {
         let streams = OpenStreams::new(Shutdown::new());
         let (revoked, other) = (identity(Duration::from_secs(900)), identity(Duration::from_secs(900)));
-        let its = [(); 2].map(|()| streams.register(Kind::Chat, &revoked));
-        let others = streams.register(Kind::Chat, &other);
+        let its = [(); 2].map(|()| register_as(&streams, Kind::Chat, &revoked));
+        let others = register_as(&streams, Kind::Chat, &other);
         streams.end_revoked(|token, _| token == revoked.token);
         assert!(its.iter().all(|stream| orders(stream).end) && !orders(&others).end);
         streams.end_revoked(|_, family| family == other.family);
@@ -424,8 +465,7 @@ mod tests {
     #[tokio::test]
     async fn a_drain_is_spread_and_reaches_everybody() {
         let streams = OpenStreams::new(Shutdown::new());
-        let open: Vec<_> =
-            (0..200).map(|_| streams.register(Kind::Chat, &identity(Duration::from_secs(900)))).collect();
+        let open: Vec<_> = (0..200).map(|_| register(&streams, Kind::Chat)).collect();
         let told = || open.iter().filter(|stream| stream.stream().has(DRAIN)).count();
         let begun = Instant::now();
         let drain = tokio::spawn({
@@ -445,13 +485,13 @@ mod tests {
         let streams = OpenStreams::new(shutdown.clone());
         shutdown.draining().cancel();
         assert!(streams.is_draining());
-        assert!(orders(&streams.register(Kind::Config, &identity(Duration::from_secs(900)))).drain);
+        assert!(orders(&register(&streams, Kind::Config)).drain);
     }
 
     #[test]
     fn who_leaves_is_forgotten() {
         let streams = OpenStreams::new(Shutdown::new());
-        let registration = streams.register(Kind::Chat, &identity(Duration::from_secs(900)));
+        let registration = register(&streams, Kind::Chat);
         assert_eq!(streams.len(), 1);
         drop(registration);
         assert!(streams.is_empty());

@@ -469,7 +469,12 @@ mod tests {
             family: FamilyId::new(),
             expires_at: OffsetDateTime::now_utc() + time::Duration::minutes(15),
         };
-        OpenStreams::new(Shutdown::new()).register(Kind::Chat, &identity)
+        OpenStreams::new(Shutdown::new()).register(
+            Kind::Chat,
+            &identity,
+            (OrgId::new(), None),
+            std::time::Instant::now(),
+        )
     }
 
     fn key() -> TopicKey {

@@ -7,9 +7,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use atrium_shared::{
+    db::DbError,
     ids::{SagaId, UserId},
     saga::{self, SagaEvent, SagaStatus},
 };
@@ -27,6 +29,9 @@ use crate::{
     live::{frame::Batch, hints::Listening, open_streams::Kind},
     state::App,
 };
+
+/// The number of a purge's last event: how many there were before it is not known any more.
+const PURGED: i64 = 1_000_000_000;
 
 #[derive(Serialize)]
 struct Step<'a> {
@@ -62,7 +67,18 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let seen = sse::last_event_id(request)?.map(|id| sse::number(&id)).transpose()?.unwrap_or(0);
     let identity = request.identity()?;
 
-    let mut tx = app.database.operation_tx(identity.user, id).await?;
+    let looked_at = Instant::now();
+    let mut tx = match app.database.operation_tx(identity.user, id).await {
+        Err(DbError::NotFound) => {
+            let end = purged(app, identity.user, id).await?;
+            return Ok(if seen < end.seq {
+                sse::once(&frame(id, &end, None).bytes)
+            } else {
+                sse::nothing_more()
+            });
+        }
+        tx => tx?,
+    };
     let org = tx.org();
     let (status, newest): (SagaStatus, i64) = sqlx::query_as(
         "SELECT sagas.status, COALESCE(max(saga_events.seq), 0)
@@ -81,15 +97,17 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         return Ok(sse::nothing_more());
     }
     let user = identity.user;
-    Ok(sse::open(&app.live.streams, Kind::Operation, identity, |registration| OperationSource {
-        app: Arc::clone(app),
-        user,
-        id,
-        seen,
-        look: false,
-        reading: None,
-        pending: Vec::new().into_iter(),
-        _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
+    Ok(sse::open(&app.live.streams, Kind::Operation, identity, (org, None), looked_at, |registration| {
+        OperationSource {
+            app: Arc::clone(app),
+            user,
+            id,
+            seen,
+            look: false,
+            reading: None,
+            pending: Vec::new().into_iter(),
+            _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
+        }
     }))
 }
 
@@ -148,7 +166,11 @@ impl Source for OperationSource {
             match read {
                 Ok(news) => {
                     self.seen = news.events.last().map_or(self.seen, |event| event.seq);
-                    let framed: Vec<_> = news.events.iter().map(|event| self.frame(event, &news)).collect();
+                    let framed: Vec<_> = news
+                        .events
+                        .iter()
+                        .map(|event| frame(self.id, event, news.failure.as_ref()))
+                        .collect();
                     self.pending = framed.into_iter();
                 }
                 // Not yet: the next hint, or the next second, looks again.
@@ -165,29 +187,40 @@ impl Source for OperationSource {
     }
 }
 
-impl OperationSource {
-    fn frame(&self, event: &SagaEvent, news: &News) -> Framed {
-        let SagaEvent { seq, step, status, detail, at } = event;
-        let (operation_id, seq, at) = (self.id, *seq, *at);
-        match step {
-            Some(step) => {
-                let data = Step { operation_id, seq, step, status, detail: detail.as_deref(), at };
-                Framed { bytes: sse::event(Some(&seq), "operation.step", &data), last: false }
-            }
-            None => {
-                let data = Finished { operation_id, seq, status, failure: news.failure.as_ref(), at };
-                Framed { bytes: sse::event(Some(&seq), "operation.finished", &data), last: true }
-            }
+fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&Value>) -> Framed {
+    let SagaEvent { seq, step, status, detail, at } = event;
+    let (seq, at) = (*seq, *at);
+    match step {
+        Some(step) => {
+            let data = Step { operation_id, seq, step, status, detail: detail.as_deref(), at };
+            Framed { bytes: sse::event(Some(&seq), "operation.step", &data), last: false }
+        }
+        None => {
+            let data = Finished { operation_id, seq, status, failure, at };
+            Framed { bytes: sse::event(Some(&seq), "operation.finished", &data), last: true }
         }
     }
 }
 
 async fn read(app: Arc<App>, user: UserId, id: SagaId, after: i64) -> Result<News, Problem> {
-    let mut tx = app.database.operation_tx(user, id).await?;
+    let mut tx = match app.database.operation_tx(user, id).await {
+        Err(DbError::NotFound) => {
+            let end = purged(&app, user, id).await?;
+            return Ok(News { events: vec![end], failure: None });
+        }
+        tx => tx?,
+    };
     let events = saga::events_after(&mut tx, id, after).await?;
     let failure = match events.last() {
         Some(last) if last.step.is_none() => saga::operation(&mut tx, id).await?.failure,
         _ => None,
     };
     Ok(News { events, failure })
+}
+
+/// The last event of a deletion whose record went with its organization: greater than any before it.
+async fn purged(app: &App, user: UserId, id: SagaId) -> Result<SagaEvent, Problem> {
+    let at = super::certificate(app, user, id).await?.purged_at;
+    let status = SagaStatus::Committed.name().to_owned();
+    Ok(SagaEvent { seq: PURGED, step: None, status, detail: None, at })
 }

@@ -4,32 +4,17 @@ use std::sync::Arc;
 
 use atrium_shared::{
     audit::{self, Action, Change},
-    ids::{OrgId, SagaId},
+    ids::OrgId,
     saga::{self, CREATE_ORGANIZATION},
     tenancy::Role,
 };
-use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde::Serialize;
+use http::{HeaderValue, header};
 use serde_json::json;
 
-use super::Organization;
 use crate::{
-    edge::{
-        body,
-        idempotency::Intention,
-        problem::Problem,
-        request::Request,
-        respond::{self, Response},
-    },
+    edge::{body, idempotency::Intention, problem::Problem, request::Request, respond::Response},
     state::App,
 };
-
-#[derive(Serialize)]
-struct Accepted {
-    #[serde(flatten)]
-    organization: Organization,
-    operation_id: SagaId,
-}
 
 /// `POST /v1/orgs`
 ///
@@ -69,22 +54,14 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let change = Change::new(Action::OrganizationCreated, "organization", id);
     audit::record(&mut tx, change.after(json!({ "name": name, "slug": slug }))).await?;
 
-    let mut response = respond::json(StatusCode::ACCEPTED, &Accepted { organization, operation_id })?;
-    let headers = response.headers_mut();
-    headers.insert(header::LOCATION, location(format!("/v1/orgs/{id}"))?);
-    headers.insert(
-        HeaderName::from_static("operation-location"),
-        location(format!("/v1/operations/{operation_id}"))?,
-    );
+    let mut response = super::accepted(organization, operation_id)?;
+    let location = HeaderValue::try_from(format!("/v1/orgs/{id}")).map_err(Problem::internal)?;
+    response.headers_mut().insert(header::LOCATION, location);
     if let Some(intention) = &intention {
         intention.record(&mut tx, &response).await?;
     }
     tx.commit().await?;
     Ok(response)
-}
-
-fn location(path: String) -> Result<HeaderValue, Problem> {
-    HeaderValue::try_from(path).map_err(Problem::internal)
 }
 
 /// A readable name for addresses and namespaces. It ends at random, so that it is free, and so that nobody learns

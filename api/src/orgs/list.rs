@@ -25,7 +25,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let user = request.identity()?.user;
     let mut tx = app.database.user_tx(user).await?;
     let organizations: Vec<Organization> = sqlx::query_as(
-        "SELECT orgs.id, name, slug, status, role, created_at, updated_at, version
+        "SELECT orgs.id, name, slug, status, suspended_by, delete_at, role, created_at, updated_at, version
            FROM members JOIN orgs ON orgs.id = members.org_id
           WHERE members.user_id = $1 AND ($2::uuid IS NULL OR orgs.id < $2)
           ORDER BY orgs.id DESC LIMIT $3",

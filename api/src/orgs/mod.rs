@@ -2,15 +2,17 @@
 
 pub mod create;
 pub mod get;
+pub mod lifecycle;
 pub mod list;
 pub mod rename;
 
 use atrium_shared::{
     db::{DbError, OrgTx},
-    ids::OrgId,
+    ids::{OrgId, SagaId},
+    organization::SuspendedBy,
     tenancy::{OrgStatus, Role},
 };
-use http::{StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -31,6 +33,11 @@ pub struct Organization {
     pub slug: String,
     /// Where it is in its life.
     pub status: OrgStatus,
+    /// Who suspended it, if it is, or was when its deletion was asked for.
+    pub suspended_by: Option<SuspendedBy>,
+    /// From when on it is purged, if its deletion was asked for and not canceled.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub delete_at: Option<OffsetDateTime>,
     /// The member's role.
     pub role: Role,
     /// When it was asked for.
@@ -51,7 +58,7 @@ pub struct Organization {
 pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbError> {
     let org = tx.org();
     Ok(sqlx::query_as(
-        "SELECT id, name, slug, status, $2 AS role, created_at, updated_at, version FROM orgs WHERE id = $1",
+        "SELECT id, name, slug, status, suspended_by, delete_at, $2 AS role, created_at, updated_at, version FROM orgs WHERE id = $1",
     )
     .bind(org)
     .bind(role)
@@ -59,7 +66,22 @@ pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbE
     .await?)
 }
 
-fn respond(organization: &Organization) -> Result<Response, Problem> {
+/// The answer to what a saga will do: the organization as it is now, and where to watch.
+pub(crate) fn accepted(organization: Organization, operation_id: SagaId) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct Accepted {
+        #[serde(flatten)]
+        organization: Organization,
+        operation_id: SagaId,
+    }
+    let mut response = json(StatusCode::ACCEPTED, &Accepted { organization, operation_id })?;
+    let location =
+        HeaderValue::try_from(format!("/v1/operations/{operation_id}")).map_err(Problem::internal)?;
+    response.headers_mut().insert(HeaderName::from_static("operation-location"), location);
+    Ok(response)
+}
+
+pub(crate) fn respond(organization: &Organization) -> Result<Response, Problem> {
     let mut response = json(StatusCode::OK, organization)?;
     response.headers_mut().insert(header::ETAG, etag(organization.version));
     Ok(response)

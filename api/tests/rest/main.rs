@@ -7,6 +7,7 @@ mod contract_routes;
 mod drain;
 mod edge;
 mod identity;
+mod lifecycle;
 mod limits;
 mod members;
 mod orgs;

@@ -1,11 +1,11 @@
 //! Members and invitations: one code, one person.
 
-use atrium_devstack::testing::Atrium;
+use atrium_devstack::{actors::Guest, testing::Atrium};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::{Ask as _, alike};
+use crate::{Ask as _, PATIENCE, alike};
 
 #[tokio::test]
 async fn a_code_lets_one_person_in_once() {
@@ -158,4 +158,157 @@ async fn a_cursor_that_nobody_was_given_is_refused() {
         let page = owner.client.get(format!("/v1/orgs/{org}/members?cursor={cursor}"));
         page.refused(422, "validation_failed").await;
     }
+}
+
+#[tokio::test]
+async fn roles_change_up_to_ones_own_and_never_the_last_owners() {
+    let atrium = Atrium::start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Roles").await.unwrap();
+    let admin = owner.bring(&org, "admin").await.unwrap();
+    let member = owner.bring(&org, "member").await.unwrap();
+    let stranger = atrium.guest().await;
+    let path = |guest: &Guest| format!("/v1/orgs/{org}/members/{}", guest.id);
+    let give = |by: &Guest, to: &Guest, role: &str| by.client.patch(path(to)).json(json!({ "role": role }));
+
+    give(&admin, &member, "owner").refused(403, "forbidden").await;
+    give(&admin, &owner, "viewer").refused(403, "forbidden").await;
+    give(&member, &member, "admin").refused(403, "forbidden").await;
+    give(&owner, &stranger, "member").refused(404, "not_found").await;
+    give(&stranger, &member, "viewer").refused(404, "not_found").await;
+    give(&owner, &owner, "admin").refused(409, "last_owner").await;
+    owner.client.delete(path(&owner)).refused(409, "last_owner").await;
+    admin.client.delete(path(&owner)).refused(403, "forbidden").await;
+    member.client.delete(path(&admin)).refused(403, "forbidden").await;
+    give(&owner, &member, "king").refused(422, "validation_failed").await;
+
+    let changed = give(&admin, &member, "admin").answers(200).await;
+    assert_eq!((changed.at("/role"), changed.at("/user/key")), ("admin".into(), member.key.clone()));
+    // What somebody who may do less gave out for more is worth nothing any more.
+    let code = member.invite(&org, "admin").await.unwrap();
+    give(&owner, &member, "member").answers(200).await;
+    let accept = |code: &str| stranger.client.post("/v1/invitations/accept").json(json!({ "code": code }));
+    accept(&code).refused(404, "invitation_not_found").await;
+
+    let transfer =
+        |to: &str| owner.client.post(format!("/v1/orgs/{org}/transfer")).json(json!({ "user_id": to }));
+    transfer(&stranger.id).refused(404, "not_found").await;
+    transfer(&owner.id).refused(422, "validation_failed").await;
+    assert_eq!(transfer(&admin.id).answers(200).await.at("/role"), "admin");
+    transfer(&admin.id).refused(403, "forbidden").await;
+    give(&admin, &owner, "viewer").answers(200).await;
+    owner.client.delete(path(&owner)).answers(204).await;
+    owner.client.get(format!("/v1/orgs/{org}")).refused(404, "not_found").await;
+    admin.client.delete(path(&owner)).refused(404, "not_found").await;
+}
+
+#[tokio::test]
+async fn two_owners_who_remove_each_other_leave_one() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    for round in 0..8 {
+        let owner = atrium.guest().await;
+        let org = owner.organization("Duel").await.unwrap();
+        let other = owner.bring(&org, "owner").await.unwrap();
+        let path = |guest: &Guest| format!("/v1/orgs/{org}/members/{}", guest.id);
+        let elsewhere = other.client.at(atrium.api(1).url());
+        let (one, two) = if round % 2 == 0 {
+            // Each takes the other's role away, or leaves.
+            tokio::join!(
+                owner.client.patch(path(&other)).json(json!({ "role": "viewer" })).send(),
+                elsewhere.patch(path(&owner)).json(json!({ "role": "viewer" })).send()
+            )
+        } else {
+            tokio::join!(owner.client.delete(path(&owner)).send(), elsewhere.delete(path(&other)).send())
+        };
+        let codes = [one.unwrap().code(), two.unwrap().code()];
+        assert_eq!(codes.iter().filter(|code| **code < 300).count(), 1, "{codes:?}");
+        let owners: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM members WHERE org_id = $1::uuid AND role = 'owner'")
+                .bind(&org)
+                .fetch_one(&mut atrium.superuser().await)
+                .await
+                .unwrap();
+        assert_eq!(owners, 1);
+    }
+}
+
+#[tokio::test]
+async fn who_is_removed_sees_and_says_nothing_more_in_any_process() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Goodbye").await.unwrap();
+    let project = owner.project(&org, "Harbor").await.unwrap();
+    let (leaver, stays) =
+        (owner.bring(&org, "member").await.unwrap(), owner.bring(&org, "member").await.unwrap());
+    let code = leaver_code(&owner, &leaver, &org).await;
+    let elsewhere = leaver.client.at(atrium.api(1).url());
+    let window = leaver.open_chat(&org, &project).await.unwrap();
+    let others = stays.open_chat(&org, &project).await.unwrap();
+    let mut gone = elsewhere.events(&window.events(), None).await.unwrap();
+    let mut configs = elsewhere.events(&format!("/v1/orgs/{org}/configs/events"), None).await.unwrap();
+    let mut kept = stays.client.at(atrium.api(1).url()).events(&others.events(), None).await.unwrap();
+    // Both processes know the session.
+    for client in [&leaver.client, &elsewhere] {
+        client.post(window.actions()).json(json!({ "action": "ready" })).answers(202).await;
+    }
+
+    owner.client.delete(format!("/v1/orgs/{org}/members/{}", leaver.id)).answers(204).await;
+    gone.must_end(PATIENCE).await;
+    configs.must_end(PATIENCE).await;
+    for client in [&leaver.client, &elsewhere] {
+        let mut refused =
+            client.post(window.actions()).json(json!({ "action": "ready" })).send().await.unwrap();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while refused.code() != 404 && tokio::time::Instant::now() < deadline {
+            refused = client.post(window.actions()).json(json!({ "action": "ready" })).send().await.unwrap();
+        }
+        let _ = refused.must_be(404, "not_found");
+        client.get(window.events()).refused(404, "not_found").await;
+    }
+    leaver
+        .client
+        .post("/v1/invitations/accept")
+        .json(json!({ "code": code }))
+        .refused(404, "invitation_not_found")
+        .await;
+
+    // Everybody else goes on.
+    stays.press(&others, "deployed").await.unwrap();
+    loop {
+        let event = kept.must_see("chat.action", PATIENCE).await;
+        if event.json()["action"] == "deployed" {
+            break;
+        }
+    }
+    // Who is invited anew is a member like any other.
+    leaver.join(&org, &owner.invite(&org, "member").await.unwrap()).await.unwrap();
+    let window = leaver.open_chat(&org, &project).await.unwrap();
+    let mut back = elsewhere.events(&window.events(), None).await.unwrap();
+    leaver.press(&window, "ready").await.unwrap();
+    back.must_see("chat.action", PATIENCE).await;
+}
+
+/// A code that somebody made while they were an admin.
+async fn leaver_code(owner: &Guest, leaver: &Guest, org: &str) -> String {
+    let path = format!("/v1/orgs/{org}/members/{}", leaver.id);
+    owner.client.patch(&path).json(json!({ "role": "admin" })).answers(200).await;
+    leaver.invite(org, "member").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_deleted_projects_streams_end_and_others_go_on() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Projects").await.unwrap();
+    let (gone, stays) =
+        (owner.project(&org, "Gone").await.unwrap(), owner.project(&org, "Stays").await.unwrap());
+    let client = owner.client.at(atrium.api(1).url());
+    let (window, other) =
+        (owner.open_chat(&org, &gone).await.unwrap(), owner.open_chat(&org, &stays).await.unwrap());
+    let mut ends = client.events(&window.events(), None).await.unwrap();
+    let mut goes_on = client.events(&other.events(), None).await.unwrap();
+    owner.client.delete(format!("/v1/orgs/{org}/projects/{gone}")).answers(204).await;
+    ends.must_end(PATIENCE).await;
+    owner.press(&other, "ready").await.unwrap();
+    goes_on.must_see("chat.action", PATIENCE).await;
 }

@@ -133,6 +133,13 @@ static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
             OPERATOR,
         ),
         key(
+            "organization.deletion_grace_seconds",
+            "How long a deletion can be canceled. Then the organization is purged.",
+            json!({"type": "integer", "minimum": 0, "maximum": 31_536_000}),
+            json!(604_800),
+            OPERATOR,
+        ),
+        key(
             "saga.fail_step",
             "For drills: the step, as <saga>/<step>, that fails for good whenever it is reached, so that compensation can be watched. Empty: none.",
             json!({"type": "string", "maxLength": 200, "pattern": "^([a-z.-]+/[a-z-]+)?$"}),

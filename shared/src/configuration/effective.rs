@@ -74,6 +74,8 @@ pub struct Effective {
     pub sign_ins_per_minute: NonZeroU32,
     #[serde(rename = "log.level")]
     pub log_level: String,
+    #[serde(rename = "organization.deletion_grace_seconds")]
+    deletion_grace_seconds: u64,
     #[serde(rename = "saga.fail_step")]
     pub saga_fail_step: String,
     #[serde(rename = "sse.heartbeat_seconds")]
@@ -104,6 +106,12 @@ impl Effective {
             merged.extend(layer);
         }
         serde_json::from_value(Value::Object(merged))
+    }
+
+    /// How long the deletion of an organization can be canceled.
+    #[must_use]
+    pub fn deletion_grace(&self) -> Duration {
+        Duration::from_secs(self.deletion_grace_seconds)
     }
 
     /// How often a quiet event stream carries a comment.

@@ -28,7 +28,7 @@ pub use self::{
     user_tx::UserTx,
     wake::OUTBOX_CHANNEL,
     wall::{Reach, check_role},
-    watcher::Watcher,
+    watcher::{RevokedAccess, Watcher},
 };
 use crate::{
     ids::{OrgId, SagaId, UserId},

@@ -137,6 +137,18 @@ impl OrgTx {
         }
     }
 
+    /// Makes sure that something may be live in the organization.
+    ///
+    /// # Errors
+    /// [`DbError::Suspended`] or [`DbError::Deleting`] when it is closed.
+    pub fn require_live(&self) -> Result<(), DbError> {
+        match self.access {
+            Access::Member(_, OrgStatus::Suspended) => Err(DbError::Suspended),
+            Access::Member(_, OrgStatus::Deleting) => Err(DbError::Deleting),
+            Access::Member(..) | Access::System | Access::Newcomer => Ok(()),
+        }
+    }
+
     /// Ends access that may be believed elsewhere for a while: `principal_id`'s, or everybody's, to one project, or to
     /// all of the organization. It holds in every process within a second of the commit, and ends open streams.
     ///

@@ -6,7 +6,23 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{DbError, Reach, check_role, connect_pool};
-use crate::{ids::OrgId, settings::Settings};
+use crate::{
+    ids::{OrgId, ProjectId},
+    settings::Settings,
+};
+
+/// The end of somebody's access to something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevokedAccess {
+    /// The organization.
+    pub org: OrgId,
+    /// The end's own id.
+    pub id: Uuid,
+    /// A user's id or an API key's; none for everybody.
+    pub principal: Option<Uuid>,
+    /// One project; none for all of the organization.
+    pub project: Option<ProjectId>,
+}
 
 /// A connection as `atrium_watcher`. Cheap to clone.
 #[derive(Clone)]
@@ -57,6 +73,40 @@ impl Watcher {
         .await?;
         let now = rows.first().map_or(since, |(now, ..)| *now);
         Ok((now, rows.into_iter().filter_map(|(_, jti, expires_at)| jti.zip(expires_at)).collect()))
+    }
+
+    /// Ends of access since `since`, an hour back at most; and the database's time, as in [`Self::revoked_since`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn access_revoked_since(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<(OffsetDateTime, Vec<RevokedAccess>), DbError> {
+        type Row = (OffsetDateTime, Option<OrgId>, Option<Uuid>, Option<Uuid>, Option<ProjectId>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT now(), org_id, id, principal_id, project_id FROM (SELECT) AS one LEFT JOIN revoked_access
+                 ON revoked_at >= greatest($1, now() - interval '1 hour')",
+        )
+        .bind(since)
+        .fetch_all(&self.pool)
+        .await?;
+        let now = rows.first().map_or(since, |(now, ..)| *now);
+        let ends = rows.into_iter().filter_map(|(_, org, id, principal, project)| {
+            Some(RevokedAccess { org: org?, id: id?, principal, project })
+        });
+        Ok((now, ends.collect()))
+    }
+
+    /// Forgets ends of access that every process has learned since long. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_ended_access(&self) -> Result<u64, DbError> {
+        let deleted = sqlx::query("DELETE FROM revoked_access WHERE revoked_at < now() - interval '1 hour'")
+            .execute(&self.pool)
+            .await?;
+        Ok(deleted.rows_affected())
     }
 
     /// Forgets revocations of tokens that have expired since long. Returns how many.

@@ -71,6 +71,11 @@ impl Inbound {
         }
     }
 
+    /// Every inbound stream.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Self::Saga, Self::Config].into_iter().chain((0..CHAT_SHARDS).map(Self::Chat))
+    }
+
     /// The stream of messages given up on.
     #[must_use]
     pub fn dead_letters(self) -> String {

@@ -24,7 +24,7 @@ pub(super) struct Item {
     pub(super) id: StreamId,
     pub(super) project: ProjectId,
     pub(super) kind: Kind,
-    /// The event to publish; none when its project is gone, and with it everybody who could see it.
+    /// The event to publish; none when its project is gone, or its organization closed: nobody could see it.
     pub(super) event: Option<Event>,
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn count_actions(
     Ok(())
 }
 
-/// False: there is no such project (any more).
+/// False: there is no such project (any more), or its organization is closed to everybody.
 async fn count_project(
     tx: &mut OrgTx,
     project: ProjectId,
@@ -47,8 +47,9 @@ async fn count_project(
     // The project's row lock makes counting one after the other, also when a paused predecessor comes back.
     let cursor: Option<(Option<String>, Option<i64>, Option<i64>)> = sqlx::query_as(
         "SELECT history, entry_ms, entry_seq
-           FROM projects LEFT JOIN chat_cursors ON chat_cursors.org_id = projects.org_id
-                                               AND chat_cursors.project_id = projects.id
+           FROM projects JOIN orgs ON orgs.id = projects.org_id AND orgs.status = 'COMMITTED'
+                LEFT JOIN chat_cursors ON chat_cursors.org_id = projects.org_id
+                                      AND chat_cursors.project_id = projects.id
           WHERE projects.org_id = $1 AND projects.id = $2
             FOR NO KEY UPDATE OF projects",
     )

@@ -25,7 +25,8 @@ use crate::consumer::{HandleError, Handler, Message};
 const MAX_ATTEMPTS: i32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Tries of a compensation after which somebody should look. It goes on all the same.
+/// Tries of what has to work, a compensation or a step after the pivot, after which somebody should look. It goes on
+/// all the same.
 const ALARM_AFTER: i32 = 10;
 
 /// Carries out every saga of the registry.
@@ -50,7 +51,7 @@ enum Reason {
 
 impl Engine {
     pub(crate) fn new(configuration: ConfigurationStore, redis: Redis) -> Self {
-        let sagas = registry::all().into_iter().map(|saga| (saga.kind, saga)).collect();
+        let sagas = registry::all(&redis).into_iter().map(|saga| (saga.kind, saga)).collect();
         Self { sagas, configuration, redis }
     }
 
@@ -66,7 +67,9 @@ impl Engine {
         match row.status {
             // Late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => Ok(()),
-            SagaStatus::Pending if reason == Reason::Deadline || row.overdue => {
+            SagaStatus::Pending
+                if (reason == Reason::Deadline || row.overdue) && !progress.is_past_pivot().await? =>
+            {
                 let detail = "it was not done before its deadline".to_owned();
                 progress.give_up(None, Failure { code: "deadline_exceeded", detail }).await
             }
@@ -91,9 +94,10 @@ impl Handler for Engine {
         Ok(saga)
     }
 
-    /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second.
-    async fn committed(&self, org: OrgId, saga: SagaId) {
-        let fields = [("org", org.to_string()), ("operation", saga.to_string())];
+    /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. It does not name the
+    /// organization, of which it could be the last trace.
+    async fn committed(&self, _org: OrgId, saga: SagaId) {
+        let fields = [("operation", saga.to_string())];
         if let Err(error) = self.redis.announce(Live::Operation, &fields).await {
             tracing::debug!(%error, "an operation's streams were not woken");
         }
@@ -112,10 +116,14 @@ impl Handler for Engine {
         let Some(saga) = self.sagas.get(row.kind.as_str()) else {
             return Ok(());
         };
+        let mut progress = Progress { journal, saga, input: &row.input };
         if row.status == SagaStatus::Pending {
+            if progress.is_past_pivot().await? {
+                tracing::error!(saga = %id, reason, "a message is given up, and its saga goes on with another");
+                return Ok(progress.journal.wake(Some(LONGEST_PAUSE)).await?);
+            }
             tracing::error!(saga = %id, reason, "a saga is given up because a message of it is");
             let detail = "an unexpected error; nothing of it remains".to_owned();
-            let mut progress = Progress { journal, saga, input: &row.input };
             progress.give_up(None, Failure { code: "internal", detail }).await?;
         }
         Ok(())
@@ -153,13 +161,21 @@ impl<'a> Progress<'a> {
                 self.count(row, "done");
                 if is_last { self.finish(SagaStatus::Committed).await } else { self.journal.wake(None).await }
             }
-            Ok(Verdict::RetryAfter(pause, detail)) => self.retry(row, pause, &detail).await,
+            Ok(Verdict::Erased) => {
+                self.count(row, "done");
+                self.count_end(SagaStatus::Committed);
+                Ok(())
+            }
+            Ok(Verdict::RetryAfter(pause, detail)) => self.retry(step, row, pause, &detail).await,
+            Ok(Verdict::Fail(failure)) if step.is_retriable() => {
+                self.retry(step, row, pause_after(row.attempts), &failure.detail).await
+            }
             Ok(Verdict::Fail(failure)) => self.give_up(Some(row), failure).await,
             // The whole message is tried again: nothing can be recorded now.
             Err(error @ DbError::Unavailable(_)) => Err(error),
             Err(error) => {
                 tracing::warn!(saga = %self.journal.saga, step = row.name, %error, "a step failed");
-                self.retry(row, pause_after(row.attempts), "an unexpected error; trying again").await
+                self.retry(step, row, pause_after(row.attempts), "an unexpected error; trying again").await
             }
         }
     }
@@ -203,14 +219,26 @@ impl<'a> Progress<'a> {
     async fn attempt(&mut self, step: &dyn Step) -> Result<Verdict, DbError> {
         self.journal.savepoint().await?;
         let verdict = step.run(self.context()).await;
-        if !matches!(verdict, Ok(Verdict::Done(_)) | Err(DbError::Unavailable(_))) {
+        if !matches!(verdict, Ok(Verdict::Done(_) | Verdict::Erased) | Err(DbError::Unavailable(_))) {
             self.journal.rollback_to_savepoint().await?;
         }
         verdict
     }
 
-    async fn retry(&mut self, row: &StepRow, pause: Duration, detail: &str) -> Result<(), DbError> {
-        if row.attempts + 1 >= MAX_ATTEMPTS {
+    async fn retry(
+        &mut self,
+        step: &dyn Step,
+        row: &StepRow,
+        pause: Duration,
+        detail: &str,
+    ) -> Result<(), DbError> {
+        let attempts = row.attempts + 1;
+        if step.is_retriable() {
+            if attempts >= ALARM_AFTER {
+                let saga = self.journal.saga;
+                tracing::error!(%saga, step = row.name, attempts, detail, "a step that has to work does not");
+            }
+        } else if attempts >= MAX_ATTEMPTS {
             let detail = format!("it did not work in {MAX_ATTEMPTS} tries");
             return self.give_up(Some(row), Failure { code: "step_failed", detail }).await;
         }
@@ -225,16 +253,29 @@ impl<'a> Progress<'a> {
             self.journal.record_attempt(row, StepStatus::Failed, Some(&failure.detail)).await?;
             self.count(row, "failed");
         }
-        self.journal.turn_around(&failure).await?;
-        self.journal.wake(None).await
+        self.journal.turn_around(&failure).await
+    }
+
+    /// Whether a step has begun after which there is no way back.
+    async fn is_past_pivot(&mut self) -> Result<bool, DbError> {
+        for row in self.journal.steps().await? {
+            if row.status != StepStatus::Pending && self.step(&row)?.is_retriable() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
         self.journal.finish(status).await?;
+        self.count_end(status);
+        Ok(())
+    }
+
+    fn count_end(&self, status: SagaStatus) {
         let (kind, status) = (self.saga.kind, status.name());
         counter!(SAGAS_FINISHED, "saga" => kind, "status" => status).increment(1);
         tracing::info!(saga = %self.journal.saga, org = %self.journal.tx.org(), kind, status, "a saga ended");
-        Ok(())
     }
 
     /// The code of a planned step. A plan of another release may name one that this release does not have.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use atrium_shared::{
     db::{DbError, OrgTx, Topic},
     ids::SagaId,
-    saga::{SagaStatus, StepStatus},
+    saga::{self, SagaStatus, StepStatus},
 };
 use serde_json::{Value, json};
 
@@ -140,18 +140,9 @@ impl Journal<'_> {
         Ok(())
     }
 
-    /// PENDING becomes COMPENSATING.
+    /// PENDING becomes COMPENSATING, and the saga is woken to go back.
     pub(super) async fn turn_around(&mut self, failure: &Failure) -> Result<(), DbError> {
-        sqlx::query(
-            "UPDATE sagas SET status = 'COMPENSATING', failure = $3
-              WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
-        )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(json!({ "code": failure.code, "detail": failure.detail }))
-        .execute(self.tx.conn())
-        .await?;
-        Ok(())
+        saga::turn_around(self.tx, self.saga, failure.code, &failure.detail).await.map(drop)
     }
 
     /// The final compare-and-set, from the one status that leads there.

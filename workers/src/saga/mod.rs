@@ -9,9 +9,11 @@
 //! To add a saga: one file with its steps, and one line in [`registry`].
 
 mod create_organization;
+mod delete_organization;
 mod engine;
 mod journal;
 mod registry;
 mod step;
+mod traces;
 
 pub(crate) use engine::Engine;

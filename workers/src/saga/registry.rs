@@ -1,7 +1,9 @@
 //! Every saga there is, a line each.
 
-use super::{create_organization, step::Saga};
+use atrium_shared::streams::Redis;
 
-pub(super) fn all() -> Vec<Saga> {
-    vec![create_organization::saga()]
+use super::{create_organization, delete_organization, step::Saga};
+
+pub(super) fn all(redis: &Redis) -> Vec<Saga> {
+    vec![create_organization::saga(), delete_organization::saga(redis)]
 }

@@ -28,10 +28,11 @@ pub(super) enum Verdict {
     /// Its effect is there. With what to tell the person who waits, if anything.
     Done(Option<String>),
     /// Not yet; try again after a while.
-    #[expect(dead_code, reason = "the first saga has no step that waits; the engine's contract has one")]
     RetryAfter(Duration, String),
     /// It cannot be done, and trying again would not help.
     Fail(Failure),
+    /// Its effect is there, and the saga's own record went with it. What there is to tell stands elsewhere.
+    Erased,
 }
 
 /// Why a saga is given up: a stable code, and a sentence for the person who waits.
@@ -47,6 +48,12 @@ pub(super) trait Step: Send + Sync {
 
     /// The action. An error is tried again; its changes in the database are taken back before.
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>>;
+
+    /// Whether it comes after the saga's pivot: once such a step has begun there is no way back, neither at a failure
+    /// nor at the deadline, so it is tried until it works.
+    fn is_retriable(&self) -> bool {
+        false
+    }
 
     /// Takes the action back, wholly or partly done; also when it was taken back before. An error is tried again
     /// until it works.

@@ -1,4 +1,4 @@
-//! Who belongs to an organization.
+//! The members, in the order they joined.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::Member;
 use crate::{
     auth::User,
     edge::{
@@ -17,14 +18,6 @@ use crate::{
     },
     state::App,
 };
-
-#[derive(Serialize)]
-struct Member {
-    user: User,
-    role: Role,
-    #[serde(with = "time::serde::rfc3339")]
-    joined_at: OffsetDateTime,
-}
 
 /// Where a page of members ends: when, and who joined then.
 type Key = (Joined, UserId);

@@ -1,0 +1,98 @@
+//! Who belongs to an organization, and what they may do there.
+//!
+//! Changes go one after the other, under the organization's row: what they rest on (who asks is still an admin, there
+//! is another owner) is read under it. Nobody gives or takes more than they have, and somebody always owns the
+//! organization.
+
+pub mod list;
+pub mod remove;
+pub mod role;
+
+use atrium_shared::{
+    db::{DbError, OrgTx},
+    ids::UserId,
+    organization,
+    tenancy::Role,
+};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::{
+    auth::User,
+    edge::problem::{Code, Problem},
+};
+
+#[derive(Serialize)]
+struct Member {
+    user: User,
+    role: Role,
+    #[serde(with = "time::serde::rfc3339")]
+    joined_at: OffsetDateTime,
+}
+
+/// Takes the organization's row, and reads what the caller and the other are at that moment.
+///
+/// # Errors
+/// When one of them is no member, or the organization cannot be changed.
+async fn lock(tx: &mut OrgTx, caller: UserId, other: UserId) -> Result<(Role, Member), Problem> {
+    let (status, _) = organization::lock(tx).await?;
+    status.require_open()?;
+    let mine = read(tx, caller).await?.role;
+    Ok((mine, read(tx, other).await?))
+}
+
+async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
+    let org = tx.org();
+    let (key, role, joined_at) =
+        sqlx::query_as("SELECT user_key, role, joined_at FROM members WHERE org_id = $1 AND user_id = $2")
+            .bind(org)
+            .bind(user)
+            .fetch_one(tx.conn())
+            .await?;
+    Ok(Member { user: User { id: user, key }, role, joined_at })
+}
+
+/// Makes sure that somebody else owns the organization.
+///
+/// # Errors
+/// [`Code::LastOwner`] when nobody does.
+async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), Problem> {
+    let org = tx.org();
+    let another: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id <> $2 AND role = 'owner')",
+    )
+    .bind(org)
+    .bind(leaving)
+    .fetch_one(tx.conn())
+    .await?;
+    if another {
+        Ok(())
+    } else {
+        Err(Problem::new(
+            Code::LastOwner,
+            "Nobody else owns the organization. Make somebody its owner first.",
+        ))
+    }
+}
+
+/// Takes back what a member could still do after losing rights: codes they gave out for more than they may now give
+/// away (`kept`: none when they are no member any more), and what processes believe of them.
+async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<(), DbError> {
+    let org = tx.org();
+    let grants: &[Role] = match kept {
+        Some(Role::Owner) => return Ok(()),
+        Some(Role::Admin) => &[Role::Viewer, Role::Member, Role::Admin],
+        Some(Role::Member | Role::Viewer) | None => &[],
+    };
+    sqlx::query(
+        "UPDATE invitations SET revoked_at = now()
+          WHERE org_id = $1 AND created_by = $2 AND accepted_at IS NULL AND revoked_at IS NULL
+            AND role <> ALL ($3)",
+    )
+    .bind(org)
+    .bind(user)
+    .bind(grants)
+    .execute(tx.conn())
+    .await?;
+    tx.revoke_access(Some(user.uuid()), None).await
+}

@@ -1,0 +1,54 @@
+//! Removing a member, and leaving.
+
+use std::sync::Arc;
+
+use atrium_shared::{
+    audit::{self, Action, Change},
+    ids::UserId,
+    tenancy::Role,
+};
+use http::StatusCode;
+use serde_json::json;
+
+use super::{end_rights, lock, require_another_owner};
+use crate::{
+    edge::{
+        problem::Problem,
+        request::Request,
+        respond::{Response, empty},
+    },
+    state::App,
+};
+
+/// `DELETE /v1/orgs/{org}/members/{user}`: admins remove others up to their own role; everybody may leave. What they
+/// see and hear of the organization ends within a second.
+///
+/// # Errors
+/// When the caller may not, or there is no such member; [`Code::LastOwner`](crate::edge::problem::Code::LastOwner).
+pub async fn remove(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let user: UserId = request.path("user")?;
+    let caller = request.identity()?.user;
+    let leaves = user == caller;
+
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_writable(if leaves { Role::Viewer } else { Role::Admin })?;
+    let (mine, member) = lock(&mut tx, caller, user).await?;
+    let needed = Role::Admin.max(member.role);
+    if !leaves && mine < needed {
+        return Err(Problem::forbidden(needed));
+    }
+    if member.role == Role::Owner {
+        require_another_owner(&mut tx, user).await?;
+    }
+    sqlx::query("DELETE FROM members WHERE org_id = $1 AND user_id = $2")
+        .bind(tx.org())
+        .bind(user)
+        .execute(tx.conn())
+        .await?;
+    end_rights(&mut tx, user, None).await?;
+    let change = Change::new(Action::MemberRemoved, "user", user);
+    audit::record(&mut tx, change.before(json!({ "role": member.role, "key": member.user.key }))).await?;
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}

@@ -1,0 +1,100 @@
+//! What a member may do: a role given by another member, and the organization handed over.
+
+use std::sync::Arc;
+
+use atrium_shared::{
+    audit::{self, Action, Change},
+    db::{DbError, OrgTx},
+    ids::UserId,
+    tenancy::Role,
+};
+use http::StatusCode;
+use serde_json::json;
+
+use super::{Member, end_rights, lock, require_another_owner};
+use crate::{
+    edge::{
+        body::one_of,
+        problem::{FieldError, Problem},
+        request::Request,
+        respond::{Response, json},
+    },
+    orgs,
+    state::App,
+};
+
+/// `PATCH /v1/orgs/{org}/members/{user}`
+///
+/// # Errors
+/// When the caller may not give the role, or not to this member; [`Code::LastOwner`](crate::edge::problem::Code::LastOwner).
+pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let user: UserId = request.path("user")?;
+    let mut body = request.object().await?;
+    let role = body.required("role", one_of::<Role>("owner, admin, member or viewer"));
+    let role = body.finish(role)?;
+
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_writable(Role::Admin)?;
+    let (mine, mut member) = lock(&mut tx, request.identity()?.user, user).await?;
+    // Who asks may have lost their own role while waiting.
+    let needed = Role::Admin.max(role).max(member.role);
+    if mine < needed {
+        return Err(Problem::forbidden(needed));
+    }
+    if member.role == Role::Owner && role != Role::Owner {
+        require_another_owner(&mut tx, user).await?;
+    }
+    set(&mut tx, &mut member, role).await?;
+    tx.commit().await?;
+    json(StatusCode::OK, &member)
+}
+
+/// `POST /v1/orgs/{org}/transfer`: another member owns the organization from now on, and the caller is an admin.
+///
+/// # Errors
+/// When the caller is no owner, or the other no member.
+pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let mut body = request.object().await?;
+    let to = body.required("user_id", one_of::<UserId>("a member's id"));
+    let to = body.finish(to)?;
+
+    let caller = request.identity()?.user;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_writable(Role::Owner)?;
+    if to == caller {
+        let error = FieldError::body("/user_id", "must be another member's");
+        return Err(Problem::validation(vec![error]));
+    }
+    let (mine, mut heir) = lock(&mut tx, caller, to).await?;
+    if mine < Role::Owner {
+        return Err(Problem::forbidden(Role::Owner));
+    }
+    let mut former = super::read(&mut tx, caller).await?;
+    set(&mut tx, &mut heir, Role::Owner).await?;
+    set(&mut tx, &mut former, Role::Admin).await?;
+    let organization = orgs::read(&mut tx, Role::Admin).await?;
+    tx.commit().await?;
+    orgs::respond(&organization)
+}
+
+/// Gives a member a role, under the organization's row.
+async fn set(tx: &mut OrgTx, member: &mut Member, role: Role) -> Result<(), DbError> {
+    let (org, user) = (tx.org(), member.user.id);
+    let before = std::mem::replace(&mut member.role, role);
+    if role == before {
+        return Ok(());
+    }
+    sqlx::query("UPDATE members SET role = $3 WHERE org_id = $1 AND user_id = $2")
+        .bind(org)
+        .bind(user)
+        .bind(role)
+        .execute(tx.conn())
+        .await?;
+    if role < before {
+        end_rights(tx, user, Some(role)).await?;
+    }
+    let change = Change::new(Action::MemberRoleChanged, "user", user);
+    audit::record(tx, change.before(json!({ "role": before })).after(json!({ "role": role }))).await
+}

@@ -1,0 +1,218 @@
+//! The life of an organization after its creation: suspended and resumed, asked to be deleted and restored, gone.
+//!
+//! Whoever is suspended or about to be deleted can be read and exported, not changed; nothing of it is live. A
+//! deletion is a saga: it waits for the end of the grace, during which it can be canceled, and then purges. What
+//! remains is a certificate, which stands in for the operation.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    audit::{self, Action, Change},
+    db::{DbError, OrgTx, UserTx},
+    ids::{OrgId, SagaId, UserId},
+    saga::{self, DELETE_ORGANIZATION, Operation, SagaStatus},
+    tenancy::OrgStatus,
+};
+
+/// Who suspends, and may resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum SuspendedBy {
+    /// An owner.
+    Owner,
+    /// An operator of the platform: no owner can undo it.
+    Operator,
+}
+
+/// How long after the grace a deletion that has not begun to purge is still carried out: no worker may be there for days.
+const PURGE_ALLOWANCE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Takes the organization's row: changes of its state, and of who belongs to it, go one after the other.
+///
+/// # Errors
+/// [`DbError::NotFound`] when it is gone.
+pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_as("SELECT status, suspended_by FROM orgs WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(org)
+        .fetch_one(tx.conn())
+        .await?)
+}
+
+/// Suspends the organization, and ends everything live in it. An operator's suspension lies over an owner's.
+///
+/// # Errors
+/// [`DbError::NotReady`] and [`DbError::Deleting`] when it is in no state for this.
+pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy) -> Result<(), DbError> {
+    let org = tx.org();
+    match lock(tx).await? {
+        (OrgStatus::Suspended, current) if current == Some(SuspendedBy::Operator) || current == Some(by) => {
+            return Ok(());
+        }
+        (OrgStatus::Suspended, _) => {}
+        (status, _) => status.require_open()?,
+    }
+    sqlx::query(
+        "UPDATE orgs SET status = 'SUSPENDED', suspended_by = $2, version = version + 1, updated_at = clock_timestamp()
+          WHERE id = $1",
+    )
+    .bind(org)
+    .bind(by)
+    .execute(tx.conn())
+    .await?;
+    tx.revoke_access(None, None).await?;
+    let change = Change::new(Action::OrganizationSuspended, "organization", org);
+    audit::record(tx, change.after(json!({ "suspended_by": by }))).await
+}
+
+/// Opens a suspended organization again.
+///
+/// # Errors
+/// [`DbError::Suspended`] when an operator has suspended it and an owner asks; [`DbError::NotReady`] and
+/// [`DbError::Deleting`] when it is in no state for this.
+pub async fn resume(tx: &mut OrgTx, by: SuspendedBy) -> Result<(), DbError> {
+    let org = tx.org();
+    match lock(tx).await? {
+        (OrgStatus::Suspended, Some(SuspendedBy::Operator)) if by == SuspendedBy::Owner => {
+            return Err(DbError::Suspended);
+        }
+        (OrgStatus::Suspended, _) => {}
+        // Also when it is open already, which is what was asked for.
+        (status, _) => return status.require_open(),
+    }
+    sqlx::query(
+        "UPDATE orgs SET status = 'COMMITTED', suspended_by = NULL, version = version + 1,
+                updated_at = clock_timestamp()
+          WHERE id = $1",
+    )
+    .bind(org)
+    .execute(tx.conn())
+    .await?;
+    audit::record(tx, Change::new(Action::OrganizationResumed, "organization", org)).await
+}
+
+/// Asks for the deletion: closed at once, purged when the grace is over. Returns the operation.
+///
+/// # Errors
+/// [`DbError::NotReady`] and [`DbError::Deleting`] when it is in no state for this, [`DbError::Suspended`] when an
+/// operator holds it.
+pub async fn request_deletion(tx: &mut OrgTx, user: UserId, grace: Duration) -> Result<SagaId, DbError> {
+    let org = tx.org();
+    match lock(tx).await? {
+        (OrgStatus::Suspended, Some(SuspendedBy::Operator)) => return Err(DbError::Suspended),
+        (OrgStatus::Suspended, _) => {}
+        (status, _) => status.require_open()?,
+    }
+    let deletion =
+        saga::start_within(tx, DELETE_ORGANIZATION, &json!({}), user, grace + PURGE_ALLOWANCE).await?;
+    let delete_at: OffsetDateTime = sqlx::query_scalar(
+        "UPDATE orgs SET status = 'DELETING', deletion_id = $2,
+                delete_at = clock_timestamp() + $3 * interval '1 second',
+                version = version + 1, updated_at = clock_timestamp()
+          WHERE id = $1 RETURNING delete_at",
+    )
+    .bind(org)
+    .bind(deletion)
+    .bind(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX))
+    .fetch_one(tx.conn())
+    .await?;
+    tx.revoke_access(None, None).await?;
+    let change = Change::new(Action::OrganizationDeletionRequested, "organization", org);
+    let delete_at = delete_at.format(&Rfc3339).unwrap_or_default();
+    audit::record(tx, change.after(json!({ "operation_id": deletion, "delete_at": delete_at }))).await?;
+    Ok(deletion)
+}
+
+/// Cancels the deletion within its grace: the organization is at once as it was before.
+///
+/// # Errors
+/// [`DbError::NotReady`] when no deletion is to be canceled, [`DbError::Deleting`] when it is too late.
+pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), DbError> {
+    let org = tx.org();
+    let deletion: Option<SagaId> = sqlx::query_scalar("SELECT deletion_id FROM orgs WHERE id = $1")
+        .bind(org)
+        .fetch_one(tx.conn())
+        .await?;
+    let deletion = deletion.ok_or(DbError::NotReady)?;
+    // The saga's row first, as its steps do: two who take both in another order wait for each other forever.
+    if !saga::turn_around(tx, deletion, "canceled", "the organization was restored").await? {
+        return Err(DbError::Deleting);
+    }
+    if !reopen(tx, deletion, true).await? {
+        return Err(DbError::Deleting);
+    }
+    let change = Change::new(Action::OrganizationRestored, "organization", org);
+    audit::record(tx, change.after(json!({ "operation_id": deletion }))).await
+}
+
+/// Makes the organization what it was before this deletion, if it still is in it; `in_grace`: and only before the
+/// purge may begin. Whether it was.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<bool, DbError> {
+    let org = tx.org();
+    let reopened = sqlx::query(
+        "UPDATE orgs SET status = CASE WHEN suspended_by IS NULL THEN 'COMMITTED' ELSE 'SUSPENDED' END,
+                deletion_id = NULL, delete_at = NULL, version = version + 1, updated_at = clock_timestamp()
+          WHERE id = $1 AND deletion_id = $2 AND (NOT $3 OR delete_at > clock_timestamp())",
+    )
+    .bind(org)
+    .bind(deletion)
+    .bind(in_grace)
+    .execute(tx.conn())
+    .await?;
+    Ok(reopened.rows_affected() == 1)
+}
+
+/// What remains of a purged organization's deletion, for whoever asked for it.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Certificate {
+    /// The organization that is gone.
+    pub deleted_org: OrgId,
+    /// When its deletion was asked for.
+    pub requested_at: OffsetDateTime,
+    /// When it was purged.
+    pub purged_at: OffsetDateTime,
+    /// What was removed, and what a search found afterwards.
+    pub certificate: Value,
+}
+
+impl Certificate {
+    /// The certificate of a deletion that this user asked for.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when there is none.
+    pub async fn read(tx: &mut UserTx, deletion: SagaId) -> Result<Self, DbError> {
+        let user = tx.user();
+        Ok(sqlx::query_as(
+            "SELECT deleted_org, requested_at, purged_at, certificate FROM deletion_certificates
+              WHERE user_id = $1 AND id = $2",
+        )
+        .bind(user)
+        .bind(deletion)
+        .fetch_one(tx.conn())
+        .await?)
+    }
+
+    /// The operation as it would be shown if its record were not gone with the organization.
+    #[must_use]
+    pub fn into_operation(self, deletion: SagaId) -> Operation {
+        Operation {
+            id: deletion,
+            kind: DELETE_ORGANIZATION.to_owned(),
+            org_id: self.deleted_org,
+            status: SagaStatus::Committed,
+            steps: Vec::new(),
+            failure: None,
+            deadline_at: self.purged_at,
+            created_at: self.requested_at,
+            finished_at: Some(self.purged_at),
+            certificate: Some(self.certificate),
+        }
+    }
+}

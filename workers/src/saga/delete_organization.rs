@@ -1,0 +1,240 @@
+//! Deleting an organization. The request has closed it; these steps wait until the grace is over, during which the
+//! deletion can be canceled, and then remove every trace. The pivot is the end of the grace: what comes after it cannot
+//! be taken back, and is tried until it works.
+
+use std::time::Duration;
+
+use atrium_shared::{
+    db::{DbError, OrgTx},
+    organization,
+    saga::DELETE_ORGANIZATION,
+    streams::Redis,
+};
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value, json};
+use sqlx::AssertSqlSafe;
+use time::OffsetDateTime;
+
+use super::{
+    step::{Context, Failure, Saga, Step, Verdict},
+    traces,
+};
+
+pub(super) fn saga(redis: &Redis) -> Saga {
+    Saga {
+        kind: DELETE_ORGANIZATION,
+        steps: vec![
+            Box::new(Grace),
+            Box::new(Forget { redis: redis.clone() }),
+            Box::new(Purge { redis: redis.clone() }),
+        ],
+    }
+}
+
+const FORGET: &str = "forget";
+
+/// Processes that hold the organization's configuration look whether it still exists every few seconds, and say in
+/// Redis what they hold. After so long none does any more.
+const FORGOTTEN_AFTER_SECONDS: f64 = 8.0;
+/// How long to wait for what is on its way out.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The purge is one transaction, however much there is.
+const PURGE_TIMEOUT: &str = "SET LOCAL statement_timeout = '10min'";
+
+/// Waits until the deletion cannot be canceled any more.
+struct Grace;
+
+impl Step for Grace {
+    fn name(&self) -> &'static str {
+        "grace"
+    }
+
+    fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
+        Box::pin(async move {
+            let org = context.tx.org();
+            let left: Option<f64> = sqlx::query_scalar(
+                "SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 FROM orgs
+                  WHERE id = $1 AND deletion_id = $2 FOR NO KEY UPDATE",
+            )
+            .bind(org)
+            .bind(context.saga)
+            .fetch_optional(context.tx.conn())
+            .await?;
+            Ok(match left {
+                None => Verdict::Fail(Failure {
+                    code: "canceled",
+                    detail: "the organization is not to be deleted any more".to_owned(),
+                }),
+                Some(left) if left > 0.0 => Verdict::RetryAfter(
+                    // A little longer, so that it is over when we look again.
+                    Duration::from_secs_f64(left) + Duration::from_millis(10),
+                    "the deletion can be canceled until the grace is over".to_owned(),
+                ),
+                Some(_) => Verdict::Done(None),
+            })
+        })
+    }
+
+    fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
+        Box::pin(async move { organization::reopen(context.tx, context.saga, false).await.map(drop) })
+    }
+}
+
+/// Takes the organization out of what processes and Redis remember.
+struct Forget {
+    redis: Redis,
+}
+
+impl Step for Forget {
+    fn name(&self) -> &'static str {
+        FORGET
+    }
+
+    fn is_retriable(&self) -> bool {
+        true
+    }
+
+    fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
+        Box::pin(async move {
+            let org = context.tx.org();
+            // Without it no process loads the organization's configuration again.
+            sqlx::query("DELETE FROM config_heads WHERE org_id = $1")
+                .bind(org)
+                .execute(context.tx.conn())
+                .await?;
+            Ok(match traces::remove(&self.redis, org).await {
+                Ok(_) => Verdict::Done(None),
+                Err(error) => not_searched(&error),
+            })
+        })
+    }
+
+    fn compensate<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
+        never_taken_back()
+    }
+}
+
+/// Removes everything that is left, and certifies it.
+struct Purge {
+    redis: Redis,
+}
+
+impl Step for Purge {
+    fn name(&self) -> &'static str {
+        "purge"
+    }
+
+    fn is_retriable(&self) -> bool {
+        true
+    }
+
+    fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
+        Box::pin(async move {
+            let Context { tx, saga, .. } = context;
+            let org = tx.org();
+            let (requester, requested_at, wait): (uuid::Uuid, OffsetDateTime, f64) = sqlx::query_as(
+                "SELECT sagas.created_by, sagas.created_at,
+                        $3 - EXTRACT(EPOCH FROM clock_timestamp() - step.finished_at)::float8
+                   FROM sagas JOIN saga_steps step ON step.org_id = sagas.org_id AND step.saga_id = sagas.id
+                  WHERE sagas.org_id = $1 AND sagas.id = $2 AND step.name = $4",
+            )
+            .bind(org)
+            .bind(saga)
+            .bind(FORGOTTEN_AFTER_SECONDS)
+            .bind(FORGET)
+            .fetch_one(tx.conn())
+            .await?;
+            if wait > 0.0 {
+                let detail = "waiting until every process has forgotten the organization".to_owned();
+                return Ok(Verdict::RetryAfter(Duration::from_secs_f64(wait), detail));
+            }
+            let search = match traces::remove(&self.redis, org).await {
+                Ok(search) if search.found == 0 => search,
+                Ok(search) => {
+                    let detail = format!("{} traces were still on their way out of Redis", search.found);
+                    return Ok(Verdict::RetryAfter(PAUSE, detail));
+                }
+                Err(error) => return Ok(not_searched(&error)),
+            };
+
+            sqlx::query(PURGE_TIMEOUT).execute(tx.conn()).await?;
+            let tables = tables(tx).await?;
+            let removed = count(tx, &tables).await?;
+            // Everything else goes with it, by the foreign keys.
+            sqlx::query("DELETE FROM orgs WHERE id = $1").bind(org).execute(tx.conn()).await?;
+            let left: i64 = count(tx, &tables).await?.values().filter_map(Value::as_i64).sum();
+            if left != 0 {
+                let detail = format!("{left} rows were left, so nothing was removed");
+                return Ok(Verdict::RetryAfter(PAUSE, detail));
+            }
+            let certificate = json!({
+                "rows_removed": removed,
+                "search": {
+                    "tables": tables.len(), "rows_found": left,
+                    "redis_keys": search.keys, "redis_traces_found": search.found,
+                },
+                "namespaces": "this deployment asks for no isolation in the cluster, so there was none to remove",
+            });
+            // The certificate belongs to whoever asked, so it is written in their name.
+            sqlx::query("SELECT set_config('app.user_id', $1::text, true)")
+                .bind(requester)
+                .execute(tx.conn())
+                .await?;
+            sqlx::query(
+                "INSERT INTO deletion_certificates (user_id, id, deleted_org, requested_at, certificate)
+                 VALUES ($1, $2, $3, $4, $5)",
+            )
+            .bind(requester)
+            .bind(saga)
+            .bind(org)
+            .bind(requested_at)
+            .bind(certificate)
+            .execute(tx.conn())
+            .await?;
+            Ok(Verdict::Erased)
+        })
+    }
+
+    fn compensate<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
+        never_taken_back()
+    }
+}
+
+/// Every table with rows of organizations, as the catalog knows them: one that is added later is covered.
+async fn tables(tx: &mut OrgTx) -> Result<Vec<(String, String)>, DbError> {
+    Ok(sqlx::query_as(
+        "SELECT attrelid::regclass::text, quote_ident(attname) FROM pg_attribute
+           JOIN pg_class ON pg_class.oid = attrelid
+          WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND NOT attisdropped
+            AND (attname = 'org_id' OR (relname = 'orgs' AND attname = 'id'))
+            AND has_column_privilege(attrelid, attnum, 'SELECT')
+          ORDER BY 1",
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// How many rows of the transaction's organization each table holds; only tables with any.
+async fn count(tx: &mut OrgTx, tables: &[(String, String)]) -> Result<Map<String, Value>, DbError> {
+    let org = tx.org();
+    let mut counts = Map::new();
+    for (table, column) in tables {
+        // Both names are the catalog's own, quoted by it.
+        let query = format!("SELECT count(*) FROM {table} WHERE {column} = $1");
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(query)).bind(org).fetch_one(tx.conn()).await?;
+        if rows > 0 {
+            counts.insert(table.clone(), rows.into());
+        }
+    }
+    Ok(counts)
+}
+
+fn not_searched(error: &redis::RedisError) -> Verdict {
+    tracing::warn!(%error, "Redis cannot be searched for traces of an organization; trying again");
+    Verdict::RetryAfter(PAUSE, "Redis could not be searched; trying again".to_owned())
+}
+
+/// A step after the pivot is never compensated.
+fn never_taken_back<'a>() -> BoxFuture<'a, Result<(), DbError>> {
+    Box::pin(async { Ok(()) })
+}

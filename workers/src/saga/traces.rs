@@ -1,0 +1,104 @@
+//! Traces of an organization in Redis: whatever key, field, value or entry under Atrium's prefix names it.
+//!
+//! Everything is searched by content, not by a list of what is known to be written: what a later release writes is
+//! found as well. What is found is removed, but for entries that wait for a worker: those are on their way out, and
+//! whoever handles them removes them.
+
+use atrium_shared::{
+    ids::OrgId,
+    streams::{Inbound, Redis},
+};
+use redis::{AsyncCommands as _, RedisError, RedisResult, ServerErrorKind, aio::ConnectionManager};
+
+const KEYS: &str = "atrium:*";
+/// Keys, or entries of a stream, that are looked at with one command.
+const PAGE: usize = 500;
+
+/// What a search came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Search {
+    /// Keys that were looked at.
+    pub(super) keys: u64,
+    /// Traces that were found, whether or not they could be removed.
+    pub(super) found: u64,
+}
+
+/// Searches all keys, and removes what it may. Messages of sagas are left out: the one that purges is among them, and
+/// when the organization is gone, they are acknowledged unread.
+pub(super) async fn remove(redis: &Redis, org: OrgId) -> RedisResult<Search> {
+    let mut connection = redis.shared();
+    let name = org.to_string();
+    let mut search = Search::default();
+    let mut cursor = 0_u64;
+    loop {
+        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(KEYS)
+            .arg("COUNT")
+            .arg(PAGE)
+            .query_async(&mut connection)
+            .await?;
+        for key in keys.into_iter().filter(|key| *key != Inbound::Saga.to_string()) {
+            search.keys += 1;
+            search.found += in_key(&mut connection, &key, &name).await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(search);
+        }
+    }
+}
+
+/// How many traces one key held.
+async fn in_key(connection: &mut ConnectionManager, key: &str, name: &str) -> RedisResult<u64> {
+    if key.contains(name) {
+        return connection.unlink(key).await;
+    }
+    let kind: String = redis::cmd("TYPE").arg(key).query_async(connection).await?;
+    match kind.as_str() {
+        // Expired since it was listed.
+        "none" => Ok(0),
+        "string" => {
+            let value: Option<Vec<u8>> = connection.get(key).await?;
+            if value.is_some_and(|value| names(&value, name)) { connection.unlink(key).await } else { Ok(0) }
+        }
+        "hash" => {
+            let pairs: Vec<(Vec<u8>, Vec<u8>)> = connection.hgetall(key).await?;
+            let traces = pairs.into_iter().filter(|(field, value)| names(field, name) || names(value, name));
+            let fields: Vec<Vec<u8>> = traces.map(|(field, _)| field).collect();
+            if fields.is_empty() { Ok(0) } else { connection.hdel(key, fields).await }
+        }
+        "stream" => in_stream(connection, key, name).await,
+        other => Err(RedisError::from((
+            ServerErrorKind::ResponseError.into(),
+            "a key of a type that is not searched",
+            format!("{key} is a {other}"),
+        ))),
+    }
+}
+
+async fn in_stream(connection: &mut ConnectionManager, key: &str, name: &str) -> RedisResult<u64> {
+    let waits_for_a_worker = Inbound::all().any(|stream| stream.to_string() == key);
+    let (mut found, mut from) = (0, "-".to_owned());
+    loop {
+        let entries: Vec<(String, Vec<Vec<u8>>)> = connection.xrange_count(key, &from, "+", PAGE).await?;
+        let Some((last, _)) = entries.last() else {
+            return Ok(found);
+        };
+        from = format!("({last}");
+        let traces: Vec<&String> = entries
+            .iter()
+            .filter(|(_, fields)| fields.iter().any(|field| names(field, name)))
+            .map(|(id, _)| id)
+            .collect();
+        found += traces.len() as u64;
+        if !traces.is_empty() && !waits_for_a_worker {
+            let _: u64 = connection.xdel(key, &traces).await?;
+        }
+    }
+}
+
+fn names(value: &[u8], name: &str) -> bool {
+    value.windows(name.len()).any(|window| window == name.as_bytes())
+}
