@@ -54,7 +54,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
             format!("cannot listen on {}, which ATRIUM_ADMIN_LISTEN names", settings.admin_listen)
         })?;
 
-    let keyring = Keyring::load(&api.signing_keys_dir, api.public_url.origin())?;
+    let keyring = Keyring::load(api.signing_keys_dir.clone(), api.public_url.origin())?;
     let database = Database::connect(&settings).await?;
     let watcher = Watcher::connect(&settings).await?;
     let redis = Redis::new(&settings.redis_url).context("ATRIUM_REDIS_URL cannot be used")?;
@@ -85,7 +85,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
         database,
         redis,
         configuration: configuration.clone(),
-        keyring,
+        keyring: keyring.clone(),
         revocations: revocations.clone(),
         live,
     });
@@ -93,6 +93,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     // Sign-outs count until the last connection has ended.
     let served = CancellationToken::new();
     shutdown.spawn_critical("revocations", revocations.follow(watcher, served.clone()));
+    shutdown.spawn_critical("signing keys", keyring.follow(served.clone()));
     shutdown.spawn_critical("metrics", metrics::upkeep(metrics, served.clone()));
     shutdown.spawn_critical("log level", follow_level(log_level, configuration, draining.clone()));
     shutdown.spawn({

@@ -5,16 +5,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     edge::{
         problem::Problem,
         request::Request,
-        respond::{Response, bytes, empty},
+        respond::{Response, bytes},
+        revalidation::{content_etag, unless_held},
     },
     state::App,
 };
@@ -59,21 +58,14 @@ pub async fn openapi(_: &Arc<App>, request: &mut Request) -> Result<Response, Pr
 
 impl File {
     fn new(kind: &'static str, content: &'static [u8]) -> Self {
-        let digest = Sha256::digest(content);
-        Self { kind, content, etag: format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&digest[..12])) }
+        Self { kind, content, etag: content_etag(content) }
     }
 
     fn respond(&self, request: &HeaderMap) -> Result<Response, Problem> {
-        let held = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let mut held = held.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
-        let mut response = if held.any(|tag| tag == self.etag || tag == "*") {
-            empty(StatusCode::NOT_MODIFIED)
-        } else {
-            bytes(StatusCode::OK, HeaderValue::from_static(self.kind), Bytes::from_static(self.content))
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::ETAG, HeaderValue::try_from(&self.etag).map_err(Problem::internal)?);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let whole =
+            bytes(StatusCode::OK, HeaderValue::from_static(self.kind), Bytes::from_static(self.content));
+        let mut response = unless_held(request, &self.etag, whole)?;
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(response)
     }
 }

@@ -38,7 +38,7 @@ pub struct ApiSettings {
     pub public_url: PublicUrl,
     /// `ATRIUM_ALLOWED_ORIGINS`: other origins whose scripts may call the API.
     pub allowed_origins: Vec<String>,
-    /// `ATRIUM_SIGNING_KEYS_DIR`: a folder of `<kid>.pem` files, Ed25519 in PKCS#8.
+    /// `ATRIUM_SIGNING_KEYS_DIR`: a folder of `<kid>.pem` files, Ed25519 in PKCS#8. Read again while the process runs.
     pub signing_keys_dir: PathBuf,
     /// `ATRIUM_TRUSTED_PROXY_HOPS`: how many proxies stand before the API; 0 ignores `X-Forwarded-For`.
     pub trusted_proxy_hops: usize,

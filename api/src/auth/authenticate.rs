@@ -20,7 +20,7 @@ pub enum Carrier {
 ///
 /// # Errors
 /// `unauthenticated`, always in the same words: why a token does not hold is for the log.
-pub fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Identity, Carrier), Problem> {
+pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Identity, Carrier), Problem> {
     let (token, carrier) = if headers.contains_key(header::AUTHORIZATION) {
         (bearer(headers), Carrier::Bearer)
     } else {
@@ -28,7 +28,7 @@ pub fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Identity, Carrier
     };
     let refused = |cause: &str| Problem::unauthenticated("A valid access token is needed.").cause(cause);
     let token = token.ok_or_else(|| refused("no token"))?;
-    let claims = app.keyring.verify(token).map_err(|error| refused(&error.to_string()))?;
+    let claims = app.keyring.verify(token).await.map_err(|error| refused(&error.to_string()))?;
     if app.revocations.is_revoked(claims.jti, claims.family()) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));

@@ -9,6 +9,7 @@ use crate::{
         problem::Problem,
         request::Request,
         respond::{Response, json},
+        revalidation::{content_etag, unless_held},
     },
     state::App,
 };
@@ -17,9 +18,11 @@ use crate::{
 ///
 /// # Errors
 /// Never.
-pub async fn jwks(app: &Arc<App>, _: &mut Request) -> Result<Response, Problem> {
-    let mut response = json(StatusCode::OK, app.keyring.jwks())?;
-    // Short enough that a new key is known before it signs.
+pub async fn jwks(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let keys = json(StatusCode::OK, &app.keyring.jwks())?;
+    let etag = content_etag(keys.body().whole().unwrap_or_default());
+    let mut response = unless_held(&request.headers, &etag, keys)?;
+    // Shorter than a new key waits before it signs.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     Ok(response)
 }

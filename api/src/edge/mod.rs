@@ -17,6 +17,7 @@ pub mod rate_limits;
 pub mod request;
 pub mod request_id;
 pub mod respond;
+pub mod revalidation;
 pub mod server;
 pub mod service;
 pub mod sse;

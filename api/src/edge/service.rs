@@ -103,7 +103,7 @@ async fn run(
     route: &Route,
     mut request: Request,
 ) -> (Result<Response, Problem>, Option<Standing>) {
-    if let Err(problem) = admit(app, route, &mut request) {
+    if let Err(problem) = admit(app, route, &mut request).await {
         let refused = Err(problem);
         let answered = if route.stream { sse::try_again(refused) } else { refused };
         return (answered, request.standing);
@@ -131,10 +131,10 @@ async fn run(
 }
 
 /// Who asks, whether a browser was made to, and whether they may ask again.
-fn admit(app: &App, route: &Route, request: &mut Request) -> Result<(), Problem> {
+async fn admit(app: &App, route: &Route, request: &mut Request) -> Result<(), Problem> {
     match route.access {
         Access::User => {
-            let (identity, carrier) = authenticate(app, &request.headers)?;
+            let (identity, carrier) = authenticate(app, &request.headers).await?;
             if carrier == Carrier::Cookie {
                 origin::check(&app.api, &request.headers, route.writes())?;
             }

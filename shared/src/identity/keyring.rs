@@ -1,92 +1,70 @@
-//! The signing keys: a folder of `<kid>.pem` files, Ed25519 in PKCS#8. The greatest name signs, all verify.
+//! The signing keys of this process: read at start, and again every few seconds while it runs.
 //!
 //! The algorithm belongs to the key and is never read from a token, which rules out the whole family of attacks
 //! that begin with a token's own `alg`. A token's `kid` is only ever compared with names we loaded; it is never
-//! made into a path.
+//! made into a path. One that we do not know makes us look into the folder at once, before the token is refused:
+//! another process may have read it sooner.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey,
-    jwk::{Jwk, JwkSet, PublicKeyUse},
+use arc_swap::ArcSwap;
+use jsonwebtoken::jwk::JwkSet;
+use metrics::{counter, gauge};
+use time::OffsetDateTime;
+use tokio::{sync::Mutex, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Claims, TokenError,
+    ring::{KeyringError, Ring},
+    token,
+};
+use crate::{
+    ids::{FamilyId, UserId},
+    telemetry::metrics::{SIGNING_KEY_FAILURES, SIGNING_KEYS},
 };
 
-use super::{Claims, TokenError, token};
-use crate::ids::{FamilyId, UserId};
+/// How often the folder is read.
+const POLL: Duration = Duration::from_secs(2);
+/// How long after a reading an unknown name may lead to the next: anybody can invent names.
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// Keys that sign and verify access tokens.
-pub struct Keyring {
+/// Keys that sign and verify access tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Keyring(Arc<Inner>);
+
+struct Inner {
     issuer: String,
-    signing: (String, EncodingKey),
-    verifying: BTreeMap<String, DecodingKey>,
-    public: JwkSet,
+    folder: PathBuf,
+    ring: ArcSwap<Ring>,
+    reading: Mutex<Reading>,
 }
 
-/// Why the keys could not be loaded; names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyringError {
-    /// The folder cannot be read.
-    #[error("ATRIUM_SIGNING_KEYS_DIR cannot be read: {0}")]
-    Folder(#[source] std::io::Error),
-    /// The folder holds no key.
-    #[error(
-        "ATRIUM_SIGNING_KEYS_DIR holds no <kid>.pem file; \
-         make one with: openssl genpkey -algorithm ed25519 -out 2026-01.pem"
-    )]
-    Empty,
-    /// A file is not a private key of the right kind.
-    #[error("{file} is not an Ed25519 private key in PKCS#8 PEM form: {reason}")]
-    Key {
-        /// The file's name.
-        file: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+/// The last reading of the folder.
+struct Reading {
+    began_at: Instant,
+    /// What was wrong, so that it is said once and not at every reading.
+    wrong: Vec<String>,
 }
 
 impl Keyring {
-    /// Loads every key of `folder`, and signs and verifies once with the signing key: a library without its
-    /// cryptography fails here, at start, and not at the first request.
+    /// Loads every key of `folder`.
     ///
     /// # Errors
     /// When there is no usable key, or one of the files is not a key.
-    pub fn load(folder: &Path, issuer: &str) -> Result<Self, KeyringError> {
-        let mut keys = BTreeMap::new();
-        for entry in std::fs::read_dir(folder).map_err(KeyringError::Folder)? {
-            let path = entry.map_err(KeyringError::Folder)?.path();
-            if path.extension().is_none_or(|extension| extension != "pem") {
-                continue;
-            }
-            let Some(kid) = path.file_stem().and_then(|stem| stem.to_str()) else {
-                continue;
-            };
-            let wrong = |reason: String| KeyringError::Key { file: path.display().to_string(), reason };
-            let pem = std::fs::read(&path).map_err(|error| wrong(error.to_string()))?;
-            let encoding = EncodingKey::from_ed_pem(&pem).map_err(|error| wrong(error.to_string()))?;
-            keys.insert(kid.to_owned(), (encoding, path.display().to_string()));
+    pub fn load(folder: PathBuf, issuer: &str) -> Result<Self, KeyringError> {
+        let began_at = Instant::now();
+        let (ring, mut unusable) = Ring::read(&folder, None)?;
+        if let Some(error) = unusable.pop() {
+            return Err(error);
         }
-
-        let mut verifying = BTreeMap::new();
-        let mut public = JwkSet { keys: Vec::new() };
-        for (kid, (encoding, file)) in &keys {
-            let wrong = |error: jsonwebtoken::errors::Error| KeyringError::Key {
-                file: file.clone(),
-                reason: error.to_string(),
-            };
-            let mut jwk = Jwk::from_encoding_key(encoding, Algorithm::EdDSA).map_err(wrong)?;
-            jwk.common.key_id = Some(kid.clone());
-            jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-            verifying.insert(kid.clone(), DecodingKey::from_jwk(&jwk).map_err(wrong)?);
-            public.keys.push(jwk);
-        }
-        let (kid, (encoding, file)) = keys.pop_last().ok_or(KeyringError::Empty)?;
-        let keyring = Self { issuer: issuer.to_owned(), signing: (kid, encoding), verifying, public };
-
-        let probe = keyring.issue(UserId::new(), "guest-0000", FamilyId::new());
-        match probe.and_then(|(token, _)| keyring.verify(&token)) {
-            Ok(_) => Ok(keyring),
-            Err(error) => Err(KeyringError::Key { file, reason: error.to_string() }),
-        }
+        gauge!(SIGNING_KEYS).set(ring.kids().count() as f64);
+        Ok(Self(Arc::new(Inner {
+            issuer: issuer.to_owned(),
+            folder,
+            ring: ArcSwap::from_pointee(ring),
+            reading: Mutex::new(Reading { began_at, wrong: Vec::new() }),
+        })))
     }
 
     /// Signs a new access token for a user's sign-in; returns it with what it says.
@@ -99,8 +77,10 @@ impl Keyring {
         user_key: &str,
         family: FamilyId,
     ) -> Result<(String, Claims), TokenError> {
-        let claims = Claims::new(&self.issuer, user, user_key, family);
-        let token = token::sign(&self.signing.0, &self.signing.1, &claims)?;
+        let ring = self.0.ring.load();
+        let (kid, key) = ring.signing(OffsetDateTime::now_utc()).ok_or(TokenError::UnknownKey)?;
+        let claims = Claims::new(&self.0.issuer, user, user_key, family);
+        let token = token::sign(kid, key, &claims)?;
         Ok((token, claims))
     }
 
@@ -108,13 +88,77 @@ impl Keyring {
     ///
     /// # Errors
     /// When the token is malformed, of another key or algorithm, expired, or lacks a claim.
-    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        token::verify(token, &self.issuer, |kid| self.verifying.get(kid))
+    pub async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        match self.verify_now(token) {
+            Err(TokenError::UnknownKey) => {
+                self.read_since(Instant::now()).await;
+                self.verify_now(token)
+            }
+            result => result,
+        }
+    }
+
+    fn verify_now(&self, token: &str) -> Result<Claims, TokenError> {
+        let ring = self.0.ring.load();
+        token::verify(token, &self.0.issuer, |kid| ring.verifying(kid))
     }
 
     /// The public halves, as `/.well-known/jwks.json` serves them ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)).
     #[must_use]
-    pub fn jwks(&self) -> &JwkSet {
-        &self.public
+    pub fn jwks(&self) -> JwkSet {
+        self.0.ring.load().public()
+    }
+
+    /// Follows the folder until the process stops.
+    ///
+    /// # Errors
+    /// Never; the signature is that of a critical task.
+    pub async fn follow(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(POLL);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.read(&mut *self.0.reading.lock().await).await;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the folder was read after that moment. However many wait for it, they wait for one reading.
+    async fn read_since(&self, moment: Instant) {
+        let mut reading = self.0.reading.lock().await;
+        if reading.began_at < moment {
+            tokio::time::sleep_until(reading.began_at + PAUSE).await;
+            self.read(&mut reading).await;
+        }
+    }
+
+    /// Reads the folder again. What cannot be read stays as it was.
+    async fn read(&self, reading: &mut Reading) {
+        let began_at = Instant::now();
+        let last = self.0.ring.load_full();
+        let folder = self.0.folder.clone();
+        let previous = Arc::clone(&last);
+        // A folder may lie on a network.
+        let read = tokio::task::spawn_blocking(move || Ring::read(&folder, Some(&previous))).await;
+        let wrong: Vec<String> = match read {
+            Ok(Ok((ring, unusable))) => {
+                self.swap(&last, ring);
+                unusable.iter().map(ToString::to_string).collect()
+            }
+            Ok(Err(error)) => vec![error.to_string()],
+            Err(error) => vec![error.to_string()],
+        };
+        counter!(SIGNING_KEY_FAILURES).increment(wrong.len() as u64);
+        for error in wrong.iter().filter(|error| !reading.wrong.contains(error)) {
+            tracing::error!(%error, "a signing key cannot be read; what was read before stays");
+        }
+        *reading = Reading { began_at, wrong };
+    }
+
+    fn swap(&self, last: &Ring, ring: Ring) {
+        let (before, after): (Vec<_>, Vec<_>) = (last.kids().collect(), ring.kids().collect());
+        if before != after {
+            tracing::info!(?before, ?after, "the signing keys have changed");
+            gauge!(SIGNING_KEYS).set(after.len() as f64);
+        }
+        self.0.ring.store(Arc::new(ring));
     }
 }

@@ -2,10 +2,12 @@
 
 mod keyring;
 mod revocations;
+mod ring;
 mod token;
 
 pub use self::{
-    keyring::{Keyring, KeyringError},
+    keyring::Keyring,
     revocations::Revocations,
+    ring::KeyringError,
     token::{Claims, TOKEN_LIFETIME, TokenError},
 };

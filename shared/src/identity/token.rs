@@ -107,10 +107,16 @@ pub(super) fn verify<'k>(
     if header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some() {
         return Err(TokenError::Header("a key or a key's address"));
     }
+    // Whoever does not understand a critical extension must refuse the token; we understand none.
+    if header.crit.is_some() {
+        return Err(TokenError::Header("a critical extension"));
+    }
     let key = header.kid.as_deref().and_then(key).ok_or(TokenError::UnknownKey)?;
 
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.leeway = LEEWAY_SECONDS;
+    // Ours have none. What says that it is of later is of later, whoever signed it.
+    validation.validate_nbf = true;
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[AUDIENCE]);
     // A claim that is absent is not compared: it must be required. `jti`, which the library does not know, is

@@ -52,6 +52,10 @@ pub const CONFIG_PLATFORM_REVISION: &str = "atrium_config_platform_revision";
 pub const CONFIG_APPLY_FAILURES: &str = "atrium_config_apply_failures_total";
 /// Tokens refused because they were revoked.
 pub const REVOKED_TOKENS_REFUSED: &str = "atrium_revoked_tokens_refused_total";
+/// Signing keys that this process knows.
+pub const SIGNING_KEYS: &str = "atrium_signing_keys";
+/// Readings of a signing key, or of the folder, that failed; the last good ones stay in place.
+pub const SIGNING_KEY_FAILURES: &str = "atrium_signing_key_failures_total";
 /// Refresh tokens presented; label `outcome` (rotated, repeated, reused, refused). One that is reused was copied.
 pub const REFRESHES: &str = "atrium_refreshes_total";
 
@@ -104,5 +108,7 @@ fn describe() {
     describe_gauge!(CONFIG_PLATFORM_REVISION, "The revision of the platform's configuration applied here.");
     describe_counter!(CONFIG_APPLY_FAILURES, "Snapshots that could not be applied.");
     describe_counter!(REVOKED_TOKENS_REFUSED, "Tokens refused because they were revoked.");
+    describe_gauge!(SIGNING_KEYS, "Signing keys that this process knows.");
+    describe_counter!(SIGNING_KEY_FAILURES, "Signing keys that could not be read; the last good ones stay.");
     describe_counter!(REFRESHES, "Refresh tokens presented, by what came of it.");
 }
