@@ -7,11 +7,7 @@
 
 use std::collections::HashMap;
 
-use atrium_shared::{
-    db::UserTx,
-    identity::TOKEN_LIFETIME,
-    ids::{FamilyId, UserId},
-};
+use atrium_shared::{db::UserTx, identity::TOKEN_LIFETIME, ids::FamilyId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -181,42 +177,42 @@ pub(super) async fn end_reused(
     .bind(family)
     .execute(tx.conn())
     .await?;
-    if ended.rows_affected() == 0 { Ok(None) } else { revoke(tx, user, family, None).await.map(Some) }
+    if ended.rows_affected() == 0 { Ok(None) } else { revoke(tx, &[family.uuid()]).await.map(Some) }
 }
 
-/// Ends the family of somebody who signs out with this access token. Returns until when its access tokens have to be
-/// refused.
+/// Ends the family of somebody who signs out with this access token; or all of their families. Returns which ids
+/// have to be refused in access tokens, and until when.
 pub(super) async fn end(
     tx: &mut UserTx,
     family: FamilyId,
     access_token: Uuid,
-) -> Result<OffsetDateTime, sqlx::Error> {
-    let user = tx.user();
+    everywhere: bool,
+) -> Result<(Vec<Uuid>, OffsetDateTime), sqlx::Error> {
     // Waits for a refresh that is at work; what that hands out is refused with all the others.
-    sqlx::query("DELETE FROM refresh_families WHERE user_id = $1 AND id = $2 AND reused_at IS NULL")
-        .bind(user)
-        .bind(family)
-        .execute(tx.conn())
-        .await?;
-    revoke(tx, user, family, Some(access_token)).await
+    let ended: Vec<Uuid> = sqlx::query_scalar(
+        "DELETE FROM refresh_families WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL RETURNING id",
+    )
+    .bind(tx.user())
+    .bind(family)
+    .bind(everywhere)
+    .fetch_all(tx.conn())
+    .await?;
+    // The token that signs out is named too: releases that know no families run beside this one for a while.
+    let mut ids = vec![family.uuid(), access_token];
+    ids.extend(ended.into_iter().filter(|ended| *ended != family.uuid()));
+    let until = revoke(tx, &ids).await?;
+    Ok((ids, until))
 }
 
-/// Refuses every access token of a family from now on.
-async fn revoke(
-    tx: &mut UserTx,
-    user: UserId,
-    family: FamilyId,
-    access_token: Option<Uuid>,
-) -> Result<OffsetDateTime, sqlx::Error> {
+/// Refuses every access token that carries one of these ids from now on.
+async fn revoke(tx: &mut UserTx, ids: &[Uuid]) -> Result<OffsetDateTime, sqlx::Error> {
     let expires_at = OffsetDateTime::now_utc() + TOKEN_LIFETIME + MARGIN;
-    // The token that signs out is named too: releases that know no families run beside this one for a while.
-    let ids: Vec<Uuid> = [Some(family.uuid()), access_token].into_iter().flatten().collect();
     sqlx::query(
         "INSERT INTO revoked_tokens (jti, user_id, expires_at) SELECT id, $2, $3 FROM unnest($1::uuid[]) AS id
          ON CONFLICT DO NOTHING",
     )
     .bind(ids)
-    .bind(user)
+    .bind(tx.user())
     .bind(expires_at)
     .execute(tx.conn())
     .await?;

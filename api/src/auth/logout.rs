@@ -1,5 +1,5 @@
 //! Signing out: the sign-in is over. Its refresh token holds no more, and its access tokens are refused from now on,
-//! everywhere, although they have not expired.
+//! everywhere, although they have not expired. On demand the user's other sign-ins end as well.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use http::{StatusCode, header};
 use super::{cookie::Cookie, families};
 use crate::{
     edge::{
+        body::one_of,
         problem::Problem,
         request::Request,
         respond::{Response, empty},
@@ -15,18 +16,20 @@ use crate::{
     state::App,
 };
 
-/// `POST /v1/auth/logout`
+/// `POST /v1/auth/logout`, with `{"everywhere": true}` for all sign-ins of the user.
 ///
 /// # Errors
 /// When the database is away: the token then still holds.
 pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let everywhere = everywhere(request).await?;
     let identity = request.identity()?;
     let mut tx = app.database.user_tx(identity.user).await?;
-    let until = families::end(&mut tx, identity.family, identity.token).await?;
+    let (revoked, until) = families::end(&mut tx, identity.family, identity.token, everywhere).await?;
     tx.commit().await?;
     // Other processes find the rows within their poll; this one knows already.
-    app.revocations.insert(identity.token, until);
-    app.revocations.insert(identity.family.uuid(), until);
+    for id in revoked {
+        app.revocations.insert(id, until);
+    }
 
     let mut response = empty(StatusCode::NO_CONTENT);
     for cookie in [Cookie::Session, Cookie::Refresh] {
@@ -34,4 +37,13 @@ pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         response.headers_mut().append(header::SET_COOKIE, cleared);
     }
     Ok(response)
+}
+
+async fn everywhere(request: &mut Request) -> Result<bool, Problem> {
+    if request.bytes().await?.is_empty() {
+        return Ok(false);
+    }
+    let mut body = request.object().await?;
+    let everywhere = body.optional("everywhere", one_of::<bool>("true or false"));
+    Ok(body.finish(everywhere)?.unwrap_or(false))
 }

@@ -289,6 +289,8 @@ impl OpenStreams {
                     }
                     self.tick(OffsetDateTime::now_utc(), heartbeat, poll);
                     self.end_where_access_ended(&ended);
+                    // Who was let in just before the revocation came may have registered just after it.
+                    self.end_revoked(|token, family| revocations.is_revoked(token, family));
                 }
                 Ok(()) = revoked.changed() => self.end_revoked(|token, family| revocations.is_revoked(token, family)),
                 () = shutdown.draining().cancelled() => break,

@@ -14,6 +14,7 @@ mod orgs;
 mod outages;
 mod projects;
 mod refresh;
+mod revocation;
 mod signing_keys;
 mod telemetry;
 mod wire;

@@ -8,6 +8,7 @@ use atrium_devstack::{
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::{Ask as _, PATIENCE, alike};
 
@@ -93,9 +94,9 @@ async fn a_refresh_gives_new_tokens_and_leaves_the_old_access_token_alone() {
 
 #[tokio::test]
 async fn twenty_at_once_get_one_successor_and_nobody_is_signed_out() {
-    let atrium = Atrium::builder().apis(2).start().await;
+    let atrium = Atrium::builder().apis(3).start().await;
     let (_, first) = sign_in(&atrium).await;
-    let requests = (0..20).map(|at| tokio::spawn(refresh(&atrium, at % 2, &first).answers(200)));
+    let requests = (0..20).map(|at| tokio::spawn(refresh(&atrium, at % 3, &first).answers(200)));
     let mut successors = Vec::new();
     for request in requests.collect::<Vec<_>>() {
         let reply = request.await.unwrap();
@@ -155,6 +156,17 @@ async fn a_copied_token_ends_the_sign_in_everywhere() {
     .await
     .unwrap();
     assert_eq!((families, revocations), (1, 1), "on record, once");
+    let log = atrium.api(0).logs();
+    assert_eq!(
+        log.matches("a used refresh token came again; its sign-in is over").count(),
+        1,
+        "and in the log"
+    );
+    assert!(!log.contains(&first) && !log.contains(&second), "which holds no token");
+    let admin = Client::new(atrium.api(0).admin_url());
+    let metrics = admin.get("/metrics").answers(200).await.text();
+    let reused = "atrium_refreshes_total{outcome=\"reused\"} 2";
+    assert!(metrics.contains(reused), "{metrics}");
 
     holds(&atrium.client(), &bystander).await;
     refresh(&atrium, 1, &others).answers(200).await;
@@ -207,6 +219,64 @@ async fn signing_out_ends_the_refresh_token() {
         .await
         .unwrap();
     assert_eq!(left, 0);
+}
+
+/// Begins one more sign-in of the same user, as another device would have.
+async fn another_sign_in(atrium: &Atrium, token: &str) -> String {
+    let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap();
+    let (user, family) = (uuid::Uuid::from_slice(&bytes[..16]).unwrap(), uuid::Uuid::now_v7());
+    bytes[16..32].copy_from_slice(family.as_bytes());
+    sqlx::query(
+        "WITH family AS (INSERT INTO refresh_families (user_id, id, expires_at)
+                         VALUES ($1, $2, now() + interval '1 day') RETURNING *)
+         INSERT INTO refresh_tokens (user_id, family_id, hash, expires_at)
+         SELECT user_id, id, $3, expires_at FROM family",
+    )
+    .bind(user)
+    .bind(family)
+    .bind(&Sha256::digest(&bytes)[..])
+    .execute(&mut atrium.superuser().await)
+    .await
+    .unwrap();
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[tokio::test]
+async fn signing_out_everywhere_ends_all_sign_ins_of_the_user_and_of_nobody_else() {
+    let atrium = Atrium::builder().apis(3).start().await;
+    let (first, first_token) = sign_in(&atrium).await;
+    let (bystander, others) = sign_in(&atrium).await;
+    let mut sign_ins = vec![(first, first_token.clone())];
+    for api in 1..3 {
+        let reply = refresh(&atrium, api, &another_sign_in(&atrium, &first_token).await).answers(200).await;
+        let token = refresh_token(&reply);
+        sign_ins.push((reply, token));
+    }
+    let sign_out = |reply: &Reply| atrium.client().bearer(reply.at("/access_token")).post("/v1/auth/logout");
+    // What is not understood signs nobody out.
+    sign_out(&sign_ins[0].0).json(json!({ "everywhere": "yes" })).refused(422, "validation_failed").await;
+    sign_out(&sign_ins[0].0).json(json!({ "all": true })).refused(422, "validation_failed").await;
+    // Nor does one sign-in end the others unless it is asked to.
+    sign_out(&sign_ins[2].0).json(json!({ "everywhere": false })).answers(204).await;
+    for (reply, _) in &sign_ins[..2] {
+        holds(&atrium.client(), reply).await;
+    }
+
+    sign_out(&sign_ins[0].0).json(json!({ "everywhere": true })).answers(204).await;
+    for (reply, token) in &sign_ins {
+        for api in 0..3 {
+            let client = atrium.client_of(api).bearer(reply.at("/access_token"));
+            let refused = async {
+                while client.get("/v1/auth/me").send().await.unwrap().code() != 401 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            assert!(tokio::time::timeout(PATIENCE, refused).await.is_ok(), "process {api} still believes it");
+            refresh(&atrium, api, token).refused(401, "unauthenticated").await;
+        }
+    }
+    holds(&atrium.client(), &bystander).await;
+    refresh(&atrium, 1, &others).answers(200).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! killed and restarted under it: it asks again with the same idempotency key, and streams go on after their last
 //! event.
 
-mod latency;
+pub mod latency;
 mod steps;
 mod window;
 

@@ -40,7 +40,9 @@ impl Tour {
     }
 }
 
-fn summary(mut took: Vec<Duration>) -> String {
+/// p50, p99 and the longest, for a person.
+#[must_use]
+pub fn summary(mut took: Vec<Duration>) -> String {
     took.sort_unstable();
     let Some(longest) = took.last() else {
         return "nothing measured".to_owned();

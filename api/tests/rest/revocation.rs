@@ -1,0 +1,110 @@
+//! Signing out: it holds in every process, on every stream, and whatever else has failed.
+
+use std::time::Duration;
+
+use atrium_devstack::{
+    client::{Client, EventStream},
+    postgres::Durability,
+    testing::Atrium,
+};
+use serde_json::json;
+
+use crate::{Ask as _, PATIENCE};
+
+const APIS: usize = 3;
+
+/// Asks every process until it refuses the token.
+async fn all_refuse(atrium: &Atrium, token: &str) {
+    for api in 0..APIS {
+        let client = atrium.client_of(api).bearer(token);
+        let refused = async {
+            while client.get("/v1/auth/me").send().await.unwrap().code() != 401 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(PATIENCE, refused).await.is_ok(),
+            "process {api} still believes the token"
+        );
+        client.get("/v1/orgs").refused(401, "unauthenticated").await;
+    }
+}
+
+/// Every process refuses the token, now and without having to find out.
+async fn all_know(atrium: &Atrium, token: &str) {
+    for api in 0..APIS {
+        atrium.client_of(api).bearer(token).get("/v1/auth/me").refused(401, "unauthenticated").await;
+    }
+}
+
+#[tokio::test]
+async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_afterwards() {
+    let mut atrium =
+        Atrium::builder().apis(APIS).private_redis().private_postgres(Durability::Durable).start().await;
+    let guest = atrium.guest().await;
+    let org = guest.organization("Northwind").await.unwrap();
+    let project = guest.project(&org, "Harbor").await.unwrap();
+    let window = guest.open_chat(&org, &project).await.unwrap();
+    let bystander = guest.bring(&org, "admin").await.unwrap();
+    // An operation that goes on, since nobody works.
+    atrium.worker(0).suspend();
+    let operation = guest.create_organization("Southwind").await.unwrap().operation;
+
+    let paths = [
+        window.events(),
+        format!("/v1/operations/{operation}/events"),
+        format!("/v1/orgs/{org}/configs/events"),
+    ];
+    let token = guest.client.token().unwrap().to_owned();
+    let mut streams: Vec<(String, EventStream)> = Vec::new();
+    for api in 0..APIS {
+        for path in &paths {
+            let stream = atrium.client_of(api).bearer(&token).events(path, None).await.unwrap();
+            streams.push((format!("{path} of process {api}"), stream));
+        }
+    }
+    let mut others =
+        atrium.client_of(1).bearer(bystander.client.token().unwrap()).events(&paths[2], None).await.unwrap();
+
+    atrium.client_of(0).bearer(&token).post("/v1/auth/logout").answers(204).await;
+    for (name, mut stream) in streams {
+        let end = tokio::time::timeout(PATIENCE, async { while stream.next().await.is_some() {} });
+        assert!(end.await.is_ok(), "still open: {name}");
+    }
+    all_refuse(&atrium, &token).await;
+    atrium.worker(0).resume();
+    // Nobody else was signed out.
+    bystander.configure(&org, "chat.max_active_sessions", json!(2), "still here").await.unwrap();
+    others.must_see("config.changed", PATIENCE).await;
+
+    atrium.redis().flush_all().await.unwrap();
+    all_know(&atrium, &token).await;
+    // A process that was not there reads it from PostgreSQL before it believes anybody.
+    let newcomer = Client::new(atrium.add_api().await.url());
+    newcomer.bearer(&token).get("/v1/auth/me").refused(401, "unauthenticated").await;
+
+    atrium.redis().stop().await;
+    let [second, third] = [atrium.guest().await, atrium.guest().await];
+    second.client.post("/v1/auth/logout").answers(204).await;
+    let second = second.client.token().unwrap();
+    all_refuse(&atrium, second).await;
+
+    atrium.postgres().kill9().await;
+    all_know(&atrium, &token).await;
+    all_know(&atrium, second).await;
+    // Who was not signed out goes on, and cannot be: the answer says so.
+    third.client.get("/v1/auth/me").answers(200).await;
+    third.client.post("/v1/auth/logout").refused(503, "unavailable").await;
+    third.client.get("/v1/auth/me").answers(200).await;
+
+    atrium.postgres().start_again().await.unwrap();
+    let signed_out = async {
+        while third.client.post("/v1/auth/logout").send().await.unwrap().code() != 204 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, signed_out).await.is_ok(), "PostgreSQL is back");
+    all_refuse(&atrium, third.client.token().unwrap()).await;
+    all_know(&atrium, &token).await;
+    all_know(&atrium, second).await;
+}
