@@ -1,8 +1,9 @@
 //! Invitations: a code that one person may use once to join. Nobody's address is needed, or stored.
 //!
 //! A code is the organization's id and a secret. The id says behind which wall to look; the secret is stored as a
-//! hash only, so the code can be shown once and never again. That is also why a create is not replayed by
-//! `Idempotency-Key`: its record would hold the code. One invitation too many can be revoked, and expires.
+//! hash only, so the code can be shown once and never again. That is also why a create that comes again under its
+//! `Idempotency-Key` is not answered as the first time: the record of the answer holds no code. It is refused with the
+//! address of the invitation that was made, which its maker can revoke before they make another.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use atrium_shared::{
     tenancy::Role,
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::{
     edge::{
         body::{integer, one_of},
+        idempotency::Intention,
         problem::{Code, Problem},
         query::{PAGE, Page},
         request::Request,
@@ -67,12 +69,18 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let role = body.required("role", one_of::<Role>("owner, admin, member or viewer"));
     let lifetime = body.optional("expires_in_seconds", integer(60..=A_WEEK));
     let (role, lifetime) = body.finish(role.zip(lifetime))?;
+    let intention = Intention::of(request).await?;
 
     let user = request.identity()?.user;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     // Nobody gives away more than they have.
     tx.require(role)?;
+    if let Some(intention) = &intention
+        && let Some(made) = intention.begin(&mut tx).await?
+    {
+        return Err(made_before(&made));
+    }
     let code = InvitationCode::new(org);
     let invitation: Invitation = sqlx::query_as(
         "INSERT INTO invitations (org_id, id, code_hash, role, created_by, expires_at)
@@ -89,8 +97,30 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     .await?;
     let change = Change::new(Action::InvitationCreated, "invitation", invitation.id);
     audit::record(&mut tx, change.after(json!({ "role": role }))).await?;
+    let location = HeaderValue::try_from(format!("/v1/orgs/{org}/invitations/{}", invitation.id))
+        .map_err(Problem::internal)?;
+    if let Some(intention) = &intention {
+        let mut kept = empty(StatusCode::CREATED);
+        kept.headers_mut().insert(header::LOCATION, location.clone());
+        intention.record(&mut tx, &kept).await?;
+    }
     tx.commit().await?;
-    json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })
+    let mut response = json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// The invitation is there, its code is not: it was shown once.
+fn made_before(kept: &Response) -> Problem {
+    let problem = Problem::new(
+        Code::AnswerNotKept,
+        "The first request with this Idempotency-Key made an invitation, and its code stood in that answer only. If \
+         the answer was lost, revoke the invitation at Location, then ask for another one with a new key.",
+    );
+    match kept.headers().get(header::LOCATION) {
+        Some(location) => problem.header(header::LOCATION, location.clone()),
+        None => problem,
+    }
 }
 
 /// `GET /v1/orgs/{org}/invitations`, newest first.

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use super::session_cache::{CloseReason, SessionKey};
 use crate::{
     edge::{
+        idempotency::Intention,
         problem::{Code, Problem},
         request::Request,
         respond::{self, Response},
@@ -51,6 +52,7 @@ struct SessionClosed {
 pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.no_fields().await?;
+    let intention = Intention::of(request).await?;
     let user = request.identity()?.user;
 
     let principal = request.principal()?;
@@ -67,6 +69,11 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
             snapshot
         }
     };
+    if let Some(intention) = &intention
+        && let Some(replayed) = intention.begin(&mut tx).await?
+    {
+        return Ok(replayed);
+    }
     take_turn(&mut tx, project, user).await?;
     let configuration = snapshot.project(project);
 
@@ -98,15 +105,17 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     .fetch_one(tx.conn())
     .await?;
     let (role, closed_session_id) = (tx.role(), surplus.first().copied());
+    let actions = configuration.chat_actions.clone();
+    let opened = Opened { id, project_id: project, opened_at, actions, closed_session_id };
+    let response = respond::json(StatusCode::CREATED, &opened)?;
+    if let Some(intention) = &intention {
+        intention.record(&mut tx, &response).await?;
+    }
     tx.commit().await?;
 
     ended.into_iter().for_each(|session| app.live.sessions.close(session));
     app.live.sessions.opened(SessionKey { org, project, session: id, user }, role, looked_at);
-    let actions = configuration.chat_actions.clone();
-    respond::json(
-        StatusCode::CREATED,
-        &Opened { id, project_id: project, opened_at, actions, closed_session_id },
-    )
+    Ok(response)
 }
 
 /// `DELETE …/chat/sessions/{session}`: closes one's own session. What is closed already stays as it is.

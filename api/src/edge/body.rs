@@ -167,14 +167,21 @@ pub fn one_of<T: DeserializeOwned>(expected: &'static str) -> impl FnOnce(Value)
     move |value| serde_json::from_value(value).map_err(|_| format!("must be {expected}"))
 }
 
-/// Takes a field as a whole number within a range.
+/// Takes a field as a whole number within a range, however it is written: JSON has one kind of number, so `60`, `60.0`
+/// and `6e1` are the same.
 pub fn integer(range: std::ops::RangeInclusive<i64>) -> impl FnOnce(Value) -> Result<i64, String> {
     move |value| {
-        value
-            .as_i64()
+        whole(&value)
             .filter(|number| range.contains(number))
             .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
     }
+}
+
+fn whole(value: &Value) -> Option<i64> {
+    /// Up to here a floating-point number is exactly the whole number that was written.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let exact = |number: f64| number.fract() == 0.0 && number.abs() <= EXACT;
+    value.as_i64().or_else(|| value.as_f64().filter(|number| exact(*number)).map(|number| number as i64))
 }
 
 /// Takes a field as a line of text of 1 to `longest` characters, trimmed.
@@ -315,6 +322,13 @@ mod tests {
         for pointer in ["\"/name\"", "\"/role\"", "\"/~0x~1y\""] {
             assert!(text.contains(pointer), "{pointer} is missing in {text}");
         }
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let read = |text: &str| integer(60..=100)(serde_json::from_str(text).expect("valid JSON")).ok();
+        assert_eq!(["60", "60.0", "6e1", "6000e-2"].map(read), [Some(60); 4]);
+        assert_eq!(["59", "60.5", "1e300", "\"60\"", "null", "true"].map(read), [None; 6]);
     }
 
     #[test]

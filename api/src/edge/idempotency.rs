@@ -2,7 +2,7 @@
 //!
 //! The answer is recorded in the transaction that does the work, so a repetition finds the whole effect and its
 //! answer, or nothing. An advisory lock, held until that transaction ends, tells a repetition that comes while the
-//! first is still at work.
+//! first is still at work. Every create honors it, but for those that the contract marks as `x-not-repeatable`.
 
 use atrium_shared::{db::OrgTx, ids::UserId};
 use bytes::Bytes;
@@ -62,19 +62,19 @@ impl Intention {
             .bind(self.lock())
             .fetch_one(tx.conn())
             .await?;
-        if !free {
-            return Err(in_flight());
-        }
         // A key is remembered for a day; what is older is cleared up by its own user.
-        sqlx::query(
-            "DELETE FROM idempotency_keys WHERE user_id = $1 AND created_at < now() - interval '24 hours'",
-        )
-        .bind(self.user)
-        .execute(tx.conn())
-        .await?;
+        if free {
+            sqlx::query(
+                "DELETE FROM idempotency_keys WHERE user_id = $1 AND created_at < now() - interval '24 hours'",
+            )
+            .bind(self.user)
+            .execute(tx.conn())
+            .await?;
+        }
+        // Also when the lock is taken: another repetition, which only reads, may be the one that holds it.
         let recorded: Option<(Vec<u8>, i16, Value, Value)> = sqlx::query_as(
             "SELECT fingerprint, status, headers, body FROM idempotency_keys
-              WHERE user_id = $1 AND route = $2 AND key = $3",
+              WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
         )
         .bind(self.user)
         .bind(&self.route)
@@ -82,7 +82,8 @@ impl Intention {
         .fetch_optional(tx.conn())
         .await?;
         match recorded {
-            None => Ok(None),
+            None if free => Ok(None),
+            None => Err(in_flight()),
             Some((fingerprint, ..)) if fingerprint != self.fingerprint => Err(Problem::new(
                 Code::IdempotencyKeyReused,
                 "This Idempotency-Key came with another body before; a new intention needs a new key.",

@@ -91,6 +91,8 @@ codes! {
     OrganizationNotDeleting = CONFLICT, "organization_not_deleting", "The organization is not being deleted", "no";
     /// The same idempotency key is at work now.
     IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "The first request with this key is still at work", "after a moment";
+    /// It was made under this key before, and the answer held a secret, which is not kept.
+    AnswerNotKept = CONFLICT, "answer_not_kept", "It was made before, and the answer is not kept", "with a new key";
     /// All sessions are taken, and the configuration says to refuse.
     ChatSessionLimit = CONFLICT, "chat_session_limit", "Too many open chat sessions", "after closing one";
     /// The session is over.

@@ -6,18 +6,22 @@ mod configs;
 mod contract_routes;
 mod drain;
 mod edge;
+mod foreign_ids;
 mod identity;
 mod lifecycle;
 mod limits;
 mod members;
+mod operations;
 mod orgs;
 mod outages;
 mod projects;
 mod refresh;
 mod revocation;
 mod signing_keys;
+mod repeats;
 mod telemetry;
 mod wire;
+mod world;
 
 use atrium_devstack::client::{Reply, Request};
 

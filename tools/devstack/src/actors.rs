@@ -92,14 +92,25 @@ impl Guest {
     /// When it is refused, fails or takes too long.
     pub async fn organization(&self, name: &str) -> anyhow::Result<String> {
         let Creation { org, operation } = self.create_organization(name).await?;
+        self.committed(&operation)
+            .await
+            .with_context(|| format!("the organization `{name}` did not come to be"))?;
+        Ok(org)
+    }
+
+    /// Waits until an operation has done its work.
+    ///
+    /// # Errors
+    /// When it fails or takes too long.
+    pub async fn committed(&self, operation: &str) -> anyhow::Result<()> {
         let path = format!("/v1/operations/{operation}");
         let deadline = Instant::now() + PATIENCE;
         loop {
             let reply = patiently(|| self.client.get(&path)).await?.expect_status(200)?;
             match reply.at("/status").as_str() {
-                "COMMITTED" => return Ok(org),
+                "COMMITTED" => return Ok(()),
                 "PENDING" if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
-                _ => bail!("the organization `{name}` did not come to be: {}", reply.describe()),
+                _ => bail!("{}", reply.describe()),
             }
         }
     }

@@ -1,0 +1,191 @@
+//! Every operation of the contract, asked with every kind of id in every place by everybody: what is somebody else's
+//! cannot be told from what does not exist, and a role decides as the contract says.
+
+#![expect(clippy::print_stdout, reason = "how many combinations there were, with --nocapture")]
+
+use std::collections::BTreeMap;
+
+use atrium_devstack::{client::Reply, testing::Atrium};
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use crate::{
+    alike,
+    operations::Operation,
+    world::{ROLES, World},
+};
+
+/// How an id stands to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Own,
+    /// Of another organization.
+    Foreign,
+    /// Of another member of the organization; only a chat session is one person's.
+    Colleagues,
+    Unknown,
+    Malformed,
+}
+
+/// All ways to choose a kind for each of these ids.
+fn choices(ids: &[&String]) -> Vec<Vec<Kind>> {
+    ids.iter().fold(vec![vec![]], |choices, id| {
+        let mut kinds = vec![Kind::Own, Kind::Foreign, Kind::Unknown, Kind::Malformed];
+        if *id == "session" {
+            kinds.push(Kind::Colleagues);
+        }
+        let further = |choice: Vec<Kind>| kinds.iter().map(move |kind| [&choice[..], &[*kind]].concat());
+        choices.into_iter().flat_map(further).collect()
+    })
+}
+
+/// The contents of every tenant's tables.
+async fn contents(atrium: &Atrium) -> Vec<(String, Option<String>)> {
+    let mut superuser = atrium.superuser().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+          WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attname = 'org_id' ORDER BY 1",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    let mut contents = Vec::new();
+    for table in tables {
+        let hash = format!("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {table} t");
+        let hash = sqlx::query_scalar(AssertSqlSafe(hash)).fetch_one(&mut superuser).await.unwrap();
+        contents.push((table, hash));
+    }
+    contents
+}
+
+#[tokio::test]
+async fn whatever_is_not_ones_own_cannot_be_told_from_what_does_not_exist() {
+    let atrium = Atrium::start().await;
+    let (here, elsewhere) = (World::create(&atrium, &ROLES).await, World::create(&atrium, &[]).await);
+    let stranger = atrium.guest().await;
+    let mut callers = vec![
+        ("anonymous", atrium.client()),
+        ("stranger", stranger.client.clone()),
+        ("another owner", elsewhere.people["owner"].client.clone()),
+    ];
+    callers.extend(here.people.iter().map(|(role, guest)| (*role, guest.client.clone())));
+    let unknown = Uuid::now_v7().to_string();
+    let before = contents(&atrium).await;
+
+    let mut combinations = 0;
+    for operation in Operation::all() {
+        let ids: Vec<_> = operation.path.iter().filter(|name| *name != "key").collect();
+        if ids.is_empty() {
+            continue;
+        }
+        for (caller, client) in &callers {
+            // What cannot be told apart. For a member that depends on which of the ids are theirs, and on whether all
+            // could be ids: what cannot be one is refused before the role is looked at.
+            let mut groups: BTreeMap<(Vec<bool>, bool), Vec<Reply>> = BTreeMap::new();
+            for choice in choices(&ids) {
+                let is_own: Vec<bool> = choice.iter().map(|kind| *kind == Kind::Own).collect();
+                let is_member = ROLES.contains(caller);
+                let theirs = *caller == "another owner" && choice.iter().all(|kind| *kind == Kind::Foreign);
+                if (is_member && is_own.iter().all(|own| *own)) || theirs {
+                    // A member with their own ids: the next test.
+                    continue;
+                }
+                let request = operation.request(client, |name| {
+                    let kind = ids.iter().position(|id| *id == name).map_or(Kind::Own, |index| choice[index]);
+                    match kind {
+                        Kind::Own => here.own(&operation, caller, name),
+                        Kind::Foreign => elsewhere.own(&operation, "owner", name),
+                        Kind::Colleagues => {
+                            &here.sessions[if *caller == "owner" { "admin" } else { "owner" }]
+                        }
+                        Kind::Unknown => &unknown,
+                        Kind::Malformed => "no-uuid",
+                    }
+                });
+                combinations += 1;
+                let reply = operation.send(request).await.unwrap_or_else(|| {
+                    panic!("{}: {caller} opens a stream of {choice:?}", operation.id);
+                });
+                let malformed = choice.contains(&Kind::Malformed);
+                let group = if is_member { (is_own, malformed) } else { (vec![], false) };
+                groups.entry(group).or_default().push(reply);
+            }
+            for ((own, malformed), replies) in groups {
+                let refusals = match (*caller, own.first()) {
+                    ("anonymous", _) => &[(401, "unauthenticated")][..],
+                    // In one's own organization the role may be looked at first.
+                    (_, Some(true)) if !malformed => &[(404, "not_found"), (403, "forbidden")],
+                    _ => &[(404, "not_found")],
+                };
+                let came = (replies[0].code(), replies[0].problem());
+                let expected = refusals.iter().find(|(status, code)| came == (*status, (*code).to_owned()));
+                let (status, code) = expected
+                    .unwrap_or_else(|| panic!("{}: {caller}: {}", operation.id, replies[0].describe()));
+                alike(&replies, *status, code);
+            }
+        }
+    }
+    assert_eq!(contents(&atrium).await, before, "a refusal changed something");
+    println!("{combinations} combinations of operation, ids and caller were refused alike");
+    assert!(combinations > 3_000, "{combinations}");
+}
+
+#[tokio::test]
+async fn a_role_decides_as_the_contract_says() {
+    let atrium = Atrium::start().await;
+    let world = World::create(&atrium, &ROLES).await;
+    let mut combinations = 0;
+    for operation in Operation::all().iter().filter(|operation| operation.least_role.is_some()) {
+        let least = operation.least_role.as_deref().unwrap();
+        let least = ROLES.iter().position(|role| *role == least).expect("a role");
+        for (rank, role) in ROLES.into_iter().enumerate() {
+            // Whoever may change something does: everybody in a world of their own.
+            let fresh;
+            let world = if operation.writes() && rank >= least {
+                fresh = World::create(&atrium, &[role]).await;
+                &fresh
+            } else {
+                &world
+            };
+            let client = &world.people[role].client;
+            let request = operation.request(client, |name| world.own(operation, role, name));
+            let reply = operation.send(request).await;
+            combinations += 1;
+            let (status, code) =
+                reply.as_ref().map_or((200, String::new()), |reply| (reply.code(), reply.problem()));
+            if rank < least {
+                assert_eq!((status, code.as_str()), (403, "forbidden"), "{}: {role}", operation.id);
+            } else {
+                assert!((200..300).contains(&status), "{}: {role}: {status} {code}", operation.id);
+            }
+        }
+    }
+    println!("{combinations} combinations of operation and role");
+    assert!(combinations > 80, "{combinations}");
+}
+
+#[test]
+fn every_operation_of_an_organization_names_its_least_role() {
+    for operation in Operation::all() {
+        let of_organization = operation.path.iter().any(|name| name == "org");
+        assert_eq!(
+            of_organization,
+            operation.least_role.is_some(),
+            "{}: `x-minimum-role` stands on what lies below an organization, and nowhere else",
+            operation.id
+        );
+        assert!(operation.least_role.is_none_or(|role| ROLES.contains(&role.as_str())), "{}", operation.id);
+    }
+}
+
+/// What has no id in its path answers whoever asks as documented; the contract client sees to that.
+#[tokio::test]
+async fn what_has_no_id_in_its_path_answers_everybody_as_documented() {
+    let atrium = Atrium::start().await;
+    for operation in Operation::all().iter().filter(|operation| operation.path.is_empty()) {
+        let reply = operation.send(operation.request(&atrium.client(), |_| "")).await.unwrap();
+        assert_eq!(reply.code() == 401, !operation.public, "{}", reply.describe());
+        let reply = operation.send(operation.request(&atrium.guest().await.client, |_| "")).await.unwrap();
+        assert!(reply.code() < 500, "{}", reply.describe());
+    }
+}

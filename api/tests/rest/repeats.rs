@@ -1,0 +1,232 @@
+//! Requests that are sent again: a create has its effect once, whatever happened to the first attempt.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use atrium_devstack::{
+    actors::{Guest, patiently},
+    client::{Reply, Request},
+    testing::Atrium,
+};
+use http::header::LOCATION;
+use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{Ask as _, PATIENCE, operations::Operation, world::World};
+
+#[test]
+fn every_create_can_be_sent_again_or_says_why_not() {
+    for operation in Operation::all() {
+        let promised = operation.repeatable || operation.not_repeatable.is_some();
+        assert_eq!(
+            (operation.creates(), operation.repeatable && operation.not_repeatable.is_some()),
+            (promised, false),
+            "{}: what answers 201 or 202 documents `Idempotency-Key`, or `x-not-repeatable`; what does not, neither",
+            operation.id
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_create_has_its_effect_once_under_its_key() {
+    let atrium = Atrium::start().await;
+    let world = World::create(&atrium, &["admin"]).await;
+    let mut creates = 0;
+    for operation in Operation::all().iter().filter(|operation| operation.repeatable) {
+        creates += 1;
+        let create = |role: &'static str, body: String| {
+            let request = operation
+                .without_body(&world.people[role].client, |name| world.own(operation, role, name))
+                .idempotency_key("key-1");
+            request.body("application/json", body)
+        };
+        let body = operation.body.as_ref().unwrap().to_string();
+        let first = create("owner", body.clone()).send().await.unwrap();
+        assert!([201, 202].contains(&first.code()), "{}", first.describe());
+        let again = create("owner", body.clone()).send().await.unwrap();
+        if again.code() == 409 {
+            // Its answer holds a secret. What was made is named, so that it can be taken back.
+            let again = again.must_be(409, "answer_not_kept");
+            assert_eq!(again.headers[LOCATION], first.headers[LOCATION]);
+            assert!(again.header("location").unwrap().ends_with(&first.at("/id")));
+        } else {
+            assert_eq!(
+                (again.status, &again.body, again.headers.get(LOCATION), again.etag()),
+                (first.status, &first.body, first.headers.get(LOCATION), first.etag()),
+                "{}",
+                operation.id
+            );
+            assert_eq!(
+                (first.header("idempotent-replayed"), again.header("idempotent-replayed")),
+                (None, Some("true"))
+            );
+        }
+        // Other bytes are another intention, and somebody else's key is another key.
+        create("owner", format!("{body} ")).refused(422, "idempotency_key_reused").await;
+        let other = create("admin", body).send().await.unwrap().must(first.code());
+        assert_ne!(other.at("/id"), first.at("/id"), "{}", operation.id);
+    }
+    assert!(creates >= 4, "{creates}");
+    // What the records keep is no invitation's code.
+    let secrets: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM idempotency_keys WHERE body::text LIKE '%code%'")
+            .fetch_one(&mut atrium.superuser().await)
+            .await
+            .unwrap();
+    assert_eq!(secrets, 0);
+}
+
+/// The request that makes the organization `name` under `key`.
+fn create(guest: &Guest, name: &str, key: &str) -> Request {
+    guest.client.post("/v1/orgs").json(json!({ "name": name })).idempotency_key(key)
+}
+
+/// How many organizations and operations there are of this name.
+async fn made(atrium: &Atrium, name: &str) -> (i64, i64) {
+    sqlx::query_as(
+        "SELECT (SELECT count(*) FROM orgs WHERE name = $1), (SELECT count(*) FROM sagas WHERE input->>'name' = $1)",
+    )
+    .bind(name)
+    .fetch_one(&mut atrium.superuser().await)
+    .await
+    .unwrap()
+}
+
+/// Makes every create of an organization wait, in the middle of its transaction, until the connection is closed.
+async fn held_up(atrium: &Atrium) -> PgConnection {
+    let mut connection = atrium.superuser().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE outbox IN EXCLUSIVE MODE").execute(&mut connection).await.unwrap();
+    connection
+}
+
+/// Waits until somebody waits for what [`held_up`] holds.
+async fn somebody_waits(atrium: &Atrium) {
+    let mut connection = atrium.superuser().await;
+    let waiting = async {
+        let waits = "SELECT count(*) FROM pg_locks
+                      WHERE NOT granted AND relation = 'outbox'::regclass AND database =
+                            (SELECT oid FROM pg_database WHERE datname = current_database())";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the create gets that far");
+}
+
+#[tokio::test]
+async fn fifty_at_once_make_one_organization() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let guest = atrium.guest().await;
+    let elsewhere = Guest { client: guest.client.at(atrium.api(1).url()), ..guest.clone() };
+    let storm: Vec<_> = (0..50)
+        .map(|number| {
+            let guest = if number % 2 == 0 { &guest } else { &elsewhere };
+            tokio::spawn(create(guest, "Storm", "key-1").send())
+        })
+        .collect();
+    let mut ids = BTreeSet::new();
+    for reply in storm {
+        let reply = reply.await.unwrap().unwrap();
+        match reply.code() {
+            202 => drop(ids.insert(reply.at("/id"))),
+            _ => drop(reply.must_be(409, "idempotency_in_flight")),
+        }
+    }
+    assert_eq!((ids.len(), made(&atrium, "Storm").await), (1, (1, 1)));
+    // In another process, too, it is the same one; another tenant's key of the same name is another.
+    assert!(ids.contains(&create(&elsewhere, "Storm", "key-1").answers(202).await.at("/id")));
+    let other = create(&atrium.guest().await, "Storm", "key-1").answers(202).await;
+    assert!(!ids.contains(&other.at("/id")));
+}
+
+#[tokio::test]
+async fn while_the_first_is_at_work_its_repetition_is_told_to_wait() {
+    let atrium = Atrium::start().await;
+    let guest = atrium.guest().await;
+    let hold = held_up(&atrium).await;
+    let first = tokio::spawn(create(&guest, "Slow", "key-1").send());
+    somebody_waits(&atrium).await;
+    let early = create(&guest, "Slow", "key-1").refused(409, "idempotency_in_flight").await;
+    assert_eq!(early.header("retry-after"), Some("1"));
+    hold.close().await.unwrap();
+    let first = first.await.unwrap().unwrap().must(202);
+    assert_eq!(create(&guest, "Slow", "key-1").answers(202).await.body, first.body);
+    assert_eq!(made(&atrium, "Slow").await, (1, 1));
+}
+
+/// Asks until it is answered, by whichever process is there, and sees that there is one organization, which comes to be.
+async fn goes_on(atrium: &Atrium, guest: &Guest, name: &str, key: &str) -> Reply {
+    let reply = patiently(|| create(guest, name, key)).await.unwrap().must(202);
+    assert_eq!(made(atrium, name).await, (1, 1), "{name}");
+    guest.committed(&reply.at("/operation_id")).await.unwrap();
+    assert_eq!(create(guest, name, key).answers(202).await.body, reply.body);
+    reply
+}
+
+#[tokio::test]
+async fn after_a_lost_database_connection_the_same_organization_goes_on() {
+    let atrium = Atrium::start().await;
+    let guest = atrium.guest().await;
+    let hold = held_up(&atrium).await;
+    let first = tokio::spawn(create(&guest, "Cut", "key-1").send());
+    somebody_waits(&atrium).await;
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE datname = current_database() AND usename = 'atrium_app'",
+    )
+    .execute(&mut atrium.superuser().await)
+    .await
+    .unwrap();
+    let refused = first.await.unwrap().unwrap().must_be(503, "unavailable");
+    assert!(refused.header("retry-after").is_some());
+    hold.close().await.unwrap();
+    assert_eq!(made(&atrium, "Cut").await, (0, 0), "a refusal says that nothing was done");
+    goes_on(&atrium, &guest, "Cut", "key-1").await;
+}
+
+#[tokio::test]
+async fn after_a_killed_process_the_same_organization_goes_on() {
+    let atrium = Atrium::start().await;
+    let guest = atrium.guest().await;
+    // Once in the middle of the transaction, then wherever the create happens to be.
+    for round in 0..6_u64 {
+        let name = format!("Killed-{round}");
+        let hold = if round == 0 { Some(held_up(&atrium).await) } else { None };
+        let first = tokio::spawn(create(&guest, &name, &name).send());
+        match hold {
+            Some(hold) => {
+                somebody_waits(&atrium).await;
+                atrium.api(0).kill9().await;
+                hold.close().await.unwrap();
+                assert!(first.await.unwrap().is_err(), "nobody was there to answer");
+            }
+            None => {
+                tokio::time::sleep(Duration::from_millis(round * 3)).await;
+                atrium.api(0).kill9().await;
+                drop(first.await.unwrap());
+            }
+        }
+        atrium.api(0).start_again().await.unwrap();
+        goes_on(&atrium, &guest, &name, &name).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_remembered_for_a_day_at_its_address() {
+    let atrium = Atrium::start().await;
+    let guest = atrium.guest().await;
+    let first = create(&guest, "Once", "key-1").answers(202).await;
+    guest.committed(&first.at("/operation_id")).await.unwrap();
+    let age = |interval: &'static str| {
+        let age = format!("UPDATE idempotency_keys SET created_at = now() - interval '{interval}'");
+        async {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(age)).execute(&mut atrium.superuser().await).await.unwrap()
+        }
+    };
+    age("23 hours 59 minutes").await;
+    assert_eq!(create(&guest, "Once", "key-1").answers(202).await.body, first.body);
+    let project = guest.client.post(format!("/v1/orgs/{}/projects", first.at("/id")));
+    project.json(json!({ "name": "Once" })).idempotency_key("key-1").answers(201).await;
+    age("24 hours 1 minute").await;
+    let second = create(&guest, "Once", "key-1").answers(202).await;
+    assert_ne!(second.at("/id"), first.at("/id"));
+}

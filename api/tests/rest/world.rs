@@ -1,0 +1,61 @@
+//! Where generated requests find one of everything: what an operation's path may name, and who may ask.
+
+use std::collections::BTreeMap;
+
+use atrium_devstack::{actors::Guest, testing::Atrium};
+use serde_json::json;
+
+use crate::{Ask as _, operations::Operation};
+
+/// All roles, the least first.
+pub(crate) const ROLES: [&str; 4] = ["viewer", "member", "admin", "owner"];
+
+/// An organization with one of everything.
+pub(crate) struct World {
+    pub(crate) people: BTreeMap<&'static str, Guest>,
+    pub(crate) ids: BTreeMap<&'static str, String>,
+    /// Each has a chat session of their own.
+    pub(crate) sessions: BTreeMap<&'static str, String>,
+}
+
+impl World {
+    /// With an owner, and a member of each of these roles.
+    pub(crate) async fn create(atrium: &Atrium, roles: &[&'static str]) -> Self {
+        let owner = atrium.guest().await;
+        let created = owner.create_organization("World").await.unwrap();
+        let org = created.org;
+        owner.committed(&created.operation).await.unwrap();
+        let project = owner.project(&org, "Project").await.unwrap();
+        let invitation = owner.client.post(format!("/v1/orgs/{org}/invitations"));
+        let invitation = invitation.json(json!({ "role": "viewer" })).answers(201).await.at("/id");
+        let bystander = owner.bring(&org, "viewer").await.unwrap();
+        let mut people = BTreeMap::from([("owner", owner.clone())]);
+        for role in roles.iter().filter(|role| **role != "owner") {
+            people.insert(role, owner.bring(&org, role).await.unwrap());
+        }
+        let mut sessions = BTreeMap::new();
+        for (role, guest) in &people {
+            sessions.insert(*role, guest.open_chat(&org, &project).await.unwrap().session);
+        }
+        let ids = BTreeMap::from([
+            ("org", org),
+            ("project", project),
+            ("invitation", invitation),
+            ("operation", created.operation),
+            ("user", bystander.id),
+        ]);
+        Self { people, ids, sessions }
+    }
+
+    /// What a parameter of a path is here, for the member of this role. A parameter that is no id is the contract's
+    /// example.
+    pub(crate) fn own<'a>(&'a self, operation: &'a Operation, role: &str, parameter: &str) -> &'a str {
+        match parameter {
+            "session" => self.sessions.get(role).unwrap_or(&self.sessions["owner"]),
+            "key" => operation.example("key"),
+            id => self.ids.get(id).unwrap_or_else(|| {
+                panic!("{}: what is one's own `{id}`, and what another's? Say so in `World`", operation.id)
+            }),
+        }
+    }
+}
