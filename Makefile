@@ -15,11 +15,13 @@ dev:
 tour:
 	@$(DEVSTACK) tour $(if $(ENV),--env $(ENV)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# The tour, and the main job in a browser, each on a stack of its own; then every test on private servers.
+# The tour, the main job in a browser, and requests made out of the contract, each on a stack of its own; then every
+# test on private servers.
 test:
 	cargo build --workspace --bins
 	$(DEVSTACK) tour --own-stack
 	$(DEVSTACK) browser
+	$(DEVSTACK) fuzz
 	$(DEVSTACK) exec -- cargo test --workspace --no-fail-fast
 
 lint:

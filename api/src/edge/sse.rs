@@ -214,6 +214,10 @@ fn answer(body: Body) -> Response {
 /// [`Code::LastEventIdInvalid`] when it cannot be an id of any stream.
 pub fn last_event_id(request: &Request) -> Result<Option<String>, Problem> {
     let query = request.query(&[LAST_EVENT_ID])?;
+    // Also where it does not count: a request is valid as a whole.
+    if query.get(LAST_EVENT_ID).is_some_and(|id| id.len() > MAX_EVENT_ID) {
+        return Err(last_event_id_invalid());
+    }
     let mut headers = request.headers.get_all("last-event-id").iter();
     let id = match (headers.next(), headers.next()) {
         (Some(id), None) => Some(id.to_str().map_err(|_| last_event_id_invalid())?),

@@ -14,6 +14,7 @@ pub mod dev;
 pub mod exec;
 pub mod existing;
 pub mod folder;
+pub mod fuzz;
 pub mod interrupt;
 pub mod keys;
 pub mod operator;

@@ -1,10 +1,10 @@
-//! `atrium-devstack`: the stack for development (`dev`), for tests (`exec`), the tour through the main job, and the
-//! same in a browser.
+//! `atrium-devstack`: the stack for development (`dev`), for tests (`exec`), the tour through the main job, the same in
+//! a browser, and requests that no test thought of (`fuzz`).
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use atrium_devstack::{browser, dev, exec, screen, tour};
+use atrium_devstack::{browser, dev, exec, fuzz, screen, tour};
 use clap::{Parser, Subcommand};
 
 /// Starts private stacks of PostgreSQL, Redis and Atrium.
@@ -27,6 +27,8 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Makes requests out of the contract, well-formed and not, and holds the answers of a stack of its own against it.
+    Fuzz,
     /// Plays the main job through the public API of the running stack, or of one of its own.
     Tour(tour::Options),
 }
@@ -37,6 +39,7 @@ async fn main() -> ExitCode {
         Command::Dev(options) => dev::run(&options).await,
         Command::Browser => browser::run().await,
         Command::Exec { command } => exec::run(&command).await,
+        Command::Fuzz => fuzz::run().await,
         Command::Tour(options) => tour::run(&options).await,
     };
     outcome.unwrap_or_else(|error| {

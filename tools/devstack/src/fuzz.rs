@@ -1,0 +1,191 @@
+//! `fuzz`: asks the API what no test thought of. Schemathesis makes requests out of the contract, well-formed and not,
+//! alone and in sequences, and holds every answer against it.
+//!
+//! It is a Python program, at home in an environment of its own under `target`. Each run begins with a seed of its
+//! own, so that what it finds can be found again, and with people, an organization and a project of its own. How it
+//! asks is in `tools/devstack/schemathesis`.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Output, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::actors::{Guest, patiently};
+use crate::checkout::Checkout;
+use crate::folder::Folder;
+use crate::interrupt::Interrupts;
+use crate::packages;
+use crate::screen::Screen;
+use crate::stack::Stack;
+
+/// What each run begins with, and what it does: what no seed changes is done once.
+const RUNS: [(&str, &[&str]); 3] = [("1", &["--max-examples", "5"]), ("2", CHANCE), ("3", CHANCE)];
+const CHANCE: &[&str] = &["--max-examples", "8", "--phases", "fuzzing,stateful", "--exclude-tag", "Pages"];
+/// What the environment is made with; Schemathesis asks for Python 3.11.
+const PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))";
+
+/// Asks; without Python, says that it is left out.
+///
+/// # Errors
+/// When Schemathesis cannot be installed, or the stack does not start.
+pub async fn run() -> anyhow::Result<ExitCode> {
+    let mut interrupts = Interrupts::listen()?;
+    let screen = Screen::new();
+    screen.title("What no test thought of");
+    if !python(&screen).await? {
+        screen
+            .note("left out: there is no Python 3.11 with `venv` on this machine, which Schemathesis needs");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let files = Checkout::find()?.root().join("tools/devstack/schemathesis");
+    let program = screen.step("Schemathesis", installed(&files)).await?;
+    let folder = Folder::create()?;
+    let stack = Stack::for_one_visit(&folder, &screen).await?;
+    let outcome = tokio::select! {
+        outcome = ask(&stack, &program, &files, &folder, &screen) => outcome,
+        _ = interrupts.next() => Ok(false),
+    };
+    stack.stop().await;
+    Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs them all at once; shows what those that found something say.
+async fn ask(
+    stack: &Stack,
+    program: &Path,
+    files: &Path,
+    folder: &Folder,
+    screen: &Screen,
+) -> anyhow::Result<bool> {
+    let openapi = Checkout::find()?.openapi();
+    let mut runs = tokio::task::JoinSet::new();
+    for (seed, arguments) in RUNS {
+        let mut command = Command::new(program);
+        command
+            .arg("--config-file")
+            .arg(files.join("schemathesis.toml"))
+            .arg("run")
+            .arg(&openapi)
+            .args(["--no-color", "--seed", seed])
+            .args(arguments)
+            .envs(prepared(stack).await?)
+            .env("FUZZ_HOOKS", files.join("hooks.py"))
+            // What it remembers of earlier runs stays out of the checkout, and out of this run.
+            .current_dir(folder.private(&format!("seed-{seed}"), None)?)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        runs.spawn(async move { (seed, command.output().await) });
+    }
+    let mut clean = true;
+    while let Some(run) = runs.join_next().await {
+        let (seed, output) = run?;
+        let Output { status, stdout, stderr } = output.context("Schemathesis cannot be run")?;
+        let text = String::from_utf8_lossy(&stdout);
+        if status.success() {
+            screen.note(&format!("seed {seed}: {}", figures(&text)));
+        } else {
+            clean = false;
+            screen.alert(&format!("seed {seed}: {status}"));
+            screen.text(&format!("{text}{}", String::from_utf8_lossy(&stderr)));
+        }
+    }
+    Ok(clean)
+}
+
+/// Real people and ids, under the names that the configuration knows.
+async fn prepared(stack: &Stack) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let client = stack.client();
+    let owner = Guest::sign_in(&client).await?;
+    let creation = owner.create_organization("Fuzzed").await?;
+    owner.committed(&creation.operation).await?;
+    let org = creation.org;
+    let (project, spare_project) =
+        (owner.project(&org, "Fuzzed").await?, owner.project(&org, "Spare").await?);
+    let (window, spare_window) =
+        (owner.open_chat(&org, &project).await?, owner.open_chat(&org, &project).await?);
+    let invitations = format!("/v1/orgs/{org}/invitations");
+    let invite = || client.bearer(token(&owner)).post(&invitations).json(json!({ "role": "viewer" }));
+    let invitation = patiently(invite).await?.expect_status(201)?.at("/id");
+    let (member, leaving) = (owner.bring(&org, "member").await?, Guest::sign_in(&client).await?);
+    let staying = patiently(|| client.post("/v1/auth/guest")).await?.expect_status(201)?;
+    let cookies = staying.headers.get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
+    let refresh = cookies
+        .filter_map(|cookie| cookie.strip_prefix("atrium_refresh=")?.split(';').next())
+        .next()
+        .context("a sign-in sets the refresh cookie")?
+        .to_owned();
+    Ok(vec![
+        ("ATRIUM_URL", stack.url().to_owned()),
+        ("FUZZ_TOKEN", token(&owner)),
+        ("FUZZ_MEMBER_TOKEN", token(&member)),
+        ("FUZZ_LEAVING_TOKEN", token(&leaving)),
+        ("FUZZ_REFRESH_TOKEN", refresh),
+        ("FUZZ_ORG", org),
+        ("FUZZ_PROJECT", project),
+        ("FUZZ_SPARE_PROJECT", spare_project),
+        ("FUZZ_SESSION", window.session),
+        ("FUZZ_SPARE_SESSION", spare_window.session),
+        ("FUZZ_OPERATION", creation.operation),
+        ("FUZZ_INVITATION", invitation),
+    ])
+}
+
+fn token(guest: &Guest) -> String {
+    guest.client.token().unwrap_or_default().to_owned()
+}
+
+/// The line of its summary that counts.
+fn figures(text: &str) -> &str {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("Test cases:")).skip(1);
+    lines.next().unwrap_or("no summary").trim()
+}
+
+/// Whether there is a Python that can make environments, installed if that may be done.
+async fn python(screen: &Screen) -> anyhow::Result<bool> {
+    if probe().await {
+        return Ok(true);
+    }
+    if packages::may_install() {
+        screen.note("Python 3.11 with `venv`: not found; installing it from this system's packages");
+        packages::install(&["python3", "python3-venv"])?;
+    }
+    Ok(probe().await)
+}
+
+async fn probe() -> bool {
+    let quiet = Command::new("python3")
+        .args(["-c", PROBE])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await;
+    quiet.is_ok_and(|status| status.success())
+}
+
+/// Schemathesis, installed when it is not there in the versions that are asked for.
+async fn installed(files: &Path) -> anyhow::Result<PathBuf> {
+    let wanted = files.join("requirements.txt");
+    let environment = Checkout::find()?.root().join("target/schemathesis");
+    let (program, have) = (environment.join("bin/st"), environment.join("requirements.txt"));
+    let versions = std::fs::read(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
+    if program.is_file() && std::fs::read(&have).is_ok_and(|have| have == versions) {
+        return Ok(program);
+    }
+    must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).await?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+    must(Command::new(environment.join("bin/python")).args(pip).arg(&wanted)).await?;
+    std::fs::write(have, versions)?;
+    Ok(program)
+}
+
+async fn must(command: &mut Command) -> anyhow::Result<()> {
+    let Output { status, stderr, .. } = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    if !status.success() {
+        let program = command.as_std().get_program().display();
+        bail!("{program} ended with {status}:\n{}", String::from_utf8_lossy(&stderr));
+    }
+    Ok(())
+}
