@@ -25,7 +25,7 @@ use atrium_shared::{
     db::Database,
     ids::OrgId,
     lifecycle::Shutdown,
-    settings::{LogFormat, Settings},
+    settings::{LogFormat, Pooling, Settings},
     streams::{Live, chat_epoch_key, chat_shard},
 };
 use scene::{SOON, Scene, accepted, actions, metric, open, refused};
@@ -439,6 +439,7 @@ fn settings(atrium: &Atrium) -> Settings {
     Settings {
         database_url: urls.app.clone().into(),
         watcher_database_url: urls.watcher.clone().into(),
+        database_pooling: Pooling::Session,
         database_connections: 2,
         redis_url: atrium.redis_url().to_owned().into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),

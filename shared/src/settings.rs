@@ -15,6 +15,8 @@ pub struct Settings {
     pub database_url: Secret,
     /// `ATRIUM_WATCHER_DATABASE_URL`: the same database, as `atrium_watcher`.
     pub watcher_database_url: Secret,
+    /// `ATRIUM_DATABASE_POOLING`: what a connection to `database_url` is.
+    pub database_pooling: Pooling,
     /// `ATRIUM_DATABASE_CONNECTIONS`: the most connections of this process as `atrium_app`.
     pub database_connections: u32,
     /// `ATRIUM_REDIS_URL`: Redis or Valkey.
@@ -49,6 +51,15 @@ pub struct ApiSettings {
 pub struct WorkerSettings {
     /// `ATRIUM_RELAY_DATABASE_URL`: the same database, as `atrium_relay`.
     pub relay_database_url: Secret,
+}
+
+/// What one of our connections is on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The same server connection from its beginning to its end.
+    Session,
+    /// For each transaction whichever server connection is free: the address is a transaction pooler's.
+    Transaction,
 }
 
 /// How log lines look.
@@ -132,6 +143,7 @@ impl Reader {
     pub fn common(&mut self, kind: &str) -> Option<Settings> {
         let database_url = self.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
         let watcher_database_url = self.postgres_url("ATRIUM_WATCHER_DATABASE_URL", "atrium_watcher");
+        let database_pooling = self.database_pooling();
         let redis_url = self.required("ATRIUM_REDIS_URL", "redis://127.0.0.1:6379", |text| {
             redis::Client::open(text).map(|_| Secret(text.to_owned())).map_err(|error| error.to_string())
         });
@@ -161,6 +173,7 @@ impl Reader {
         Some(Settings {
             database_url: database_url?,
             watcher_database_url: watcher_database_url?,
+            database_pooling: database_pooling?,
             database_connections: connections?,
             redis_url: redis_url?,
             admin_listen: admin_listen?,
@@ -212,6 +225,15 @@ impl Reader {
                 Ok(_) if scheme => Ok(Secret(text.to_owned())),
                 _ => Err("is not an address of PostgreSQL".to_owned()),
             }
+        })
+    }
+
+    /// What stands behind `ATRIUM_DATABASE_URL`.
+    pub fn database_pooling(&mut self) -> Option<Pooling> {
+        self.optional("ATRIUM_DATABASE_POOLING", "session", |text| match text {
+            "session" => Ok(Pooling::Session),
+            "transaction" => Ok(Pooling::Transaction),
+            _ => Err("must be session or transaction".to_owned()),
         })
     }
 

@@ -76,7 +76,7 @@ pub async fn run(
     let outbox = connect_pool(own.relay_database_url.expose(), 3, process)
         .await
         .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_RELAY_DATABASE_URL: {error}"))?;
-    check_role(&outbox, Reach::Narrow(&["outbox", "inbox"])).await?;
+    check_role(&mut *outbox.acquire().await?, Reach::Narrow(&["outbox", "inbox"])).await?;
 
     for role in roles {
         match role {

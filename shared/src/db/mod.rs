@@ -8,36 +8,27 @@
 mod error;
 mod org_tx;
 mod outbox;
+mod pool;
 mod user_tx;
 mod wake;
 mod wall;
 mod watcher;
 
-use std::time::Duration;
-
-use sqlx::{
-    Connection as _, PgConnection,
-    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
-};
-
-use self::wake::Wake;
 pub use self::{
     error::DbError,
     org_tx::OrgTx,
     outbox::Topic,
+    pool::{ACQUIRE_TIMEOUT, connect_pool},
     user_tx::UserTx,
     wake::OUTBOX_CHANNEL,
     wall::{Reach, check_role},
     watcher::{RevokedAccess, Watcher},
 };
+use self::{pool::Pool, wake::Wake};
 use crate::{
     ids::{OrgId, SagaId, UserId},
-    settings::{Secret, Settings},
+    settings::{Pooling, Secret, Settings},
 };
-
-/// How long a request waits for a free connection before it is told to come back. The library's default, 30 s, is
-/// longer than any client waits.
-pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// On whose behalf a transaction runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +47,7 @@ impl Principal {
 /// The database as the application sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    pool: PgPool,
+    pool: Pool,
     wake: Wake,
 }
 
@@ -66,18 +57,29 @@ impl Database {
     /// # Errors
     /// When PostgreSQL cannot be reached, or the role could see more than one tenant at a time.
     pub async fn connect(settings: &Settings) -> anyhow::Result<Self> {
-        Self::connect_to(&settings.database_url, settings.database_connections, &settings.process_name).await
+        Self::connect_to(
+            &settings.database_url,
+            settings.database_connections,
+            &settings.process_name,
+            settings.database_pooling,
+        )
+        .await
     }
 
     /// The same, for a command that needs nothing but the database.
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn connect_to(url: &Secret, connections: u32, process_name: &str) -> anyhow::Result<Self> {
-        let pool = connect_pool(url.expose(), connections, process_name)
+    pub async fn connect_to(
+        url: &Secret,
+        connections: u32,
+        process_name: &str,
+        pooling: Pooling,
+    ) -> anyhow::Result<Self> {
+        let pool = Pool::connect(url.expose(), connections, process_name, pooling)
             .await
             .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_DATABASE_URL: {error}"))?;
-        check_role(&pool, Reach::Tenant).await?;
+        check_role(&mut *pool.begin("").await?, Reach::Tenant).await?;
         Ok(Self { wake: Wake::new(pool.clone()), pool })
     }
 
@@ -139,32 +141,5 @@ impl Database {
         // Both transactions at once could starve each other of connections.
         drop(mine);
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
-    }
-}
-
-/// A pool with Atrium's time limits.
-///
-/// # Errors
-/// When the address is no PostgreSQL address, or the server does not let us in.
-pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Result<PgPool, sqlx::Error> {
-    let options = url.parse::<PgConnectOptions>()?.application_name(process_name);
-    let pool = PgPoolOptions::new()
-        .max_connections(connections)
-        // Opened at start and kept: a connection costs a password exchange, which a burst of requests would wait for.
-        .min_connections(connections)
-        .idle_timeout(None)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
-        // caller answers "try again".
-        .test_before_acquire(false)
-        .connect_with(options.clone())
-        .await;
-    // A pool that was refused goes on trying, and then only says that its time was over. One attempt says why.
-    match pool {
-        Err(sqlx::Error::PoolTimedOut) => {
-            let attempt = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
-            Err(attempt.ok().and_then(Result::err).unwrap_or(sqlx::Error::PoolTimedOut))
-        }
-        result => result,
     }
 }

@@ -1,9 +1,9 @@
 //! A transaction in one organization: the only way to its rows.
 
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::{DbError, Principal, Topic, outbox, wake::Wake};
+use super::{DbError, Principal, Topic, outbox, pool::Pool, wake::Wake};
 use crate::{
     ids::{MessageId, OrgId, ProjectId, UserId},
     tenancy::{OrgStatus, Role},
@@ -33,7 +33,7 @@ enum Access {
 
 impl OrgTx {
     pub(super) async fn open(
-        pool: &PgPool,
+        pool: &Pool,
         wake: &Wake,
         principal: &Principal,
         org: OrgId,
@@ -58,7 +58,7 @@ impl OrgTx {
     }
 
     pub(super) async fn open_as_newcomer(
-        pool: &PgPool,
+        pool: &Pool,
         wake: &Wake,
         user: UserId,
         org: OrgId,
@@ -67,23 +67,22 @@ impl OrgTx {
     }
 
     async fn begin(
-        pool: &PgPool,
+        pool: &Pool,
         wake: &Wake,
         org: OrgId,
         principal: Principal,
         access: Access,
     ) -> Result<Self, DbError> {
-        // BEGIN and both settings travel in one message: round trips are what the wall costs. The values are typed
-        // ids, so nothing in this text comes from outside. `true` makes them end with the transaction; otherwise a
-        // transaction pooler would hand them to the next client.
+        // The values are typed ids, so nothing in this text comes from outside. `true` makes them end with the
+        // transaction; otherwise a transaction pooler would hand them to the next client.
         let user = match principal {
             Principal::User(user) => user.to_string(),
             Principal::System(_) => String::new(),
         };
         let statement = format!(
-            "BEGIN; SELECT set_config('app.org_id', '{org}', true), set_config('app.user_id', '{user}', true)"
+            "SELECT set_config('app.org_id', '{org}', true), set_config('app.user_id', '{user}', true)"
         );
-        let inner = pool.begin_with(AssertSqlSafe(statement)).await?;
+        let inner = pool.begin(&statement).await?;
         Ok(Self { inner, org, principal, access, wake: wake.clone(), enqueued: false })
     }
 

@@ -1,8 +1,8 @@
 //! A transaction for one user, across organizations but never beyond their own memberships.
 
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::DbError;
+use super::{DbError, pool::Pool};
 use crate::ids::UserId;
 
 /// A transaction that has named a user and no organization. It sees the user's own row, tokens and idempotency
@@ -14,13 +14,12 @@ pub struct UserTx {
 }
 
 impl UserTx {
-    pub(super) async fn open(pool: &PgPool, user: UserId) -> Result<Self, DbError> {
+    pub(super) async fn open(pool: &Pool, user: UserId) -> Result<Self, DbError> {
         // As in OrgTx: one message, typed values, gone with the transaction. The organization is set too, to
         // nothing: that is what opens the policies for "mine", even inside a connection that was used before.
-        let statement = format!(
-            "BEGIN; SELECT set_config('app.org_id', '', true), set_config('app.user_id', '{user}', true)"
-        );
-        Ok(Self { inner: pool.begin_with(AssertSqlSafe(statement)).await?, user })
+        let statement =
+            format!("SELECT set_config('app.org_id', '', true), set_config('app.user_id', '{user}', true)");
+        Ok(Self { inner: pool.begin(&statement).await?, user })
     }
 
     /// The connection, for statements on what is this user's.

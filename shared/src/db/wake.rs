@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
 use tokio::sync::Notify;
+
+use super::pool::Pool;
 
 /// The channel of `LISTEN` and `NOTIFY`. It carries no payload: payloads are visible to every role.
 pub const OUTBOX_CHANNEL: &str = "atrium_outbox";
@@ -15,7 +16,7 @@ pub const OUTBOX_CHANNEL: &str = "atrium_outbox";
 pub(super) struct Wake(Arc<Notify>);
 
 impl Wake {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         let pending = Arc::new(Notify::new());
         let weak = Arc::downgrade(&pending);
         tokio::spawn(async move {
@@ -40,7 +41,6 @@ impl Wake {
 }
 
 /// Announces once, now.
-pub(super) async fn notify(pool: &PgPool) -> Result<(), sqlx::Error> {
-    sqlx::query("NOTIFY atrium_outbox").execute(pool).await?;
-    Ok(())
+pub(super) async fn notify(pool: &Pool) -> Result<(), sqlx::Error> {
+    pool.run("NOTIFY atrium_outbox").await
 }

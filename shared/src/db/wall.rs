@@ -1,7 +1,7 @@
 //! The check at start: a process whose role could pass the wall does not run.
 
 use anyhow::{Context as _, bail};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 
 /// How far a role is meant to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +12,14 @@ pub enum Reach {
     Narrow(&'static [&'static str]),
 }
 
-/// Fails when the pool's role is a superuser, may bypass row-level security, owns a relation or can become someone
+/// Fails when the connection's role is a superuser, may bypass row-level security, owns a relation or can become someone
 /// who does, or, for a narrow role, may touch a table it was not made for.
 ///
 /// # Errors
 /// Says what the role could do and which role to use instead.
-pub async fn check_role(pool: &PgPool, reach: Reach) -> anyhow::Result<()> {
+pub async fn check_role(connection: &mut PgConnection, reach: Reach) -> anyhow::Result<()> {
     let migrated: bool = sqlx::query_scalar("SELECT to_regclass('public.config_heads') IS NOT NULL")
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await
         .context("cannot look into the database")?;
     if !migrated {
@@ -33,7 +33,7 @@ pub async fn check_role(pool: &PgPool, reach: Reach) -> anyhow::Result<()> {
                     (SELECT string_agg(relation.relname, ', ') FROM pg_class relation WHERE relation.relowner = me.oid)
                FROM pg_roles me WHERE me.rolname = current_user",
         )
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await
         .context("cannot look up what this process's database role may do")?;
 
@@ -46,7 +46,7 @@ pub async fn check_role(pool: &PgPool, reach: Reach) -> anyhow::Result<()> {
     } else if let Some(others) = becomes {
         format!("may become {others}")
     } else {
-        return check_reach(pool, &role, reach).await;
+        return check_reach(connection, &role, reach).await;
     };
     bail!(
         "the database role {role} {could}, so it could pass the tenant wall; \
@@ -54,7 +54,7 @@ pub async fn check_role(pool: &PgPool, reach: Reach) -> anyhow::Result<()> {
     )
 }
 
-async fn check_reach(pool: &PgPool, role: &str, reach: Reach) -> anyhow::Result<()> {
+async fn check_reach(connection: &mut PgConnection, role: &str, reach: Reach) -> anyhow::Result<()> {
     let unexpected: Option<String> = match reach {
         // Every table that this role may touch must be walled, and forced even against its owner.
         Reach::Tenant => {
@@ -65,7 +65,7 @@ async fn check_reach(pool: &PgPool, role: &str, reach: Reach) -> anyhow::Result<
                     AND (has_any_column_privilege(oid, 'SELECT, INSERT, UPDATE')
                          OR has_table_privilege(oid, 'DELETE, TRUNCATE'))",
             )
-            .fetch_one(pool)
+            .fetch_one(connection)
             .await?
         }
         Reach::Narrow(tables) => {
@@ -77,7 +77,7 @@ async fn check_reach(pool: &PgPool, role: &str, reach: Reach) -> anyhow::Result<
                          OR has_table_privilege(oid, 'DELETE, TRUNCATE'))",
             )
             .bind(tables)
-            .fetch_one(pool)
+            .fetch_one(connection)
             .await?
         }
     };

@@ -39,7 +39,11 @@ impl Watcher {
         let pool = connect_pool(settings.watcher_database_url.expose(), 2, &settings.process_name)
             .await
             .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_WATCHER_DATABASE_URL: {error}"))?;
-        check_role(&pool, Reach::Narrow(&["config_heads", "revoked_tokens", "revoked_access"])).await?;
+        check_role(
+            &mut *pool.acquire().await?,
+            Reach::Narrow(&["config_heads", "revoked_tokens", "revoked_access"]),
+        )
+        .await?;
         Ok(Self { pool })
     }
 

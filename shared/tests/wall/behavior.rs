@@ -1,79 +1,12 @@
 //! What the wall does, as the role the application has, on fresh and on reused connections.
 
-use atrium_devstack::testing::{TestDatabase, TestRedis};
 use atrium_shared::{
-    db::{Database, DbError, Principal, UserTx},
+    db::{DbError, Principal, UserTx},
     ids::{FamilyId, OrgId, ProjectId, UserId},
-    settings::Reader,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 
-const SYSTEM: Principal = Principal::System("test");
-
-/// Two organizations with a member and a project each, and a way in through one single connection.
-struct Two {
-    database: TestDatabase,
-    db: Database,
-    ours: Tenant,
-    theirs: Tenant,
-}
-
-#[derive(Clone, Copy)]
-struct Tenant {
-    org: OrgId,
-    user: UserId,
-    project: ProjectId,
-}
-
-async fn two() -> Two {
-    let database = TestDatabase::create().await;
-    let redis = TestRedis::database().await;
-    let variables = [
-        ("ATRIUM_DATABASE_URL", database.urls().app.as_str()),
-        ("ATRIUM_WATCHER_DATABASE_URL", database.urls().watcher.as_str()),
-        ("ATRIUM_REDIS_URL", redis.url()),
-        ("ATRIUM_DATABASE_CONNECTIONS", "2"),
-    ];
-    let mut reader =
-        Reader::from_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let settings = reader.common("test");
-    let mut settings = reader.finish(settings).expect("the settings are complete");
-    // One connection: whoever comes next gets the one that was used before.
-    settings.database_connections = 1;
-    let db = Database::connect(&settings).await.expect("the database answers");
-    let (ours, theirs) = (found(&db).await, found(&db).await);
-    Two { database, db, ours, theirs }
-}
-
-async fn found(db: &Database) -> Tenant {
-    let tenant = Tenant { org: OrgId::new(), user: UserId::new(), project: ProjectId::new() };
-    let mut tx = db.user_tx(tenant.user).await.expect("a user's transaction");
-    sqlx::query("INSERT INTO users (id) VALUES ($1)")
-        .bind(tenant.user)
-        .execute(tx.conn())
-        .await
-        .expect("a user");
-    tx.commit().await.expect("a commit");
-    let mut tx = db.founding_tx(tenant.user, tenant.org).await.expect("a founder's transaction");
-    for statement in [
-        "INSERT INTO orgs (id, name, slug, status) VALUES ($1, 'one', 'one', 'COMMITTED')",
-        "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, 'guest', 'owner')",
-        "INSERT INTO projects (org_id, id, name) VALUES ($1, $3, 'one')",
-        "INSERT INTO config_heads (org_id, revision) VALUES ($1, 1)",
-    ] {
-        // Every parameter is bound for every statement; the cast keeps the unused ones typed.
-        let statement = format!("WITH unused AS (SELECT $1::uuid, $2::uuid, $3::uuid) {statement}");
-        sqlx::query(AssertSqlSafe(statement))
-            .bind(tenant.org)
-            .bind(tenant.user)
-            .bind(tenant.project)
-            .execute(tx.conn())
-            .await
-            .expect("an organization's row");
-    }
-    tx.commit().await.expect("a commit");
-    tenant
-}
+use crate::tenants::{SYSTEM, Two, two};
 
 async fn count(connection: &mut PgConnection, table: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))

@@ -3,4 +3,6 @@
 mod behavior;
 mod catalog;
 mod mutations;
+mod pooler;
 mod startup;
+mod tenants;

@@ -5,7 +5,8 @@ use atrium_shared::db::{Reach, check_role, connect_pool};
 
 async fn refusal(url: &str, reach: Reach) -> Option<String> {
     let pool = connect_pool(url, 1, "test").await.expect("the role can log in");
-    check_role(&pool, reach).await.err().map(|error| error.to_string())
+    let mut connection = pool.acquire().await.expect("a connection");
+    check_role(&mut connection, reach).await.err().map(|error| error.to_string())
 }
 
 #[tokio::test]

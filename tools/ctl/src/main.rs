@@ -30,7 +30,9 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut reader = Reader::from_env();
     let url = reader.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
-    let database = Database::connect_to(&reader.finish(url)?, 2, "atrium-ctl").await?;
+    let pooling = reader.database_pooling();
+    let (url, pooling) = reader.finish(url.zip(pooling))?;
+    let database = Database::connect_to(&url, 2, "atrium-ctl", pooling).await?;
     match arguments.command {
         Command::Config(command) => config::run(command, &database).await,
     }

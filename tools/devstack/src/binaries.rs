@@ -1,4 +1,4 @@
-//! Which PostgreSQL and Redis binaries to use: found on this machine, else installed from its packages.
+//! Which binaries of PostgreSQL, Redis and PgBouncer to use: found on this machine, else installed from its packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +31,13 @@ pub struct RedisBinary {
     pub version: Version,
 }
 
+/// The connection pooler.
+#[derive(Clone, Debug)]
+pub struct PgBouncerBinary {
+    /// The server.
+    pub server: PathBuf,
+}
+
 /// The oldest PostgreSQL that works.
 const POSTGRES_SINCE: u32 = 15;
 /// The products that speak Redis Streams, with the oldest version of each that works.
@@ -44,7 +51,14 @@ pub(crate) const REDIS_WANTED: &str = "Redis 7 or newer (or Valkey 8 or newer)";
 struct Missing {
     name: &'static str,
     package: &'static str,
-    /// The setting that names a server that runs already, and what it has to be.
+    /// For what can also be somewhere else.
+    elsewhere: Option<Elsewhere>,
+}
+
+/// How to use a server that runs already.
+#[derive(Debug)]
+struct Elsewhere {
+    /// The setting that names it, and what it has to be.
     setting: &'static str,
     example: &'static str,
 }
@@ -52,16 +66,21 @@ struct Missing {
 const POSTGRES: Missing = Missing {
     name: "PostgreSQL 15 or newer",
     package: "postgresql",
-    setting: "ATRIUM_OWNER_DATABASE_URL (a superuser, or a role that may create roles and databases; where atrium_app \
-              has its password already, ATRIUM_DATABASE_URL with it, too)",
-    example: "ATRIUM_OWNER_DATABASE_URL=postgres://postgres:secret@127.0.0.1:5432/atrium",
+    elsewhere: Some(Elsewhere {
+        setting: "ATRIUM_OWNER_DATABASE_URL (a superuser, or a role that may create roles and databases; where \
+                  atrium_app has its password already, ATRIUM_DATABASE_URL with it, too)",
+        example: "ATRIUM_OWNER_DATABASE_URL=postgres://postgres:secret@127.0.0.1:5432/atrium",
+    }),
 };
 const REDIS: Missing = Missing {
     name: REDIS_WANTED,
     package: "redis-server",
-    setting: "ATRIUM_REDIS_URL",
-    example: "ATRIUM_REDIS_URL=redis://127.0.0.1:6379/0",
+    elsewhere: Some(Elsewhere {
+        setting: "ATRIUM_REDIS_URL",
+        example: "ATRIUM_REDIS_URL=redis://127.0.0.1:6379/0",
+    }),
 };
+const PGBOUNCER: Missing = Missing { name: "PgBouncer", package: "pgbouncer", elsewhere: None };
 
 impl PostgresBinaries {
     /// Looks in `PATH`, in Debian's folders and where `pg_config` points; takes the newest that is new enough.
@@ -94,8 +113,7 @@ impl RedisBinary {
     /// Looks in `PATH` and the usual folders for either product.
     #[must_use]
     pub fn find() -> Option<Self> {
-        let mut folders = path_folders();
-        folders.extend(["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from));
+        let folders = usual_folders();
         REDIS_SINCE.into_iter().find_map(|(product, binary, since)| {
             folders.iter().map(|folder| folder.join(binary)).find_map(|server| {
                 let version = server
@@ -109,13 +127,24 @@ impl RedisBinary {
     }
 }
 
-/// What a stack still has to find; the other half runs elsewhere.
+impl PgBouncerBinary {
+    /// Looks in `PATH` and the usual folders.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        let mut candidates = usual_folders().into_iter().map(|folder| folder.join("pgbouncer"));
+        candidates.find(|server| server.is_file()).map(|server| Self { server })
+    }
+}
+
+/// What a stack still has to find; the rest runs elsewhere, or is not used.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// PostgreSQL is wanted.
     pub postgres: bool,
     /// Redis or Valkey is wanted.
     pub redis: bool,
+    /// PgBouncer is wanted.
+    pub pgbouncer: bool,
 }
 
 /// Installs what is wanted and missing, where this machine lets us.
@@ -148,24 +177,29 @@ pub fn ensure(wanted: Wanted, screen: &Screen) -> anyhow::Result<()> {
 fn missing(wanted: Wanted) -> Vec<Missing> {
     let postgres = (wanted.postgres && PostgresBinaries::find().is_none()).then_some(POSTGRES);
     let redis = (wanted.redis && RedisBinary::find().is_none()).then_some(REDIS);
-    postgres.into_iter().chain(redis).collect()
+    let pgbouncer = (wanted.pgbouncer && PgBouncerBinary::find().is_none()).then_some(PGBOUNCER);
+    postgres.into_iter().chain(redis).chain(pgbouncer).collect()
 }
 
 /// How to come by what is missing; nothing about what is there.
 fn advice(missing: &[Missing]) -> String {
+    let packages = listed(missing, |missing| missing.package, " ");
+    let install =
+        format!("On Debian or Ubuntu:  sudo apt-get update && sudo apt-get install -y {packages}\n");
+    let elsewhere: Vec<_> = missing.iter().filter_map(|missing| missing.elsewhere.as_ref()).collect();
+    if elsewhere.is_empty() {
+        return install;
+    }
     format!(
-        "On Debian or Ubuntu:  sudo apt-get update && sudo apt-get install -y {}\n\
-         Where the packages are older than that, use the ones of the project itself, or, for `make dev`, a server that \
-         runs already:\n\
-         set {}, for example\n  {}",
-        listed(missing, |missing| missing.package, " "),
-        listed(missing, |missing| missing.setting, " and "),
-        listed(missing, |missing| missing.example, " "),
+        "{install}Where the packages are older than that, use the ones of the project itself, or, for `make dev`, a \
+         server that runs already:\nset {}, for example\n  {}",
+        listed(&elsewhere, |elsewhere| elsewhere.setting, " and "),
+        listed(&elsewhere, |elsewhere| elsewhere.example, " "),
     )
 }
 
-fn listed(missing: &[Missing], part: impl Fn(&Missing) -> &str, between: &str) -> String {
-    missing.iter().map(part).collect::<Vec<_>>().join(between)
+fn listed<T>(all: &[T], part: impl Fn(&T) -> &str, between: &str) -> String {
+    all.iter().map(part).collect::<Vec<_>>().join(between)
 }
 
 /// What is wrong with the version that a running server tells in its answer to `INFO`.
@@ -190,6 +224,13 @@ pub(crate) fn path_folders() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
+/// The folders of `PATH`, and those of servers.
+fn usual_folders() -> Vec<PathBuf> {
+    let mut folders = path_folders();
+    folders.extend(["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from));
+    folders
+}
+
 fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
@@ -201,7 +242,7 @@ fn printed(command: &mut Command) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{POSTGRES, REDIS, advice, too_old};
+    use super::{PGBOUNCER, POSTGRES, REDIS, advice, too_old};
 
     #[test]
     fn advice_is_about_what_is_missing() {
@@ -212,6 +253,8 @@ mod tests {
         assert!(postgres.contains("ATRIUM_OWNER_DATABASE_URL=postgres://") && !postgres.contains("redis"));
         let both = advice(&[POSTGRES, REDIS]);
         assert!(both.contains("install -y postgresql redis-server\n"), "{both}");
+        let pooler = advice(&[PGBOUNCER]);
+        assert!(pooler.contains("install -y pgbouncer\n") && !pooler.contains("ATRIUM_"), "{pooler}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod interrupt;
 pub mod keys;
 pub mod operator;
 pub mod packages;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;

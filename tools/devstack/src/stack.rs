@@ -83,7 +83,11 @@ impl Stack {
     pub async fn start(plan: Plan, screen: &Screen) -> anyhow::Result<Self> {
         let Plan { existing, durability, port, logs, binaries } = plan;
         existing.check_redis().await?;
-        let wanted = Wanted { postgres: existing.postgres.is_none(), redis: existing.redis.is_none() };
+        let wanted = Wanted {
+            postgres: existing.postgres.is_none(),
+            redis: existing.redis.is_none(),
+            pgbouncer: false,
+        };
         binaries::ensure(wanted, screen)?;
         let folder = Arc::new(Folder::create()?);
 

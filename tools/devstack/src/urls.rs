@@ -82,6 +82,21 @@ pub(crate) fn on_database(url: &str, database: &str) -> anyhow::Result<String> {
     Ok(format!("{scheme}://{authority}/{database}{query}"))
 }
 
+/// The same role and database on another port of the loopback address.
+pub(crate) fn on_port(url: &str, port: u16) -> anyhow::Result<String> {
+    let (scheme, rest) = split(url)?;
+    let (role, tail) = rest.split_once('@').context("the address names no role")?;
+    let tail = tail.find(['/', '?']).map_or("", |at| &tail[at..]);
+    Ok(format!("{scheme}://{role}@127.0.0.1:{port}{tail}"))
+}
+
+/// The role and the password of an address, which must not need escaping.
+pub(crate) fn credentials(url: &str) -> anyhow::Result<(&str, &str)> {
+    let (_, rest) = split(url)?;
+    let (authority, _) = rest.split_once('@').context("the address names no role")?;
+    authority.split_once(':').context("the address has no password")
+}
+
 fn split(url: &str) -> anyhow::Result<(&str, &str)> {
     parse(url)?;
     url.split_once("://").context("not an address")
@@ -100,7 +115,7 @@ pub fn random_password() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{as_role, on_database, parse};
+    use super::{as_role, credentials, on_database, on_port, parse};
 
     const URL: &str = "postgres://postgres:p%40ss@127.0.0.1:5433/atrium";
 
@@ -111,6 +126,9 @@ mod tests {
         assert_eq!((app.get_host(), app.get_port(), app.get_database()), ("127.0.0.1", 5433, Some("atrium")));
         let other = parse(&on_database(URL, "other").expect("parses")).expect("parses");
         assert_eq!((other.get_username(), other.get_database()), ("postgres", Some("other")));
+        let pooled = parse(&on_port(URL, 6432).expect("parses")).expect("parses");
+        assert_eq!((pooled.get_port(), pooled.get_database()), (6432, Some("atrium")));
+        assert_eq!(credentials(URL).expect("parses"), ("postgres", "p%40ss"));
     }
 
     #[test]

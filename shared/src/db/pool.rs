@@ -1,0 +1,96 @@
+//! Pools of connections, and how a transaction begins on the application's.
+
+use std::time::Duration;
+
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
+
+use crate::settings::Pooling;
+
+/// How long a request waits for a free connection before it is told to come back. The library's default, 30 s, is
+/// longer than any client waits.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The application's connections. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: PgPool,
+    pooling: Pooling,
+}
+
+impl Pool {
+    pub(super) async fn connect(
+        url: &str,
+        connections: u32,
+        process_name: &str,
+        pooling: Pooling,
+    ) -> Result<Self, sqlx::Error> {
+        let options = url.parse::<PgConnectOptions>()?;
+        let options = match pooling {
+            Pooling::Session => options,
+            // No statement is kept for the next transaction, which may meet another server connection. The
+            // parameter is one that poolers refuse, and only changes how numbers are written as text.
+            Pooling::Transaction => options.statement_cache_capacity(0).extra_float_digits(None),
+        };
+        Ok(Self { connections: open(options, connections, process_name).await?, pooling })
+    }
+
+    /// Begins a transaction with these statements, which travel in the same message: round trips are what the wall
+    /// costs.
+    pub(super) async fn begin(
+        &self,
+        statements: &str,
+    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let begin = match self.pooling {
+            Pooling::Session => "BEGIN",
+            // The library numbers its statements from 1 in every connection. What another client has left on this
+            // server connection would stand under our names.
+            Pooling::Transaction => "BEGIN; DEALLOCATE ALL",
+        };
+        self.connections.begin_with(AssertSqlSafe(format!("{begin}; {statements}"))).await
+    }
+
+    /// Runs one statement without parameters on its own. It is not prepared: between the preparation and the
+    /// execution, a transaction pooler may change the server connection.
+    pub(super) async fn run(&self, statement: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(statement).execute(&self.connections).await?;
+        Ok(())
+    }
+}
+
+/// A pool with Atrium's time limits.
+///
+/// # Errors
+/// When the address is no PostgreSQL address, or the server does not let us in.
+pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Result<PgPool, sqlx::Error> {
+    open(url.parse()?, connections, process_name).await
+}
+
+async fn open(
+    options: PgConnectOptions,
+    connections: u32,
+    process_name: &str,
+) -> Result<PgPool, sqlx::Error> {
+    let options = options.application_name(process_name);
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        // Opened at start and kept: a connection costs a password exchange, which a burst of requests would wait for.
+        .min_connections(connections)
+        .idle_timeout(None)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
+        // caller answers "try again".
+        .test_before_acquire(false)
+        .connect_with(options.clone())
+        .await;
+    // A pool that was refused goes on trying, and then only says that its time was over. One attempt says why.
+    match pool {
+        Err(sqlx::Error::PoolTimedOut) => {
+            let attempt = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
+            Err(attempt.ok().and_then(Result::err).unwrap_or(sqlx::Error::PoolTimedOut))
+        }
+        result => result,
+    }
+}
