@@ -1,5 +1,6 @@
 //! The tenant wall: its shape in the catalog, what it does, and that the tests here would notice its absence.
 
+mod allow_list;
 mod behavior;
 mod catalog;
 mod mutations;
