@@ -179,6 +179,7 @@ export interface ConfigValue {
   description: string;
   schema: ValueSchema;
   scopes: ConfigScope[];
+  set_by: "admin" | "operator";
 }
 
 export type ConfigEntry = ConfigValue & { revision: number };

@@ -38,6 +38,8 @@ export async function configuration({ root, params, signal }) {
   /** @type {Map<string, string>} */
   const shown = new Map();
   let revision = 0;
+  /** @param {ConfigValue} value */
+  const isOurs = (value) => value.set_by === "admin" && value.scopes.includes(scope);
 
   /** @param {ConfigList} list */
   const draw = (list) => {
@@ -47,7 +49,7 @@ export async function configuration({ root, params, signal }) {
       let update = redraw.get(value.key);
       if (update === undefined) {
         const item = h("li", { class: "setting", "data-key": value.key });
-        (value.scopes.includes(scope) ? mine : operators).append(item);
+        (isOurs(value) ? mine : operators).append(item);
         update = setting(item);
         redraw.set(value.key, update);
       }
@@ -141,7 +143,7 @@ export async function configuration({ root, params, signal }) {
         h("div", { class: "grow" }, h("h2", {}, h("code", {}, value.key)), h("p", { class: "fine" }, value.description)),
         h("div", { class: "setting-value" }, h("output", {}, plain(value.value)), badge(SOURCES[value.source] ?? value.source, value.source === scope ? "accent" : "plain")),
       );
-      const settable = canChange && value.scopes.includes(scope);
+      const settable = canChange && isOurs(value);
       if (drawn !== value.key) {
         drawn = value.key;
         fill(

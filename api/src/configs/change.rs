@@ -99,6 +99,9 @@ fn refused(error: ChangeError, key: &Key) -> Problem {
                 format!("{} can be set at these scopes only: {}.", key.name, scopes.join(", ")),
             )
         }
+        ChangeError::OperatorOnly => {
+            Problem::new(Code::ConfigOperatorOnly, format!("{} is set by the operator.", key.name))
+        }
         ChangeError::Invalid(violations) => {
             let errors = violations
                 .into_iter()

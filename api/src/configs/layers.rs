@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use atrium_shared::{
     configuration::{
         Snapshot, Source, Values,
-        catalog::{Key, Scope},
+        catalog::{Key, Scope, Setter},
     },
     ids::ProjectId,
 };
@@ -28,6 +28,7 @@ pub(super) struct ConfigValue {
     description: &'static str,
     schema: &'static Value,
     scopes: &'static [Scope],
+    set_by: Setter,
 }
 
 /// Why a key has the value it has.
@@ -72,6 +73,7 @@ impl Layers {
             description: key.description,
             schema: &key.schema,
             scopes: key.scopes,
+            set_by: key.setter,
         }
     }
 

@@ -73,6 +73,8 @@ codes! {
     OrganizationSuspended = FORBIDDEN, "organization_suspended", "The organization is suspended", "when it is COMMITTED";
     /// The organization can be read, not changed, and will soon be gone.
     OrganizationDeleting = FORBIDDEN, "organization_deleting", "The organization is being deleted", "when it is COMMITTED";
+    /// The key is the operator's to set.
+    ConfigOperatorOnly = FORBIDDEN, "config_operator_only", "Only the operator may set this key", "no";
     /// Not there, or not for this caller to know about.
     NotFound = NOT_FOUND, "not_found", "There is nothing here for you", "no";
     /// The API has no such address.

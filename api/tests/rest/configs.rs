@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::testing::Atrium;
+use atrium_devstack::{operator, testing::Atrium};
 use serde_json::json;
 
 use crate::Ask as _;
@@ -210,4 +210,52 @@ async fn every_process_reports_the_revision_it_applies() {
         assert!(changed.elapsed() < Duration::from_secs(8), "{status}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn a_quota_is_the_operators_to_set_and_every_members_to_read() {
+    let atrium = &Atrium::start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Quotas").await.unwrap();
+    let path = format!("/v1/orgs/{org}/configs/quotas.projects");
+    let before = owner.client.get(&path).answers(200).await;
+    assert_eq!(
+        (before.at("/value"), before.at("/source"), before.at("/set_by")),
+        ("100".into(), "builtin".into(), "operator".into())
+    );
+    let change = json!({ "value": 5000, "reason": "we want more" });
+    owner.client.put(&path).if_match("*").json(change).refused(403, "config_operator_only").await;
+    let unset = owner.client.delete(format!("{path}?reason=more")).if_match("*");
+    unset.refused(403, "config_operator_only").await;
+    let stranger = atrium.guest().await;
+    let change = json!({ "value": 5000, "reason": "x" });
+    stranger.client.put(&path).if_match("*").json(change).refused(404, "not_found").await;
+
+    atrium.set_for(&org, "quotas.projects", json!(7)).await;
+    atrium.set_default("quotas.projects", json!(50)).await;
+    let viewer = owner.bring(&org, "viewer").await.unwrap();
+    let granted = viewer.client.get(&path).answers(200).await;
+    assert_eq!((granted.at("/value"), granted.at("/source")), ("7".into(), "organization".into()));
+    let history = owner.client.get(format!("{path}/history")).answers(200).await.json();
+    assert_eq!(
+        (&history["items"][0]["author"], &history["items"][0]["reason"]),
+        (&json!(null), &json!("a test"))
+    );
+    let ctl = |arguments: &str| {
+        let arguments = format!("config {arguments} --org {org}");
+        async move {
+            let arguments: Vec<_> = arguments.split(' ').collect();
+            operator::run(atrium.wiring(), &arguments).await.unwrap()
+        }
+    };
+    let list = ctl("list").await;
+    let granted = |line: &str| line.starts_with("quotas.projects") && line.ends_with("7  (organization)");
+    assert!(list.lines().any(granted), "{list}");
+    ctl("unset quotas.projects --reason over").await;
+    assert_eq!(ctl("get quotas.projects").await.trim(), "50");
+    let nobody = ["config", "set", "quotas.projects", "1", "--reason", "x", "--org", &stranger.id];
+    let refused = operator::run(atrium.wiring(), &nobody).await.unwrap_err().to_string();
+    assert!(refused.contains("there is no organization"), "{refused}");
+    let everywhere = ["config", "set", "log.level", "\"info\"", "--reason", "x", "--org", &org];
+    assert!(operator::run(atrium.wiring(), &everywhere).await.is_err(), "a key of the default scope alone");
 }

@@ -12,10 +12,20 @@ use serde_json::{Value, json};
 pub enum Scope {
     /// By the operator, for everybody.
     Default,
-    /// By an organization's admins, for the organization.
+    /// For one organization.
     Organization,
-    /// By an organization's admins, for one project.
+    /// For one project.
     Project,
+}
+
+/// Who may set a key. For everybody, in the default scope, only the operator may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setter {
+    /// An organization's admins for it and its projects, and the operator.
+    Admin,
+    /// The operator alone: what an organization must not grant itself.
+    Operator,
 }
 
 /// A key of the catalog.
@@ -30,6 +40,8 @@ pub struct Key {
     pub builtin: Value,
     /// Where it may be set.
     pub scopes: &'static [Scope],
+    /// Who may set it.
+    pub setter: Setter,
     validator: Validator,
 }
 
@@ -66,7 +78,8 @@ pub fn all() -> &'static [Key] {
 }
 
 const EVERYWHERE: &[Scope] = &[Scope::Default, Scope::Organization, Scope::Project];
-const OPERATOR: &[Scope] = &[Scope::Default];
+const PLATFORM: &[Scope] = &[Scope::Default];
+const ORGANIZATION: &[Scope] = &[Scope::Default, Scope::Organization];
 
 static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let mut keys = vec![
@@ -116,21 +129,21 @@ static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
             "How many requests a minute one person may send, chat actions and sign-ins apart.",
             json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
             json!(100),
-            OPERATOR,
+            PLATFORM,
         ),
         key(
             "limits.sign_ins_per_minute",
             "How many sign-ins a minute one address may send.",
             json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
             json!(10),
-            OPERATOR,
+            PLATFORM,
         ),
         key(
             "log.level",
             "From which level on processes write log lines.",
             json!({"enum": ["error", "warn", "info", "debug", "trace"]}),
             json!("info"),
-            OPERATOR,
+            PLATFORM,
         ),
         key(
             "organization.deletion_grace_seconds",
@@ -144,14 +157,52 @@ static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
             "For drills: the step, as <saga>/<step>, that fails for good whenever it is reached, so that compensation can be watched. Empty: none.",
             json!({"type": "string", "maxLength": 200, "pattern": "^([a-z.-]+/[a-z-]+)?$"}),
             json!(""),
-            OPERATOR,
+            PLATFORM,
         ),
         key(
             "sse.heartbeat_seconds",
             "How often a quiet event stream carries a comment, so that nobody takes it for dead.",
             json!({"type": "integer", "minimum": 1, "maximum": 15}),
             json!(15),
-            OPERATOR,
+            PLATFORM,
+        ),
+        key(
+            "limits.bad_tokens_per_minute",
+            "How many requests a minute one address may send with a token that does not hold.",
+            json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+            json!(100),
+            PLATFORM,
+        ),
+        key(
+            "limits.sign_ins_per_minute_total",
+            "How many sign-ins a minute all addresses together may send.",
+            json!({"type": "integer", "minimum": 1, "maximum": 10_000_000}),
+            json!(6000),
+            PLATFORM,
+        ),
+        quota(
+            "quotas.active_streams",
+            "How many event streams of one organization may be open at once.",
+            json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+            json!(1000),
+        ),
+        quota(
+            "quotas.members",
+            "How many members one organization may have.",
+            json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+            json!(1000),
+        ),
+        quota(
+            "quotas.projects",
+            "How many projects one organization may have.",
+            json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+            json!(100),
+        ),
+        quota(
+            "quotas.requests_per_minute",
+            "How many requests a minute all members of one organization together may send to it, chat actions included.",
+            json!({"type": "integer", "minimum": 1, "maximum": 10_000_000}),
+            json!(60_000),
         ),
     ];
     keys.sort_by_key(|key| key.name);
@@ -166,7 +217,13 @@ fn key(
     scopes: &'static [Scope],
 ) -> Key {
     let validator = jsonschema::draft202012::new(&schema).expect("the catalog's schemas are tested");
-    Key { name, description, schema, builtin, scopes, validator }
+    let setter = if scopes == PLATFORM { Setter::Operator } else { Setter::Admin };
+    Key { name, description, schema, builtin, scopes, setter, validator }
+}
+
+/// What the operator grants an organization.
+fn quota(name: &'static str, description: &'static str, schema: Value, builtin: Value) -> Key {
+    Key { setter: Setter::Operator, ..key(name, description, schema, builtin, ORGANIZATION) }
 }
 
 #[cfg(test)]

@@ -66,16 +66,28 @@ pub struct Effective {
     pub chat_session_overflow: SessionOverflow,
     #[serde(rename = "chat.actions")]
     pub chat_actions: Vec<ChatAction>,
+    #[serde(rename = "limits.bad_tokens_per_minute")]
+    pub bad_tokens_per_minute: NonZeroU32,
     #[serde(rename = "limits.chat_actions_per_second")]
     pub chat_actions_per_second: NonZeroU32,
     #[serde(rename = "limits.requests_per_minute")]
     pub requests_per_minute: NonZeroU32,
     #[serde(rename = "limits.sign_ins_per_minute")]
     pub sign_ins_per_minute: NonZeroU32,
+    #[serde(rename = "limits.sign_ins_per_minute_total")]
+    pub sign_ins_per_minute_total: NonZeroU32,
     #[serde(rename = "log.level")]
     pub log_level: String,
     #[serde(rename = "organization.deletion_grace_seconds")]
     deletion_grace_seconds: u64,
+    #[serde(rename = "quotas.active_streams")]
+    pub quota_active_streams: NonZeroU32,
+    #[serde(rename = "quotas.members")]
+    pub quota_members: NonZeroU32,
+    #[serde(rename = "quotas.projects")]
+    pub quota_projects: NonZeroU32,
+    #[serde(rename = "quotas.requests_per_minute")]
+    pub quota_requests_per_minute: NonZeroU32,
     #[serde(rename = "saga.fail_step")]
     pub saga_fail_step: String,
     #[serde(rename = "sse.heartbeat_seconds")]

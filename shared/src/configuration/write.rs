@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{
     Effective,
-    catalog::{self, Key, Scope, Violation},
+    catalog::{self, Key, Scope, Setter, Violation},
 };
 use crate::{
     audit::{self, Action},
@@ -39,6 +39,9 @@ pub enum ChangeError {
     /// The key may not be set there.
     #[error("this key may not be set for {0:?}")]
     ScopeNotAllowed(Scope),
+    /// The key may be set there, but not by the organization itself.
+    #[error("only the operator may set this key")]
+    OperatorOnly,
     /// The value is not one the key takes.
     #[error("the value is not one this key takes")]
     Invalid(Vec<Violation>),
@@ -145,6 +148,9 @@ fn check(key: &Key, org: OrgId, change: &Change) -> Result<(), ChangeError> {
     };
     if !key.scopes.contains(&scope) {
         return Err(ChangeError::ScopeNotAllowed(scope));
+    }
+    if key.setter == Setter::Operator && change.author.is_some() {
+        return Err(ChangeError::OperatorOnly);
     }
     if !(1..=500).contains(&change.reason.chars().count()) || change.reason.contains('\0') {
         return Err(ChangeError::Reason);

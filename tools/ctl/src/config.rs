@@ -1,4 +1,4 @@
-//! Reading and changing the platform's configuration. The same code, validation and history as for organizations;
+//! Reading and changing configuration: the platform's, or one organization's. The same code, validation and history as for organizations;
 //! every process applies a change within milliseconds.
 
 use anyhow::{Context as _, bail};
@@ -7,7 +7,7 @@ use atrium_shared::{
         Values, catalog,
         write::{self, Change, ChangeError},
     },
-    db::{Database, Principal},
+    db::{Database, DbError, Principal},
     ids::OrgId,
 };
 use serde_json::Value;
@@ -17,13 +17,20 @@ const PRINCIPAL: Principal = Principal::System(Principal::OPERATOR);
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     /// Every key, its value, and where the value comes from.
-    List,
+    List {
+        /// What holds in this organization, instead of what holds by default.
+        #[arg(long, value_name = "ID")]
+        org: Option<OrgId>,
+    },
     /// One key's value.
     Get {
         /// The key, such as log.level.
         key: String,
+        /// What holds in this organization, instead of what holds by default.
+        #[arg(long, value_name = "ID")]
+        org: Option<OrgId>,
     },
-    /// Sets a key for everybody.
+    /// Sets a key for everybody, or for one organization.
     Set {
         /// The key, such as log.level.
         key: String,
@@ -32,65 +39,90 @@ pub(crate) enum Command {
         /// Why; kept in the history.
         #[arg(long)]
         reason: String,
+        /// For this organization only.
+        #[arg(long, value_name = "ID")]
+        org: Option<OrgId>,
     },
-    /// Takes a key's value away, so that the built-in one holds again.
+    /// Takes a key's value away, so that the one beneath it holds again: the default, or the built-in one.
     Unset {
         /// The key, such as log.level.
         key: String,
         /// Why; kept in the history.
         #[arg(long)]
         reason: String,
+        /// For this organization only.
+        #[arg(long, value_name = "ID")]
+        org: Option<OrgId>,
     },
 }
 
 #[expect(clippy::print_stdout, reason = "a command answers on standard output")]
 pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result<()> {
     match command {
-        Command::List => {
-            let values = read(database).await?;
+        Command::List { org } => {
+            let layers = read(database, org).await?;
             for key in catalog::all() {
-                let (value, source) = value_of(key, &values);
+                let (value, source) = value_of(key, &layers);
                 println!("{:<34} {value}  ({source})", key.name);
             }
         }
-        Command::Get { key } => {
+        Command::Get { key, org } => {
             let key = catalog::find(&key).with_context(|| unknown(&key))?;
-            println!("{}", value_of(key, &read(database).await?).0);
+            println!("{}", value_of(key, &read(database, org).await?).0);
         }
-        Command::Set { key, value, reason } => {
+        Command::Set { key, value, reason, org } => {
             let value = serde_json::from_str(&value).with_context(|| {
                 format!("{value} is not JSON; a text needs quotes of its own: '\"{value}\"'")
             })?;
-            println!("revision {}", change(database, key, Some(value), reason).await?);
+            println!("revision {}", change(database, org, key, Some(value), reason).await?);
         }
-        Command::Unset { key, reason } => println!("revision {}", change(database, key, None, reason).await?),
+        Command::Unset { key, reason, org } => {
+            println!("revision {}", change(database, org, key, None, reason).await?);
+        }
     }
     Ok(())
 }
 
-async fn read(database: &Database) -> anyhow::Result<Values> {
-    Ok(Values::read(&mut database.org_tx(&PRINCIPAL, OrgId::PLATFORM).await?).await?)
+/// What is set, from the narrowest scope to the widest, each with its name.
+type Layers = Vec<(Values, &'static str)>;
+
+async fn read(database: &Database, org: Option<OrgId>) -> anyhow::Result<Layers> {
+    let mut layers = Layers::new();
+    for (org, source) in org
+        .map(|org| (org, "organization"))
+        .into_iter()
+        .chain([(OrgId::PLATFORM, "default, set by an operator")])
+    {
+        let values = Values::read(&mut database.org_tx(&PRINCIPAL, org).await?).await?;
+        if values.changed_at.is_none() {
+            bail!(no_organization(org));
+        }
+        layers.push((values, source));
+    }
+    Ok(layers)
 }
 
-fn value_of<'v>(key: &'v catalog::Key, values: &'v Values) -> (&'v Value, &'static str) {
-    match values.organization.get(key.name) {
-        Some(value) => (value, "default, set by an operator"),
-        None => (&key.builtin, "builtin"),
-    }
+fn value_of<'v>(key: &'v catalog::Key, layers: &'v Layers) -> (&'v Value, &'static str) {
+    let set =
+        |(values, source): &'v (Values, &'static str)| Some((values.organization.get(key.name)?, *source));
+    layers.iter().find_map(set).unwrap_or((&key.builtin, "builtin"))
 }
 
 async fn change(
     database: &Database,
+    org: Option<OrgId>,
     key: String,
     value: Option<Value>,
     reason: String,
 ) -> anyhow::Result<i64> {
-    let mut tx = database.org_tx(&PRINCIPAL, OrgId::PLATFORM).await?;
+    let org = org.unwrap_or(OrgId::PLATFORM);
+    let mut tx = database.org_tx(&PRINCIPAL, org).await?;
     let change =
         Change { project: None, key: key.clone(), value, author: None, reason, expected_revision: None };
     let revision = match write::apply(&mut tx, change).await {
         Ok(revision) => revision,
         Err(ChangeError::UnknownKey) => bail!(unknown(&key)),
+        Err(ChangeError::Database(DbError::NotFound)) => bail!(no_organization(org)),
         Err(ChangeError::Invalid(violations)) => {
             let wrong: Vec<_> = violations.iter().map(|wrong| wrong.detail.as_str()).collect();
             bail!("{key} does not take this value: {}", wrong.join("; "))
@@ -101,6 +133,10 @@ async fn change(
     // A command ends before the task that folds notifications would send one.
     database.wake_relay().await?;
     Ok(revision)
+}
+
+fn no_organization(org: OrgId) -> String {
+    format!("there is no organization {org}, or its creation has not come to its configuration")
 }
 
 fn unknown(key: &str) -> String {

@@ -17,7 +17,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The configuration that holds for everybody, unless an organization or a project sets its own.
+    /// Configuration: what holds for everybody unless an organization or a project sets its own, or with --org what
+    /// one organization has, quotas included.
     #[command(subcommand)]
     Config(config::Command),
 }

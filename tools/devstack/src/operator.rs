@@ -1,4 +1,4 @@
-//! The operator's command, as the stack uses it: values of the platform-wide default scope.
+//! The operator's command, as the stack uses it: values of the default scope, and of single organizations.
 
 use std::path::Path;
 
@@ -9,10 +9,13 @@ use crate::process::Launch;
 use crate::service::Wiring;
 
 /// The limits a stack for people and for tests starts with: a hundred times the defaults.
-pub const RAISED_LIMITS: [(&str, u32); 3] = [
+pub const RAISED_LIMITS: [(&str, u32); 6] = [
     ("limits.sign_ins_per_minute", 1_000),
     ("limits.chat_actions_per_second", 500),
     ("limits.requests_per_minute", 10_000),
+    ("limits.bad_tokens_per_minute", 10_000),
+    ("quotas.requests_per_minute", 6_000_000),
+    ("quotas.active_streams", 100_000),
 ];
 
 /// Sets one key of the default scope.
@@ -22,6 +25,21 @@ pub const RAISED_LIMITS: [(&str, u32); 3] = [
 pub async fn set_default(wiring: &Wiring, key: &str, value: &Value, reason: &str) -> anyhow::Result<()> {
     let value = value.to_string();
     run(wiring, &["config", "set", key, &value, "--reason", reason]).await.map(|_| ())
+}
+
+/// Sets one key for one organization.
+///
+/// # Errors
+/// When `atrium-ctl` is missing or refuses.
+pub async fn set_for(
+    wiring: &Wiring,
+    org: &str,
+    key: &str,
+    value: &Value,
+    reason: &str,
+) -> anyhow::Result<()> {
+    let value = value.to_string();
+    run(wiring, &["config", "set", key, &value, "--org", org, "--reason", reason]).await.map(|_| ())
 }
 
 /// Removes one key from the default scope: what is built in holds again.

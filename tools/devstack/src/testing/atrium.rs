@@ -393,6 +393,16 @@ impl Atrium {
             .unwrap_or_else(|error| panic!("the default of {key} stays: {error:#}"));
     }
 
+    /// Sets a value for one organization, as the operator.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn set_for(&self, org: &str, key: &str, value: Value) {
+        operator::set_for(&self.wiring, org, key, &value, "a test")
+            .await
+            .unwrap_or_else(|error| panic!("{key} of {org} stays: {error:#}"));
+    }
+
     /// What the processes were started with.
     #[must_use]
     pub fn wiring(&self) -> &Wiring {
