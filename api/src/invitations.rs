@@ -29,7 +29,10 @@ use crate::{
         request::Request,
         respond::{Response, empty, json},
     },
-    orgs::{self, Organization},
+    orgs::{
+        self, Organization,
+        quota::{Quota, require_room},
+    },
     state::App,
 };
 
@@ -204,6 +207,16 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     .fetch_optional(tx.conn())
     .await?;
     let (invitation, role) = invitation.ok_or_else(refused)?;
+    let known: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id = $2)")
+            .bind(code.org)
+            .bind(identity.user)
+            .fetch_one(tx.conn())
+            .await?;
+    if !known {
+        let platform = app.configuration.platform();
+        require_room(&mut tx, Quota::Members, platform.organization()).await?;
+    }
     let joined = sqlx::query(
         "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, $3, $4)
          ON CONFLICT ON CONSTRAINT members_pkey DO NOTHING",

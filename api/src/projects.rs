@@ -23,6 +23,7 @@ use crate::{
         request::Request,
         respond::{Response, empty, json},
     },
+    orgs::quota::{Quota, require_room},
     state::App,
 };
 
@@ -55,6 +56,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Ok(replayed);
     }
+    let platform = app.configuration.platform();
+    require_room(&mut tx, Quota::Projects, platform.organization()).await?;
     let id = ProjectId::new();
     sqlx::query("INSERT INTO projects (org_id, id, name) VALUES ($1, $2, $3)")
         .bind(org)

@@ -43,11 +43,11 @@ pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), Db
         .await?)
 }
 
-/// Suspends the organization, and ends everything live in it. An operator's suspension lies over an owner's.
+/// Suspends the organization, and ends everything live in it. The reason is the operator's. An operator's suspension lies over an owner's.
 ///
 /// # Errors
 /// [`DbError::NotReady`] and [`DbError::Deleting`] when it is in no state for this.
-pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy) -> Result<(), DbError> {
+pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), DbError> {
     let org = tx.org();
     match lock(tx).await? {
         (OrgStatus::Suspended, current) if current == Some(SuspendedBy::Operator) || current == Some(by) => {
@@ -66,7 +66,7 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy) -> Result<(), DbError> {
     .await?;
     tx.revoke_access(None, None).await?;
     let change = Change::new(Action::OrganizationSuspended, "organization", org);
-    audit::record(tx, change.after(json!({ "suspended_by": by }))).await
+    audit::record(tx, change.after(json!({ "suspended_by": by, "reason": reason }))).await
 }
 
 /// Opens a suspended organization again.
@@ -74,7 +74,7 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy) -> Result<(), DbError> {
 /// # Errors
 /// [`DbError::Suspended`] when an operator has suspended it and an owner asks; [`DbError::NotReady`] and
 /// [`DbError::Deleting`] when it is in no state for this.
-pub async fn resume(tx: &mut OrgTx, by: SuspendedBy) -> Result<(), DbError> {
+pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), DbError> {
     let org = tx.org();
     match lock(tx).await? {
         (OrgStatus::Suspended, Some(SuspendedBy::Operator)) if by == SuspendedBy::Owner => {
@@ -92,7 +92,8 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy) -> Result<(), DbError> {
     .bind(org)
     .execute(tx.conn())
     .await?;
-    audit::record(tx, Change::new(Action::OrganizationResumed, "organization", org)).await
+    let change = Change::new(Action::OrganizationResumed, "organization", org);
+    audit::record(tx, change.after(json!({ "resumed_by": by, "reason": reason }))).await
 }
 
 /// Asks for the deletion: closed at once, purged when the grace is over. Returns the operation.

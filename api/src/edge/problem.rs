@@ -87,6 +87,8 @@ codes! {
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not take that method", "no";
     /// The organization's saga has not committed.
     OrganizationNotReady = CONFLICT, "organization_not_ready", "The organization is not ready", "when it is COMMITTED";
+    /// The organization has as much of it as the operator allows.
+    QuotaReached = CONFLICT, "quota_reached", "The organization has as many as it may", "when there is room";
     /// Somebody has to own the organization.
     LastOwner = CONFLICT, "last_owner", "An organization needs an owner", "after making another owner";
     /// There is no deletion to cancel.

@@ -23,7 +23,7 @@ use crate::{
 /// When the caller is no owner, or the organization is in no state for it.
 pub async fn suspend(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let mut tx = owned(app, request).await?;
-    organization::suspend(&mut tx, SuspendedBy::Owner).await?;
+    organization::suspend(&mut tx, SuspendedBy::Owner, None).await?;
     changed(tx).await
 }
 
@@ -33,7 +33,7 @@ pub async fn suspend(app: &Arc<App>, request: &mut Request) -> Result<Response, 
 /// When the caller is no owner, or it was an operator who suspended it.
 pub async fn resume(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let mut tx = owned(app, request).await?;
-    organization::resume(&mut tx, SuspendedBy::Owner).await?;
+    organization::resume(&mut tx, SuspendedBy::Owner, None).await?;
     changed(tx).await
 }
 

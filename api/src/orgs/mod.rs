@@ -4,6 +4,7 @@ pub mod create;
 pub mod get;
 pub mod lifecycle;
 pub mod list;
+pub(crate) mod quota;
 pub mod rename;
 
 use atrium_shared::{

@@ -5,6 +5,7 @@ use std::time::Duration;
 use atrium_devstack::{
     actors::{Guest, Window},
     client::Reply,
+    operator,
     testing::Atrium,
 };
 use redis::AsyncCommands as _;
@@ -302,4 +303,24 @@ async fn nobody_deletes_an_organization_before_its_grace_is_over() {
         // The second time, with a grace of a week.
         let _ = used.owner.client.delete(used.path("")).send().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_an_operator_suspends_no_owner_resumes_or_deletes() {
+    let atrium = Atrium::start().await;
+    let used = Used::begin(&atrium).await;
+    used.act("/suspend").await;
+    let operator = async |command: &str| {
+        operator::run(atrium.wiring(), &["org", command, &used.org, "--reason", "spam"]).await
+    };
+    operator("suspend").await.unwrap();
+    let seen = used.owner.client.get(used.path("")).answers(200).await;
+    assert_eq!((seen.at("/status"), seen.at("/suspended_by")), ("SUSPENDED".into(), "operator".into()));
+    for request in [used.owner.client.post(used.path("/resume")), used.owner.client.delete(used.path(""))] {
+        request.refused(403, "organization_suspended").await;
+    }
+    operator("resume").await.unwrap();
+    used.member.press(&used.window, "ready").await.unwrap();
+    used.owner.client.delete(used.path("")).answers(202).await;
+    assert!(operator("suspend").await.unwrap_err().to_string().contains("being deleted"));
 }

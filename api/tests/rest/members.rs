@@ -312,3 +312,39 @@ async fn a_deleted_projects_streams_end_and_others_go_on() {
     owner.press(&other, "ready").await.unwrap();
     goes_on.must_see("chat.action", PATIENCE).await;
 }
+
+#[tokio::test]
+async fn quotas_hold_when_many_add_the_last_one_at_once() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Quotas").await.unwrap();
+    for key in ["quotas.projects", "quotas.members"] {
+        atrium.set_for(&org, key, json!(3)).await;
+    }
+    let projects = format!("/v1/orgs/{org}/projects");
+    let mut racers = Vec::new();
+    for n in 0..10 {
+        let client = owner.client.at(atrium.api(n % 2).url());
+        let guest = atrium.guest().await;
+        let code = owner.invite(&org, "viewer").await.unwrap();
+        let accept = guest.client.post("/v1/invitations/accept").json(json!({ "code": code }));
+        racers.push(tokio::spawn(async move { accept.send().await.unwrap() }));
+        let create = client.post(&projects).json(json!({ "name": format!("Project {n}") }));
+        racers.push(tokio::spawn(async move { create.send().await.unwrap() }));
+    }
+    let mut added = [0, 0];
+    for (n, racer) in racers.into_iter().enumerate() {
+        let reply = racer.await.unwrap();
+        match reply.code() {
+            200 | 201 => added[n % 2] += 1,
+            _ => drop(reply.must_be(409, "quota_reached")),
+        }
+    }
+    assert_eq!(added, [2, 3], "two members beside the owner, three projects");
+    let first = owner.client.get(&projects).answers(200).await.at("/items/0/id");
+    owner.client.delete(format!("{projects}/{first}")).answers(204).await;
+    owner.client.post(&projects).json(json!({ "name": "Room again" })).answers(201).await;
+    // Who is a member already needs no room.
+    let code = owner.invite(&org, "viewer").await.unwrap();
+    owner.client.post("/v1/invitations/accept").json(json!({ "code": code })).answers(200).await;
+}

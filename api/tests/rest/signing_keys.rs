@@ -114,7 +114,7 @@ impl Traffic {
                 match client.bearer(token.as_str()).get("/v1/auth/me").send().await {
                     Ok(reply) if reply.code() == 200 => {}
                     Ok(reply) => {
-                        self.failures.write().await.push(format!("{}: {}", kid_of(token), reply.describe()))
+                        self.failures.write().await.push(format!("{}: {}", kid_of(token), reply.describe()));
                     }
                     Err(error) => self.failures.write().await.push(error.to_string()),
                 }

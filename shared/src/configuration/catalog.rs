@@ -150,7 +150,7 @@ static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
             "How long a deletion can be canceled. Then the organization is purged.",
             json!({"type": "integer", "minimum": 0, "maximum": 31_536_000}),
             json!(604_800),
-            OPERATOR,
+            PLATFORM,
         ),
         key(
             "saga.fail_step",

@@ -1,6 +1,7 @@
 //! `atrium-ctl`: what an operator changes while the platform runs.
 
 mod config;
+mod org;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,9 @@ enum Command {
     /// one organization has, quotas included.
     #[command(subcommand)]
     Config(config::Command),
+    /// Organizations: suspended and resumed against their owners' will.
+    #[command(subcommand)]
+    Org(org::Command),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -36,5 +40,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let database = Database::connect_to(&url, 2, "atrium-ctl", pooling).await?;
     match arguments.command {
         Command::Config(command) => config::run(command, &database).await,
+        Command::Org(command) => org::run(command, &database).await,
     }
 }

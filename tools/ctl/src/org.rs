@@ -1,0 +1,62 @@
+//! An organization in the operator's hands: suspended against its owners' will, and resumed.
+
+use anyhow::{bail, ensure};
+use atrium_shared::{
+    db::{Database, DbError, OrgTx, Principal},
+    ids::OrgId,
+    organization::{self, SuspendedBy},
+};
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Suspends an organization: it can be read and exported, not changed, and its streams end. No owner can undo it.
+    Suspend {
+        /// The organization's id.
+        org: OrgId,
+        /// Why; its owners read it in the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Resumes a suspended organization, whoever suspended it.
+    Resume {
+        /// The organization's id.
+        org: OrgId,
+        /// Why; its owners read it in the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[expect(clippy::print_stdout, reason = "a command answers on standard output")]
+pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result<()> {
+    match command {
+        Command::Suspend { org, reason } => {
+            let mut tx = open(database, org, &reason).await?;
+            done(organization::suspend(&mut tx, SuspendedBy::Operator, Some(&reason)).await, org)?;
+            tx.commit().await?;
+            println!("suspended");
+        }
+        Command::Resume { org, reason } => {
+            let mut tx = open(database, org, &reason).await?;
+            done(organization::resume(&mut tx, SuspendedBy::Operator, Some(&reason)).await, org)?;
+            tx.commit().await?;
+            println!("resumed");
+        }
+    }
+    Ok(())
+}
+
+async fn open(database: &Database, org: OrgId, reason: &str) -> anyhow::Result<OrgTx> {
+    ensure!(org != OrgId::PLATFORM, "the platform itself is no organization that can be suspended");
+    ensure!((1..=500).contains(&reason.chars().count()), "a reason of 1 to 500 characters is needed");
+    Ok(database.org_tx(&Principal::System(Principal::OPERATOR), org).await?)
+}
+
+fn done(result: Result<(), DbError>, org: OrgId) -> anyhow::Result<()> {
+    match result {
+        Err(DbError::NotFound) => bail!("there is no organization {org}"),
+        Err(DbError::NotReady) => bail!("the organization's creation is not finished, or failed"),
+        Err(DbError::Deleting) => bail!("the organization is being deleted; only its owners can restore it"),
+        other => Ok(other?),
+    }
+}
