@@ -3,7 +3,12 @@
 mod allow_list;
 mod behavior;
 mod catalog;
+mod escapes;
+mod guesses;
+mod interrupted;
+mod matrix;
 mod mutations;
 mod pooler;
+mod rows;
 mod startup;
 mod tenants;

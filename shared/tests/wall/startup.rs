@@ -2,6 +2,7 @@
 
 use atrium_devstack::testing::TestDatabase;
 use atrium_shared::db::{Reach, check_role, connect_pool};
+use sqlx::AssertSqlSafe;
 
 async fn refusal(url: &str, reach: Reach) -> Option<String> {
     let pool = connect_pool(url, 1, "test").await.expect("the role can log in");
@@ -48,6 +49,51 @@ async fn a_table_without_the_wall_is_refused() {
         .expect("a mistake");
     let refusal = refusal(&database.urls().app, Reach::Tenant).await.unwrap_or_default();
     assert!(refusal.contains("may touch projects"), "{refusal}");
+}
+
+/// What lies before the wall of the table behind it.
+#[tokio::test]
+async fn a_view_a_materialized_view_and_a_partition_are_refused() {
+    for mistake in [
+        "CREATE VIEW side_door AS SELECT * FROM projects",
+        "CREATE MATERIALIZED VIEW side_door AS SELECT * FROM projects",
+        "CREATE TABLE whole (org_id uuid) PARTITION BY HASH (org_id);
+         ALTER TABLE whole ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE whole FORCE ROW LEVEL SECURITY;
+         CREATE TABLE side_door PARTITION OF whole FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+    ] {
+        let database = TestDatabase::create().await;
+        let mut superuser = database.superuser().await;
+        for statement in [mistake, "GRANT SELECT ON side_door TO atrium_app"] {
+            sqlx::raw_sql(statement).execute(&mut superuser).await.expect("a mistake");
+        }
+        let refusal = refusal(&database.urls().app, Reach::Tenant).await.unwrap_or_default();
+        assert!(refusal.contains("may touch side_door"), "{mistake}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_bypass_the_wall_or_become_another_is_refused() {
+    let database = TestDatabase::create().await;
+    let mut superuser = database.superuser().await;
+    // Roles belong to the server that other tests use, too: these are nobody else's.
+    let role = format!("atrium_test_{}", database.name());
+    for (mistake, reason) in
+        [("BYPASSRLS", "has BYPASSRLS"), ("IN ROLE atrium_owner", "may become atrium_owner")]
+    {
+        for statement in [
+            format!("CREATE ROLE {role} LOGIN PASSWORD 'secret' {mistake}"),
+            format!("GRANT CONNECT ON DATABASE {} TO {role}", database.name()),
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut superuser).await.expect("a mistake");
+        }
+        let (_, place) = database.urls().app.split_once('@').expect("an address");
+        let refusal = refusal(&format!("postgres://{role}:secret@{place}"), Reach::Tenant).await;
+        let refusal = refusal.unwrap_or_default();
+        assert!(refusal.contains(reason), "{refusal}");
+        let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut superuser).await.expect("a role nobody needs");
+    }
 }
 
 #[tokio::test]
