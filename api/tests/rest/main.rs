@@ -11,6 +11,7 @@ mod identity;
 mod lifecycle;
 mod limits;
 mod members;
+mod non_interference;
 mod operations;
 mod orgs;
 mod outages;

@@ -8,6 +8,7 @@ mod guesses;
 mod interrupted;
 mod matrix;
 mod mutations;
+mod non_interference;
 mod pooler;
 mod rows;
 mod startup;

@@ -339,7 +339,7 @@ pub(crate) async fn breach(connection: &mut PgConnection, world: &World, table: 
         return Some(format!("with a second permissive policy, {wrong}"));
     }
     for (role, statement, expected) in beyond(table) {
-        let outcome = Entry::Savepoint(role).run(connection, "", &[statement.clone()]).await;
+        let outcome = Entry::Savepoint(role).run(connection, "", std::slice::from_ref(&statement)).await;
         if outcome != Outcome::Rows(0) && expected || !expected && outcome.code() != Some("42501") {
             return Some(format!("{role}: {statement}: {outcome}"));
         }

@@ -23,6 +23,12 @@ pub(crate) enum Side {
     User,
 }
 
+impl From<String> for Side {
+    fn from(setting: String) -> Self {
+        if setting == "org" { Self::Org } else { Self::User }
+    }
+}
+
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Column {
     pub(crate) name: String,
@@ -48,21 +54,25 @@ pub(crate) struct Constraint {
     definition: String,
 }
 
-/// A table, and what the application may do with it.
-#[derive(Debug)]
+/// A table, and who may do what with it.
+#[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Table {
     pub(crate) name: String,
     /// The column that the guard compares, and with what.
     pub(crate) tenant: String,
+    #[sqlx(try_from = "String")]
     pub(crate) side: Side,
-    pub(crate) columns: Vec<Column>,
-    constraints: Vec<Constraint>,
     pub(crate) may_select: bool,
     pub(crate) may_delete: bool,
     /// Whether these see any column of it.
     pub(crate) relay_reads: bool,
     pub(crate) watcher_reads: bool,
+    #[sqlx(skip)]
+    pub(crate) columns: Vec<Column>,
+    #[sqlx(skip)]
+    constraints: Vec<Constraint>,
     /// Whether rows elsewhere keep a row from being deleted.
+    #[sqlx(skip)]
     pub(crate) held: bool,
 }
 
@@ -165,23 +175,28 @@ impl Inhabitant {
 }
 
 async fn tables(connection: &mut PgConnection) -> Vec<Table> {
-    let found: Vec<(String, Option<String>, Option<String>, bool, bool, bool, bool)> = sqlx::query_as(
-        "SELECT relname::text, guard[1], guard[2], has_table_privilege('atrium_app', oid, 'SELECT'),
-                has_table_privilege('atrium_app', oid, 'DELETE'),
-                has_any_column_privilege('atrium_relay', oid, 'SELECT'),
-                has_any_column_privilege('atrium_watcher', oid, 'SELECT')
+    // A table without a guard, which another test refuses, is somebody's all the same.
+    let mut tables: Vec<Table> = sqlx::query_as(
+        "SELECT relname::text AS name, coalesce(guard[1], CASE WHEN of_org THEN 'org_id' ELSE 'user_id' END) AS tenant,
+                coalesce(guard[2], CASE WHEN of_org THEN 'org' ELSE 'user' END) AS side,
+                has_table_privilege('atrium_app', oid, 'SELECT') AS may_select,
+                has_table_privilege('atrium_app', oid, 'DELETE') AS may_delete,
+                has_any_column_privilege('atrium_relay', oid, 'SELECT') AS relay_reads,
+                has_any_column_privilege('atrium_watcher', oid, 'SELECT') AS watcher_reads
            FROM pg_class,
                 LATERAL (SELECT regexp_match((SELECT pg_get_expr(polwithcheck, polrelid) FROM pg_policy
                                                WHERE polrelid = pg_class.oid AND polname = 'guard'),
-                                             '(\\w+) = .*app\\.(org|user)_id')) AS wall (guard)
+                                             '(\\w+) = .*app\\.(org|user)_id'),
+                                EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'org_id'))
+                     AS wall (guard, of_org)
           WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND relname <> '_sqlx_migrations'",
     )
     .fetch_all(&mut *connection)
     .await
     .expect("the catalog can be read");
-    let mut tables = Vec::new();
-    for (name, tenant, side, may_select, may_delete, relay_reads, watcher_reads) in found {
-        let columns: Vec<Column> = sqlx::query_as(
+    for table in &mut tables {
+        let name = &table.name;
+        table.columns = sqlx::query_as(
             "SELECT attname::text AS name, typname::text AS kind, attnotnull AS not_null, atthasdef AS has_default,
                     attidentity <> '' OR attgenerated <> '' AS generated,
                     attidentity = '' AND attgenerated = ''
@@ -190,11 +205,11 @@ async fn tables(connection: &mut PgConnection) -> Vec<Table> {
                FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
               WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         )
-        .bind(&name)
+        .bind(name)
         .fetch_all(&mut *connection)
         .await
         .expect("the catalog can be read");
-        let constraints: Vec<Constraint> = sqlx::query_as(
+        table.constraints = sqlx::query_as(
             "SELECT conname::text AS name, contype::text AS kind, pg_get_constraintdef(con.oid) AS definition,
                     confdeltype::text AS on_delete,
                     ARRAY(SELECT attname::text FROM unnest(conkey) WITH ORDINALITY AS part (number, at)
@@ -205,28 +220,12 @@ async fn tables(connection: &mut PgConnection) -> Vec<Table> {
                         AS target_columns
                FROM pg_constraint AS con WHERE conrelid = $1::text::regclass ORDER BY conname",
         )
-        .bind(&name)
+        .bind(name)
         .fetch_all(&mut *connection)
         .await
         .expect("the catalog can be read");
-        let has = |column: &str| columns.iter().any(|there| there.name == column);
-        // A table without a guard, which another test refuses, is somebody's all the same.
-        let guess = if has("org_id") { ("org_id", "org") } else { ("user_id", "user") };
-        let (tenant, side) = tenant.zip(side).unwrap_or_else(|| (guess.0.to_owned(), guess.1.to_owned()));
-        assert!(has(&tenant), "{name}: no column says whose a row is");
-        let side = if side == "org" { Side::Org } else { Side::User };
-        tables.push(Table {
-            name,
-            tenant,
-            side,
-            columns,
-            constraints,
-            may_select,
-            may_delete,
-            relay_reads,
-            watcher_reads,
-            held: false,
-        });
+        let tenant = table.columns.iter().any(|column| column.name == table.tenant);
+        assert!(tenant, "{name}: no column says whose a row is");
     }
     let holding: BTreeSet<String> = tables
         .iter()
