@@ -70,3 +70,6 @@ GRANT SELECT, DELETE ON revoked_access TO atrium_watcher;
 ALTER TABLE idempotency_keys
     ADD COLUMN org_id uuid CONSTRAINT idempotency_keys_org_fkey REFERENCES orgs (id) ON DELETE CASCADE;
 CREATE INDEX idempotency_keys_org ON idempotency_keys (org_id);
+-- Only the transaction's own organization: the key would tell of any other whether it is there.
+CREATE POLICY in_its_org ON idempotency_keys AS RESTRICTIVE FOR INSERT TO atrium_app
+    WITH CHECK (org_id IS NULL OR org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid));

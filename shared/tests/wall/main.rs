@@ -3,6 +3,7 @@
 mod allow_list;
 mod behavior;
 mod catalog;
+mod documented;
 mod escapes;
 mod guesses;
 mod interrupted;

@@ -199,8 +199,9 @@ fn expected(table: &Table, verb: Verb, outcome: &Outcome) -> bool {
         Outcome::Rows(1) => true,
         // The row is there already, and nothing may be done to it.
         Outcome::Rows(0) => verb == Verb::OnConflict || verb == Verb::Merge && !updates && !table.may_delete,
-        // The wall was asked before the key was.
+        // The wall was asked before the keys and the checks were.
         Outcome::Refused { code, .. } if ["23505", "23P01"].contains(&code.as_str()) => verb == Verb::Insert,
+        Outcome::Refused { code, .. } if code == "23514" => [Verb::Insert, Verb::OnConflict].contains(&verb),
         // It is held by rows of the same tenant.
         Outcome::Refused { code, .. } => code == "23503" && verb == Verb::Delete && table.held,
         Outcome::Rows(_) => false,

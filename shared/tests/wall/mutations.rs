@@ -151,7 +151,7 @@ async fn policies(connection: &mut PgConnection, table: &str, add: &mut impl FnM
         if checks {
             add("widen CHECK", format!("ALTER POLICY {policy} ON {table} WITH CHECK (true)"));
         }
-        if restrictive {
+        if restrictive && policy == "guard" {
             add("guard for another role", format!("ALTER POLICY {policy} ON {table} TO atrium_relay"));
             // Everything of it but that it restricts.
             add(

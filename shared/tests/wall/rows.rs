@@ -11,7 +11,12 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 /// Values that cannot be guessed, or that say more than a guess: table, column, and what stands there.
-const SAMPLES: &[(&str, &str, &str)] = &[("orgs", "status", "'COMMITTED'")];
+const SAMPLES: &[(&str, &str, &str)] = &[
+    // Past its grace: only then may its row be deleted.
+    ("orgs", "status", "'DELETING'"),
+    ("orgs", "delete_at", "now() - interval '1 hour'"),
+    ("orgs", "deletion_id", "gen_random_uuid()"),
+];
 
 /// One row, by column, as PostgreSQL writes it in JSON.
 pub(crate) type Row = serde_json::Map<String, Value>;
