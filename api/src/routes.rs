@@ -8,7 +8,7 @@ use http::{HeaderValue, Method};
 use matchit::Router;
 
 use crate::{
-    auth, chat, configs,
+    audit, auth, chat, configs,
     edge::{problem::Problem, query::decode, request::Request, respond::Response},
     invitations, members, operations, orgs, pages, projects,
     state::App,
@@ -132,6 +132,7 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/orgs/{org}/resume" => orgs::lifecycle::resume),
         route!(POST "/v1/orgs/{org}/restore" => orgs::lifecycle::restore),
         route!(POST "/v1/orgs/{org}/transfer" => members::role::transfer),
+        route!(GET "/v1/orgs/{org}/audit" => audit::list),
         route!(GET "/v1/operations/{operation}" => operations::get),
         route!(GET "/v1/operations/{operation}/events" => operations::events::stream).stream(),
         route!(GET "/v1/orgs/{org}/members" => members::list::list),

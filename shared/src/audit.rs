@@ -31,6 +31,12 @@ macro_rules! actions {
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
+
+            /// The action of that name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|action| action.name() == name)
+            }
         }
     };
 }
@@ -172,7 +178,7 @@ pub struct Entry {
 /// When the database does not answer.
 pub async fn entries(
     tx: &mut OrgTx,
-    action: Option<&str>,
+    action: Option<Action>,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Entry>, DbError> {
@@ -185,7 +191,7 @@ pub async fn entries(
           ORDER BY seq DESC LIMIT $4",
     )
     .bind(org)
-    .bind(action)
+    .bind(action.map(Action::name))
     .bind(before)
     .bind(limit)
     .fetch_all(tx.conn())

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use atrium_api::{edge::problem::Code, routes};
 use atrium_devstack::{checkout::Checkout, contract::Contract};
+use atrium_shared::audit::Action;
 
 #[test]
 fn every_route_is_in_the_contract_and_every_operation_is_routed() {
@@ -46,4 +47,17 @@ fn public_routes_are_public_in_the_contract_and_no_others() {
             route.method, route.template
         );
     }
+}
+
+#[test]
+fn every_action_of_the_audit_log_is_in_the_contract_and_no_others() {
+    let contract = Contract::load().unwrap();
+    let documented: Vec<_> = contract.document()["components"]["schemas"]["AuditAction"]["enum"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    let known: Vec<_> = Action::ALL.iter().map(|action| action.name()).collect();
+    assert_eq!(known, documented);
 }

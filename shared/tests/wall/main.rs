@@ -1,6 +1,7 @@
 //! The tenant wall: its shape in the catalog, what it does, and that the tests here would notice its absence.
 
 mod allow_list;
+mod audit;
 mod behavior;
 mod catalog;
 mod documented;

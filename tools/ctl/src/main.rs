@@ -1,5 +1,6 @@
 //! `atrium-ctl`: what an operator changes while the platform runs.
 
+mod audit;
 mod config;
 mod org;
 
@@ -25,6 +26,9 @@ enum Command {
     /// Organizations: suspended and resumed against their owners' will.
     #[command(subcommand)]
     Org(org::Command),
+    /// The audit log of an organization.
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -41,5 +45,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Config(command) => config::run(command, &database).await,
         Command::Org(command) => org::run(command, &database).await,
+        Command::Audit(command) => audit::run(command, &database).await,
     }
 }

@@ -1,0 +1,322 @@
+//! The audit log through the API: every change leaves its entry, and no entry gives a secret away.
+
+use std::collections::BTreeSet;
+
+use atrium_api::routes::{Found, Routes, table};
+use atrium_devstack::{
+    actors::Guest,
+    client::{Reply, Request},
+    operator,
+    testing::Atrium,
+};
+use atrium_shared::audit::Action;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::Ask as _;
+
+/// Routes that change something of an organization, or write at all, and leave no entry: why not.
+const WITHOUT_ENTRY: &[(&str, &str, &str)] = &[
+    ("POST", "/v1/auth/guest", "of no organization"),
+    ("POST", "/v1/auth/refresh", "of no organization"),
+    ("POST", "/v1/auth/logout", "of no organization"),
+    ("POST", "/v1/orgs/{org}/projects/{project}/chat/sessions", "an open window is of the moment"),
+    ("DELETE", "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}", "a closed window as well"),
+    (
+        "POST",
+        "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/actions",
+        "what is said is kept nowhere",
+    ),
+];
+
+/// Changes an organization, and holds what its log says against what was done.
+struct Watch {
+    atrium: Atrium,
+    routes: Routes,
+    /// Whose eyes see the log.
+    owner: Guest,
+    org: String,
+    /// Method and template of everything that was seen to leave an entry.
+    seen: BTreeSet<(String, String)>,
+}
+
+impl Watch {
+    async fn newest(&self) -> Value {
+        let page = self.owner.client.get(format!("/v1/orgs/{}/audit?limit=1", self.org)).answers(200).await;
+        page.json()["items"][0].clone()
+    }
+
+    /// Sends the request; it has to leave one entry, in the actor's name, of this action and with this before and after.
+    async fn leaves(
+        &mut self,
+        actor: &Guest,
+        (method, path): (Method, &str),
+        prepare: impl FnOnce(Request) -> Request,
+        entry: (Action, Value, Value),
+    ) -> Reply {
+        let last = self.newest().await["seq"].as_i64().unwrap();
+        let reply = prepare(actor.client.request(method.clone(), path)).send().await.unwrap();
+        assert!(reply.status.is_success(), "{}", reply.describe());
+        let (action, before, after) = entry;
+        let newest = self.newest().await;
+        assert_eq!(
+            (&newest["seq"], &newest["action"], &newest["actor_id"], &newest["actor_name"]),
+            (&json!(last + 1), &json!(action.name()), &json!(actor.id), &json!(actor.key)),
+            "{}: {newest}",
+            reply.describe()
+        );
+        assert_eq!((&newest["before"], &newest["after"]), (&before, &after), "{}", reply.describe());
+        self.saw(&method, path);
+        reply
+    }
+
+    fn saw(&mut self, method: &Method, path: &str) {
+        let Found::Route(route, _) = self.routes.find(method, path.split('?').next().unwrap()) else {
+            panic!("{method} {path} is no route");
+        };
+        self.seen.insert((method.to_string(), route.template.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn every_change_leaves_its_entry_and_no_secret() {
+    let atrium = Atrium::start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Northwind").await.unwrap();
+    let mut watch = Watch {
+        routes: Routes::new(table()).unwrap(),
+        seen: BTreeSet::new(),
+        owner: owner.clone(),
+        org: org.clone(),
+        atrium,
+    };
+    let first = watch.newest().await;
+    let slug = watch.owner.client.get(format!("/v1/orgs/{org}")).answers(200).await.at("/slug");
+    assert_eq!((&first["seq"], &first["action"]), (&json!(1), &json!("organization.created")));
+    assert_eq!(
+        (&first["actor_id"], &first["after"]),
+        (&json!(owner.id), &json!({ "name": "Northwind", "slug": slug }))
+    );
+    watch.saw(&Method::POST, "/v1/orgs");
+
+    let path = format!("/v1/orgs/{org}");
+    let name =
+        |name: &'static str| move |request: Request| request.if_match("*").json(json!({ "name": name }));
+    watch
+        .leaves(
+            &owner,
+            (Method::PATCH, &path),
+            name("Northwind Traders"),
+            (
+                Action::OrganizationRenamed,
+                json!({ "name": "Northwind" }),
+                json!({ "name": "Northwind Traders" }),
+            ),
+        )
+        .await;
+
+    // People.
+    let invitations = format!("{path}/invitations");
+    let role = |role: &'static str| move |request: Request| request.json(json!({ "role": role }));
+    let invited = watch
+        .leaves(
+            &owner,
+            (Method::POST, &invitations),
+            role("admin"),
+            (Action::InvitationCreated, Value::Null, json!({ "role": "admin" })),
+        )
+        .await;
+    let code = invited.at("/code");
+    let admin = watch.atrium.guest().await;
+    watch
+        .leaves(
+            &admin,
+            (Method::POST, "/v1/invitations/accept"),
+            |request| request.json(json!({ "code": code })),
+            (
+                Action::MemberJoined,
+                Value::Null,
+                json!({ "role": "admin", "invitation_id": invited.at("/id") }),
+            ),
+        )
+        .await;
+    let second = watch
+        .leaves(
+            &admin,
+            (Method::POST, &invitations),
+            role("viewer"),
+            (Action::InvitationCreated, Value::Null, json!({ "role": "viewer" })),
+        )
+        .await;
+    watch
+        .leaves(
+            &owner,
+            (Method::DELETE, &format!("{invitations}/{}", second.at("/id"))),
+            |request| request,
+            (Action::InvitationRevoked, json!({ "role": "viewer" }), Value::Null),
+        )
+        .await;
+
+    // Projects and configuration.
+    let projects = format!("{path}/projects");
+    let project = watch
+        .leaves(
+            &admin,
+            (Method::POST, &projects),
+            |request| request.json(json!({ "name": "Härbor" })),
+            (Action::ProjectCreated, Value::Null, json!({ "name": "Härbor" })),
+        )
+        .await
+        .at("/id");
+    let project_path = format!("{projects}/{project}");
+    watch
+        .leaves(
+            &admin,
+            (Method::PATCH, &project_path),
+            name("Harbor"),
+            (Action::ProjectRenamed, json!({ "name": "Härbor" }), json!({ "name": "Harbor" })),
+        )
+        .await;
+    let key = "chat.max_active_sessions";
+    let mut revision = 1;
+    for (below, scope) in [(path.clone(), Value::Null), (project_path.clone(), json!(project))] {
+        let config = format!("{below}/configs/{key}");
+        revision += 1;
+        watch
+            .leaves(
+                &admin,
+                (Method::PUT, &config),
+                |request| request.if_match("*").json(json!({ "value": 5, "reason": "more windows" })),
+                (
+                    Action::ConfigurationSet,
+                    Value::Null,
+                    json!({ "project_id": scope, "value": 5, "revision": revision, "reason": "more windows" }),
+                ),
+            )
+            .await;
+        revision += 1;
+        watch
+            .leaves(
+                &owner,
+                (Method::DELETE, &format!("{config}?reason=fewer")),
+                |request| request.if_match("*"),
+                (
+                    Action::ConfigurationUnset,
+                    json!({ "project_id": scope, "value": 5 }),
+                    json!({ "project_id": scope, "value": null, "revision": revision, "reason": "fewer" }),
+                ),
+            )
+            .await;
+    }
+    watch
+        .leaves(
+            &admin,
+            (Method::DELETE, &project_path),
+            |request| request,
+            (Action::ProjectDeleted, json!({ "name": "Harbor" }), Value::Null),
+        )
+        .await;
+
+    // What changed nothing, or was refused, leaves nothing.
+    let last = watch.newest().await;
+    owner.client.delete(&project_path).refused(404, "not_found").await;
+    owner.client.delete(format!("{invitations}/{}", second.at("/id"))).answers(204).await;
+    let unset = owner.client.delete(format!("{path}/configs/{key}?reason=again")).if_match("*");
+    unset.answers(200).await;
+    assert_eq!(watch.newest().await, last);
+
+    // The routes of the table that write are those that were seen here, and those that say why they leave nothing.
+    let writing: BTreeSet<_> = table()
+        .iter()
+        .filter(|route| route.writes())
+        .map(|route| (route.method.to_string(), route.template.to_owned()))
+        .collect();
+    let explained: BTreeSet<_> = WITHOUT_ENTRY
+        .iter()
+        .map(|(method, template, _)| ((*method).to_owned(), (*template).to_owned()))
+        .collect();
+    assert!(watch.seen.is_disjoint(&explained), "not both");
+    let accounted: BTreeSet<_> = watch.seen.union(&explained).cloned().collect();
+    assert_eq!(writing, accounted, "the routes that write (left), and those this test accounts for (right)");
+
+    // Neither codes nor tokens, nor parts of them that would do.
+    let list = ["audit", "list", "--org", &org, "--limit", "1000"];
+    let log = operator::run(watch.atrium.wiring(), &list).await.unwrap();
+    assert_eq!(log.lines().count() as i64, last["seq"].as_i64().unwrap());
+    let bearers = [&owner, &admin].map(|guest| guest.client.token().unwrap().to_owned());
+    for secret in bearers.iter().chain([&code, &second.at("/code")]) {
+        for part in [secret.as_str(), &secret[secret.len() - 16..]] {
+            assert!(!log.contains(part), "{part} stands in the log");
+        }
+    }
+    let verified = operator::run(watch.atrium.wiring(), &["audit", "verify", "--org", &org]).await.unwrap();
+    let expected = format!("entries {}\nlast {}\n", last["seq"], last["hash"].as_str().unwrap());
+    assert_eq!(verified, expected);
+}
+
+#[tokio::test]
+async fn the_log_is_for_admins_page_by_page_and_by_action_even_while_suspended() {
+    let atrium = Atrium::start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Northwind").await.unwrap();
+    let path = format!("/v1/orgs/{org}/audit");
+    let (admin, member) =
+        (owner.bring(&org, "admin").await.unwrap(), owner.bring(&org, "member").await.unwrap());
+    for number in 0..4 {
+        owner.project(&org, &format!("Project {number}")).await.unwrap();
+    }
+    let mut superuser = atrium.superuser().await;
+    sqlx::query("UPDATE orgs SET status = 'SUSPENDED', suspended_by = 'operator' WHERE id = $1::uuid")
+        .bind(&org)
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+
+    member.client.get(&path).refused(403, "forbidden").await;
+    atrium.guest().await.client.get(&path).refused(404, "not_found").await;
+    for (query, parameter) in [("?action=nonsense", "action"), ("?limit=0", "limit"), ("?cursor=!", "cursor")]
+    {
+        let refused = admin.client.get(format!("{path}{query}")).refused(422, "validation_failed").await;
+        assert_eq!(refused.at("/errors/0/parameter"), parameter);
+    }
+
+    let mut numbers = Vec::new();
+    let mut query = "?limit=3".to_owned();
+    loop {
+        let page = admin.client.get(format!("{path}{query}")).answers(200).await.json();
+        numbers.extend(page["items"].as_array().unwrap().iter().map(|entry| entry["seq"].as_i64().unwrap()));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        query = format!("?limit=3&cursor={cursor}");
+    }
+    // Created, two invitations and two who joined, four projects.
+    assert_eq!(numbers, (1..=9).rev().collect::<Vec<_>>());
+    let made = admin.client.get(format!("{path}?action=project.created&limit=3")).answers(200).await.json();
+    let names: Vec<_> =
+        made["items"].as_array().unwrap().iter().map(|entry| &entry["after"]["name"]).collect();
+    assert_eq!(names, ["Project 3", "Project 2", "Project 1"]);
+    assert!(made["next_cursor"].is_string());
+}
+
+#[tokio::test]
+async fn the_operators_command_fails_where_the_log_was_tampered_with() {
+    let atrium = Atrium::start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Northwind").await.unwrap();
+    for number in 0..3 {
+        owner.project(&org, &format!("Project {number}")).await.unwrap();
+    }
+    let verify = async |org: &str| operator::run(atrium.wiring(), &["audit", "verify", "--org", org]).await;
+    assert!(verify(&org).await.unwrap().starts_with("entries 4\nlast "));
+    let unknown = verify(&uuid::Uuid::now_v7().to_string()).await.unwrap_err().to_string();
+    assert!(unknown.contains("there is no organization"), "{unknown}");
+
+    let mut superuser = atrium.superuser().await;
+    for statement in [
+        "SET session_replication_role = replica",
+        "UPDATE audit_log SET actor_name = 'guest-9999' WHERE seq = 3",
+    ] {
+        sqlx::query(statement).execute(&mut superuser).await.unwrap();
+    }
+    let broken = verify(&org).await.unwrap_err().to_string();
+    assert!(broken.contains("the log is broken at entry 3"), "{broken}");
+}

@@ -1,0 +1,58 @@
+//! Looking at an organization's audit log, and making sure that nobody has rewritten it.
+
+use anyhow::{bail, ensure};
+use atrium_shared::{
+    audit::{self, Verdict},
+    db::{Database, OrgTx, Principal},
+    ids::OrgId,
+};
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Computes the chain of hashes again. Fails with the number of the first entry that is not what was recorded.
+    /// Compare what it prints with what was noted down before, or stands in an export: a log that was cut off at its
+    /// end, or made anew as a whole, has a chain of its own.
+    Verify {
+        /// The organization's id.
+        #[arg(long)]
+        org: OrgId,
+    },
+    /// Prints the newest entries, each as a line of JSON.
+    List {
+        /// The organization's id.
+        #[arg(long)]
+        org: OrgId,
+        /// The most entries.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+        limit: i64,
+    },
+}
+
+#[expect(clippy::print_stdout, reason = "a command answers on standard output")]
+pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result<()> {
+    match command {
+        Command::Verify { org } => match audit::verify(&mut open(database, org).await?).await? {
+            Verdict::Whole { entries, last } => {
+                println!("entries {entries}");
+                println!("last {}", last.as_deref().unwrap_or("none"));
+            }
+            Verdict::Broken { seq } => bail!("the log is broken at entry {seq}"),
+        },
+        Command::List { org, limit } => {
+            for entry in audit::entries(&mut open(database, org).await?, None, None, limit).await? {
+                println!("{}", serde_json::to_string(&entry)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn open(database: &Database, org: OrgId) -> anyhow::Result<OrgTx> {
+    let mut tx = database.org_tx(&Principal::System(Principal::OPERATOR), org).await?;
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1)")
+        .bind(org)
+        .fetch_one(tx.conn())
+        .await?;
+    ensure!(exists, "there is no organization {org}");
+    Ok(tx)
+}
