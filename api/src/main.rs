@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use atrium_api::{
     edge::{rate_limits::RateLimits, server},
     live::Live,
+    orgs::portability::Portability,
     routes::{self, Routes},
     state::App,
 };
@@ -87,6 +88,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
         configuration: configuration.clone(),
         keyring: keyring.clone(),
         revocations: revocations.clone(),
+        portability: Portability::default(),
         live,
     });
 

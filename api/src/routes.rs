@@ -2,7 +2,7 @@
 //!
 //! `docs/api/openapi.yaml` is held against this table, in both directions, by a test.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method};
 use matchit::Router;
@@ -62,6 +62,8 @@ pub struct Route {
     pub limit: Limit,
     /// The largest body, in bytes.
     pub body_limit: usize,
+    /// How long the handler may take before its client is told to come back.
+    pub time_limit: Duration,
     /// Whether it answers with an event stream, whose clients stop forever at a refusal.
     pub stream: bool,
     /// Who answers.
@@ -90,6 +92,11 @@ impl Route {
         self
     }
 
+    fn large(mut self, body_limit: usize, time_limit: Duration) -> Self {
+        (self.body_limit, self.time_limit) = (body_limit, time_limit);
+        self
+    }
+
     fn limit(mut self, limit: Limit) -> Self {
         self.limit = limit;
         self
@@ -98,6 +105,9 @@ impl Route {
 
 /// More than any request of this API needs.
 const BODY_LIMIT: usize = 64 * 1024;
+
+/// Longer than a body may take to arrive, and than anything that a store which still answers needs.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A row: method, template, handler. It asks for a user and counts as a request unless it says otherwise.
 macro_rules! route {
@@ -108,6 +118,7 @@ macro_rules! route {
             access: Access::User,
             limit: Limit::Requests,
             body_limit: BODY_LIMIT,
+            time_limit: TIME_LIMIT,
             stream: false,
             handler: |app, request| Box::pin($($handler)+(app, request)),
         }
@@ -125,6 +136,8 @@ pub fn table() -> Vec<Route> {
         route!(GET "/.well-known/jwks.json" => auth::jwks::jwks).public(),
         route!(GET "/v1/orgs" => orgs::list::list),
         route!(POST "/v1/orgs" => orgs::create::create),
+        route!(POST "/v1/orgs/import" => orgs::import::import)
+            .large(orgs::import::BODY_LIMIT, orgs::import::TIME_LIMIT),
         route!(GET "/v1/orgs/{org}" => orgs::get::get),
         route!(PATCH "/v1/orgs/{org}" => orgs::rename::rename),
         route!(DELETE "/v1/orgs/{org}" => orgs::lifecycle::delete),
@@ -132,6 +145,7 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/orgs/{org}/resume" => orgs::lifecycle::resume),
         route!(POST "/v1/orgs/{org}/restore" => orgs::lifecycle::restore),
         route!(POST "/v1/orgs/{org}/transfer" => members::role::transfer),
+        route!(GET "/v1/orgs/{org}/export" => orgs::export::export),
         route!(GET "/v1/orgs/{org}/audit" => audit::list),
         route!(GET "/v1/operations/{operation}" => operations::get),
         route!(GET "/v1/operations/{operation}/events" => operations::events::stream).stream(),

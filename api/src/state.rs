@@ -10,7 +10,7 @@ use atrium_shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{edge::rate_limits::RateLimits, live::Live, routes::Routes};
+use crate::{edge::rate_limits::RateLimits, live::Live, orgs::portability::Portability, routes::Routes};
 
 /// Everything a handler may need. Shared by an `Arc`; its parts are cheap to clone.
 pub struct App {
@@ -30,6 +30,8 @@ pub struct App {
     pub revocations: Revocations,
     /// Who may ask how often.
     pub rate_limits: RateLimits,
+    /// Exports and imports under way.
+    pub portability: Portability,
     /// Events on their way to open streams.
     pub live: Live,
     /// The stages of stopping.

@@ -10,7 +10,7 @@ pub struct RolePasswords {
     pub app: Option<String>,
     /// For `atrium_relay`, which sees the outbox of all tenants and nothing else.
     pub relay: Option<String>,
-    /// For `atrium_watcher`, which sees configuration revisions and revoked tokens and nothing else.
+    /// For `atrium_watcher`, which sees configuration revisions and revoked tokens, deletes what is over, and nothing else.
     pub watcher: Option<String>,
 }
 

@@ -21,15 +21,17 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: 
     let stop = shutdown.draining().clone();
     shutdown.spawn_critical("janitor", async move {
         let jitter = rand::random_range(0.9..1.1);
-        while stop.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter))).await.is_some() {
+        loop {
             if let Err(error) = tidy_database(&outbox, &watcher).await {
                 tracing::warn!(%error, "old rows cannot be deleted; trying again later");
             }
             if let Err(error) = tidy_groups(&redis, &process).await {
                 tracing::warn!(%error, "silent consumers cannot be removed; trying again later");
             }
+            if stop.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter))).await.is_none() {
+                return Ok(());
+            }
         }
-        Ok(())
     });
 }
 
@@ -46,6 +48,7 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
     }
     watcher.forget_expired_revocations().await?;
     watcher.forget_ended_access().await?;
+    watcher.forget_the_absent().await?;
     Ok(())
 }
 

@@ -15,7 +15,10 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::problem::{Code, FieldError, Problem};
+use super::{
+    lines::Lines,
+    problem::{Code, FieldError, Problem},
+};
 
 /// How long a body may take to arrive as a whole. hyper has no such limit.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -43,14 +46,21 @@ impl Reader {
         }
         Ok(self.bytes.clone())
     }
+
+    /// The body as lines. `None` when it was taken before.
+    pub(super) fn lines(&mut self, longest: usize, time: Duration) -> Option<Lines> {
+        self.incoming.take().map(|incoming| Lines::new(incoming, self.limit, longest, time))
+    }
+}
+
+pub(super) fn too_large(limit: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("This address takes a body of at most {limit} bytes."))
 }
 
 async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem> {
-    let too_large =
-        || Problem::new(Code::BodyTooLarge, format!("This address takes a body of at most {limit} bytes."));
     // What announces itself as too large is refused before its first byte.
     if incoming.size_hint().lower() > limit as u64 {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
     let mut received = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
@@ -60,30 +70,39 @@ async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem>
         // Trailers say nothing this API listens to.
         let Ok(data) = frame.into_data() else { continue };
         if received.len() + data.len() > limit {
-            return Err(too_large());
+            return Err(too_large(limit));
         }
         received.extend_from_slice(&data);
     }
     Ok(received.freeze())
 }
 
-/// Makes sure that the body is declared as JSON: a browser sends `text/plain` across sites without asking first.
+/// Makes sure that the body is declared as JSON.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    require_type(headers, "application/json")
+}
+
+/// Makes sure that the body is declared as what it has to be: a browser sends `text/plain` across sites without asking
+/// first.
+pub(super) fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
     let mut declared = headers.get_all(header::CONTENT_TYPE).iter();
     let fits = |value: &str| {
         let (kind, parameters) = value.split_once(';').unwrap_or((value, ""));
         let parameters = parameters.trim().to_ascii_lowercase();
-        kind.trim().eq_ignore_ascii_case("application/json")
+        kind.trim().eq_ignore_ascii_case(expected)
             && ["", "charset=utf-8", "charset=\"utf-8\""].contains(&parameters.as_str())
     };
     match (declared.next().and_then(|value| value.to_str().ok()), declared.next()) {
         (Some(value), None) if fits(value) => Ok(()),
         _ => Err(Problem::new(
             Code::UnsupportedMediaType,
-            "Send the body with Content-Type: application/json.",
+            format!("Send the body with Content-Type: {expected}."),
         )),
     }
 }
+
+/// What is wrong with everything that is no object.
+pub const NO_OBJECT: &str = "must be an object";
 
 /// A JSON object whose fields are taken one by one; what is wrong with them is collected.
 #[derive(Debug)]
@@ -94,13 +113,23 @@ pub struct Object {
 
 impl Object {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
-        let Strict(value) = serde_json::from_slice(body).map_err(|error| {
-            // The parser's words name positions and characters, not values.
-            Problem::new(Code::MalformedJson, format!("The body is not valid JSON: {error}."))
-        })?;
+        Self::read(body)
+            .map_err(|error| {
+                // The parser's words name positions and characters, not values.
+                Problem::new(Code::MalformedJson, format!("The body is not valid JSON: {error}."))
+            })?
+            .ok_or_else(|| Problem::validation(vec![FieldError::body("", NO_OBJECT)]))
+    }
+
+    /// Reads an object that is a part of a body. `None`: it is JSON, but no object.
+    ///
+    /// # Errors
+    /// When it is no JSON.
+    pub fn read(text: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        let Strict(value) = serde_json::from_slice(text)?;
         match value {
-            Value::Object(fields) => Ok(Self { fields, errors: Vec::new() }),
-            _ => Err(Problem::validation(vec![FieldError::body("", "must be an object")])),
+            Value::Object(fields) => Ok(Some(Self { fields, errors: Vec::new() })),
+            _ => Ok(None),
         }
     }
 
@@ -134,7 +163,15 @@ impl Object {
     ///
     /// # Errors
     /// [`Code::ValidationFailed`].
-    pub fn finish<T>(mut self, made: Option<T>) -> Result<T, Problem> {
+    pub fn finish<T>(self, made: Option<T>) -> Result<T, Problem> {
+        self.close(made).map_err(Problem::validation)
+    }
+
+    /// The same, for who has more to say about the mistakes.
+    ///
+    /// # Errors
+    /// Everything that was wrong.
+    pub fn close<T>(mut self, made: Option<T>) -> Result<T, Vec<FieldError>> {
         self.errors.extend(
             self.fields
                 .keys()
@@ -142,7 +179,7 @@ impl Object {
         );
         match made {
             Some(made) if self.errors.is_empty() => Ok(made),
-            _ => Err(Problem::validation(self.errors)),
+            _ => Err(self.errors),
         }
     }
 }

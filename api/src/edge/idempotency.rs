@@ -35,20 +35,24 @@ impl Intention {
     /// # Errors
     /// [`Code::MalformedRequest`] when the key is not 1 to 255 visible ASCII characters.
     pub async fn of(request: &mut Request) -> Result<Option<Self>, Problem> {
-        let Some(key) = request.header("idempotency-key")? else {
+        let Some(key) = key(request)? else {
             return Ok(None);
         };
-        if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
-                .errors(vec![FieldError::header(
-                    "idempotency-key",
-                    "must be 1 to 255 visible ASCII characters",
-                )]));
-        }
-        let key = key.to_owned();
         let fingerprint = Sha256::digest(request.bytes().await?).to_vec();
+        Self::new(request, key, fingerprint).map(Some)
+    }
+
+    /// The same, when the body was read already and has this hash.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn with_fingerprint(request: &Request, fingerprint: Vec<u8>) -> Result<Option<Self>, Problem> {
+        key(request)?.map(|key| Self::new(request, key, fingerprint)).transpose()
+    }
+
+    fn new(request: &Request, key: String, fingerprint: Vec<u8>) -> Result<Self, Problem> {
         let route = format!("{} {}", request.method, request.uri.path());
-        Ok(Some(Self { user: request.identity()?.user, route, key, fingerprint }))
+        Ok(Self { user: request.identity()?.user, route, key, fingerprint })
     }
 
     /// Looks for the answer that was given before. `None`: this is the first time, and until `tx` ends nobody else
@@ -62,12 +66,15 @@ impl Intention {
             .bind(self.lock())
             .fetch_one(tx.conn())
             .await?;
-        // A key is remembered for a day; what is older is cleared up by its own user.
+        // A key is remembered for a day; then it can be used again, also before the janitor has come.
         if free {
             sqlx::query(
-                "DELETE FROM idempotency_keys WHERE user_id = $1 AND created_at < now() - interval '24 hours'",
+                "DELETE FROM idempotency_keys
+                  WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at < now() - interval '24 hours'",
             )
             .bind(self.user)
+            .bind(&self.route)
+            .bind(&self.key)
             .execute(tx.conn())
             .await?;
         }
@@ -139,6 +146,21 @@ impl Intention {
         number.copy_from_slice(&digest[..8]);
         i64::from_be_bytes(number)
     }
+}
+
+/// The key that the request brings.
+fn key(request: &Request) -> Result<Option<String>, Problem> {
+    let Some(key) = request.header("idempotency-key")? else {
+        return Ok(None);
+    };
+    if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+            .errors(vec![FieldError::header(
+                "idempotency-key",
+                "must be 1 to 255 visible ASCII characters",
+            )]));
+    }
+    Ok(Some(key.to_owned()))
 }
 
 /// The first request with this key is still at work.

@@ -7,6 +7,7 @@ pub mod cors;
 pub mod garbled;
 pub mod headers;
 pub mod idempotency;
+pub mod lines;
 pub mod origin;
 pub mod panic;
 pub mod places;

@@ -19,7 +19,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::{
     rate_limits::subscriber,
-    respond::{Body, Response, Stream},
+    respond::{Body, Cut, Response, Stream},
 };
 
 /// The places of a process.
@@ -134,7 +134,7 @@ struct AtWork {
 
 impl hyper::body::Body for AtWork {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Cut;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

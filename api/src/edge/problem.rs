@@ -105,8 +105,8 @@ codes! {
     PreconditionFailed = PRECONDITION_FAILED, "precondition_failed", "It was changed in the meantime", "after reading it again";
     /// The body is larger than this address takes.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", "no";
-    /// The body is not declared as JSON.
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be application/json", "no";
+    /// The body is not declared as what this address takes.
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body is of another media type", "no";
     /// Something in the body or the query is not as it must be.
     ValidationFailed = UNPROCESSABLE_ENTITY, "validation_failed", "The request is not valid", "no";
     /// The same idempotency key came with another body.
@@ -115,6 +115,8 @@ codes! {
     ConfigScopeNotAllowed = UNPROCESSABLE_ENTITY, "config_scope_not_allowed", "This key cannot be set at this scope", "no";
     /// The value breaks the key's schema.
     ConfigValueInvalid = UNPROCESSABLE_ENTITY, "config_value_invalid", "The value does not fit the key's schema", "no";
+    /// The body is no export, or not a whole one, or not one that this release can import.
+    ImportInvalid = UNPROCESSABLE_ENTITY, "import_invalid", "This export cannot be imported", "no";
     /// The project's configuration does not offer the action.
     ChatActionNotOffered = UNPROCESSABLE_ENTITY, "chat_action_not_offered", "This action is not offered here", "no";
     /// An update must say what it changes.
@@ -184,7 +186,7 @@ impl FieldError {
 
 /// The most mistakes that one answer names. A small body can hold thousands, and the answer would be many times as
 /// large as what it answers.
-const MOST_ERRORS: usize = 50;
+pub const MOST_ERRORS: usize = 50;
 
 /// A refusal.
 pub struct Problem(Box<Parts>);

@@ -1,7 +1,7 @@
 //! A request as handlers see it: who asks, for what, with which parameters; the body stays on the wire until a
 //! handler wants it.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use atrium_shared::db::Principal;
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, Uri};
 
 use super::{
     body::{self, Object, Reader},
+    lines::Lines,
     preconditions::IfMatch,
     problem::{Code, FieldError, Problem},
     query::{self, Query},
@@ -118,6 +119,15 @@ impl Request {
         // Asked before the body is read: what will not be understood need not be received.
         body::require_json(&self.headers)?;
         Object::parse(&self.bytes().await?)
+    }
+
+    /// The body as lines of at most `longest` bytes, at most as large as the route takes, which have `time` to arrive.
+    ///
+    /// # Errors
+    /// [`Code::UnsupportedMediaType`] when it is not declared as `media_type`.
+    pub fn lines(&mut self, media_type: &str, longest: usize, time: Duration) -> Result<Lines, Problem> {
+        body::require_type(&self.headers, media_type)?;
+        self.body.lines(longest, time).ok_or_else(|| Problem::internal("the body was taken before"))
     }
 
     /// Makes sure that nothing was sent but, perhaps, an empty object: for what takes no input.

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 
@@ -19,21 +20,32 @@ use super::{
 /// An answer.
 pub type Response = http::Response<Body>;
 
-/// What a streaming body is to the connection: frames until it ends; it cannot fail, it can only stop.
-pub type Stream = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = Infallible> + Send>>;
+/// What a streaming body is to the connection: frames until it ends, or cannot go on.
+pub type Stream = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = Cut> + Send>>;
+
+/// A body cannot go on. Its connection is cut, so that nobody takes what came for the whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer cannot go on")]
+pub struct Cut;
+
+impl From<Infallible> for Cut {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
 
 /// The body of an answer.
 pub enum Body {
     /// Everything at once; taken when it is sent.
     Whole(Bytes),
-    /// Frames as they come: Server-Sent Events.
+    /// Frames as they come: Server-Sent Events, or what is too large to be there at once.
     Stream(Stream),
 }
 
 impl Body {
     /// A body of which the end is not known yet.
-    pub fn stream(body: impl hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Self {
-        Self::Stream(Box::pin(body))
+    pub fn stream(body: impl hyper::body::Body<Data = Bytes, Error: Into<Cut>> + Send + 'static) -> Self {
+        Self::Stream(Box::pin(body.map_err(Into::into)))
     }
 
     /// The bytes, when they are all there.
@@ -54,12 +66,12 @@ impl Default for Body {
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Cut;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),

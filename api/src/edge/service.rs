@@ -1,6 +1,6 @@
 //! One request, from its head to its answer: find the route, find out who asks, count, call the handler.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
@@ -21,10 +21,6 @@ use crate::{
     routes::{Access, Found, Limit, Route},
     state::App,
 };
-
-/// How long a handler may take before its client is told to come back. Longer than a body may take to arrive, and
-/// than anything that a store which still answers needs.
-const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers a request from `peer`. Never fails: what goes wrong is an answer too.
 pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incoming>) -> Response {
@@ -111,7 +107,7 @@ async fn run(
     let handler = route.handler;
     let late = || Problem::unavailable("the handler took too long");
     if !route.writes() {
-        let answered = timeout(HANDLER_TIMEOUT, panic::catch(handler(app, &mut request))).await;
+        let answered = timeout(route.time_limit, panic::catch(handler(app, &mut request))).await;
         return (answered.unwrap_or_else(|_| Err(late())), request.standing);
     }
     // On a task of its own, which the drain waits for: neither a client that goes away nor our own impatience stops
@@ -123,7 +119,7 @@ async fn run(
         // Nobody waits for it when the client has gone.
         let _ = answered.send((result, request.standing));
     });
-    match timeout(HANDLER_TIMEOUT, answer).await {
+    match timeout(route.time_limit, answer).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(_)) => (Err(Problem::unavailable("the handler was stopped")), None),
         Err(_) => (Err(late()), None),

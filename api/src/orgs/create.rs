@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use atrium_shared::{
     audit::{self, Action, Change},
-    ids::OrgId,
+    db::{DbError, OrgTx},
+    ids::{OrgId, SagaId},
     saga::{self, CREATE_ORGANIZATION},
     tenancy::Role,
 };
 use http::{HeaderValue, header};
 use serde_json::json;
 
+use super::Organization;
 use crate::{
+    auth::Identity,
     edge::{body, idempotency::Intention, problem::Problem, request::Request, respond::Response},
     state::App,
 };
@@ -34,34 +37,64 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Ok(replayed);
     }
-    let slug = slug(&name);
+    let accepted = found(&mut tx, identity, &name).await?;
+    let change = Change::new(Action::OrganizationCreated, "organization", id);
+    let after = json!({ "name": name, "slug": accepted.organization.slug });
+    audit::record(&mut tx, change.after(after)).await?;
+    accepted.commit(tx, intention.as_ref()).await
+}
+
+/// An organization that was asked for.
+pub(super) struct Accepted {
+    organization: Organization,
+    operation_id: SagaId,
+}
+
+/// Stores the transaction's organization as PENDING, with its founder as the owner, and starts the saga that opens it.
+///
+/// # Errors
+/// When the database does not answer.
+pub(super) async fn found(tx: &mut OrgTx, founder: &Identity, name: &str) -> Result<Accepted, DbError> {
+    let (id, slug) = (tx.org(), slug(name));
     sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, 'PENDING')")
         .bind(id)
-        .bind(&name)
+        .bind(name)
         .bind(&slug)
         .execute(tx.conn())
         .await?;
     sqlx::query("INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, $3, $4)")
         .bind(id)
-        .bind(identity.user)
-        .bind(&identity.key)
+        .bind(founder.user)
+        .bind(&founder.key)
         .bind(Role::Owner)
         .execute(tx.conn())
         .await?;
-    let input = json!({ "name": name, "slug": slug, "owner": identity.user });
-    let operation_id = saga::start(&mut tx, CREATE_ORGANIZATION, &input, identity.user).await?;
-    let organization = super::read(&mut tx, Role::Owner).await?;
-    let change = Change::new(Action::OrganizationCreated, "organization", id);
-    audit::record(&mut tx, change.after(json!({ "name": name, "slug": slug }))).await?;
+    let input = json!({ "name": name, "slug": slug, "owner": founder.user });
+    let operation_id = saga::start(tx, CREATE_ORGANIZATION, &input, founder.user).await?;
+    let organization = super::read(tx, Role::Owner).await?;
+    Ok(Accepted { organization, operation_id })
+}
 
-    let mut response = super::accepted(organization, operation_id)?;
-    let location = HeaderValue::try_from(format!("/v1/orgs/{id}")).map_err(Problem::internal)?;
-    response.headers_mut().insert(header::LOCATION, location);
-    if let Some(intention) = &intention {
-        intention.record(&mut tx, &response).await?;
+impl Accepted {
+    /// Commits what was asked for, and says where the organization is, and where to watch how it comes to be.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(super) async fn commit(
+        self,
+        mut tx: OrgTx,
+        intention: Option<&Intention>,
+    ) -> Result<Response, Problem> {
+        let location =
+            HeaderValue::try_from(format!("/v1/orgs/{}", self.organization.id)).map_err(Problem::internal)?;
+        let mut response = super::accepted(self.organization, self.operation_id)?;
+        response.headers_mut().insert(header::LOCATION, location);
+        if let Some(intention) = intention {
+            intention.record(&mut tx, &response).await?;
+        }
+        tx.commit().await?;
+        Ok(response)
     }
-    tx.commit().await?;
-    Ok(response)
 }
 
 /// A readable name for addresses and namespaces. It ends at random, so that it is free, and so that nobody learns

@@ -1,9 +1,13 @@
 //! Organizations: creating one starts a saga; until it commits, the organization can be read and not used.
 
 pub mod create;
+pub mod export;
+mod export_reader;
 pub mod get;
+pub mod import;
 pub mod lifecycle;
 pub mod list;
+pub mod portability;
 pub(crate) mod quota;
 pub mod rename;
 

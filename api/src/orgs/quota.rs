@@ -52,6 +52,19 @@ impl Quota {
 /// # Errors
 /// [`Code::QuotaReached`].
 pub(crate) async fn require_room(tx: &mut OrgTx, quota: Quota, platform: &Effective) -> Result<(), Problem> {
+    require_room_for(tx, quota, 1, platform).await
+}
+
+/// The same for so many more.
+///
+/// # Errors
+/// [`Code::QuotaReached`].
+pub(super) async fn require_room_for(
+    tx: &mut OrgTx,
+    quota: Quota,
+    more: usize,
+    platform: &Effective,
+) -> Result<(), Problem> {
     organization::lock(tx).await?;
     let org = tx.org();
     let own: Option<Value> = sqlx::query_scalar(
@@ -62,9 +75,14 @@ pub(crate) async fn require_room(tx: &mut OrgTx, quota: Quota, platform: &Effect
     .fetch_optional(tx.conn())
     .await?;
     let most = own.and_then(|value| value.as_i64()).unwrap_or_else(|| quota.of_everybody(platform).into());
-    if quota.count(tx).await? < most {
+    let there = quota.count(tx).await?;
+    if i64::try_from(more).is_ok_and(|more| there.saturating_add(more) <= most) {
         return Ok(());
     }
-    let detail = format!("{} allows this organization {most}, and there are as many.", quota.key());
+    let detail = if more > 1 {
+        format!("{} allows this organization {most}, and {more} are too many.", quota.key())
+    } else {
+        format!("{} allows this organization {most}, and there are as many.", quota.key())
+    };
     Err(Problem::new(Code::QuotaReached, detail))
 }

@@ -12,6 +12,7 @@
 pub mod catalog;
 mod effective;
 pub mod report;
+pub mod restore;
 mod snapshot;
 mod store;
 pub mod write;

@@ -146,29 +146,37 @@ fn check(key: &Key, org: OrgId, change: &Change) -> Result<(), ChangeError> {
         None if org == OrgId::PLATFORM => Scope::Default,
         None => Scope::Organization,
     };
-    if !key.scopes.contains(&scope) {
-        return Err(ChangeError::ScopeNotAllowed(scope));
-    }
+    check_scope(key, scope)?;
     if key.setter == Setter::Operator && change.author.is_some() {
         return Err(ChangeError::OperatorOnly);
     }
     if !(1..=500).contains(&change.reason.chars().count()) || change.reason.contains('\0') {
         return Err(ChangeError::Reason);
     }
-    if let Some(value) = &change.value {
-        let violations = key.violations(value);
-        if !violations.is_empty() {
-            return Err(ChangeError::Invalid(violations));
-        }
-        // What the schema lets through must also be what a process can apply.
-        if let Err(error) = Effective::merge([[(change.key.clone(), value.clone())]]) {
-            return Err(ChangeError::Invalid(vec![Violation {
-                pointer: String::new(),
-                detail: error.to_string(),
-            }]));
-        }
+    change.value.as_ref().map_or(Ok(()), |value| check_value(key, value))
+}
+
+/// Makes sure that the key may be set in this scope.
+///
+/// # Errors
+/// [`ChangeError::ScopeNotAllowed`].
+pub fn check_scope(key: &Key, scope: Scope) -> Result<(), ChangeError> {
+    if key.scopes.contains(&scope) { Ok(()) } else { Err(ChangeError::ScopeNotAllowed(scope)) }
+}
+
+/// Makes sure that the key can be set to this.
+///
+/// # Errors
+/// [`ChangeError::Invalid`].
+pub fn check_value(key: &Key, value: &Value) -> Result<(), ChangeError> {
+    let violations = key.violations(value);
+    if !violations.is_empty() {
+        return Err(ChangeError::Invalid(violations));
     }
-    Ok(())
+    // What the schema lets through must also be what a process can apply.
+    Effective::merge([[(key.name.to_owned(), value.clone())]]).map(drop).map_err(|error| {
+        ChangeError::Invalid(vec![Violation { pointer: String::new(), detail: error.to_string() }])
+    })
 }
 
 /// What the key is set to in the scope of the change, whatever lies above or below.

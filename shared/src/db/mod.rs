@@ -14,6 +14,8 @@ mod wake;
 mod wall;
 mod watcher;
 
+use std::time::Duration;
+
 pub use self::{
     error::DbError,
     org_tx::OrgTx,
@@ -24,7 +26,7 @@ pub use self::{
     wall::{Reach, check_role},
     watcher::{RevokedAccess, Watcher},
 };
-use self::{pool::Pool, wake::Wake};
+use self::{org_tx::View, pool::Pool, wake::Wake};
 use crate::{
     ids::{OrgId, SagaId, UserId},
     settings::{Pooling, Secret, Settings},
@@ -97,7 +99,21 @@ impl Database {
     /// # Errors
     /// [`DbError::NotFound`] when the user is no member; the same when there is no such organization.
     pub async fn org_tx(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
-        OrgTx::open(&self.pool, &self.wake, principal, org).await
+        OrgTx::open(&self.pool, &self.wake, principal, org, View::Current).await
+    }
+
+    /// The same for reading very much of an organization: all of it as of one moment, and nothing can be written. The
+    /// transaction may wait for its reader, but no longer than `idle` at a time: then PostgreSQL ends it.
+    ///
+    /// # Errors
+    /// As [`Self::org_tx`].
+    pub async fn snapshot_tx(
+        &self,
+        principal: &Principal,
+        org: OrgId,
+        idle: Duration,
+    ) -> Result<OrgTx, DbError> {
+        OrgTx::open(&self.pool, &self.wake, principal, org, View::Snapshot(idle)).await
     }
 
     /// Begins the transaction that founds an organization, with `user` as the owner-to-be.

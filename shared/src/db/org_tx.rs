@@ -1,5 +1,7 @@
 //! A transaction in one organization: the only way to its rows.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction};
 
@@ -31,17 +33,47 @@ enum Access {
     Newcomer,
 }
 
+/// What a transaction sees of what others commit while it runs.
+#[derive(Clone, Copy)]
+pub(super) enum View {
+    /// Each statement sees what was committed before it.
+    Current,
+    /// Everything is read as of one moment, and nothing is written. PostgreSQL ends the transaction when nothing is
+    /// asked of it for so long: a snapshot that is held open keeps it from cleaning up.
+    Snapshot(Duration),
+}
+
+impl View {
+    fn begin(self) -> &'static str {
+        match self {
+            Self::Current => "BEGIN",
+            Self::Snapshot(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        }
+    }
+
+    /// Settings that hold until the transaction ends.
+    fn settings(self) -> String {
+        match self {
+            Self::Current => String::new(),
+            Self::Snapshot(idle) => {
+                format!(", set_config('idle_in_transaction_session_timeout', '{}', true)", idle.as_millis())
+            }
+        }
+    }
+}
+
 impl OrgTx {
     pub(super) async fn open(
         pool: &Pool,
         wake: &Wake,
         principal: &Principal,
         org: OrgId,
+        view: View,
     ) -> Result<Self, DbError> {
         match principal {
-            Principal::System(_) => Self::begin(pool, wake, org, *principal, Access::System).await,
+            Principal::System(_) => Self::begin(pool, wake, org, *principal, Access::System, view).await,
             Principal::User(user) => {
-                let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer).await?;
+                let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer, view).await?;
                 let (role, status) = sqlx::query_as(
                     "SELECT members.role, orgs.status FROM members JOIN orgs ON orgs.id = members.org_id
                       WHERE members.org_id = $1 AND members.user_id = $2",
@@ -63,7 +95,7 @@ impl OrgTx {
         user: UserId,
         org: OrgId,
     ) -> Result<Self, DbError> {
-        Self::begin(pool, wake, org, Principal::User(user), Access::Newcomer).await
+        Self::begin(pool, wake, org, Principal::User(user), Access::Newcomer, View::Current).await
     }
 
     async fn begin(
@@ -72,6 +104,7 @@ impl OrgTx {
         org: OrgId,
         principal: Principal,
         access: Access,
+        view: View,
     ) -> Result<Self, DbError> {
         // The values are typed ids, so nothing in this text comes from outside. `true` makes them end with the
         // transaction; otherwise a transaction pooler would hand them to the next client.
@@ -80,9 +113,10 @@ impl OrgTx {
             Principal::System(_) => String::new(),
         };
         let statement = format!(
-            "SELECT set_config('app.org_id', '{org}', true), set_config('app.user_id', '{user}', true)"
+            "SELECT set_config('app.org_id', '{org}', true), set_config('app.user_id', '{user}', true){}",
+            view.settings()
         );
-        let inner = pool.begin(&statement).await?;
+        let inner = pool.begin_as(view.begin(), &statement).await?;
         Ok(Self { inner, org, principal, access, wake: wake.clone(), enqueued: false })
     }
 
@@ -148,6 +182,26 @@ impl OrgTx {
         }
     }
 
+    /// Runs an insert for very many rows, some at a time: `$1` is the organization, `$2` rows as an array of JSON.
+    ///
+    /// # Errors
+    /// When the database refuses or does not answer.
+    pub async fn insert_rows(
+        &mut self,
+        statement: &'static str,
+        rows: &[impl Serialize + Sync],
+    ) -> Result<(), DbError> {
+        const AT_ONCE: usize = 500;
+        for rows in rows.chunks(AT_ONCE) {
+            sqlx::query(statement)
+                .bind(self.org)
+                .bind(sqlx::types::Json(rows))
+                .execute(&mut *self.inner)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Ends access that may be believed elsewhere for a while: `principal_id`'s, or everybody's, to one project, or to
     /// all of the organization. It holds in every process within a second of the commit, and ends open streams.
     ///
@@ -190,7 +244,7 @@ impl OrgTx {
         topic: Topic,
         aggregate: impl Into<uuid::Uuid>,
         payload: &impl Serialize,
-        delay: std::time::Duration,
+        delay: Duration,
     ) -> Result<MessageId, DbError> {
         self.insert_message(topic, aggregate.into(), payload, Some(delay)).await
     }
@@ -200,7 +254,7 @@ impl OrgTx {
         topic: Topic,
         aggregate: uuid::Uuid,
         payload: &impl Serialize,
-        delay: Option<std::time::Duration>,
+        delay: Option<Duration>,
     ) -> Result<MessageId, DbError> {
         let org = self.org;
         let message = outbox::insert(self.conn(), org, topic, aggregate, payload, delay).await?;

@@ -43,13 +43,22 @@ impl Pool {
         &self,
         statements: &str,
     ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        let begin = match self.pooling {
-            Pooling::Session => "BEGIN",
+        self.begin_as("BEGIN", statements).await
+    }
+
+    /// The same with another beginning than `BEGIN`.
+    pub(super) async fn begin_as(
+        &self,
+        begin: &str,
+        statements: &str,
+    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let forget = match self.pooling {
+            Pooling::Session => "",
             // The library numbers its statements from 1 in every connection. What another client has left on this
             // server connection would stand under our names.
-            Pooling::Transaction => "BEGIN; DEALLOCATE ALL",
+            Pooling::Transaction => "DEALLOCATE ALL; ",
         };
-        self.connections.begin_with(AssertSqlSafe(format!("{begin}; {statements}"))).await
+        self.connections.begin_with(AssertSqlSafe(format!("{begin}; {forget}{statements}"))).await
     }
 
     /// Runs one statement without parameters on its own. It is not prepared: between the preparation and the

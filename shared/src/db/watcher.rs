@@ -1,5 +1,5 @@
 //! The view across tenants that every process needs for its caches: configuration revisions and revoked tokens,
-//! numbers and ids only, through a role that can see nothing else.
+//! numbers and ids only, through a role that can see nothing else. It also deletes what is over.
 
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -31,6 +31,10 @@ pub struct Watcher {
 }
 
 impl Watcher {
+    /// What the role may touch.
+    pub const TABLES: &[&str] =
+        &["config_heads", "idempotency_keys", "refresh_families", "revoked_access", "revoked_tokens"];
+
     /// Connects, and makes sure that the role sees no more than it should.
     ///
     /// # Errors
@@ -39,11 +43,7 @@ impl Watcher {
         let pool = connect_pool(settings.watcher_database_url.expose(), 2, &settings.process_name)
             .await
             .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_WATCHER_DATABASE_URL: {error}"))?;
-        check_role(
-            &mut *pool.acquire().await?,
-            Reach::Narrow(&["config_heads", "revoked_tokens", "revoked_access"]),
-        )
-        .await?;
+        check_role(&mut *pool.acquire().await?, Reach::Narrow(Self::TABLES)).await?;
         Ok(Self { pool })
     }
 
@@ -122,5 +122,32 @@ impl Watcher {
             .execute(&self.pool)
             .await?;
         Ok(deleted.rows_affected())
+    }
+
+    /// Deletes recorded answers and sign-ins that are over, of users who have not come back to do it themselves.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_the_absent(&self) -> Result<u64, DbError> {
+        const BATCH: u64 = 1_000;
+        let mut deleted = 0;
+        // The role's policies show it what may be deleted, and nothing else; how old it is is all it sees.
+        for statement in [
+            "DELETE FROM idempotency_keys WHERE created_at <= COALESCE(
+                 (SELECT created_at FROM idempotency_keys ORDER BY created_at OFFSET $1 LIMIT 1), now())",
+            "DELETE FROM refresh_families WHERE expires_at <= COALESCE(
+                 (SELECT expires_at FROM refresh_families ORDER BY expires_at OFFSET $1 LIMIT 1), now())",
+        ] {
+            loop {
+                let batch = i64::try_from(BATCH - 1).unwrap_or(i64::MAX);
+                let result = sqlx::query(statement).bind(batch).execute(&self.pool).await?;
+                deleted += result.rows_affected();
+                if result.rows_affected() < BATCH {
+                    break;
+                }
+            }
+        }
+        Ok(deleted)
     }
 }

@@ -1,5 +1,6 @@
 //! The tenant wall: its shape in the catalog, what it does, and that the tests here would notice its absence.
 
+mod absent;
 mod allow_list;
 mod audit;
 mod behavior;
@@ -7,6 +8,7 @@ mod catalog;
 mod documented;
 mod escapes;
 mod guesses;
+mod history;
 mod interrupted;
 mod matrix;
 mod mutations;

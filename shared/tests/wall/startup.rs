@@ -1,7 +1,7 @@
 //! A process whose role could pass the wall does not start, and says why.
 
 use atrium_devstack::testing::TestDatabase;
-use atrium_shared::db::{Reach, check_role, connect_pool};
+use atrium_shared::db::{Reach, Watcher, check_role, connect_pool};
 use sqlx::AssertSqlSafe;
 
 async fn refusal(url: &str, reach: Reach) -> Option<String> {
@@ -16,10 +16,7 @@ async fn the_roles_of_the_application_are_accepted() {
     let urls = database.urls();
     assert_eq!(refusal(&urls.app, Reach::Tenant).await, None);
     assert_eq!(refusal(&urls.relay, Reach::Narrow(&["outbox", "inbox"])).await, None);
-    assert_eq!(
-        refusal(&urls.watcher, Reach::Narrow(&["config_heads", "revoked_tokens", "revoked_access"])).await,
-        None
-    );
+    assert_eq!(refusal(&urls.watcher, Reach::Narrow(Watcher::TABLES)).await, None);
 }
 
 #[tokio::test]

@@ -57,6 +57,9 @@ impl Step for Reserve {
             for statement in [
                 "DELETE FROM org_slugs WHERE org_id = $1",
                 "DELETE FROM members WHERE org_id = $1",
+                // What an import brought. The configuration's head takes values and history with it.
+                "DELETE FROM config_heads WHERE org_id = $1",
+                "DELETE FROM projects WHERE org_id = $1",
                 "UPDATE orgs SET status = 'FAILED', version = version + 1, updated_at = now()
                   WHERE id = $1 AND status = 'PENDING'",
             ] {
@@ -67,7 +70,8 @@ impl Step for Reserve {
     }
 }
 
-/// Begins the organization's configuration at revision 1, on top of the platform's defaults.
+/// Begins the organization's configuration at revision 1, on top of the platform's defaults; unless an import brought
+/// one.
 struct DefaultConfiguration;
 
 impl Step for DefaultConfiguration {
@@ -78,10 +82,13 @@ impl Step for DefaultConfiguration {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            sqlx::query("INSERT INTO config_heads (org_id, revision) VALUES ($1, 1)")
-                .bind(org)
-                .execute(context.tx.conn())
-                .await?;
+            sqlx::query(
+                "INSERT INTO config_heads (org_id, revision) VALUES ($1, 1)
+                 ON CONFLICT ON CONSTRAINT config_heads_pkey DO NOTHING",
+            )
+            .bind(org)
+            .execute(context.tx.conn())
+            .await?;
             Ok(Verdict::Done(None))
         })
     }

@@ -1,0 +1,21 @@
+-- An organization that is imported has a configuration, with its history, before it is open. When it never opens, that
+-- must go again, although nobody may delete history: it goes with its head, and a head can only be deleted while its
+-- organization is not open yet, or together with it.
+
+ALTER TABLE config_values
+    ADD CONSTRAINT config_values_head_fkey FOREIGN KEY (org_id) REFERENCES config_heads (org_id) ON DELETE CASCADE;
+ALTER TABLE config_history
+    ADD CONSTRAINT config_history_head_fkey FOREIGN KEY (org_id) REFERENCES config_heads (org_id) ON DELETE CASCADE;
+
+CREATE FUNCTION refuse_configuration_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM orgs WHERE id = OLD.org_id AND status <> 'PENDING') THEN
+        RAISE EXCEPTION 'the configuration of organization % is in use', OLD.org_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'config_heads_deleted_while_pending';
+    END IF;
+    RETURN OLD;
+END
+$$;
+REVOKE ALL ON FUNCTION refuse_configuration_deletion FROM PUBLIC;
+CREATE TRIGGER deleted_while_pending BEFORE DELETE ON config_heads
+    FOR EACH ROW EXECUTE FUNCTION refuse_configuration_deletion();
