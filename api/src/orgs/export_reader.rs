@@ -184,9 +184,11 @@ impl Reader {
         let name = object.required("name", body::name);
         object.required("created_at", time);
         object.required("updated_at", time);
-        let (old, name) = object.close(id.zip(name))?;
+        // Known from here on, whatever else is wrong with it: that is not wrong with each line that refers to it.
         let new = ProjectId::new();
-        if self.projects.insert(old, new).is_some() {
+        let twice = id.is_some_and(|old| self.projects.insert(old, new).is_some());
+        let (_, name) = object.close(id.zip(name))?;
+        if twice {
             return Err(wrong("/id", "is another project's already"));
         }
         self.export.projects.push(Project { id: new, name });
