@@ -28,8 +28,9 @@ use atrium_shared::{
     settings::{LogFormat, Pooling, Settings},
     streams::{Live, chat_epoch_key, chat_shard},
 };
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use scene::{SOON, Scene, accepted, actions, metric, open, refused};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const RESUMES: &str = "atrium_sse_resumes_total";
 
@@ -224,6 +225,106 @@ async fn forged_positions_are_refused_or_told() {
             break;
         }
         assert_eq!(event.event, "reset");
+    }
+}
+
+/// The token of a guest, made anew to end after so long. We hold the key.
+fn ending_in(atrium: &Atrium, guest: &Guest, seconds: u64) -> String {
+    let (kid, token) = ("test-1", guest.client.token().expect("signed in"));
+    let keys = &atrium.wiring().keys;
+    let pem = std::fs::read(keys.join(format!("{kid}.pem"))).expect("a key");
+    let ours = EncodingKey::from_ed_pem(&pem).expect("a key");
+    let mut claims = jsonwebtoken::dangerous::insecure_decode::<Value>(token).expect("a token").claims;
+    claims["exp"] = json!(jsonwebtoken::get_current_timestamp() + seconds);
+    let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
+    jsonwebtoken::encode(&header, &claims, &ours).expect("a token")
+}
+
+/// A page whose token ends opens a new stream after a refresh, with the last id it saw in the address: an
+/// `EventSource` cannot set a header.
+#[tokio::test]
+async fn a_stream_ends_with_its_token_and_another_one_goes_on_without_a_gap() {
+    let atrium = Atrium::start().await;
+    let scene = Scene::begin(&atrium).await;
+    let guest = scene.member().await;
+    let (window, pressing) = (scene.window(&guest).await, scene.window(&scene.owner).await);
+    let ending = guest.client.bearer(ending_in(&atrium, &guest, 5));
+    let mut stream = ending.events(&window.events(), None).await.expect("a stream");
+
+    // Somebody presses all the time: before the end, at the end, and while nobody listens.
+    let stop = Arc::new(AtomicBool::new(false));
+    let presser = tokio::spawn({
+        let (owner, stop) = (scene.owner.clone(), Arc::clone(&stop));
+        async move {
+            let mut pressed = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                pressed.push(owner.press(&pressing, "ready").await.expect("accepted"));
+            }
+            pressed
+        }
+    });
+    let (mut seen, mut warned) = (Vec::new(), 0);
+    while let Some(event) = tokio::time::timeout(SOON * 3, stream.next()).await.expect("the stream ends") {
+        match event.event.as_str() {
+            "token-expiring" => warned += 1,
+            _ => seen.push(accepted(&event)),
+        }
+    }
+    assert_eq!(warned, 1, "it is told before");
+    let last = seen.last().expect("events before the end").1.clone();
+
+    let query = format!("{}?last_event_id={last}", window.events());
+    let mut stream = guest.client.events(&query, None).await.expect("a stream");
+    seen.extend(actions(&mut stream, 20).await);
+    stop.store(true, Ordering::Relaxed);
+    let pressed = presser.await.expect("pressed");
+    seen.extend(actions(&mut stream, pressed.len() - seen.len()).await);
+    // Every press, once, in order.
+    assert_eq!(ids(&seen), pressed);
+    stream.must_stay_silent(Duration::from_millis(100)).await;
+}
+
+/// A stream that is asked to go on from where it never was.
+#[tokio::test]
+async fn a_position_of_another_tenant_opens_nothing_of_theirs() {
+    let atrium = Atrium::start().await;
+    let (scene, other) = (Scene::begin(&atrium).await, Scene::begin(&atrium).await);
+    let (window, theirs) = (scene.window(&scene.owner).await, other.window(&other.owner).await);
+    let mut stream = open(&other.owner, &theirs, None).await;
+    press(&other.owner, &theirs, 5).await;
+    let foreign = actions(&mut stream, 5).await;
+    // Far back in time, in the middle of the other's, and in no time at all.
+    let (epoch, _) = foreign[0].1.split_once('-').expect("an epoch");
+    let positions = [
+        foreign[0].1.clone(),
+        foreign[4].1.clone(),
+        format!("{epoch}-0-0"),
+        format!("{epoch}-1-0"),
+        "0badcafe-1-0".to_owned(),
+        "00000000-18446744073709551615-18446744073709551615".to_owned(),
+    ];
+    for position in positions {
+        let mut stream = open(&scene.owner, &window, Some(&position)).await;
+        let mine = press(&scene.owner, &window, 1).await.remove(0);
+        press(&other.owner, &theirs, 1).await;
+        loop {
+            let event = stream.must_next(SOON).await;
+            if event.event == "reset" {
+                continue;
+            }
+            assert_eq!(event.json()["project_id"], json!(scene.project), "{position}");
+            if accepted(&event).0 == mine {
+                break;
+            }
+        }
+    }
+    for path in [format!("/v1/orgs/{}/configs/events", scene.org), window.events()] {
+        for huge in ["9".repeat(127), "9".repeat(4_000)] {
+            let asked = scene.owner.client.get(&path).last_event_id(Some(&huge));
+            refused(asked, 400, "last_event_id_invalid").await;
+            let asked = scene.owner.client.get(format!("{path}?last_event_id={huge}"));
+            refused(asked, 400, "last_event_id_invalid").await;
+        }
     }
 }
 

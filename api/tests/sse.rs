@@ -256,7 +256,7 @@ async fn clients_that_never_read_cost_little_and_slow_nobody() {
     let scene = Scene::begin(&atrium).await;
     let window = scene.window(&scene.owner).await;
     let mut stream = open(&scene.owner, &window, None).await;
-    let before = resident(atrium.api(0).pid());
+    let before = atrium.api(0).resident();
 
     let address = atrium.url().replace("http://", "");
     let token = scene.owner.client.token().expect("signed in");
@@ -280,14 +280,7 @@ async fn clients_that_never_read_cost_little_and_slow_nobody() {
         scene.owner.press(&window, "ready").await.expect("accepted");
         stream.must_next(SOON).await;
     }
-    let each = resident(atrium.api(0).pid()).saturating_sub(before) / IDLE;
+    let each = atrium.api(0).resident().saturating_sub(before) / IDLE;
     // A bound against queues, not a measurement: this is an unoptimized build.
     assert!(each < 100 * 1024, "{each} bytes each");
-}
-
-/// Bytes of memory that a process holds.
-fn resident(pid: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
 }

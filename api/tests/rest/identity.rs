@@ -6,7 +6,7 @@ use atrium_devstack::{client::Client, testing::Atrium};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
 
-use crate::{Ask as _, PATIENCE, alike};
+use crate::{Ask as _, PATIENCE, alike, operations::Operation, world::World};
 
 /// Something that looks like a part of a token.
 fn part(value: &Value) -> String {
@@ -252,6 +252,40 @@ async fn a_cookie_counts_in_our_own_pages_only() {
     let guest = atrium.guest().await;
     let script = guest.client.post("/v1/orgs").json(json!({ "name": "a" }));
     script.header("origin", "https://evil.example").answers(202).await;
+}
+
+/// Every operation that knows the caller by the cookie, asked by another site.
+#[tokio::test]
+async fn another_site_can_do_nothing_with_a_cookie() {
+    let atrium = Atrium::start().await;
+    let mut requests = 0;
+    for operation in Operation::all().iter().filter(|operation| !operation.public) {
+        let world = World::create(&atrium, &[]).await;
+        let token = world.people["owner"].client.token().unwrap();
+        let cookie = format!("atrium_session={token}; atrium_refresh=AAAA");
+        let client = atrium.client();
+        let ask = || {
+            operation.request(&client, |name| world.own(operation, "owner", name)).header("cookie", &cookie)
+        };
+        let mut forged = vec![
+            ask().header("origin", "https://evil.example"),
+            ask().header("origin", "null"),
+            ask().header("origin", "https://evil.example").header("sec-fetch-site", "same-origin"),
+            ask().header("sec-fetch-site", "cross-site"),
+            ask().header("sec-fetch-site", "same-site"),
+        ];
+        if operation.writes() {
+            // A browser of old says nothing, and a form sends what needs no permission.
+            forged.push(ask());
+            forged.push(ask().body("text/plain", "{}").header("origin", "https://evil.example"));
+        }
+        for request in forged {
+            requests += 1;
+            let reply = operation.send(request).await.expect("no stream opens for another site");
+            let _ = reply.must_be(403, "cross_site_request");
+        }
+    }
+    assert!(requests > 200, "{requests}");
 }
 
 #[tokio::test]

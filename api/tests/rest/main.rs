@@ -9,6 +9,8 @@ mod drain;
 mod edge;
 mod export;
 mod foreign_ids;
+mod garbage;
+mod hostile;
 mod identity;
 mod import;
 mod lifecycle;

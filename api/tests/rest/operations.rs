@@ -18,6 +18,8 @@ pub(crate) struct Operation {
     pub(crate) path: Vec<String>,
     /// Whether it can be asked without a sign-in.
     pub(crate) public: bool,
+    /// Whether an access token is all it takes to be known.
+    pub(crate) by_token: bool,
     /// The least role that may use it, by its name.
     pub(crate) least_role: Option<String>,
     /// A valid body, where it takes one.
@@ -75,6 +77,10 @@ impl Operation {
                 .split('/')
                 .filter_map(|part| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned()))
                 .collect(),
+            by_token: {
+                let ways = operation["security"].as_array().or_else(|| document["security"].as_array());
+                ways.is_some_and(|ways| ways.iter().any(|way| way.get("bearer").is_some()))
+            },
             public: operation["security"].as_array().is_some_and(Vec::is_empty),
             least_role: text("x-minimum-role"),
             body: json.get("example").cloned(),

@@ -121,6 +121,20 @@ impl Service {
         self.process().pid()
     }
 
+    /// How many bytes of memory it holds now.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    #[track_caller]
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .unwrap_or_else(|error| panic!("{} does not run: {error}", self.name));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+        kib.unwrap_or_else(|| panic!("{} has no size: {status}", self.name)) * 1024
+    }
+
     /// Where its log lines go.
     #[must_use]
     pub fn log(&self) -> &Path {

@@ -1,0 +1,194 @@
+//! Requests that are wrong in one place each, made out of the contract: each operation with a body, each part of it.
+//! Whatever is wrong, the answer is a problem of the client's, and the process is as well as before.
+
+use atrium_devstack::testing::Atrium;
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use crate::{Ask as _, operations::Operation, world::World};
+
+/// Texts that are no JSON, whatever was wanted.
+fn no_json(valid: &str) -> Vec<Vec<u8>> {
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    let half = &valid[..valid.len() - 1];
+    let twice = format!("{half},{}", &valid[1..]);
+    let mut texts: Vec<Vec<u8>> = [
+        deep.as_str(),
+        &"[".repeat(10_000),
+        &"{\"a\":".repeat(10_000),
+        half,
+        &twice,
+        &format!("{valid}{valid}"),
+        &format!("\u{feff}{valid}"),
+        &format!("{half},\"a\":\"\\ud800\"}}"),
+        &format!("{half},\"a\":\"\\udc00\\ud800\"}}"),
+        &format!("{half},\"\\ud800\":1}}"),
+        &format!("{half},\"a\":\"\u{0}\"}}"),
+        &format!("{half},\"a\":1e999}}"),
+        &format!("{half},\"a\":01}}"),
+        &format!("{half},\"a\":NaN}}"),
+        &format!("{half},}}"),
+        &format!("/**/{valid}"),
+        " ",
+        "\0",
+    ]
+    .into_iter()
+    .map(|text| text.as_bytes().to_vec())
+    .collect();
+    texts.push([half.as_bytes(), b",\"a\":\"\xff\"}"].concat());
+    texts.push(valid.encode_utf16().flat_map(u16::to_le_bytes).collect());
+    texts
+}
+
+/// Values of every kind; none of them is right wherever something is wanted in particular.
+fn values() -> Vec<Value> {
+    vec![
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0.5),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!(" \t "),
+        json!("a\u{0}b"),
+        json!("\u{7f}\u{85}\u{2028}"),
+        json!("x".repeat(10_000)),
+        json!([]),
+        json!(["a"]),
+        json!({}),
+        json!({ "a": { "a": [{}] } }),
+    ]
+}
+
+/// What the server sets, and nobody else.
+const READ_ONLY: [&str; 8] =
+    ["id", "org_id", "user_id", "status", "slug", "created_at", "revision", "__proto__"];
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_body_the_answer_says_so() {
+    let atrium = Atrium::start().await;
+    let mut requests = 0;
+    // What takes a refresh token, and no other, looks at that first.
+    for operation in Operation::all().into_iter().filter(|operation| operation.public || operation.by_token) {
+        let Some(valid) = &operation.body else { continue };
+        let world = World::create(&atrium, &[]).await;
+        let client = world.people["owner"].client.clone();
+        let ask = || operation.without_body(&client, |name| world.own(&operation, "owner", name));
+        let fields = valid.as_object().expect("bodies are objects");
+
+        for text in no_json(&valid.to_string()) {
+            requests += 1;
+            let shown = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
+            let reply = ask().body("application/json", text).send().await.unwrap();
+            // An object without fields has no end to cut a field into: what is left is another mistake.
+            let expected = [(400, "malformed_json"), (422, "validation_failed")];
+            let came = (reply.code(), reply.problem());
+            assert!(expected.contains(&(came.0, came.1.as_str())), "{shown}: {}", reply.describe());
+        }
+        let whole = [json!(null), json!([]), json!([valid]), json!(1), json!("a"), json!(valid.to_string())];
+        for value in whole {
+            requests += 1;
+            ask().json(value).refused(422, "validation_failed").await;
+        }
+        for name in READ_ONLY.iter().chain(&["", "a/b~c", "NAME", "\u{0}", "🙂"]) {
+            requests += 1;
+            let mut body = fields.clone();
+            body.insert((*name).to_owned(), json!("a"));
+            let reply = ask().json(Value::Object(body)).refused(422, "validation_failed").await;
+            assert_eq!(reply.at("/errors/0/code"), "unknown", "{}", reply.describe());
+        }
+        for (name, right) in fields {
+            let without = fields.iter().filter(|(other, _)| *other != name);
+            let without = without.map(|(name, value)| (name.clone(), value.clone())).collect();
+            let reply = ask().json(Value::Object(without)).send().await.unwrap();
+            assert!(reply.code() < 500, "{}", reply.describe());
+            for wrong in values().into_iter().filter(|value| value != right) {
+                requests += 1;
+                let mut body = fields.clone();
+                body.insert(name.clone(), wrong.clone());
+                let reply = ask().json(Value::Object(body)).send().await.unwrap();
+                assert!((400..500).contains(&reply.code()), "{name}: {wrong:.60}: {}", reply.describe());
+                assert!(reply.problem().len() > 1, "{}", reply.describe());
+            }
+        }
+        for kind in
+            ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", ""]
+        {
+            requests += 1;
+            ask().body(kind, valid.to_string()).refused(415, "unsupported_media_type").await;
+        }
+        // It was not the request: as it stands in the contract it is understood.
+        let reply = ask().json(valid.clone()).send().await.unwrap();
+        let understood = reply.code() < 300 || operation.id == "acceptInvitation";
+        assert!(understood, "{}", reply.describe());
+    }
+    assert!(requests > 400, "{requests}");
+}
+
+/// Headers that somebody here reads, and one that nobody does.
+const HEADERS: [&str; 14] = [
+    "authorization",
+    "cookie",
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "idempotency-key",
+    "last-event-id",
+    "origin",
+    "sec-fetch-site",
+    "accept",
+    "x-request-id",
+    "x-forwarded-for",
+    "expect",
+    "x-nobody-knows-this",
+];
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_header_or_a_query_nothing_breaks() {
+    let atrium = Atrium::start().await;
+    let (nines, long) = ("9".repeat(300), "x".repeat(8_000));
+    let values: [&[&[u8]]; 8] = [
+        &[b""],
+        &[b"\xff\xfe"],
+        &[b"a\tb"],
+        &[b"\"\\,;=\""],
+        &[b"-1"],
+        &[nines.as_bytes()],
+        &[long.as_bytes()],
+        &[b"a", b"b"],
+    ];
+    let queries =
+        ["a", "=", "&&", "%", "%ff", "%00=%00", "limit=1&limit=1", "last_event_id=%ff", "a[]=1", "?"];
+    let mut requests = 0;
+    // Of the page's files one stands for all: they have one handler.
+    let is_of_interest =
+        |operation: &Operation| operation.template.starts_with("/v1/") || operation.template == "/";
+    for operation in Operation::all().into_iter().filter(is_of_interest) {
+        let world = World::create(&atrium, &[]).await;
+        let client = &world.people["owner"].client;
+        let mut garbage = Vec::new();
+        for header in HEADERS {
+            for values in values {
+                let request = operation.request(client, |name| world.own(&operation, "owner", name));
+                garbage.push(values.iter().fold(request, |request, value| request.header(header, value)));
+            }
+        }
+        for query in queries {
+            let path = operation.template.split('/').map(|part| {
+                let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+                name.map_or(part, |name| world.own(&operation, "owner", name))
+            });
+            let path = path.collect::<Vec<_>>().join("/");
+            garbage.push(client.request(operation.method.clone(), format!("{path}?{query}")));
+        }
+        requests += garbage.len();
+        // Of a stream the beginning is enough. The client holds every answer against the contract.
+        let replies = garbage.into_iter().map(|request| operation.send(request));
+        let replies = futures_util::stream::iter(replies).buffer_unordered(8).collect::<Vec<_>>().await;
+        for reply in replies.iter().flatten() {
+            assert!(reply.code() < 500, "{}", reply.describe());
+        }
+    }
+    assert!(requests > 4_000, "{requests}");
+}
