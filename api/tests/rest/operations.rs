@@ -8,6 +8,7 @@ use atrium_devstack::{
 };
 use http::Method;
 use serde_json::Value;
+use uuid::Uuid;
 
 /// An operation, and what a valid request of it needs.
 pub(crate) struct Operation {
@@ -22,8 +23,12 @@ pub(crate) struct Operation {
     pub(crate) by_token: bool,
     /// The least role that may use it, by its name.
     pub(crate) least_role: Option<String>,
+    /// The same where somebody else is its object.
+    pub(crate) least_role_for_others: Option<String>,
     /// A valid body, where it takes one.
     pub(crate) body: Option<Value>,
+    /// The fields of that body that are ids, named like those in a path.
+    pub(crate) body_ids: Vec<String>,
     /// Whether it answers with an event stream.
     pub(crate) stream: bool,
     /// Statuses that it documents.
@@ -83,7 +88,15 @@ impl Operation {
             },
             public: operation["security"].as_array().is_some_and(Vec::is_empty),
             least_role: text("x-minimum-role"),
+            least_role_for_others: text("x-minimum-role-for-others"),
             body: json.get("example").cloned(),
+            body_ids: json["example"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(_, value)| value.as_str().is_some_and(|text| text.parse::<Uuid>().is_ok()))
+                .map(|(name, _)| name.clone())
+                .collect(),
             stream: responses.get("200").is_some_and(|ok| ok["content"].get("text/event-stream").is_some()),
             statuses: responses.keys().map(|status| status.parse().expect("a status")).collect(),
             repeatable: named("header", "Idempotency-Key"),
@@ -112,11 +125,18 @@ impl Operation {
         &found.unwrap_or_else(|| panic!("`{parameter}` of {} has no example", self.id)).1
     }
 
-    /// A request that is valid in all but, perhaps, its path's parameters and its caller. `value` gives them by name.
+    /// A request that is valid in all but, perhaps, its ids and its caller. `value` gives what is in the path, and the
+    /// ids in the body, by name.
     pub(crate) fn request<'a>(&self, client: &Client, value: impl Fn(&str) -> &'a str) -> Request {
+        let body = self.body.clone().map(|mut body| {
+            for name in &self.body_ids {
+                body[name] = value(name).into();
+            }
+            body
+        });
         let request = self.without_body(client, value);
-        match &self.body {
-            Some(body) => request.json(body.clone()),
+        match body {
+            Some(body) => request.json(body),
             None => request,
         }
     }

@@ -53,6 +53,7 @@ impl World {
         match parameter {
             "session" => self.sessions.get(role).unwrap_or(&self.sessions["owner"]),
             "key" => operation.example("key"),
+            "user_id" => &self.ids["user"],
             id => self.ids.get(id).unwrap_or_else(|| {
                 panic!("{}: what is one's own `{id}`, and what another's? Say so in `World`", operation.id)
             }),
