@@ -119,12 +119,16 @@ async fn generated(connection: &mut PgConnection, world: &World) -> Vec<Mutation
         for reference in table.references() {
             add("drop a reference", format!("ALTER TABLE {name} DROP CONSTRAINT {}", reference.name));
         }
+        // A column in which the tenants' rows differ, or the key could not even be made.
+        let [us, them] = world.tenants.each_ref().map(|tenant| tenant.row(table));
         for key in table.unique().filter(|key| key.columns.len() > 1) {
-            let column = key.columns.last().expect("a key has columns");
-            add(
-                "key without the tenant",
-                format!("ALTER TABLE {name} ADD CONSTRAINT {name}_lone UNIQUE (\"{column}\")"),
-            );
+            let differs = |column: &&String| **column != table.tenant && us[*column] != them[*column];
+            if let Some(column) = key.columns.iter().rev().find(differs) {
+                add(
+                    "key without the tenant",
+                    format!("ALTER TABLE {name} ADD CONSTRAINT {name}_lone UNIQUE (\"{column}\")"),
+                );
+            }
         }
         policies(connection, name, &mut add).await;
     }
@@ -133,8 +137,8 @@ async fn generated(connection: &mut PgConnection, world: &World) -> Vec<Mutation
 
 /// Every policy is dropped, widened and given to others; the guard is made one of many.
 async fn policies(connection: &mut PgConnection, table: &str, add: &mut impl FnMut(&'static str, String)) {
-    let policies: Vec<(String, bool, bool, bool)> = sqlx::query_as(
-        "SELECT policyname::text, permissive = 'RESTRICTIVE', qual IS NOT NULL AND qual <> 'true',
+    let policies: Vec<(String, bool, bool)> = sqlx::query_as(
+        "SELECT policyname::text, qual IS NOT NULL AND qual <> 'true',
                 with_check IS NOT NULL AND with_check <> 'true'
            FROM pg_policies WHERE schemaname = 'public' AND tablename = $1",
     )
@@ -142,7 +146,7 @@ async fn policies(connection: &mut PgConnection, table: &str, add: &mut impl FnM
     .fetch_all(connection)
     .await
     .expect("the catalog can be read");
-    for (policy, restrictive, uses, checks) in policies {
+    for (policy, uses, checks) in policies {
         add("drop a policy", format!("DROP POLICY {policy} ON {table}"));
         add("policy for everybody", format!("ALTER POLICY {policy} ON {table} TO PUBLIC"));
         if uses {
@@ -151,7 +155,7 @@ async fn policies(connection: &mut PgConnection, table: &str, add: &mut impl FnM
         if checks {
             add("widen CHECK", format!("ALTER POLICY {policy} ON {table} WITH CHECK (true)"));
         }
-        if restrictive && policy == "guard" {
+        if policy == "guard" {
             add("guard for another role", format!("ALTER POLICY {policy} ON {table} TO atrium_relay"));
             // Everything of it but that it restricts.
             add(
