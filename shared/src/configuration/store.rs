@@ -223,7 +223,8 @@ impl ConfigurationStore {
             Ok(revisions) => {
                 let there: HashMap<_, _> = revisions.into_iter().collect();
                 let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-                state.orgs.retain(|org, _| there.contains_key(org));
+                // Gone, or about to go: revision 0 says that nobody should hold it any more.
+                state.orgs.retain(|org, _| there.get(org).is_some_and(|revision| *revision > 0));
                 drop(state);
                 there
                     .into_iter()

@@ -97,8 +97,8 @@ impl Step for Forget {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            // Without it no process loads the organization's configuration again.
-            sqlx::query("DELETE FROM config_heads WHERE org_id = $1")
+            // Revision 0: every process lets go of the organization's configuration, and none takes it up again.
+            sqlx::query("UPDATE config_heads SET revision = 0 WHERE org_id = $1")
                 .bind(org)
                 .execute(context.tx.conn())
                 .await?;
