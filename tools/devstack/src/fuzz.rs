@@ -109,6 +109,7 @@ async fn prepared(stack: &Stack) -> anyhow::Result<Vec<(&'static str, String)>> 
     let invite = || client.bearer(token(&owner)).post(&invitations).json(json!({ "role": "viewer" }));
     let invitation = patiently(invite).await?.expect_status(201)?.at("/id");
     let (member, leaving) = (owner.bring(&org, "member").await?, Guest::sign_in(&client).await?);
+    let bystander = owner.bring(&org, "viewer").await?;
     let staying = patiently(|| client.post("/v1/auth/guest")).await?.expect_status(201)?;
     let cookies = staying.headers.get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
     let refresh = cookies
@@ -123,6 +124,8 @@ async fn prepared(stack: &Stack) -> anyhow::Result<Vec<(&'static str, String)>> 
         ("FUZZ_LEAVING_TOKEN", token(&leaving)),
         ("FUZZ_REFRESH_TOKEN", refresh),
         ("FUZZ_ORG", org),
+        ("FUZZ_SPARE_ORG", owner.organization("Spare").await?),
+        ("FUZZ_USER", bystander.id),
         ("FUZZ_PROJECT", project),
         ("FUZZ_SPARE_PROJECT", spare_project),
         ("FUZZ_SESSION", window.session),
