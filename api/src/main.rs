@@ -4,7 +4,11 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use atrium_api::{
-    edge::{rate_limits::RateLimits, server},
+    edge::{
+        quotas::Members,
+        rate_limits::{RateLimits, Shared, streams::StreamQuotas},
+        server,
+    },
     live::Live,
     orgs::portability::Portability,
     routes::{self, Routes},
@@ -76,8 +80,15 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     let listen = listener.local_addr()?;
     let window = settings.drain;
     let draining = shutdown.draining().clone();
+    let shared_limits = Arc::new(Shared::new(redis.clone(), &settings.process_name));
+    // Places are given back until the last stream has ended.
+    let (stream_quotas, keep_stream_quotas) =
+        StreamQuotas::new(Arc::clone(&shared_limits), live.streams.done().clone());
+    shutdown.spawn_critical("stream quotas", keep_stream_quotas);
     let app = Arc::new(App {
-        rate_limits: RateLimits::new(configuration.clone()),
+        rate_limits: RateLimits::new(configuration.clone(), shared_limits),
+        stream_quotas,
+        members: Members::default(),
         routes: Routes::new(routes::table())?,
         closing: CancellationToken::new(),
         shutdown: shutdown.clone(),

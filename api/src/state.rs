@@ -10,7 +10,15 @@ use atrium_shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{edge::rate_limits::RateLimits, live::Live, orgs::portability::Portability, routes::Routes};
+use crate::{
+    edge::{
+        quotas::Members,
+        rate_limits::{RateLimits, streams::StreamQuotas},
+    },
+    live::Live,
+    orgs::portability::Portability,
+    routes::Routes,
+};
 
 /// Everything a handler may need. Shared by an `Arc`; its parts are cheap to clone.
 pub struct App {
@@ -32,6 +40,10 @@ pub struct App {
     pub rate_limits: RateLimits,
     /// Exports and imports under way.
     pub portability: Portability,
+    /// How many event streams organizations have open.
+    pub stream_quotas: StreamQuotas,
+    /// Who was seen to be a member of which organization.
+    pub members: Members,
     /// Events on their way to open streams.
     pub live: Live,
     /// The stages of stopping.

@@ -5,7 +5,10 @@ use http::{HeaderMap, header};
 use metrics::counter;
 
 use super::{Identity, cookie::Cookie};
-use crate::{edge::problem::Problem, state::App};
+use crate::{
+    edge::{problem::Problem, request::Request},
+    state::App,
+};
 
 /// How a token came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,31 +19,50 @@ pub enum Carrier {
     Cookie,
 }
 
-/// Who asks, and how they say so.
+/// Who asks, and how they say so. A token that does not hold counts against the address that it comes from.
 ///
 /// # Errors
-/// `unauthenticated`, always in the same words: why a token does not hold is for the log.
-pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Identity, Carrier), Problem> {
+/// `unauthenticated`, always in the same words: why a token does not hold is for the log; `rate_limited` when too
+/// many did not.
+pub async fn authenticate(app: &App, request: &Request) -> Result<(Identity, Carrier), Problem> {
+    let headers = &request.headers;
     let (token, carrier) = if headers.contains_key(header::AUTHORIZATION) {
         (bearer(headers), Carrier::Bearer)
     } else {
         (Cookie::Session.read(&app.api.public_url, headers), Carrier::Cookie)
     };
-    let refused = |cause: &str| Problem::unauthenticated("A valid access token is needed.").cause(cause);
     let token = token.ok_or_else(|| refused("no token"))?;
+    app.rate_limits.may_try(request.client, token)?;
+    match holder(app, token).await {
+        Ok(identity) => {
+            app.rate_limits.held(token);
+            Ok((identity, carrier))
+        }
+        Err(problem) => {
+            app.rate_limits.bad_token(request.client).await?;
+            Err(problem)
+        }
+    }
+}
+
+/// Whose token it is, if it holds.
+async fn holder(app: &App, token: &str) -> Result<Identity, Problem> {
     let claims = app.keyring.verify(token).await.map_err(|error| refused(&error.to_string()))?;
     if app.revocations.is_revoked(claims.jti, claims.family()) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));
     }
-    let identity = Identity {
+    Ok(Identity {
         user: claims.sub,
         token: claims.jti,
         family: claims.family(),
         expires_at: claims.expires_at(),
         key: claims.key,
-    };
-    Ok((identity, carrier))
+    })
+}
+
+fn refused(cause: &str) -> Problem {
+    Problem::unauthenticated("A valid access token is needed.").cause(cause)
 }
 
 /// The token of the one `Authorization: Bearer` there is.

@@ -18,6 +18,7 @@ use super::session_cache::{Known, SessionKey};
 use crate::{
     edge::{
         problem::{Code, FieldError, Problem},
+        quotas,
         request::Request,
         respond::{self, Response},
     },
@@ -57,6 +58,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let configuration = snapshot.project(project);
     let standing = app.rate_limits.chat_action(user, org, project, configuration.chat_actions_per_second)?;
     request.note_standing(standing);
+    quotas::count_member(app, org).await.inspect_err(|_| request.forget_standing())?;
 
     let mut object = request.object().await?;
     let name = object.required("action", |value| match value {
@@ -92,7 +94,7 @@ async fn session_of(app: &App, key: SessionKey) -> Result<Known, Problem> {
     match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => Ok(known),
         None => {
-            app.rate_limits.request(key.user)?;
+            app.rate_limits.request(key.user).await?;
             Ok(app.live.sessions.read(&app.database, key).await?)
         }
     }

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     edge::{
         problem::Problem,
+        quotas,
         request::Request,
         respond::Response,
         sse::{self, Next, Source},
@@ -76,25 +77,34 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     if let Known { closed: Some(closed), .. } = known {
         return Ok(after_the_end(session, closed, position));
     }
-    Ok(sse::open(&app.live.streams, Kind::Chat, identity, (org, Some(project)), looked_at, |registration| {
-        let stream = registration.stream();
-        let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
-        // An end that passed by before the ring was entered would never be seen there.
-        let over = app.live.sessions.is_closed(session);
-        ChatSource {
-            phase: match position {
-                Some(position) => Phase::Resuming(Resuming::from(position)),
-                None if over => Phase::Over,
-                None => Phase::Opening(None),
-            },
-            subscription,
-            session,
-            topic: (org, project),
-            redis: app.redis.clone(),
-            announced: None,
-            _present: app.live.presence.enter(org, session, Arc::clone(stream)),
-        }
-    }))
+    let place = quotas::enter(app, org).await?;
+    Ok(sse::open(
+        &app.live.streams,
+        Kind::Chat,
+        identity,
+        (org, Some(project)),
+        looked_at,
+        place,
+        |registration| {
+            let stream = registration.stream();
+            let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
+            // An end that passed by before the ring was entered would never be seen there.
+            let over = app.live.sessions.is_closed(session);
+            ChatSource {
+                phase: match position {
+                    Some(position) => Phase::Resuming(Resuming::from(position)),
+                    None if over => Phase::Over,
+                    None => Phase::Opening(None),
+                },
+                subscription,
+                session,
+                topic: (org, project),
+                redis: app.redis.clone(),
+                announced: None,
+                _present: app.live.presence.enter(org, session, Arc::clone(stream)),
+            }
+        },
+    ))
 }
 
 /// The answer to who comes to a session that has ended. Who was away when it ended is told now, once: the event has

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     edge::{
         problem::Problem,
+        quotas,
         request::Request,
         respond::Response,
         sse::{self, Next, Source},
@@ -57,7 +58,8 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     }
     // From now on this process follows the organization's revisions.
     let applied = app.configuration.org(org).await?.revision();
-    Ok(sse::open(&app.live.streams, Kind::Config, identity, (org, None), looked_at, |registration| {
+    let place = quotas::enter(app, org).await?;
+    Ok(sse::open(&app.live.streams, Kind::Config, identity, (org, None), looked_at, place, |registration| {
         ConfigSource {
             org,
             told: seen,

@@ -14,6 +14,7 @@ pub mod places;
 pub mod preconditions;
 pub mod problem;
 pub mod query;
+pub mod quotas;
 pub mod rate_limits;
 pub mod request;
 pub mod request_id;

@@ -121,6 +121,8 @@ codes! {
     ChatActionNotOffered = UNPROCESSABLE_ENTITY, "chat_action_not_offered", "This action is not offered here", "no";
     /// An update must say what it changes.
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "If-Match is required", "with If-Match";
+    /// The organization has used up what the operator grants it.
+    QuotaExceeded = TOO_MANY_REQUESTS, "quota_exceeded", "The organization's quota is used up", "after Retry-After";
     /// Too many requests.
     RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Too many requests", "after Retry-After";
     /// A defect of Atrium.

@@ -145,4 +145,9 @@ impl Request {
     pub fn note_standing(&mut self, standing: Standing) {
         self.standing = Some(standing);
     }
+
+    /// Forgets it again: the answer is the refusal of another limit, whose headers it carries.
+    pub fn forget_standing(&mut self) {
+        self.standing = None;
+    }
 }

@@ -10,6 +10,7 @@ use super::{
     access_log::{self, Unanswered},
     body, cors, headers, origin, panic,
     problem::{Code, FieldError, Problem},
+    quotas,
     rate_limits::Standing,
     request::Request,
     request_id::{RequestId, X_REQUEST_ID},
@@ -130,7 +131,7 @@ async fn run(
 async fn admit(app: &App, route: &Route, request: &mut Request) -> Result<(), Problem> {
     match route.access {
         Access::User => {
-            let (identity, carrier) = authenticate(app, &request.headers).await?;
+            let (identity, carrier) = authenticate(app, request).await?;
             if carrier == Carrier::Cookie {
                 origin::check(&app.api, &request.headers, route.writes())?;
             }
@@ -141,9 +142,13 @@ async fn admit(app: &App, route: &Route, request: &mut Request) -> Result<(), Pr
         Access::Public | Access::Refresh => {}
     }
     match (route.limit, &request.identity) {
-        (Limit::SignIns, _) => request.standing = Some(app.rate_limits.sign_in(request.client)?),
-        (Limit::Refreshes, _) => request.standing = Some(app.rate_limits.refresh(request.client)?),
-        (Limit::Requests, Some(identity)) => request.standing = Some(app.rate_limits.request(identity.user)?),
+        (Limit::SignIns, _) => request.standing = Some(app.rate_limits.sign_in(request.client).await?),
+        (Limit::Refreshes, _) => request.standing = Some(app.rate_limits.refresh(request.client).await?),
+        (Limit::Requests, Some(identity)) => {
+            let standing = app.rate_limits.request(identity.user).await?;
+            quotas::count(app, route, request).await?;
+            request.standing = Some(standing);
+        }
         (Limit::Requests | Limit::ChatActions | Limit::None, _) => {}
     }
     Ok(())

@@ -23,6 +23,7 @@ use time::OffsetDateTime;
 
 use super::{
     problem::{Code, Problem},
+    rate_limits::streams::Place,
     request::Request,
     respond::{self, Body, Response},
 };
@@ -74,6 +75,7 @@ pub struct EventStream<S> {
     registration: Registration,
     kind: Kind,
     source: S,
+    _place: Place,
     greeted: bool,
     ended: bool,
 }
@@ -81,8 +83,8 @@ pub struct EventStream<S> {
 impl<S: Source> EventStream<S> {
     /// A stream of that source's events.
     #[must_use]
-    pub fn new(registration: Registration, kind: Kind, source: S) -> Self {
-        Self { registration, kind, source, greeted: false, ended: false }
+    pub fn new(registration: Registration, kind: Kind, source: S, place: Place) -> Self {
+        Self { registration, kind, source, _place: place, greeted: false, ended: false }
     }
 
     /// What to write now. Empty when there is nothing, or when the stream has ended.
@@ -145,13 +147,15 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
 
 /// Answers with a stream for this caller about an organization, and one of its projects, to which they had access at
 /// `looked_at`; or, while the process drains, sends them elsewhere. The source is made with
-/// the stream's registration at hand, so that it can be woken from its first moment on.
+/// the stream's registration at hand, so that it can be woken from its first moment on; its place among the
+/// organization's streams is held as long as it is open.
 pub fn open<S: Source>(
     streams: &OpenStreams,
     kind: Kind,
     identity: &Identity,
     about: (OrgId, Option<ProjectId>),
     looked_at: Instant,
+    place: Place,
     source: impl FnOnce(&Registration) -> S,
 ) -> Response {
     if streams.is_draining() {
@@ -160,7 +164,7 @@ pub fn open<S: Source>(
     }
     let registration = streams.register(kind, identity, about, looked_at);
     let source = source(&registration);
-    answer(Body::stream(EventStream::new(registration, kind, source)))
+    answer(Body::stream(EventStream::new(registration, kind, source, place)))
 }
 
 /// Turns refusals that pass by themselves into a stream that ends at once and says when to come back.
@@ -169,7 +173,9 @@ pub fn open<S: Source>(
 /// All other refusals: coming back would not help.
 pub fn try_again(answer_or_problem: Result<Response, Problem>) -> Result<Response, Problem> {
     match answer_or_problem {
-        Err(problem) if matches!(problem.code(), Code::Unavailable | Code::RateLimited) => {
+        Err(problem)
+            if matches!(problem.code(), Code::Unavailable | Code::RateLimited | Code::QuotaExceeded) =>
+        {
             let code = problem.code().name();
             let cause = problem.internal_cause();
             tracing::debug!(code, cause, "a stream cannot be opened now; the client comes back");

@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use crate::{
     edge::{
         problem::{Code, Problem},
+        quotas,
         request::Request,
         respond::Response,
         sse::{self, Next, Source},
@@ -97,8 +98,15 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         return Ok(sse::nothing_more());
     }
     let user = identity.user;
-    Ok(sse::open(&app.live.streams, Kind::Operation, identity, (org, None), looked_at, |registration| {
-        OperationSource {
+    let place = quotas::enter(app, org).await?;
+    Ok(sse::open(
+        &app.live.streams,
+        Kind::Operation,
+        identity,
+        (org, None),
+        looked_at,
+        place,
+        |registration| OperationSource {
             app: Arc::clone(app),
             user,
             id,
@@ -107,8 +115,8 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
             reading: None,
             pending: Vec::new().into_iter(),
             _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
-        }
-    }))
+        },
+    ))
 }
 
 /// What was read: events after the last seen, and why the operation failed, if it has.

@@ -21,15 +21,20 @@ mod operations;
 mod orgs;
 mod outages;
 mod projects;
+mod quotas;
 mod refresh;
 mod repeats;
 mod revocation;
+mod shared_limits;
 mod signing_keys;
 mod telemetry;
 mod wire;
 mod world;
 
-use atrium_devstack::client::{Reply, Request};
+use atrium_devstack::{
+    client::{Client, Reply, Request},
+    testing::Atrium,
+};
 
 /// How long something that comes within a second is waited for: a limit against waiting forever, not a measurement.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -50,6 +55,14 @@ impl Ask for Request {
     async fn refused(self, status: u16, code: &str) -> Reply {
         self.send().await.unwrap().must_be(status, code)
     }
+}
+
+/// What a process says about a metric, named with its labels; 0 when it says nothing.
+async fn metric(atrium: &Atrium, api: usize, name: &str) -> f64 {
+    let admin = Client::new(atrium.api(api).admin_url());
+    let metrics = admin.get("/metrics").answers(200).await.text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
 }
 
 /// Makes sure that these are all this problem and cannot be told apart: the same bytes, but for the request's id.

@@ -49,6 +49,40 @@ pub fn chat_lease_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:lease")
 }
 
+/// How many shards the counters of limits have: a constant of the deployment, like the chat's.
+const LIMIT_SHARDS: u8 = 16;
+
+/// The API processes that live: sorted set of process name → when it said so last, milliseconds.
+pub const API_PROCESSES_KEY: &str = "atrium:{limits}:processes";
+
+/// Where something is counted for all API processes. Named by a digest, so that no name tells whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitKeys {
+    /// The counter.
+    pub counter: String,
+    /// Since when the counters of this shard are whole, microseconds; 0 for always. It vanishes with them.
+    pub whole: String,
+}
+
+impl LimitKeys {
+    /// The keys for what `digest` stands for, under one policy.
+    #[must_use]
+    pub fn of(policy: &str, digest: &[u8; 16]) -> Self {
+        let shard = digest[0] % LIMIT_SHARDS;
+        let digest = u128::from_be_bytes(*digest);
+        Self { counter: format!("atrium:{{limits.{shard}}}:{policy}:{digest:032x}"), whole: whole_key(shard) }
+    }
+}
+
+/// The keys that say of each shard of counters since when it is whole.
+pub fn limit_whole_keys() -> impl Iterator<Item = String> {
+    (0..LIMIT_SHARDS).map(whole_key)
+}
+
+fn whole_key(shard: u8) -> String {
+    format!("atrium:{{limits.{shard}}}:whole")
+}
+
 /// A stream that workers consume in a group; every entry is for one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Inbound {
@@ -152,5 +186,13 @@ mod tests {
     #[test]
     fn dead_letters_stand_beside_their_stream() {
         assert_eq!(Inbound::Chat(3).dead_letters(), "atrium:{chat.3}:dead");
+    }
+
+    #[test]
+    fn a_counter_and_what_says_that_it_is_whole_are_in_one_slot() {
+        let keys = LimitKeys::of("sign_ins", &[0xab; 16]);
+        assert_eq!(keys.counter, format!("atrium:{{limits.11}}:sign_ins:{}", "ab".repeat(16)));
+        assert_eq!(keys.whole, "atrium:{limits.11}:whole");
+        assert!(limit_whole_keys().any(|key| key == keys.whole));
     }
 }

@@ -12,8 +12,8 @@ pub use self::{
     client::{Redis, is_missing_group},
     consumer_group::{Acknowledger, ConsumerGroup, Entry},
     keys::{
-        CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, Live, chat_epoch_key, chat_lease_key,
-        chat_run_key, chat_shard, config_applied_key,
+        API_PROCESSES_KEY, CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, LimitKeys, Live,
+        chat_epoch_key, chat_lease_key, chat_run_key, chat_shard, config_applied_key, limit_whole_keys,
     },
     tail::{StreamId, Tail, TailEvent},
 };

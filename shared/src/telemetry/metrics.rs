@@ -16,6 +16,14 @@ pub const HTTP_REQUEST_SECONDS: &str = "atrium_http_request_duration_seconds";
 pub const HTTP_CONNECTIONS: &str = "atrium_http_connections";
 /// Requests refused by a rate limit; label `policy`.
 pub const RATE_LIMITED: &str = "atrium_rate_limited_total";
+/// Limits decided by this process alone, because Redis did not answer in time; label `policy`.
+pub const UNSHARED_LIMITS: &str = "atrium_unshared_limits_total";
+/// Whether this process shares its limits with the others: 1, or 0 while Redis is away.
+pub const LIMITS_SHARED: &str = "atrium_limits_shared";
+/// API processes that live, as this one was told last; their number divides the limits while Redis is away.
+pub const API_PROCESSES: &str = "atrium_api_processes";
+/// Seconds that a request waited for a shared limit.
+pub const SHARED_LIMIT_SECONDS: &str = "atrium_shared_limit_duration_seconds";
 /// Event streams open now; label `kind`.
 pub const SSE_STREAMS: &str = "atrium_sse_streams";
 /// Events written to streams; label `kind`.
@@ -90,6 +98,10 @@ fn describe() {
     describe_histogram!(HTTP_REQUEST_SECONDS, "Seconds from a request's head to its answer's head.");
     describe_gauge!(HTTP_CONNECTIONS, "Connections open now.");
     describe_counter!(RATE_LIMITED, "Requests refused by a rate limit.");
+    describe_counter!(UNSHARED_LIMITS, "Limits decided by one process alone.");
+    describe_gauge!(LIMITS_SHARED, "Whether limits are shared with the other processes.");
+    describe_gauge!(API_PROCESSES, "API processes that live, as this one was told last.");
+    describe_histogram!(SHARED_LIMIT_SECONDS, "Seconds that a request waited for a shared limit.");
     describe_gauge!(SSE_STREAMS, "Event streams open now.");
     describe_counter!(SSE_EVENTS, "Events written to streams.");
     describe_counter!(SSE_RESETS, "Streams told that they missed something.");

@@ -1,0 +1,185 @@
+//! Quotas of organizations: what their members use together, over all processes, and nobody else.
+
+use std::time::{Duration, Instant};
+
+use atrium_devstack::{client::EventStream, testing::Atrium};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::{Ask as _, PATIENCE, alike, metric};
+
+const QUOTA: usize = 60;
+
+#[tokio::test]
+async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_all() {
+    let atrium = Atrium::builder().apis(2).start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Busy").await.unwrap();
+    let member = owner.bring(&org, "viewer").await.unwrap();
+    let quiet = atrium.guest().await;
+    let other = quiet.organization("Quiet").await.unwrap();
+    atrium.set_for(&org, "quotas.requests_per_minute", json!(QUOTA)).await;
+    let applied = Instant::now();
+    let path = format!("/v1/orgs/{org}");
+    let effective = format!("{path}/configs/status");
+    while owner.client.get(&effective).answers(200).await.at("/applied")
+        != owner.client.get(&effective).answers(200).await.at("/total")
+    {
+        assert!(applied.elapsed() < PATIENCE);
+    }
+
+    // A stranger knows the id.
+    let stranger = atrium.guest().await;
+    let nowhere = format!("/v1/orgs/{}", stranger.id);
+    let mut answers = vec![stranger.client.get(&nowhere).send().await.unwrap()];
+    for _ in 0..QUOTA * 2 {
+        answers.push(stranger.client.get(&path).send().await.unwrap());
+    }
+    alike(&answers, 404, "not_found");
+
+    let begun = Instant::now();
+    let noisy = async {
+        let mut admitted = 0;
+        for request in 0..QUOTA * 10 {
+            let who = if request % 2 == 0 { &owner } else { &member };
+            let reply = who.client.at(atrium.api(request / 2 % 2).url()).get(&path).send().await.unwrap();
+            match reply.code() {
+                200 => admitted += 1,
+                _ => {
+                    let refused = reply.must_be(429, "quota_exceeded");
+                    assert_eq!(refused.header("ratelimit-policy"), Some("\"organization\";q=60;w=60"));
+                    let wait = refused.header("retry-after").unwrap();
+                    let standing = format!("\"organization\";r=0;t={wait}");
+                    assert_eq!(refused.header("ratelimit"), Some(standing.as_str()));
+                }
+            }
+        }
+        admitted
+    };
+    let steady = async {
+        for _ in 0..QUOTA {
+            quiet.client.get(format!("/v1/orgs/{other}")).answers(200).await;
+        }
+    };
+    let (admitted, ()) = tokio::join!(noisy, steady);
+    let refilled = begun.elapsed().as_secs() as usize + 2;
+    assert!(admitted <= QUOTA + refilled + QUOTA / 2, "{admitted} admitted");
+    assert!(admitted >= QUOTA / 4, "{admitted} admitted");
+    // Still nothing to see for a stranger; and the members' own doors are open.
+    answers.push(stranger.client.get(&path).send().await.unwrap());
+    alike(&answers, 404, "not_found");
+    member.client.get("/v1/auth/me").answers(200).await;
+    // A stream is told when to come back: an EventSource would never come back from a 429.
+    let mut stream = owner.client.events(&format!("{path}/configs/events"), None).await.unwrap();
+    assert!(stream.next().await.is_none(), "an event over the quota");
+    assert!(stream.retry().unwrap() >= Duration::from_secs(1));
+}
+
+/// Asks for so many streams at once, spread over the processes, which hold some already. Answers with those that are open, when all others
+/// have ended.
+async fn streams(
+    atrium: &Atrium,
+    apis: usize,
+    path: &str,
+    owner: &atrium_devstack::actors::Guest,
+    held: usize,
+    count: usize,
+) -> Vec<EventStream> {
+    let opening = (0..count).map(|index| {
+        let client = owner.client.at(atrium.api(index % apis).url());
+        async move { client.events(path, None).await.unwrap() }
+    });
+    let mut open = join_all(opening).await;
+    let begun = Instant::now();
+    // A stream over the quota has ended, and the processes count the rest.
+    loop {
+        let mut still = Vec::new();
+        for mut stream in open {
+            let next = tokio::time::timeout(Duration::from_millis(20), stream.next()).await;
+            if matches!(next, Ok(None)) {
+                assert!(stream.retry().unwrap() >= Duration::from_secs(9), "comes back too soon");
+            } else {
+                still.push(stream);
+            }
+        }
+        open = still;
+        let counted = counted(atrium, 0..apis).await;
+        if (held + open.len()) as f64 == counted {
+            return open;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{} streams look open, {counted} are", open.len());
+    }
+}
+
+async fn counted(atrium: &Atrium, apis: impl Iterator<Item = usize>) -> f64 {
+    let mut sum = 0.0;
+    for api in apis {
+        sum += metric(atrium, api, "atrium_sse_streams{kind=\"config\"}").await;
+    }
+    sum
+}
+
+/// How many streams the processes say in Redis that they hold.
+async fn said(atrium: &Atrium) -> u32 {
+    let mut redis = atrium.redis_connection().await;
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg("atrium:{limits.*}:streams:*").query_async(&mut redis).await.unwrap();
+    let mut sum = 0;
+    for key in keys {
+        let held: Vec<String> = redis::cmd("HVALS").arg(key).query_async(&mut redis).await.unwrap();
+        sum += held.iter().map(|held| held.split_once(':').unwrap().0.parse::<u32>().unwrap()).sum::<u32>();
+    }
+    sum
+}
+
+#[tokio::test]
+async fn as_many_streams_as_the_quota_allows_are_open_whoever_races_dies_or_forgets() {
+    let atrium = Atrium::builder().apis(3).private_redis().start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Streams").await.unwrap();
+    atrium.set_for(&org, "quotas.active_streams", json!(6)).await;
+    let path = format!("/v1/orgs/{org}/configs/events");
+    let used = format!("/v1/orgs/{org}/configs/status");
+    for api in 0..3 {
+        let client = owner.client.at(atrium.api(api).url());
+        // First use loads the newest.
+        client.get(&used).answers(200).await;
+    }
+    let mut open = streams(&atrium, 3, &path, &owner, 0, 30).await;
+    assert_eq!(open.len(), 6);
+    assert_eq!(counted(&atrium, 0..3).await, 6.0);
+
+    // What was lost is said again: nobody gets a place that is taken.
+    atrium.redis().flush_all().await.unwrap();
+    assert!(streams(&atrium, 3, &path, &owner, 6, 15).await.is_empty());
+    let flushed = Instant::now();
+    while said(&atrium).await != 6 {
+        assert!(flushed.elapsed() < PATIENCE, "the numbers that a flush lost are not said again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(streams(&atrium, 3, &path, &owner, 6, 15).await.is_empty());
+    assert_eq!(counted(&atrium, 0..3).await, 6.0);
+
+    // One ends, one may come.
+    drop(open.pop());
+    let begun = Instant::now();
+    let mut one = Vec::new();
+    while one.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "a place that was given back is not given again");
+        one = streams(&atrium, 3, &path, &owner, 5, 1).await;
+    }
+    open.extend(one);
+    assert_eq!(counted(&atrium, 0..3).await, 6.0);
+
+    // A process that is killed takes its places along for some seconds only.
+    let lost = counted(&atrium, 2..3).await;
+    atrium.api(2).kill9().await;
+    let begun = Instant::now();
+    let mut more = Vec::new();
+    while counted(&atrium, 0..2).await < 6.0 {
+        assert!(begun.elapsed() < PATIENCE, "the {lost} places of a dead process are not given again");
+        let held = counted(&atrium, 0..2).await as usize;
+        more.extend(streams(&atrium, 2, &path, &owner, held, 4).await);
+        assert!(counted(&atrium, 0..2).await <= 6.0);
+    }
+}
