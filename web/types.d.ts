@@ -198,6 +198,7 @@ export interface ConfigChange {
   old_value: unknown;
   new_value: unknown;
   author: User | null;
+  api_key: string | null;
   reason: string;
   changed_at: string;
 }

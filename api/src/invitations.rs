@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     edge::{
         body::{integer, one_of},
-        idempotency::Intention,
+        idempotency::{Intention, made_before, without_secret},
         problem::{Code, Problem},
         query::{PAGE, Page},
         request::Request,
@@ -82,7 +82,11 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     if let Some(intention) = &intention
         && let Some(made) = intention.begin(&mut tx).await?
     {
-        return Err(made_before(&made));
+        return Err(made_before(
+            &made,
+            "The first request with this Idempotency-Key made an invitation, and its code stood in that answer only. \
+             If the answer was lost, revoke the invitation at Location, then ask for another one with a new key.",
+        ));
     }
     let code = InvitationCode::new(org);
     let invitation: Invitation = sqlx::query_as(
@@ -103,27 +107,12 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let location = HeaderValue::try_from(format!("/v1/orgs/{org}/invitations/{}", invitation.id))
         .map_err(Problem::internal)?;
     if let Some(intention) = &intention {
-        let mut kept = empty(StatusCode::CREATED);
-        kept.headers_mut().insert(header::LOCATION, location.clone());
-        intention.record(&mut tx, &kept).await?;
+        intention.record(&mut tx, &without_secret(&location)).await?;
     }
     tx.commit().await?;
     let mut response = json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })?;
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
-}
-
-/// The invitation is there, its code is not: it was shown once.
-fn made_before(kept: &Response) -> Problem {
-    let problem = Problem::new(
-        Code::AnswerNotKept,
-        "The first request with this Idempotency-Key made an invitation, and its code stood in that answer only. If \
-         the answer was lost, revoke the invitation at Location, then ask for another one with a new key.",
-    );
-    match kept.headers().get(header::LOCATION) {
-        Some(location) => problem.header(header::LOCATION, location.clone()),
-        None => problem,
-    }
 }
 
 /// `GET /v1/orgs/{org}/invitations`, newest first.

@@ -3,6 +3,7 @@
 //! A connection becomes requests in [`edge`], a request finds its handler in the one table in [`routes`], and a
 //! handler gets [`state::App`] and an [`edge::request::Request`]. Each resource is a file or folder of its own.
 
+pub mod api_keys;
 pub mod audit;
 pub mod auth;
 pub mod chat;

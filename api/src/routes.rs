@@ -4,11 +4,12 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use atrium_shared::api_key::ApiScope;
 use http::{HeaderValue, Method};
 use matchit::Router;
 
 use crate::{
-    audit, auth, chat, configs,
+    api_keys, audit, auth, chat, configs,
     edge::{problem::Problem, query::decode, request::Request, respond::Response},
     invitations, members, operations, orgs, pages, projects,
     state::App,
@@ -64,6 +65,8 @@ pub struct Route {
     pub body_limit: usize,
     /// How long the handler may take before its client is told to come back.
     pub time_limit: Duration,
+    /// Which scope a service's key must have; a route without one takes no keys.
+    pub scope: Option<ApiScope>,
     /// Whether it answers with an event stream, whose clients stop forever at a refusal.
     pub stream: bool,
     /// Who answers.
@@ -84,6 +87,11 @@ impl Route {
 
     fn refresh(mut self) -> Self {
         (self.access, self.limit) = (Access::Refresh, Limit::Refreshes);
+        self
+    }
+
+    fn scope(mut self, scope: ApiScope) -> Self {
+        self.scope = Some(scope);
         self
     }
 
@@ -119,6 +127,7 @@ macro_rules! route {
             limit: Limit::Requests,
             body_limit: BODY_LIMIT,
             time_limit: TIME_LIMIT,
+            scope: None,
             stream: false,
             handler: |app, request| Box::pin($($handler)+(app, request)),
         }
@@ -145,42 +154,45 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/orgs/{org}/resume" => orgs::lifecycle::resume),
         route!(POST "/v1/orgs/{org}/restore" => orgs::lifecycle::restore),
         route!(POST "/v1/orgs/{org}/transfer" => members::role::transfer),
-        route!(GET "/v1/orgs/{org}/export" => orgs::export::export),
-        route!(GET "/v1/orgs/{org}/audit" => audit::list),
+        route!(GET "/v1/orgs/{org}/export" => orgs::export::export).scope(ApiScope::ExportRead),
+        route!(GET "/v1/orgs/{org}/audit" => audit::list).scope(ApiScope::AuditRead),
         route!(GET "/v1/operations/{operation}" => operations::get),
         route!(GET "/v1/operations/{operation}/events" => operations::events::stream).stream(),
-        route!(GET "/v1/orgs/{org}/members" => members::list::list),
+        route!(GET "/v1/orgs/{org}/members" => members::list::list).scope(ApiScope::MembersRead),
         route!(PATCH "/v1/orgs/{org}/members/{user}" => members::role::change),
         route!(DELETE "/v1/orgs/{org}/members/{user}" => members::remove::remove),
         route!(GET "/v1/orgs/{org}/invitations" => invitations::list),
         route!(POST "/v1/orgs/{org}/invitations" => invitations::create),
         route!(DELETE "/v1/orgs/{org}/invitations/{invitation}" => invitations::revoke),
+        route!(GET "/v1/orgs/{org}/api-keys" => api_keys::list),
+        route!(POST "/v1/orgs/{org}/api-keys" => api_keys::create),
+        route!(DELETE "/v1/orgs/{org}/api-keys/{api_key}" => api_keys::revoke),
         route!(POST "/v1/invitations/accept" => invitations::accept),
-        route!(GET "/v1/orgs/{org}/projects" => projects::list),
-        route!(POST "/v1/orgs/{org}/projects" => projects::create),
-        route!(GET "/v1/orgs/{org}/projects/{project}" => projects::get),
-        route!(PATCH "/v1/orgs/{org}/projects/{project}" => projects::rename),
-        route!(DELETE "/v1/orgs/{org}/projects/{project}" => projects::delete),
+        route!(GET "/v1/orgs/{org}/projects" => projects::list).scope(ApiScope::ProjectsRead),
+        route!(POST "/v1/orgs/{org}/projects" => projects::create).scope(ApiScope::ProjectsWrite),
+        route!(GET "/v1/orgs/{org}/projects/{project}" => projects::get).scope(ApiScope::ProjectsRead),
+        route!(PATCH "/v1/orgs/{org}/projects/{project}" => projects::rename).scope(ApiScope::ProjectsWrite),
+        route!(DELETE "/v1/orgs/{org}/projects/{project}" => projects::delete).scope(ApiScope::ProjectsWrite),
         route!(POST "/v1/orgs/{org}/projects/{project}/chat/sessions" => chat::sessions::open),
         route!(DELETE "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}" => chat::sessions::close),
         route!(GET "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/events" => chat::events::stream).stream(),
         route!(POST "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/actions" => chat::actions::press)
             .limit(Limit::ChatActions),
         route!(GET "/v1/orgs/{org}/projects/{project}/chat/counters" => chat::counters::get),
-        route!(GET "/v1/orgs/{org}/configs" => configs::read::list),
-        route!(GET "/v1/orgs/{org}/configs/status" => configs::status::status),
-        route!(GET "/v1/orgs/{org}/configs/events" => configs::events::stream).stream(),
-        route!(GET "/v1/orgs/{org}/configs/{key}" => configs::read::get),
-        route!(PUT "/v1/orgs/{org}/configs/{key}" => configs::change::set),
-        route!(DELETE "/v1/orgs/{org}/configs/{key}" => configs::change::unset),
-        route!(GET "/v1/orgs/{org}/configs/{key}/history" => configs::history::history),
-        route!(GET "/v1/orgs/{org}/configs/{key}/explain" => configs::read::explain),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs" => configs::read::list),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::read::get),
-        route!(PUT "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::set),
-        route!(DELETE "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::unset),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/history" => configs::history::history),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configs::read::explain),
+        route!(GET "/v1/orgs/{org}/configs" => configs::read::list).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/status" => configs::status::status).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/events" => configs::events::stream).stream().scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/{key}" => configs::read::get).scope(ApiScope::ConfigRead),
+        route!(PUT "/v1/orgs/{org}/configs/{key}" => configs::change::set).scope(ApiScope::ConfigWrite),
+        route!(DELETE "/v1/orgs/{org}/configs/{key}" => configs::change::unset).scope(ApiScope::ConfigWrite),
+        route!(GET "/v1/orgs/{org}/configs/{key}/history" => configs::history::history).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/{key}/explain" => configs::read::explain).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs" => configs::read::list).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::read::get).scope(ApiScope::ConfigRead),
+        route!(PUT "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::set).scope(ApiScope::ConfigWrite),
+        route!(DELETE "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::unset).scope(ApiScope::ConfigWrite),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/history" => configs::history::history).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configs::read::explain).scope(ApiScope::ConfigRead),
         route!(GET "/v1/openapi.json" => pages::openapi).public(),
     ];
     table

@@ -13,7 +13,7 @@ use std::{
 };
 
 use atrium_api::{
-    auth::Identity,
+    auth::Credential,
     chat::presence::Presence,
     live::open_streams::{Kind, OpenStreams},
 };
@@ -506,9 +506,8 @@ async fn open_streams_keep_their_sessions_fresh() {
     .await;
 
     let streams = OpenStreams::new(Shutdown::new());
-    let identity = Identity {
-        user: guest.id.parse().expect("an id"),
-        key: guest.key.clone(),
+    let credential = Credential {
+        principal: guest.id.parse().expect("an id"),
         token: uuid::Uuid::now_v7(),
         family: atrium_shared::ids::FamilyId::new(),
         expires_at: time::OffsetDateTime::now_utc() + Duration::from_secs(900),
@@ -517,7 +516,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     let mut present = Vec::new();
     for window in [&fresh, &over] {
         let registration =
-            streams.register(Kind::Chat, &identity, (OrgId::new(), None), std::time::Instant::now());
+            streams.register(Kind::Chat, credential, (OrgId::new(), None), std::time::Instant::now());
         let (org, session) = (scene.org.parse().expect("an id"), window.session.parse().expect("an id"));
         let entered = presence.enter(org, session, Arc::clone(registration.stream()));
         present.push((registration, entered));

@@ -122,13 +122,15 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
     let org = tx.org();
     let (kind, id, name): (_, Option<Uuid>, _) = match tx.principal() {
         Principal::User(user) => ("user", Some(user.uuid()), None),
+        Principal::ApiKey(key) => ("api_key", Some(key.id.uuid()), None),
         Principal::System(Principal::OPERATOR) => ("operator", None, Some(Principal::OPERATOR)),
         Principal::System(role) => ("system", None, Some(role)),
     };
     // A user's own row is what a transaction in their name sees of `users`.
     sqlx::query(
         "INSERT INTO audit_log (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
-         VALUES ($1, $2, $3, COALESCE($4, (SELECT key FROM users WHERE id = $3), ''), $5, $6, $7, $8, $9)",
+         VALUES ($1, $2, $3, COALESCE($4, (SELECT key FROM users WHERE id = $3),
+                    (SELECT name FROM api_keys WHERE org_id = $1 AND id = $3), ''), $5, $6, $7, $8, $9)",
     )
     .bind(org)
     .bind(kind)

@@ -88,6 +88,10 @@ id!(
     InvitationId
 );
 id!(
+    /// A key of a service.
+    ApiKeyId
+);
+id!(
     /// A message of the outbox, or an action of the chat: what is delivered again keeps its id.
     MessageId
 );

@@ -2,6 +2,7 @@
 //!
 //! Dependencies point one way: `api → shared ← workers`. The two never know each other.
 
+pub mod api_key;
 pub mod audit;
 pub mod configuration;
 pub mod db;

@@ -256,7 +256,7 @@ export async function configuration({ root, params, signal }) {
               badge(SOURCES[change.scope]),
             ),
             h("p", {}, change.reason),
-            h("p", { class: "fine" }, change.author?.key ?? "operator", " · ", moment(change.changed_at)),
+            h("p", { class: "fine" }, change.author?.key ?? change.api_key ?? "operator", " · ", moment(change.changed_at)),
           ),
         ),
       ),

@@ -1,12 +1,22 @@
-//! Who asks: the access token in `Authorization`, or else in the session cookie.
+//! Who asks: the access token or the service's key in `Authorization`, or else the access token in the session cookie.
 
-use atrium_shared::telemetry::metrics::REVOKED_TOKENS_REFUSED;
+use std::sync::Arc;
+
+use atrium_shared::{
+    api_key::{self, ApiKeyText},
+    db::ApiKey,
+    telemetry::metrics::REVOKED_TOKENS_REFUSED,
+};
 use http::{HeaderMap, header};
 use metrics::counter;
 
-use super::{Identity, cookie::Cookie};
+use super::{Caller, Identity, cookie::Cookie};
 use crate::{
-    edge::{problem::Problem, request::Request},
+    edge::{
+        problem::{Code, Problem},
+        request::Request,
+    },
+    routes::Route,
     state::App,
 };
 
@@ -23,8 +33,12 @@ pub enum Carrier {
 ///
 /// # Errors
 /// `unauthenticated`, always in the same words: why a token does not hold is for the log; `rate_limited` when too
-/// many did not.
-pub async fn authenticate(app: &App, request: &Request) -> Result<(Identity, Carrier), Problem> {
+/// many did not. What `route` does not take from a service.
+pub async fn authenticate(
+    app: &Arc<App>,
+    route: &Route,
+    request: &Request,
+) -> Result<(Caller, Carrier), Problem> {
     let headers = &request.headers;
     let (token, carrier) = if headers.contains_key(header::AUTHORIZATION) {
         (bearer(headers), Carrier::Bearer)
@@ -33,32 +47,53 @@ pub async fn authenticate(app: &App, request: &Request) -> Result<(Identity, Car
     };
     let token = token.ok_or_else(|| refused("no token"))?;
     app.rate_limits.may_try(request.client, token)?;
-    match holder(app, token).await {
-        Ok(identity) => {
-            app.rate_limits.held(token);
-            Ok((identity, carrier))
-        }
+    let holder = match holder(app, token, carrier).await {
+        // Nobody knows yet whether it holds.
+        Err(problem) if problem.code() != Code::Unauthenticated => return Err(problem),
         Err(problem) => {
             app.rate_limits.bad_token(request.client).await?;
-            Err(problem)
+            return Err(problem);
         }
-    }
+        Ok(holder) => holder,
+    };
+    app.rate_limits.held(token);
+    let caller = match holder {
+        Holder::User(identity) => Caller::User(identity),
+        Holder::Service(presented, key) => {
+            Caller::Service(super::api_key::service(app, route, request, &presented, key)?)
+        }
+    };
+    Ok((caller, carrier))
 }
 
-/// Whose token it is, if it holds.
-async fn holder(app: &App, token: &str) -> Result<Identity, Problem> {
+/// Who holds a token, whatever they may do with it.
+enum Holder {
+    /// Of an access token.
+    User(Identity),
+    /// Of a service's key.
+    Service(ApiKeyText, ApiKey),
+}
+
+/// Who holds this token, if it holds.
+async fn holder(app: &App, token: &str, carrier: Carrier) -> Result<Holder, Problem> {
+    // Only where whoever wrote the request put it: a browser's cookie holds no key.
+    if carrier == Carrier::Bearer && token.starts_with(api_key::PREFIX) {
+        let presented = ApiKeyText::parse(token).ok_or_else(|| refused("not an API key"))?;
+        let key = app.database.api_key(&presented).await?;
+        return Ok(Holder::Service(presented, key.ok_or_else(|| refused("no such API key, or no longer"))?));
+    }
     let claims = app.keyring.verify(token).await.map_err(|error| refused(&error.to_string()))?;
     if app.revocations.is_revoked(claims.jti, claims.family()) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));
     }
-    Ok(Identity {
+    Ok(Holder::User(Identity {
         user: claims.sub,
         token: claims.jti,
         family: claims.family(),
         expires_at: claims.expires_at(),
         key: claims.key,
-    })
+    }))
 }
 
 fn refused(cause: &str) -> Problem {

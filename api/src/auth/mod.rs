@@ -1,5 +1,6 @@
 //! Signing in as a guest, staying signed in, signing out, and knowing who asks.
 
+mod api_key;
 pub mod authenticate;
 pub mod cookie;
 mod families;
@@ -11,7 +12,10 @@ pub mod refresh;
 mod refresh_token;
 mod signed_in;
 
-use atrium_shared::ids::{FamilyId, UserId};
+use atrium_shared::{
+    api_key::ApiKeyUse,
+    ids::{FamilyId, OrgId, UserId},
+};
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -29,6 +33,81 @@ pub struct Identity {
     pub family: FamilyId,
     /// When the token ends, and with it every stream it opened.
     pub expires_at: OffsetDateTime,
+}
+
+/// Whoever asks.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Somebody who is signed in.
+    User(Identity),
+    /// A service with a key.
+    Service(Service),
+}
+
+/// A service that asks with a key of an organization, for what the route's scope covers.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The organization.
+    pub org: OrgId,
+    /// The key, and what it is used for.
+    pub key: ApiKeyUse,
+    /// What the organization calls the key.
+    pub name: String,
+    /// When the key ends, if it ends by itself.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+impl Caller {
+    /// Their id: a user's or a key's.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::User(identity) => identity.user.uuid(),
+            Self::Service(service) => service.key.id.uuid(),
+        }
+    }
+
+    /// What their open streams depend on.
+    #[must_use]
+    pub fn credential(&self) -> Credential {
+        match self {
+            Self::User(identity) => identity.into(),
+            // A key is its own token and family: it is revoked by its id.
+            Self::Service(service) => Credential {
+                principal: service.key.id.uuid(),
+                token: service.key.id.uuid(),
+                family: service.key.id.uuid().into(),
+                expires_at: service.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
+            },
+        }
+    }
+}
+
+/// Longer than any connection lives.
+const FOREVER: time::Duration = time::Duration::days(10 * 365);
+
+/// What keeps a stream open, and ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Whose stream it is: a user's id, or a key's.
+    pub principal: Uuid,
+    /// The id by which the token is revoked.
+    pub token: Uuid,
+    /// The sign-in that the token comes from.
+    pub family: FamilyId,
+    /// When it ends by itself.
+    pub expires_at: OffsetDateTime,
+}
+
+impl From<&Identity> for Credential {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            principal: identity.user.uuid(),
+            token: identity.token,
+            family: identity.family,
+            expires_at: identity.expires_at,
+        }
+    }
 }
 
 /// A person, as others see them.

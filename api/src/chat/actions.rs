@@ -94,7 +94,7 @@ async fn session_of(app: &App, key: SessionKey) -> Result<Known, Problem> {
     match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => Ok(known),
         None => {
-            app.rate_limits.request(key.user).await?;
+            app.rate_limits.request(key.user.uuid()).await?;
             Ok(app.live.sessions.read(&app.database, key).await?)
         }
     }

@@ -81,7 +81,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     Ok(sse::open(
         &app.live.streams,
         Kind::Chat,
-        identity,
+        identity.into(),
         (org, Some(project)),
         looked_at,
         place,

@@ -62,7 +62,7 @@ async fn change(
     value: Option<Value>,
     reason: String,
 ) -> Result<Response, Problem> {
-    let identity = request.identity()?;
+    let author = request.author()?;
     let mut tx = place.open(app, request).await?;
     let key = key(request)?;
     tx.require_writable(Role::Admin)?;
@@ -70,7 +70,7 @@ async fn change(
         project: place.project,
         key: key.name.to_owned(),
         value,
-        author: Some((identity.user, identity.key.clone())),
+        author: Some(author),
         reason,
         expected_revision: match condition {
             IfMatch::Any => None,

@@ -42,7 +42,7 @@ pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let seen = sse::last_event_id(request)?.map(|id| sse::number(&id)).transpose()?;
-    let identity = request.identity()?;
+    let credential = request.caller()?.credential();
 
     let looked_at = Instant::now();
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
@@ -59,17 +59,25 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     // From now on this process follows the organization's revisions.
     let applied = app.configuration.org(org).await?.revision();
     let place = quotas::enter(app, org).await?;
-    Ok(sse::open(&app.live.streams, Kind::Config, identity, (org, None), looked_at, place, |registration| {
-        ConfigSource {
-            org,
-            told: seen,
-            // The client may have read just before it came: what is applied now is where it begins.
-            begin: applied,
-            defaults: app.configuration.platform().revision(),
-            configuration: app.configuration.clone(),
-            _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
-        }
-    }))
+    Ok(sse::open(
+        &app.live.streams,
+        Kind::Config,
+        credential,
+        (org, None),
+        looked_at,
+        place,
+        |registration| {
+            ConfigSource {
+                org,
+                told: seen,
+                // The client may have read just before it came: what is applied now is where it begins.
+                begin: applied,
+                defaults: app.configuration.platform().revision(),
+                configuration: app.configuration.clone(),
+                _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
+            }
+        },
+    ))
 }
 
 struct ConfigSource {

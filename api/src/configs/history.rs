@@ -5,7 +5,7 @@ use std::sync::Arc;
 use atrium_shared::{
     configuration::{
         catalog::Scope,
-        write::{self, HistoryEntry},
+        write::{self, Author, HistoryEntry},
     },
     ids::ProjectId,
 };
@@ -36,6 +36,8 @@ struct Entry {
     old_value: Option<Value>,
     new_value: Option<Value>,
     author: Option<User>,
+    /// The name of the service's key, where a service made the change.
+    api_key: Option<String>,
     reason: String,
     #[serde(with = "time::serde::rfc3339")]
     changed_at: OffsetDateTime,
@@ -43,6 +45,11 @@ struct Entry {
 
 impl From<HistoryEntry> for Entry {
     fn from(entry: HistoryEntry) -> Self {
+        let (author, api_key) = match entry.author() {
+            Some(Author::User(id, key)) => (Some(User { id, key }), None),
+            Some(Author::ApiKey(name)) => (None, Some(name)),
+            None => (None, None),
+        };
         Self {
             revision: entry.revision,
             key: entry.key,
@@ -51,7 +58,8 @@ impl From<HistoryEntry> for Entry {
             action: entry.action,
             old_value: entry.old_value,
             new_value: entry.new_value,
-            author: entry.author_id.zip(entry.author_key).map(|(id, key)| User { id, key }),
+            author,
+            api_key,
             reason: entry.reason,
             changed_at: entry.changed_at,
         }

@@ -4,16 +4,17 @@
 //! answer, or nothing. An advisory lock, held until that transaction ends, tells a repetition that comes while the
 //! first is still at work. Every create honors it, but for those that the contract marks as `x-not-repeatable`.
 
-use atrium_shared::{db::OrgTx, ids::UserId};
+use atrium_shared::db::OrgTx;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::{
     problem::{Code, FieldError, Problem},
     request::Request,
-    respond::{Response, bytes},
+    respond::{Response, bytes, empty},
 };
 
 /// The headers of an answer that are recorded with it.
@@ -23,7 +24,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What a client named its intention, and what it was.
 pub struct Intention {
-    user: UserId,
+    /// A user's id, or that of a service's key.
+    caller: Uuid,
     route: String,
     key: String,
     fingerprint: Vec<u8>,
@@ -52,7 +54,7 @@ impl Intention {
 
     fn new(request: &Request, key: String, fingerprint: Vec<u8>) -> Result<Self, Problem> {
         let route = format!("{} {}", request.method, request.uri.path());
-        Ok(Self { user: request.identity()?.user, route, key, fingerprint })
+        Ok(Self { caller: request.caller()?.id(), route, key, fingerprint })
     }
 
     /// Looks for the answer that was given before. `None`: this is the first time, and until `tx` ends nobody else
@@ -72,7 +74,7 @@ impl Intention {
                 "DELETE FROM idempotency_keys
                   WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at < now() - interval '24 hours'",
             )
-            .bind(self.user)
+            .bind(self.caller)
             .bind(&self.route)
             .bind(&self.key)
             .execute(tx.conn())
@@ -83,7 +85,7 @@ impl Intention {
             "SELECT fingerprint, status, headers, body FROM idempotency_keys
               WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
         )
-        .bind(self.user)
+        .bind(self.caller)
         .bind(&self.route)
         .bind(&self.key)
         .fetch_optional(tx.conn())
@@ -120,7 +122,7 @@ impl Intention {
                 "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, org_id)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
-            .bind(self.user)
+            .bind(self.caller)
             .bind(&self.route)
             .bind(&self.key)
             .bind(&self.fingerprint)
@@ -137,7 +139,7 @@ impl Intention {
     /// The advisory lock's number. Two keys that share one only make each other wait.
     fn lock(&self) -> i64 {
         let digest = Sha256::new()
-            .chain_update(self.user.uuid().as_bytes())
+            .chain_update(self.caller.as_bytes())
             .chain_update(self.route.as_bytes())
             .chain_update([0])
             .chain_update(self.key.as_bytes())
@@ -171,6 +173,23 @@ pub fn in_flight() -> Problem {
         "Another request with this Idempotency-Key is at work; send this one again for its answer.",
     )
     .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+/// What is recorded of an answer that showed a secret: where to find what was made.
+#[must_use]
+pub fn without_secret(location: &HeaderValue) -> Response {
+    let mut kept = empty(StatusCode::CREATED);
+    kept.headers_mut().insert(header::LOCATION, location.clone());
+    kept
+}
+
+/// Refuses the repetition of a create whose answer showed a secret. What it made is there, and named.
+pub fn made_before(kept: &Response, detail: &'static str) -> Problem {
+    let problem = Problem::new(Code::AnswerNotKept, detail);
+    match kept.headers().get(header::LOCATION) {
+        Some(location) => problem.header(header::LOCATION, location.clone()),
+        None => problem,
+    }
 }
 
 fn replay(status: i16, headers: &Value, body: Value) -> Result<Response, Problem> {

@@ -67,6 +67,10 @@ codes! {
     RefreshTokenReused = UNAUTHORIZED, "refresh_token_reused", "This sign-in was ended for safety", "after signing in";
     /// A browser sent a cookie along with a request that another site made.
     CrossSiteRequest = FORBIDDEN, "cross_site_request", "Requests from other sites are refused", "no";
+    /// The route takes no keys of services.
+    ApiKeyNotAccepted = FORBIDDEN, "api_key_not_accepted", "This address takes no API keys", "as a person";
+    /// The service's key is not for this.
+    ApiKeyScopeMissing = FORBIDDEN, "api_key_scope_missing", "The API key has not the scope for this", "with another key";
     /// The member's role is too low.
     Forbidden = FORBIDDEN, "forbidden", "Your role does not allow this", "no";
     /// The organization can be read, not changed.
@@ -229,6 +233,15 @@ impl Problem {
     pub fn refresh_token_reused() -> Self {
         let detail = "The refresh token was used before, so somebody may have a copy of it. Sign in again.";
         Self::new(Code::RefreshTokenReused, detail).challenge()
+    }
+
+    /// A service asks for what only people may do.
+    #[must_use]
+    pub fn api_key_not_accepted() -> Self {
+        Self::new(
+            Code::ApiKeyNotAccepted,
+            "Only somebody who is signed in may do this, whatever the key's scopes.",
+        )
     }
 
     /// Says how to authenticate, as every 401 has to.
@@ -394,6 +407,7 @@ fn from_constraint(name: &str) -> Problem {
         | "config_values_project_fkey"
         | "projects_org_fkey"
         | "invitations_org_fkey"
+        | "api_keys_org_fkey"
         | "audit_log_org_fkey"
         | "revoked_access_org_fkey"
         | "idempotency_keys_org_fkey"

@@ -11,12 +11,10 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_shared::{
-    db::DbError,
-    ids::{OrgId, UserId},
-};
+use atrium_shared::{db::DbError, ids::OrgId};
 use http::header;
 use quick_cache::{UnitWeighter, sync::Cache};
+use uuid::Uuid;
 
 use super::{
     problem::{Code, Problem},
@@ -37,8 +35,8 @@ const ESTIMATED: usize = 256;
 /// When to try again whether a stream has ended, seconds.
 const STREAM_RETRY: u16 = 10;
 
-/// Memberships that this process has seen.
-pub struct Members(Cache<(OrgId, UserId), Instant>);
+/// Memberships, of users and of services, that this process has seen.
+pub struct Members(Cache<(OrgId, Uuid), Instant>);
 
 impl Default for Members {
     fn default() -> Self {
@@ -56,7 +54,7 @@ pub async fn count(app: &App, route: &Route, request: &Request) -> Result<(), Pr
     if route.stream || route.limit == Limit::ChatActions {
         return Ok(());
     }
-    let key = (org, request.identity()?.user);
+    let key = (org, request.caller()?.id());
     if app.members.0.get(&key).is_none_or(|seen| seen.elapsed() > MAX_AGE) {
         match app.database.org_tx(&request.principal()?, org).await {
             Ok(_) => app.members.0.insert(key, Instant::now()),

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
-use atrium_shared::db::Principal;
+use atrium_shared::{configuration::write::Author, db::Principal};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Uri};
 
@@ -16,7 +16,7 @@ use super::{
     rate_limits::Standing,
     request_id::RequestId,
 };
-use crate::auth::Identity;
+use crate::auth::{Caller, Identity};
 
 /// A request that has found its route.
 pub struct Request {
@@ -31,7 +31,7 @@ pub struct Request {
     /// The client's address, as far as the trusted proxies say.
     pub client: IpAddr,
     pub(super) parameters: Vec<(String, String)>,
-    pub(super) identity: Option<Identity>,
+    pub(super) caller: Option<Caller>,
     pub(super) standing: Option<Standing>,
     pub(super) body: Reader,
 }
@@ -41,16 +41,41 @@ impl Request {
     ///
     /// # Errors
     /// [`Code::Unauthenticated`] on a route that does not.
+    pub fn caller(&self) -> Result<&Caller, Problem> {
+        self.caller.as_ref().ok_or_else(|| Problem::unauthenticated("This needs an access token."))
+    }
+
+    /// Who asks, on routes that only a person may use: those without a scope.
+    ///
+    /// # Errors
+    /// As [`Self::caller`]; [`Code::ApiKeyNotAccepted`] for a service.
     pub fn identity(&self) -> Result<&Identity, Problem> {
-        self.identity.as_ref().ok_or_else(|| Problem::unauthenticated("This needs an access token."))
+        match self.caller()? {
+            Caller::User(identity) => Ok(identity),
+            Caller::Service(_) => Err(Problem::api_key_not_accepted()),
+        }
     }
 
     /// On whose behalf the database is asked.
     ///
     /// # Errors
-    /// As [`Self::identity`].
+    /// As [`Self::caller`].
     pub fn principal(&self) -> Result<Principal, Problem> {
-        Ok(Principal::User(self.identity()?.user))
+        Ok(match self.caller()? {
+            Caller::User(identity) => Principal::User(identity.user),
+            Caller::Service(service) => Principal::ApiKey(service.key),
+        })
+    }
+
+    /// Whose name goes into a history.
+    ///
+    /// # Errors
+    /// As [`Self::caller`].
+    pub fn author(&self) -> Result<Author, Problem> {
+        Ok(match self.caller()? {
+            Caller::User(identity) => Author::User(identity.user, identity.key.clone()),
+            Caller::Service(service) => Author::ApiKey(service.name.clone()),
+        })
     }
 
     /// An id from the path, `{name}` in the route's template.

@@ -55,7 +55,7 @@ pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incomi
                 headers: head.headers,
                 client,
                 parameters,
-                identity: None,
+                caller: None,
                 standing: None,
                 body: body::Reader::new(body, route.body_limit),
             };
@@ -128,24 +128,24 @@ async fn run(
 }
 
 /// Who asks, whether a browser was made to, and whether they may ask again.
-async fn admit(app: &App, route: &Route, request: &mut Request) -> Result<(), Problem> {
+async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(), Problem> {
     match route.access {
         Access::User => {
-            let (identity, carrier) = authenticate(app, request).await?;
+            let (caller, carrier) = authenticate(app, route, request).await?;
             if carrier == Carrier::Cookie {
                 origin::check(&app.api, &request.headers, route.writes())?;
             }
-            request.identity = Some(identity);
+            request.caller = Some(caller);
         }
         // What is public and changes something must not be done in a browser's name either.
         Access::Public if route.writes() => origin::check(&app.api, &request.headers, false)?,
         Access::Public | Access::Refresh => {}
     }
-    match (route.limit, &request.identity) {
+    match (route.limit, &request.caller) {
         (Limit::SignIns, _) => request.standing = Some(app.rate_limits.sign_in(request.client).await?),
         (Limit::Refreshes, _) => request.standing = Some(app.rate_limits.refresh(request.client).await?),
-        (Limit::Requests, Some(identity)) => {
-            let standing = app.rate_limits.request(identity.user).await?;
+        (Limit::Requests, Some(caller)) => {
+            let standing = app.rate_limits.request(caller.id()).await?;
             quotas::count(app, route, request).await?;
             request.standing = Some(standing);
         }

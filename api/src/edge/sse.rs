@@ -28,7 +28,7 @@ use super::{
     respond::{self, Body, Response},
 };
 use crate::{
-    auth::Identity,
+    auth::Credential,
     live::{
         frame::{Batch, frame},
         open_streams::{Kind, OpenStreams, Registration},
@@ -152,7 +152,7 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
 pub fn open<S: Source>(
     streams: &OpenStreams,
     kind: Kind,
-    identity: &Identity,
+    credential: Credential,
     about: (OrgId, Option<ProjectId>),
     looked_at: Instant,
     place: Place,
@@ -162,7 +162,7 @@ pub fn open<S: Source>(
         let retry = rand::random_range(DRAIN_RETRY_MS);
         return answer(Body::Whole([format!("retry: {retry}\n\n").as_bytes(), &drain()].concat().into()));
     }
-    let registration = streams.register(kind, identity, about, looked_at);
+    let registration = streams.register(kind, credential, about, looked_at);
     let source = source(&registration);
     answer(Body::stream(EventStream::new(registration, kind, source, place)))
 }

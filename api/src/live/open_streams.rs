@@ -31,7 +31,7 @@ use super::{
     access::{Access, EndedAccess},
     slots::Slots,
 };
-use crate::auth::Identity;
+use crate::auth::Credential;
 
 /// How long before its token expires a stream is told.
 pub const TOKEN_EXPIRING_BEFORE: Duration = Duration::from_secs(10);
@@ -227,16 +227,16 @@ impl OpenStreams {
     pub fn register(
         &self,
         kind: Kind,
-        identity: &Identity,
+        credential: Credential,
         (org, project): (OrgId, Option<ProjectId>),
         looked_at: Instant,
     ) -> Registration {
         let stream = Arc::new(OpenStream {
             kind,
-            token: identity.token,
-            family: identity.family,
-            expires_at: identity.expires_at,
-            access: Access { org, principal: identity.user.uuid(), project },
+            token: credential.token,
+            family: credential.family,
+            expires_at: credential.expires_at,
+            access: Access { org, principal: credential.principal, project },
             looked_at,
             waker: AtomicWaker::new(),
             orders: AtomicU8::new(0),
@@ -383,27 +383,19 @@ impl OpenStreams {
 
 #[cfg(test)]
 mod tests {
-    use atrium_shared::ids::UserId;
-
     use super::*;
 
-    fn identity(expires_in: Duration) -> Identity {
+    fn credential(expires_in: Duration) -> Credential {
         let expires_at = OffsetDateTime::now_utc() + expires_in;
-        Identity {
-            user: UserId::new(),
-            key: "guest-0001".to_owned(),
-            token: Uuid::now_v7(),
-            family: FamilyId::new(),
-            expires_at,
-        }
+        Credential { principal: Uuid::now_v7(), token: Uuid::now_v7(), family: FamilyId::new(), expires_at }
     }
 
     fn register(streams: &OpenStreams, kind: Kind) -> Registration {
-        register_as(streams, kind, &identity(Duration::from_secs(900)))
+        register_as(streams, kind, credential(Duration::from_secs(900)))
     }
 
-    fn register_as(streams: &OpenStreams, kind: Kind, identity: &Identity) -> Registration {
-        streams.register(kind, identity, (OrgId::new(), None), Instant::now())
+    fn register_as(streams: &OpenStreams, kind: Kind, credential: Credential) -> Registration {
+        streams.register(kind, credential, (OrgId::new(), None), Instant::now())
     }
 
     fn orders(registration: &Registration) -> Orders {
@@ -455,9 +447,9 @@ mod tests {
     #[test]
     fn a_revoked_token_ends_its_streams_and_no_others() {
         let streams = OpenStreams::new(Shutdown::new());
-        let (revoked, other) = (identity(Duration::from_secs(900)), identity(Duration::from_secs(900)));
-        let its = [(); 2].map(|()| register_as(&streams, Kind::Chat, &revoked));
-        let others = register_as(&streams, Kind::Chat, &other);
+        let (revoked, other) = (credential(Duration::from_secs(900)), credential(Duration::from_secs(900)));
+        let its = [(); 2].map(|()| register_as(&streams, Kind::Chat, revoked));
+        let others = register_as(&streams, Kind::Chat, other);
         streams.end_revoked(|token, _| token == revoked.token);
         assert!(its.iter().all(|stream| orders(stream).end) && !orders(&others).end);
         streams.end_revoked(|_, family| family == other.family);

@@ -446,32 +446,28 @@ mod tests {
         thread,
     };
 
-    use atrium_shared::{
-        ids::{FamilyId, UserId},
-        lifecycle::Shutdown,
-    };
+    use atrium_shared::{ids::FamilyId, lifecycle::Shutdown};
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
     use time::OffsetDateTime;
 
     use super::*;
     use crate::{
-        auth::Identity,
+        auth::Credential,
         live::open_streams::{Kind, OpenStreams, Registration},
     };
 
     const SMALL: Limits = Limits { events: 8, bytes: 1 << 20 };
 
     fn reader() -> Registration {
-        let identity = Identity {
-            user: UserId::new(),
-            key: "guest-0001".to_owned(),
+        let credential = Credential {
+            principal: uuid::Uuid::now_v7(),
             token: uuid::Uuid::now_v7(),
             family: FamilyId::new(),
             expires_at: OffsetDateTime::now_utc() + time::Duration::minutes(15),
         };
         OpenStreams::new(Shutdown::new()).register(
             Kind::Chat,
-            &identity,
+            credential,
             (OrgId::new(), None),
             std::time::Instant::now(),
         )

@@ -102,7 +102,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     Ok(sse::open(
         &app.live.streams,
         Kind::Operation,
-        identity,
+        identity.into(),
         (org, None),
         looked_at,
         place,

@@ -28,6 +28,9 @@ use crate::edge::{
     problem::{Code, FieldError, MOST_ERRORS, Problem},
 };
 
+/// A key's name with what it begins with in a history, which is longer than any user's.
+const LONGEST_AUTHOR: usize = 84;
+
 /// What was exported, with new ids where it has any.
 #[derive(Default)]
 pub(super) struct Export {
@@ -266,7 +269,7 @@ impl Reader {
         let old_value = object.required("old_value", nullable(storable));
         let new_value = object.required("new_value", nullable(storable));
         object.required("author_id", nullable(id::<UserId>));
-        let author_key = object.required("author_key", nullable(line(80)));
+        let author_key = object.required("author_key", nullable(line(LONGEST_AUTHOR)));
         let reason = object.required("reason", line(500));
         object.required("changed_at", time);
         let made =

@@ -28,6 +28,9 @@ impl World {
         let project = owner.project(&org, "Project").await.unwrap();
         let invitation = owner.client.post(format!("/v1/orgs/{org}/invitations"));
         let invitation = invitation.json(json!({ "role": "viewer" })).answers(201).await.at("/id");
+        let api_key = owner.client.post(format!("/v1/orgs/{org}/api-keys"));
+        let api_key = api_key.json(json!({ "name": "Deployment", "scopes": ["config:read"] }));
+        let api_key = api_key.answers(201).await.at("/id");
         let bystander = owner.bring(&org, "viewer").await.unwrap();
         let mut people = BTreeMap::from([("owner", owner.clone())]);
         for role in roles.iter().filter(|role| **role != "owner") {
@@ -41,6 +44,7 @@ impl World {
             ("org", org),
             ("project", project),
             ("invitation", invitation),
+            ("api_key", api_key),
             ("operation", created.operation),
             ("user", bystander.id),
         ]);

@@ -22,12 +22,40 @@ pub struct Change {
     pub key: String,
     /// The new value; none takes the value away, so that the one below holds again.
     pub value: Option<Value>,
-    /// Who makes it, by id and public name; none for the operator.
-    pub author: Option<(UserId, String)>,
+    /// Who makes it; none for the operator.
+    pub author: Option<Author>,
     /// Why, 1 to 500 characters.
     pub reason: String,
     /// The revision that the author was looking at. None overwrites whatever there is: for the operator's command.
     pub expected_revision: Option<i64>,
+}
+
+/// Who makes a change.
+#[derive(Clone, Debug)]
+pub enum Author {
+    /// A member, by id and public name.
+    User(UserId, String),
+    /// A service, by the name of its key.
+    ApiKey(String),
+}
+
+impl Author {
+    /// What the names of keys begin with in the history, where no user's does.
+    const API_KEY: &str = "key:";
+
+    fn user(&self) -> Option<UserId> {
+        match self {
+            Self::User(id, _) => Some(*id),
+            Self::ApiKey(_) => None,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::User(_, key) => key.clone(),
+            Self::ApiKey(name) => format!("{}{name}", Self::API_KEY),
+        }
+    }
 }
 
 /// Why a change was not made. The revision is the same as before.
@@ -74,14 +102,27 @@ pub struct HistoryEntry {
     pub old_value: Option<Value>,
     /// What it was set to.
     pub new_value: Option<Value>,
-    /// Who made it; none for the operator.
+    /// Which user made it; none for a service or the operator.
     pub author_id: Option<UserId>,
-    /// The author's public name.
+    /// The author's public name; none for the operator.
     pub author_key: Option<String>,
     /// Why.
     pub reason: String,
     /// When.
     pub changed_at: OffsetDateTime,
+}
+
+impl HistoryEntry {
+    /// Who made it; none for the operator, and for whom an import names.
+    #[must_use]
+    pub fn author(&self) -> Option<Author> {
+        let name = self.author_key.clone()?;
+        match self.author_id {
+            Some(id) => Some(Author::User(id, name)),
+            // A name alone is what an import was told.
+            None => name.strip_prefix(Author::API_KEY).map(|name| Author::ApiKey(name.to_owned())),
+        }
+    }
 }
 
 /// Makes a change in `tx`: value, history, new revision and the message that spreads it, all or nothing. Returns
@@ -233,8 +274,8 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     .bind(if change.value.is_some() { "set" } else { "unset" })
     .bind(old)
     .bind(&change.value)
-    .bind(change.author.as_ref().map(|(id, _)| *id))
-    .bind(change.author.as_ref().map(|(_, key)| key.as_str()))
+    .bind(change.author.as_ref().and_then(Author::user))
+    .bind(change.author.as_ref().map(Author::name))
     .bind(&change.reason)
     .execute(tx.conn())
     .await?;

@@ -5,6 +5,7 @@
 //! somebody first: [`OrgTx`] one organization, [`UserTx`] one user. The pool is private to this module: a bare
 //! connection cannot be had.
 
+mod api_keys;
 mod error;
 mod org_tx;
 mod outbox;
@@ -17,6 +18,7 @@ mod watcher;
 use std::time::Duration;
 
 pub use self::{
+    api_keys::ApiKey,
     error::DbError,
     org_tx::OrgTx,
     outbox::Topic,
@@ -28,6 +30,7 @@ pub use self::{
 };
 use self::{org_tx::View, pool::Pool, wake::Wake};
 use crate::{
+    api_key::ApiKeyUse,
     ids::{OrgId, SagaId, UserId},
     settings::{Pooling, Secret, Settings},
 };
@@ -37,6 +40,8 @@ use crate::{
 pub enum Principal {
     /// A person; must be a member of the organization.
     User(UserId),
+    /// A service with a key of the organization.
+    ApiKey(ApiKeyUse),
     /// A worker's role or an operator's command, by name. Handlers of requests never construct this.
     System(&'static str),
 }
@@ -93,11 +98,12 @@ impl Database {
         Ok(wake::notify(&self.pool).await?)
     }
 
-    /// Begins a transaction in one organization. For a user this checks the membership, which is also the
-    /// authorization: without a role there is no transaction.
+    /// Begins a transaction in one organization. For a user this checks the membership, and for a service its key,
+    /// which is also the authorization: without a role there is no transaction.
     ///
     /// # Errors
-    /// [`DbError::NotFound`] when the user is no member; the same when there is no such organization.
+    /// [`DbError::NotFound`] when the user is no member, or the key is none of the organization for that scope; the
+    /// same when there is no such organization.
     pub async fn org_tx(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
         OrgTx::open(&self.pool, &self.wake, principal, org, View::Current).await
     }

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{DbError, Principal, Topic, outbox, pool::Pool, wake::Wake};
 use crate::{
+    api_key::ApiKeyUse,
     ids::{MessageId, OrgId, ProjectId, UserId},
     tenancy::{OrgStatus, Role},
 };
@@ -24,7 +25,7 @@ pub struct OrgTx {
 /// Why this transaction may be here.
 #[derive(Clone, Copy)]
 enum Access {
-    /// A member with this role, in an organization of this status.
+    /// A member with this role, or a service whose key is as good as one, in an organization of this status.
     Member(Role, OrgStatus),
     /// A worker or an operator.
     System,
@@ -86,6 +87,24 @@ impl OrgTx {
                 tx.access = Access::Member(role, status);
                 Ok(tx)
             }
+            Principal::ApiKey(ApiKeyUse { id, hash, scope }) => {
+                let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer, view).await?;
+                let status = sqlx::query_scalar(
+                    "SELECT orgs.status FROM api_keys JOIN orgs ON orgs.id = api_keys.org_id
+                      WHERE api_keys.org_id = $1 AND api_keys.id = $2 AND api_keys.hash = $3
+                        AND $4 = ANY (api_keys.scopes) AND api_keys.revoked_at IS NULL
+                        AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())",
+                )
+                .bind(org)
+                .bind(id)
+                .bind(hash)
+                .bind(scope.name())
+                .fetch_optional(tx.conn())
+                .await?
+                .ok_or(DbError::NotFound)?;
+                tx.access = Access::Member(scope.role(), status);
+                Ok(tx)
+            }
         }
     }
 
@@ -110,6 +129,8 @@ impl OrgTx {
         // transaction; otherwise a transaction pooler would hand them to the next client.
         let user = match principal {
             Principal::User(user) => user.to_string(),
+            // No user has this id: what is "mine" is what was recorded under the key.
+            Principal::ApiKey(key) => key.id.to_string(),
             Principal::System(_) => String::new(),
         };
         let statement = format!(

@@ -1,8 +1,10 @@
 //! What the wall does, as the role the application has, on fresh and on reused connections.
 
 use atrium_shared::{
+    api_key::{ApiKeyText, ApiKeyUse, ApiScope},
     db::{DbError, Principal, UserTx},
-    ids::{FamilyId, OrgId, ProjectId, UserId},
+    ids::{ApiKeyId, FamilyId, OrgId, ProjectId, UserId},
+    tenancy::Role,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -68,6 +70,58 @@ async fn who_is_no_member_does_not_get_in_and_learns_nothing() {
     for org in [two.ours.org, OrgId::new(), OrgId::PLATFORM] {
         assert!(matches!(two.db.org_tx(&stranger, org).await, Err(DbError::NotFound)), "{org}");
     }
+}
+
+#[tokio::test]
+async fn a_key_opens_its_own_organization_under_its_scopes_while_it_holds() {
+    let two = two().await;
+    let text = ApiKeyText::new(two.ours.org);
+    let mut tx = two.db.org_tx(&SYSTEM, two.ours.org).await.expect("a transaction");
+    sqlx::query(
+        "INSERT INTO api_keys (org_id, id, name, hash, scopes, created_by)
+         VALUES ($1, $2, 'key', $3, ARRAY['projects:read'], $4)",
+    )
+    .bind(two.ours.org)
+    .bind(text.id)
+    .bind(text.hash())
+    .bind(two.ours.user)
+    .execute(tx.conn())
+    .await
+    .expect("a key");
+    tx.commit().await.expect("a commit");
+
+    let good = ApiKeyUse { id: text.id, hash: text.hash(), scope: ApiScope::ProjectsRead };
+    let mut tx = two.db.org_tx(&Principal::ApiKey(good), two.ours.org).await.expect("its organization");
+    assert_eq!(tx.role(), Role::Viewer);
+    assert_eq!(count(tx.conn(), "projects").await, 1);
+    assert_eq!(count(tx.conn(), "users").await, 0, "it is nobody");
+    drop(tx);
+    for (wrong, org) in [
+        (good, two.theirs.org),
+        (good, OrgId::new()),
+        (good, OrgId::PLATFORM),
+        (ApiKeyUse { hash: [0; 32], ..good }, two.ours.org),
+        (ApiKeyUse { id: ApiKeyId::new(), ..good }, two.ours.org),
+        (ApiKeyUse { scope: ApiScope::ProjectsWrite, ..good }, two.ours.org),
+    ] {
+        let refused = two.db.org_tx(&Principal::ApiKey(wrong), org).await;
+        assert!(matches!(refused, Err(DbError::NotFound)), "{wrong:?} in {org}");
+    }
+    for (ended, again) in [
+        ("UPDATE api_keys SET revoked_at = now()", "UPDATE api_keys SET revoked_at = NULL"),
+        ("UPDATE api_keys SET expires_at = now()", "UPDATE api_keys SET expires_at = NULL"),
+    ] {
+        let mut superuser = two.database.superuser().await;
+        sqlx::query(ended).execute(&mut superuser).await.expect("an update");
+        let refused = two.db.org_tx(&Principal::ApiKey(good), two.ours.org).await;
+        assert!(matches!(refused, Err(DbError::NotFound)), "{ended}");
+        assert!(two.db.api_key(&text).await.expect("an answer").is_none(), "{ended}");
+        sqlx::query(again).execute(&mut superuser).await.expect("an update");
+    }
+    let mut elsewhere = text.clone();
+    elsewhere.org = two.theirs.org;
+    assert!(two.db.api_key(&elsewhere).await.expect("an answer").is_none());
+    assert!(two.db.api_key(&text).await.expect("an answer").is_some());
 }
 
 #[tokio::test]

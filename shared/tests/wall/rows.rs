@@ -16,6 +16,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("orgs", "status", "'DELETING'"),
     ("orgs", "delete_at", "now() - interval '1 hour'"),
     ("orgs", "deletion_id", "gen_random_uuid()"),
+    ("api_keys", "scopes", "'{config:read}'"),
 ];
 
 /// One row, by column, as PostgreSQL writes it in JSON.

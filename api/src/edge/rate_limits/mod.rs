@@ -18,6 +18,7 @@ use atrium_shared::{
     ids::{OrgId, ProjectId, UserId},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::{known_tokens::KnownTokens, limiter::Limiter};
 pub use self::{shared::Shared, standing::Standing};
@@ -86,14 +87,14 @@ impl RateLimits {
             .await
     }
 
-    /// Counts a request of a user.
+    /// Counts a request of a user, or of a service's key.
     ///
     /// # Errors
     /// [`Code::RateLimited`], with the headers that say until when.
-    pub async fn request(&self, user: UserId) -> Result<Standing, Problem> {
+    pub async fn request(&self, caller: Uuid) -> Result<Standing, Problem> {
         let platform = self.configuration.platform();
         self.requests
-            .check(&self.shared, user.uuid().as_bytes(), platform.organization().requests_per_minute)
+            .check(&self.shared, caller.as_bytes(), platform.organization().requests_per_minute)
             .await
     }
 
@@ -119,7 +120,7 @@ impl RateLimits {
         project: ProjectId,
         per_second: NonZeroU32,
     ) -> Result<Standing, Problem> {
-        let key = [user.uuid(), org.uuid(), project.uuid()].map(uuid::Uuid::into_bytes).concat();
+        let key = [user.uuid(), org.uuid(), project.uuid()].map(Uuid::into_bytes).concat();
         self.chat_actions.check_here(self.shared.now(), &key, per_second)
     }
 

@@ -1,0 +1,55 @@
+//! A service that asks with a key: found behind the wall of the organization that the key names.
+//!
+//! The look into the database says whose key it is before anything else of the request counts; the handler's
+//! transaction looks again, so a key that is revoked in between opens nothing.
+
+use std::sync::Arc;
+
+use atrium_shared::{
+    api_key::{ApiKeyText, ApiKeyUse},
+    db::ApiKey,
+    ids::OrgId,
+};
+
+use super::Service;
+use crate::{
+    edge::{
+        problem::{Code, Problem},
+        request::Request,
+    },
+    routes::Route,
+    state::App,
+};
+
+/// What the holder of a key is to this request.
+///
+/// # Errors
+/// [`Code::ApiKeyNotAccepted`] where no key is; [`Code::NotFound`] in another organization;
+/// [`Code::ApiKeyScopeMissing`] when the key is not for this.
+pub(super) fn service(
+    app: &Arc<App>,
+    route: &Route,
+    request: &Request,
+    presented: &ApiKeyText,
+    key: ApiKey,
+) -> Result<Service, Problem> {
+    let scope = route.scope.ok_or_else(Problem::api_key_not_accepted)?;
+    // The same answer as to a stranger, whatever the key may do at home.
+    if request.path::<OrgId>("org").ok() != Some(presented.org) {
+        return Err(Problem::not_found());
+    }
+    if !key.allows(scope) {
+        let detail = format!("This needs a key with the scope {}.", scope.name());
+        return Err(Problem::new(Code::ApiKeyScopeMissing, detail));
+    }
+    if key.is_use_worth_noting() {
+        let (task_app, org, id) = (Arc::clone(app), presented.org, presented.id);
+        app.shutdown.spawn(async move {
+            if let Err(error) = task_app.database.note_api_key_use(org, id).await {
+                tracing::warn!(%error, %org, key = %id, "the use of an API key was not noted");
+            }
+        });
+    }
+    let used = ApiKeyUse { id: presented.id, hash: presented.hash(), scope };
+    Ok(Service { org: presented.org, key: used, name: key.name, expires_at: key.expires_at })
+}

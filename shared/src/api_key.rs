@@ -1,0 +1,152 @@
+//! Keys of services: what one may be used for, and how it looks.
+//!
+//! A key's text is a prefix that scanners for leaked secrets can look for, and in base64url its organization's id, its
+//! own id and 256 random bits. The ids say behind which wall to look, and prove nothing; the secret proves, and is
+//! stored as a hash only. It is random, so a plain hash is enough.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::{
+    ids::{ApiKeyId, OrgId},
+    tenancy::Role,
+};
+
+/// What a key begins with.
+pub const PREFIX: &str = "atk_";
+
+/// Declares the scopes once: name in Rust, name in the API, and the role that a key stands in for while it is used
+/// under that scope.
+macro_rules! scopes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $role:ident;)*) => {
+        /// What a key may be used for. A route asks for one, or takes no keys.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum ApiScope { $($(#[$doc])* #[serde(rename = $text)] $name,)* }
+
+        impl ApiScope {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name in the API.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// The role that it is as good as, on the routes that ask for it. Who makes a key must have it.
+            #[must_use]
+            pub fn role(self) -> Role {
+                match self { $(Self::$name => Role::$role,)* }
+            }
+        }
+    };
+}
+
+scopes! {
+    /// Reads configuration, its history and its status, and follows its changes.
+    ConfigRead = "config:read", Viewer;
+    /// Sets and unsets configuration.
+    ConfigWrite = "config:write", Admin;
+    /// Reads projects.
+    ProjectsRead = "projects:read", Viewer;
+    /// Makes, renames and deletes projects.
+    ProjectsWrite = "projects:write", Admin;
+    /// Reads the list of members.
+    MembersRead = "members:read", Viewer;
+    /// Reads the audit log.
+    AuditRead = "audit:read", Admin;
+    /// Exports the organization.
+    ExportRead = "export:read", Owner;
+}
+
+/// SHA-256 of a key's secret.
+pub type SecretHash = [u8; 32];
+
+/// A key that is used under one of its scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiKeyUse {
+    /// The key.
+    pub id: ApiKeyId,
+    /// The hash of the secret that was presented.
+    pub hash: SecretHash,
+    /// What for.
+    pub scope: ApiScope,
+}
+
+/// A key as its holder has it. Without `Debug`, so that no log gets one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKeyText {
+    /// The organization it is a key of.
+    pub org: OrgId,
+    /// The key.
+    pub id: ApiKeyId,
+    secret: [u8; 32],
+}
+
+impl ApiKeyText {
+    /// A new one.
+    #[must_use]
+    pub fn new(org: OrgId) -> Self {
+        Self { org, id: ApiKeyId::new(), secret: rand::random() }
+    }
+
+    /// Which hash the database holds. To find one by its hash compares no secret, so its timing tells nothing.
+    #[must_use]
+    pub fn hash(&self) -> SecretHash {
+        Sha256::digest(self.secret).into()
+    }
+
+    /// The text to hand out.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let bytes = [&self.org.uuid().as_bytes()[..], &self.id.uuid().as_bytes()[..], &self.secret].concat();
+        format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// Reads such a text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
+        let (org, rest) = bytes.split_at_checked(16)?;
+        let (id, secret) = rest.split_at_checked(16)?;
+        Some(Self {
+            org: Uuid::from_slice(org).ok()?.into(),
+            id: Uuid::from_slice(id).ok()?.into(),
+            secret: secret.try_into().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_text_and_nothing_else_is_one() {
+        let key = ApiKeyText::new(OrgId::new());
+        let text = key.to_text();
+        assert!(text.starts_with("atk_") && ApiKeyText::parse(&text) == Some(key));
+        let bare = &text[4..];
+        for wrong in [
+            "",
+            "atk_",
+            bare,
+            &text[..80],
+            &format!("{text}A"),
+            &format!("{text}="),
+            &format!("ATK_{bare}"),
+            "atk_🙂",
+        ] {
+            assert!(ApiKeyText::parse(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_has_one_name_everywhere() {
+        for scope in ApiScope::ALL {
+            assert_eq!(serde_json::to_value(scope).ok(), Some(scope.name().into()));
+        }
+    }
+}
