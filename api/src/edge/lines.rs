@@ -46,16 +46,18 @@ impl Lines {
             return Err(too_large(self.limit));
         }
         loop {
-            if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
-                let end = std::mem::take(&mut self.searched) + at + 1;
-                return Ok(Some(self.buffer.split_to(end).freeze()));
-            }
-            self.searched = self.buffer.len();
-            if self.searched > self.longest {
+            let newline = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+            let end = newline.map(|at| self.searched + at + 1);
+            if end.unwrap_or(self.buffer.len()) > self.longest {
                 let longest = self.longest;
                 let detail = format!("A line of the body is longer than {longest} bytes.");
                 return Err(Problem::new(Code::BodyTooLarge, detail));
             }
+            if let Some(end) = end {
+                self.searched = 0;
+                return Ok(Some(self.buffer.split_to(end).freeze()));
+            }
+            self.searched = self.buffer.len();
             if self.ended {
                 self.searched = 0;
                 return Ok(Some(self.buffer.split().freeze()).filter(|rest| !rest.is_empty()));

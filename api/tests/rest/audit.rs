@@ -41,32 +41,55 @@ struct Watch {
 }
 
 impl Watch {
-    async fn newest(&self) -> Value {
-        let page = self.owner.client.get(format!("/v1/orgs/{}/audit?limit=1", self.org)).answers(200).await;
-        page.json()["items"][0].clone()
+    /// The entries after this one, oldest first.
+    async fn since(&self, seq: i64) -> Vec<Value> {
+        let page = self.owner.client.get(format!("/v1/orgs/{}/audit?limit=3", self.org)).answers(200).await;
+        let mut entries = page.json()["items"].as_array().unwrap().clone();
+        entries.retain(|entry| entry["seq"].as_i64() > Some(seq));
+        entries.reverse();
+        entries
     }
 
-    /// Sends the request; it has to leave one entry, in the actor's name, of this action and with this before and after.
-    async fn leaves(
+    async fn newest(&self) -> Value {
+        self.since(0).await.pop().unwrap()
+    }
+
+    /// Sends the request and returns the entries that it left, all in the actor's name.
+    async fn records(
         &mut self,
         actor: &Guest,
         (method, path): (Method, &str),
         prepare: impl FnOnce(Request) -> Request,
-        entry: (Action, Value, Value),
-    ) -> Reply {
+    ) -> (Reply, Vec<Value>) {
         let last = self.newest().await["seq"].as_i64().unwrap();
         let reply = prepare(actor.client.request(method.clone(), path)).send().await.unwrap();
         assert!(reply.status.is_success(), "{}", reply.describe());
-        let (action, before, after) = entry;
-        let newest = self.newest().await;
-        assert_eq!(
-            (&newest["seq"], &newest["action"], &newest["actor_id"], &newest["actor_name"]),
-            (&json!(last + 1), &json!(action.name()), &json!(actor.id), &json!(actor.key)),
-            "{}: {newest}",
-            reply.describe()
-        );
-        assert_eq!((&newest["before"], &newest["after"]), (&before, &after), "{}", reply.describe());
+        let entries = self.since(last).await;
+        assert!(!entries.is_empty(), "nothing was recorded: {}", reply.describe());
+        for (entry, seq) in entries.iter().zip(last + 1..) {
+            assert_eq!(
+                (&entry["seq"], &entry["actor_kind"], &entry["actor_id"], &entry["actor_name"]),
+                (&json!(seq), &json!("user"), &json!(actor.id), &json!(actor.key)),
+                "{}: {entry}",
+                reply.describe()
+            );
+        }
         self.saw(&method, path);
+        (reply, entries)
+    }
+
+    /// Sends the request; it has to leave one entry, of this action and with this before and after.
+    async fn leaves(
+        &mut self,
+        actor: &Guest,
+        request: (Method, &str),
+        prepare: impl FnOnce(Request) -> Request,
+        (action, before, after): (Action, Value, Value),
+    ) -> Reply {
+        let (reply, entries) = self.records(actor, request, prepare).await;
+        let recorded: Vec<_> =
+            entries.iter().map(|entry| (&entry["action"], &entry["before"], &entry["after"])).collect();
+        assert_eq!(recorded, [(&json!(action.name()), &before, &after)], "{}", reply.describe());
         reply
     }
 
@@ -227,6 +250,61 @@ async fn every_change_leaves_its_entry_and_no_secret() {
     unset.answers(200).await;
     assert_eq!(watch.newest().await, last);
 
+    // Members and the organization itself.
+    let member = format!("{path}/members/{}", admin.id);
+    watch
+        .leaves(
+            &owner,
+            (Method::PATCH, &member),
+            role("member"),
+            (Action::MemberRoleChanged, json!({ "role": "admin" }), json!({ "role": "member" })),
+        )
+        .await;
+    watch
+        .leaves(
+            &owner,
+            (Method::POST, &format!("{path}/suspend")),
+            |request| request,
+            (Action::OrganizationSuspended, Value::Null, json!({ "suspended_by": "owner", "reason": null })),
+        )
+        .await;
+    watch
+        .leaves(
+            &owner,
+            (Method::POST, &format!("{path}/resume")),
+            |request| request,
+            (Action::OrganizationResumed, Value::Null, json!({ "resumed_by": "owner", "reason": null })),
+        )
+        .await;
+    let (deleted, entries) = watch.records(&owner, (Method::DELETE, &path), |request| request).await;
+    let operation = json!(deleted.at("/operation_id"));
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0]["action"], Action::OrganizationDeletionRequested.name());
+    assert_eq!(entries[0]["after"]["operation_id"], operation);
+    watch
+        .leaves(
+            &owner,
+            (Method::POST, &format!("{path}/restore")),
+            |request| request,
+            (Action::OrganizationRestored, Value::Null, json!({ "operation_id": operation })),
+        )
+        .await;
+    let heir = json!({ "user_id": admin.id });
+    let transfer = format!("{path}/transfer");
+    let (_, entries) = watch.records(&owner, (Method::POST, &transfer), |request| request.json(heir)).await;
+    let changes: Vec<_> =
+        entries.iter().map(|entry| (&entry["target_id"], &entry["after"]["role"])).collect();
+    assert_eq!(changes, [(&json!(admin.id), &json!("owner")), (&json!(owner.id), &json!("admin"))]);
+    let last_member = owner.bring(&org, "viewer").await.unwrap();
+    watch
+        .leaves(
+            &admin,
+            (Method::DELETE, &format!("{path}/members/{}", last_member.id)),
+            |request| request,
+            (Action::MemberRemoved, json!({ "role": "viewer", "key": last_member.key }), Value::Null),
+        )
+        .await;
+
     // The routes of the table that write are those that were seen here, and those that say why they leave nothing.
     let writing: BTreeSet<_> = table()
         .iter()
@@ -241,6 +319,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
     let accounted: BTreeSet<_> = watch.seen.union(&explained).cloned().collect();
     assert_eq!(writing, accounted, "the routes that write (left), and those this test accounts for (right)");
 
+    let last = watch.newest().await;
     // Neither codes nor tokens, nor parts of them that would do.
     let list = ["audit", "list", "--org", &org, "--limit", "1000"];
     let log = operator::run(watch.atrium.wiring(), &list).await.unwrap();

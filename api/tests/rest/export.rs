@@ -151,11 +151,8 @@ async fn only_an_owner_exports_and_in_every_state_but_an_unfinished_one() {
     owner.client.get(&path).refused(409, "organization_not_ready").await;
 }
 
-/// Rows of each of two kinds: more than fits into what sockets hold.
-const MANY: i32 = 100_000;
-
-/// An organization with very much in it, put there directly.
-async fn large(atrium: &Atrium) -> (Guest, String) {
+/// An organization with so many rows of each of two kinds, put there directly.
+async fn large(atrium: &Atrium, rows: i32) -> (Guest, String) {
     let owner = atrium.guest().await;
     let org = owner.organization("Large").await.unwrap();
     let mut superuser = atrium.superuser().await;
@@ -170,7 +167,7 @@ async fn large(atrium: &Atrium) -> (Guest, String) {
            FROM generate_series(1, $2) n",
     ] {
         let query = sqlx::query(statement);
-        let query = if statement.contains("$1") { query.bind(&org).bind(MANY) } else { query };
+        let query = if statement.contains("$1") { query.bind(&org).bind(rows) } else { query };
         query.execute(&mut superuser).await.unwrap();
     }
     (owner, org)
@@ -261,8 +258,9 @@ async fn until_snapshots(superuser: &mut PgConnection, count: i64, patience: Dur
 #[tokio::test]
 #[expect(clippy::print_stderr, reason = "figures")]
 async fn a_large_organization_is_exported_as_of_one_moment_in_little_memory_while_others_read_slowly() {
+    const MANY: usize = 100_000;
     let atrium = Atrium::start().await;
-    let (owner, org) = large(&atrium).await;
+    let (owner, org) = large(&atrium, MANY as i32).await;
     let pid = atrium.api(0).pid();
     let before = resident(pid);
     let mut slow = Download::begin(&atrium, &owner, &org).await;
@@ -315,16 +313,17 @@ async fn a_large_organization_is_exported_as_of_one_moment_in_little_memory_whil
     assert!(!slow.is_finished());
     hurry.store(true, Ordering::Relaxed);
     let slow = lines(&slow.await.unwrap().expect("a slow reader gets all of it, too"));
-    assert_eq!(of_type(&slow, "configuration_change").len(), MANY as usize);
+    assert_eq!(of_type(&slow, "configuration_change").len(), MANY);
     // Created, those put there, and the export; not what came while it was read.
-    assert_eq!(of_type(&slow, "audit_entry").len(), MANY as usize + 2);
+    assert_eq!(of_type(&slow, "audit_entry").len(), MANY + 2);
     assert!(!slow.iter().any(|line| line.to_string().contains("Newcomer")));
 }
 
 #[tokio::test]
 async fn who_goes_away_or_takes_nothing_holds_no_snapshot_and_a_stop_cuts_it_visibly() {
     let atrium = Atrium::builder().setting("ATRIUM_DRAIN_SECONDS", "20").start().await;
-    let (owner, org) = large(&atrium).await;
+    // More than sockets hold.
+    let (owner, org) = large(&atrium, 30_000).await;
     let mut superuser = atrium.superuser().await;
 
     let gone = Download::begin(&atrium, &owner, &org).await;
@@ -343,7 +342,7 @@ async fn who_goes_away_or_takes_nothing_holds_no_snapshot_and_a_stop_cuts_it_vis
     let ended = atrium.api(0).end();
     atrium.api(0).sigterm();
     let reading = reading.whole().await.expect("what was begun is finished");
-    assert!(lines(&reading).len() > 2 * MANY as usize);
+    assert!(lines(&reading).len() > 60_000);
     assert!(tokio::time::timeout(PATIENCE, ended).await.unwrap().success());
     assert!(stalled.whole().await.is_none(), "its connection is cut, not ended");
     until_snapshots(&mut superuser, 0, PATIENCE).await;

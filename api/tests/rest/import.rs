@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use atrium_devstack::{
     actors::Guest,
     client::{Reply, Request},
+    operator,
     testing::Atrium,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -339,6 +340,30 @@ async fn an_import_that_is_sent_again_happens_once() {
     importing(&owner, body.clone()).idempotency_key("").refused(400, "malformed_request").await;
     let another = importing(&owner, body).idempotency_key("key-2").answers(202).await;
     assert_ne!(another.at("/id"), first.at("/id"));
+}
+
+#[tokio::test]
+async fn quotas_hold_for_an_import_and_are_not_granted_by_it() {
+    let atrium = Atrium::builder().default_value("quotas.projects", json!(2)).start().await;
+    let owner = atrium.guest().await;
+    let org = owner.organization("Northwind").await.unwrap();
+    let granted = ["config", "set", "quotas.projects", "3", "--org", &org, "--reason", "they asked"];
+    operator::run(atrium.wiring(), &granted).await.unwrap();
+    let mut projects = Vec::new();
+    for name in ["one", "two", "three"] {
+        projects.push(owner.project(&org, name).await.unwrap());
+    }
+    importing(&owner, export(&owner, &org).await.body).refused(409, "quota_reached").await;
+
+    owner.client.delete(format!("/v1/orgs/{org}/projects/{}", projects[0])).answers(204).await;
+    let body = export(&owner, &org).await.body;
+    let values = of_type(&lines(&body), "configuration_value");
+    assert_eq!((&values[0]["key"], &values[0]["value"]), (&json!("quotas.projects"), &json!(3)));
+    let copy = import(&owner, body).await;
+    let path = format!("/v1/orgs/{copy}/configs/quotas.projects");
+    assert_eq!(owner.client.get(path).answers(200).await.at("/value"), "2");
+    let third = owner.client.post(format!("/v1/orgs/{copy}/projects")).json(json!({ "name": "three" }));
+    third.refused(409, "quota_reached").await;
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub(crate) struct Operation {
     pub(crate) least_role_for_others: Option<String>,
     /// A valid body, where it takes one.
     pub(crate) body: Option<Value>,
+    /// The same of one that is lines of JSON.
+    lines: Option<String>,
     /// The fields of that body that are ids, named like those in a path.
     pub(crate) body_ids: Vec<String>,
     /// Whether it answers with an event stream.
@@ -73,7 +75,8 @@ impl Operation {
             let example = parameter["example"].as_str().expect("a required parameter has an example");
             format!("{}={}", parameter["name"].as_str().unwrap(), example.replace(' ', "%20"))
         });
-        let json = &operation["requestBody"]["content"]["application/json"];
+        let content = &operation["requestBody"]["content"];
+        let json = &content["application/json"];
         let responses = operation["responses"].as_object().expect("an operation documents its answers");
         let text = |name: &str| operation[name].as_str().map(str::to_owned);
         Self {
@@ -90,6 +93,7 @@ impl Operation {
             least_role: text("x-minimum-role"),
             least_role_for_others: text("x-minimum-role-for-others"),
             body: json.get("example").cloned(),
+            lines: content["application/x-ndjson"]["example"].as_str().map(str::to_owned),
             body_ids: json["example"]
                 .as_object()
                 .into_iter()
@@ -125,6 +129,12 @@ impl Operation {
         &found.unwrap_or_else(|| panic!("`{parameter}` of {} has no example", self.id)).1
     }
 
+    /// The media type and the text of a valid body, where it takes one.
+    pub(crate) fn valid_body(&self) -> Option<(&'static str, String)> {
+        let lines = || self.lines.clone().map(|lines| ("application/x-ndjson", lines));
+        self.body.as_ref().map(|body| ("application/json", body.to_string())).or_else(lines)
+    }
+
     /// A request that is valid in all but, perhaps, its ids and its caller. `value` gives what is in the path, and the
     /// ids in the body, by name.
     pub(crate) fn request<'a>(&self, client: &Client, value: impl Fn(&str) -> &'a str) -> Request {
@@ -137,7 +147,10 @@ impl Operation {
         let request = self.without_body(client, value);
         match body {
             Some(body) => request.json(body),
-            None => request,
+            None => match &self.lines {
+                Some(lines) => request.body("application/x-ndjson", lines.clone()),
+                None => request,
+            },
         }
     }
 
