@@ -358,7 +358,8 @@ fn wrong(pointer: &str, detail: impl Into<String>) -> Vec<FieldError> {
 
 /// Takes a field as an id. Only the hyphenated form is one.
 fn id<T: FromStr>(value: Value) -> Result<T, String> {
-    value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| "must be a UUID".to_owned())
+    let id = if let Value::String(text) = value { text.parse().ok() } else { None };
+    id.ok_or_else(|| "must be a UUID".to_owned())
 }
 
 /// Takes a field as a time.
