@@ -140,8 +140,7 @@ struct Progress<'a> {
 impl<'a> Progress<'a> {
     /// Runs the first step that is not done; `drill` names one, as `<saga>/<step>`, that is to fail.
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
-        let names: Vec<&str> = self.saga.steps.iter().map(|step| step.name()).collect();
-        let steps = self.journal.plan(&names).await?;
+        let steps = self.plan().await?;
         let at = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
         let (row, is_last) = (&steps[at], at + 1 == steps.len());
         let step = self.step(row)?;
@@ -180,10 +179,13 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Compensates the last step that was begun and is not compensated yet.
+    /// Compensates the last step that was begun and is not compensated yet. The first counts as begun, whatever its
+    /// status: its compensation also takes back what the request itself has stored.
     async fn backward(&mut self) -> Result<(), DbError> {
-        let steps = self.journal.steps().await?;
-        let begun = steps.iter().filter(|row| row.status != StepStatus::Pending && !row.compensated);
+        let steps = self.plan().await?;
+        let first = steps.first().map(|row| row.position);
+        let is_begun = |row: &&StepRow| row.status != StepStatus::Pending || Some(row.position) == first;
+        let begun = steps.iter().filter(is_begun).filter(|row| !row.compensated);
         let begun: Vec<&StepRow> = begun.collect();
         let Some((row, before)) = begun.split_last() else {
             return self.finish(SagaStatus::Failed).await;
@@ -213,6 +215,12 @@ impl<'a> Progress<'a> {
                 self.journal.wake(Some(pause_after(row.compensation_attempts))).await
             }
         }
+    }
+
+    /// The steps as they are written down; the plan is written first where it is not yet.
+    async fn plan(&mut self) -> Result<Vec<StepRow>, DbError> {
+        let names: Vec<&str> = self.saga.steps.iter().map(|step| step.name()).collect();
+        self.journal.plan(&names).await
     }
 
     /// Runs an action behind a savepoint; unless it is done, what it did in the database is taken back.

@@ -107,7 +107,11 @@ async fn a_saga_past_its_deadline_is_compensated() {
         .expect("an hour passes");
     platform.atrium.add_worker(Some("saga")).await;
     until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
-    assert_eq!(events(&platform, tenant, saga).await, [(1, None, "FAILED".to_owned())]);
+    // Nothing was begun; what the request had stored is taken back all the same.
+    let expected =
+        [(1, Some("reserve".to_owned()), "COMPENSATED".to_owned()), (2, None, "FAILED".to_owned())];
+    assert_eq!(events(&platform, tenant, saga).await, expected);
+    assert_eq!(effects(&platform, tenant).await, (0, 0, 0, "FAILED".to_owned()));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Who may ask how often. The quotas are configuration, and change while the process runs.
 //!
-//! A limit holds over all API processes: each asks its own memory first ([`buckets`]), which refuses what it knows to
-//! be over, then the bucket in Redis that all share ([`shared`]), and gives its own share when Redis does not answer.
+//! A limit holds over all API processes: each asks its own memory first (`buckets`), which refuses what it knows to
+//! be over, then the bucket in Redis that all share (`shared`), and gives its own share when Redis does not answer.
 //! Why so, and what holds when: `docs/adr/0009-limits-are-shared-and-fall-back-to-shares.md`.
 
 mod buckets;
