@@ -4,8 +4,7 @@
 //! cell flows back; a bucket that would need more than a whole window is empty. The shared counter keeps the same
 //! number, and what it answers is kept here: until a bucket that is empty there has room again, nobody asks.
 //!
-//! Memory is bounded: full buckets are dropped, and when there are too many, keys that have none share buckets.
-//! Sharing is stricter for the many, never looser.
+//! Memory is bounded: full buckets are dropped, and when there are too many, a key is told to share (`gate`).
 
 use std::{
     collections::HashMap,
@@ -17,14 +16,12 @@ use std::{
 
 /// Maps that are locked apart.
 const SHARDS: usize = 16;
-/// Buckets for all the keys without one of their own.
-const COMMON: usize = 4096;
 /// Of a large quota, so small a part is taken from the shared bucket at once: the error that it makes, with what
 /// every process has taken and not used, stays below anything that can be measured.
 const PART: u32 = 2000;
 
 /// A limit: so many cells, which flow back within the window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Quota {
     pub(super) cells: NonZeroU32,
     pub(super) window: Duration,
@@ -133,10 +130,16 @@ impl Bucket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(u64);
 
+impl Slot {
+    /// One of so many, for keys that share.
+    pub(super) fn among(self, count: u64) -> u64 {
+        self.0 % count
+    }
+}
+
 /// Buckets by key. All methods take the present moment, on any clock that only moves forward.
 pub(super) struct Buckets {
     shards: [Mutex<HashMap<Slot, Bucket>>; SHARDS],
-    common: Vec<Mutex<Bucket>>,
     // Seeded at random, so that nobody can choose whom to share a bucket with.
     hasher: RandomState,
     shard_capacity: usize,
@@ -153,7 +156,6 @@ impl Buckets {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             shards: Default::default(),
-            common: (0..COMMON).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             shard_capacity: capacity.div_ceil(SHARDS),
         }
@@ -213,13 +215,6 @@ impl Buckets {
         self.shard(slot).entry(slot).or_default().take_of_share(now, quota, share)
     }
 
-    /// Takes a cell for a key that has no bucket of its own, of this process's share of one that many have in common.
-    pub(super) fn take_in_common(&self, slot: Slot, quota: Quota, now: Duration, processes: u32) -> Level {
-        let index = slot.0 as usize % COMMON;
-        let interval = (quota.interval() * processes).min(quota.window);
-        lock(&self.common[index]).take(now, quota.window, interval)
-    }
-
     /// Forgets what is full again.
     pub(super) fn drop_full(&self, now: Duration) {
         for shard in &self.shards {
@@ -237,7 +232,7 @@ impl Buckets {
     }
 
     fn shard(&self, slot: Slot) -> MutexGuard<'_, HashMap<Slot, Bucket>> {
-        // The high bits; the map and the common buckets use the low ones.
+        // The high bits; the map uses the low ones.
         lock(&self.shards[(slot.0 >> 60) as usize % SHARDS])
     }
 }
@@ -363,13 +358,13 @@ mod tests {
         for key in 0..200_000_u32 {
             let slot = buckets.slot(&key.to_be_bytes(), quota(1));
             let level = match buckets.known(slot, quota(1), NOW) {
-                Known::Crowd => buckets.take_in_common(slot, quota(1), NOW, 3),
+                Known::Crowd => continue,
                 _ => buckets.learn(slot, quota(1), NOW, 1, WINDOW),
             };
             admitted += usize::from(matches!(level, Level::Taken { .. }));
         }
         assert_eq!(buckets.len(), 160);
-        assert!(admitted <= 160 + COMMON, "{admitted} admitted");
+        assert_eq!(admitted, 160);
         // Who was there before the crowd is judged alone.
         let first = buckets.slot(&0_u32.to_be_bytes(), quota(1));
         assert!(matches!(buckets.known(first, quota(1), NOW), Known::Level(Level::Empty { .. })));

@@ -1,4 +1,5 @@
-//! One limit: what this process knows first, then the shared bucket, and this process's share when there is none.
+//! One limit: what this process knows and gives by itself first, then the shared bucket, and this process's share when
+//! there is none.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -10,7 +11,8 @@ use metrics::counter;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    buckets::{Buckets, Known, Level, Quota, Share},
+    buckets::{Buckets, Known, Level, Quota},
+    gate::Gate,
     shared::Shared,
     standing::Standing,
 };
@@ -26,11 +28,12 @@ pub(super) struct Limiter {
     code: Code,
     window: Duration,
     buckets: Buckets,
+    gate: Gate,
 }
 
 impl Limiter {
     pub(super) fn new(policy: &'static str, code: Code, window: Duration) -> Self {
-        Self { policy, code, window, buckets: Buckets::new(MAX_KEYS) }
+        Self { policy, code, window, buckets: Buckets::new(MAX_KEYS), gate: Gate::new(MAX_KEYS) }
     }
 
     /// Counts against the quota that all processes share.
@@ -45,8 +48,11 @@ impl Limiter {
         let now = shared.now();
         let level = match self.buckets.known(slot, quota, now) {
             Known::Level(level) => level,
-            Known::Crowd => self.buckets.take_in_common(slot, quota, now, shared.processes()),
+            Known::Crowd => self.gate.take_in_common(slot, quota, shared.processes()),
             Known::Maybe { lack } => {
+                if let empty @ Level::Empty { .. } = self.gate.take(slot, quota) {
+                    return self.judge(quota, empty);
+                }
                 let keys = LimitKeys::of(self.policy, &digest(self.policy, key, cells));
                 match shared.take(&keys, quota, lack).await {
                     Some(taken) => self.buckets.learn(slot, quota, shared.now(), taken.cells, taken.lack),
@@ -61,20 +67,9 @@ impl Limiter {
     }
 
     /// Counts in this process alone.
-    pub(super) fn check_here(
-        &self,
-        now: Duration,
-        key: &[u8],
-        cells: NonZeroU32,
-    ) -> Result<Standing, Problem> {
+    pub(super) fn check_here(&self, key: &[u8], cells: NonZeroU32) -> Result<Standing, Problem> {
         let quota = Quota { cells, window: self.window };
-        let slot = self.buckets.slot(key, quota);
-        let level = match self.buckets.known(slot, quota, now) {
-            Known::Level(level) => level,
-            Known::Crowd => self.buckets.take_in_common(slot, quota, now, 1),
-            Known::Maybe { .. } => self.buckets.take_of_share(slot, quota, now, Share::ALL),
-        };
-        self.judge(quota, level)
+        self.judge(quota, self.gate.take(self.buckets.slot(key, quota), quota))
     }
 
     /// The refusal of who is known to have nothing left. Counts nothing.
@@ -86,6 +81,7 @@ impl Limiter {
 
     pub(super) fn drop_full(&self, now: Duration) {
         self.buckets.drop_full(now);
+        self.gate.drop_full();
     }
 
     fn judge(&self, quota: Quota, level: Level) -> Result<Standing, Problem> {

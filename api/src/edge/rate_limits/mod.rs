@@ -1,10 +1,12 @@
 //! Who may ask how often. The quotas are configuration, and change while the process runs.
 //!
-//! A limit holds over all API processes: each asks its own memory first (`buckets`), which refuses what it knows to
-//! be over, then the bucket in Redis that all share (`shared`), and gives its own share when Redis does not answer.
+//! A limit holds over all API processes: each asks its own memory first, which refuses what it knows to be over
+//! (`buckets`) and what governor says this process alone has given (`gate`), then the bucket in Redis that all share
+//! (`shared`), and gives its own share when Redis does not answer.
 //! Why so, and what holds when: `docs/adr/0009-limits-are-shared-and-fall-back-to-shares.md`.
 
 mod buckets;
+mod gate;
 mod known_tokens;
 mod limiter;
 mod shared;
@@ -121,7 +123,7 @@ impl RateLimits {
         per_second: NonZeroU32,
     ) -> Result<Standing, Problem> {
         let key = [user.uuid(), org.uuid(), project.uuid()].map(Uuid::into_bytes).concat();
-        self.chat_actions.check_here(self.shared.now(), &key, per_second)
+        self.chat_actions.check_here(&key, per_second)
     }
 
     /// Whether a token from this address may be looked at: not when too many from there did not hold, unless this
