@@ -76,6 +76,12 @@ const KINDS: &[Kind] = &[
         order: "id",
     },
     Kind {
+        name: "api_key",
+        columns: "id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at",
+        table: "api_keys",
+        order: "id",
+    },
+    Kind {
         name: "configuration_value",
         columns: "project_id, key, value, revision",
         table: "config_values",

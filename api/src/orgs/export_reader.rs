@@ -6,13 +6,14 @@ use std::{
 };
 
 use atrium_shared::{
+    api_key::ApiScope,
     configuration::{
         ChatAction,
         catalog::{self, Scope, Setter},
         restore::{RestoredChange, RestoredValue},
         write::{ChangeError, check_scope, check_value},
     },
-    ids::{InvitationId, OrgId, ProjectId, UserId},
+    ids::{ApiKeyId, InvitationId, OrgId, ProjectId, UserId},
     tenancy::{OrgStatus, Role},
 };
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,7 @@ enum Kind {
     Project,
     Member,
     Invitation,
+    ApiKey,
     ConfigurationValue,
     ConfigurationChange,
     ChatCounter,
@@ -105,6 +107,7 @@ struct Reader {
     gone: HashMap<ProjectId, ProjectId>,
     members: HashSet<UserId>,
     invitations: HashSet<InvitationId>,
+    api_keys: HashSet<ApiKeyId>,
     values: HashSet<(Option<ProjectId>, String)>,
     revisions: HashSet<i64>,
     counters: HashSet<(ProjectId, String)>,
@@ -155,6 +158,7 @@ impl Reader {
             (Kind::Project, _) => self.project(object),
             (Kind::Member, _) => self.member(object),
             (Kind::Invitation, _) => self.invitation(object),
+            (Kind::ApiKey, _) => self.api_key(object),
             (Kind::ConfigurationValue, _) => self.value(object),
             (Kind::ConfigurationChange, _) => self.change(object),
             (Kind::ChatCounter, _) => self.counter(object),
@@ -224,6 +228,20 @@ impl Reader {
         } else {
             Err(wrong("/id", "is another invitation's already"))
         }
+    }
+
+    /// Nobody has its secret any more; services get new ones.
+    fn api_key(&mut self, mut object: Object) -> Checked<()> {
+        let key = object.required("id", id::<ApiKeyId>);
+        object.required("name", body::name);
+        object.required("scopes", one_of::<Vec<ApiScope>>("a list of scopes"));
+        object.required("created_by", id::<UserId>);
+        object.required("created_at", time);
+        object.required("expires_at", nullable(time));
+        object.required("last_used_at", nullable(time));
+        object.required("revoked_at", nullable(time));
+        let key = object.close(key)?;
+        if self.api_keys.insert(key) { Ok(()) } else { Err(wrong("/id", "is another API key's already")) }
     }
 
     fn value(&mut self, mut object: Object) -> Checked<()> {

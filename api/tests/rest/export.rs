@@ -62,6 +62,8 @@ async fn an_export_holds_everything_once_and_no_secret() {
     let member = owner.bring(&org, "member").await.unwrap();
     let project = owner.project(&org, "Harbor").await.unwrap();
     let code = owner.invite(&org, "viewer").await.unwrap();
+    let key = owner.client.post(format!("/v1/orgs/{org}/api-keys"));
+    let key = key.json(json!({ "name": "Builder", "scopes": ["config:read"] })).answers(201).await;
     owner.configure(&org, "chat.max_active_sessions", json!(4), "more").await.unwrap();
     let window = member.open_chat(&org, &project).await.unwrap();
     member.press(&window, "ready").await.unwrap();
@@ -88,10 +90,10 @@ async fn an_export_holds_everything_once_and_no_secret() {
         (&json!(org), &json!("Ärzte \u{1f489} \"Nord\"\\wind"), &json!("COMMITTED"))
     );
     let kinds: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
-    let mut expected = vec!["export", "project", "member", "member", "invitation", "invitation"];
+    let mut expected = vec!["export", "project", "member", "member", "invitation", "invitation", "api_key"];
     expected.extend(["configuration_value", "configuration_change", "chat_counter"]);
-    // Created, invited, joined, a project, invited, configured, exported.
-    expected.extend(["audit_entry"; 7]);
+    // Created, invited, joined, a project, invited, a key made, configured, exported.
+    expected.extend(["audit_entry"; 8]);
     expected.push("end");
     assert_eq!(kinds, expected);
     assert_eq!(of_type(&lines, "project")[0]["id"], json!(project));
@@ -112,7 +114,9 @@ async fn an_export_holds_everything_once_and_no_secret() {
     let hashes = |entries: &[Value]| entries.iter().map(|entry| entry["hash"].clone()).collect::<Vec<_>>();
     assert_eq!(hashes(&of_type(&lines, "audit_entry")), hashes(log));
     let text = reply.text();
-    for secret in [&code, &code[code.len() - 16..], "code_hash", owner.client.token().unwrap()] {
+    let key = key.at("/key");
+    let [code_end, key_end] = [&code, &key].map(|text| &text[text.len() - 16..]);
+    for secret in [code_end, key_end, "code_hash", owner.client.token().unwrap()] {
         assert!(!text.contains(secret), "{secret}");
     }
 }

@@ -144,6 +144,10 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
     for seed in [1, 2, 3] {
         let mut random = StdRng::seed_from_u64(seed);
         let (owner, org) = random_organization(&atrium, &mut random).await;
+        // What is exported and not taken over: nobody has its secret any more.
+        owner.invite(&org, "viewer").await.unwrap();
+        let key = owner.client.post(format!("/v1/orgs/{org}/api-keys"));
+        key.json(json!({ "name": "Builder", "scopes": ["config:read"] })).answers(201).await;
         let body = export(&owner, &org).await.body;
         let original = lines(&body);
         let importer = atrium.guest().await;
@@ -177,7 +181,10 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
         // Nobody came with it but the importer; and its log begins with where it came from.
         let members = of_type(&copied, "member");
         assert_eq!((members.len(), &members[0]["user_id"]), (1, &json!(importer.id)));
-        assert_eq!(of_type(&copied, "invitation"), [] as [Value; 0]);
+        for kind in ["invitation", "api_key"] {
+            assert_ne!(of_type(&original, kind), [] as [Value; 0]);
+            assert_eq!(of_type(&copied, kind), [] as [Value; 0]);
+        }
         let log = of_type(&copied, "audit_entry");
         assert_eq!((&log[0]["action"], &log[0]["seq"]), (&json!("organization.imported"), &json!(1)));
         assert_eq!(log[0]["actor_id"], json!(importer.id));

@@ -69,6 +69,11 @@ async fn in_key(connection: &mut ConnectionManager, key: &str, name: &str) -> Re
             let fields: Vec<Vec<u8>> = traces.map(|(field, _)| field).collect();
             if fields.is_empty() { Ok(0) } else { connection.hdel(key, fields).await }
         }
+        "zset" => {
+            let members: Vec<Vec<u8>> = connection.zrange(key, 0, -1).await?;
+            let traces: Vec<Vec<u8>> = members.into_iter().filter(|member| names(member, name)).collect();
+            if traces.is_empty() { Ok(0) } else { connection.zrem(key, traces).await }
+        }
         "stream" => in_stream(connection, key, name).await,
         other => Err(RedisError::from((
             ServerErrorKind::ResponseError.into(),
