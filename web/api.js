@@ -16,6 +16,9 @@ export function renewBy(renewal) {
   renew = renewal;
 }
 
+/** Tells that the API refused something for what it is about or for who asks, which may have changed since a view was drawn. */
+export const refusals = new EventTarget();
+
 /** A refused or failed request. */
 export class ApiProblem extends Error {
   /** @param {Problem} problem @param {number} retryAfter seconds; 0 when the answer named none */
@@ -109,6 +112,7 @@ export async function listAll(path, signal) {
  * @returns {Promise<ApiProblem>}
  */
 export async function problemOf(response) {
+  if (response.status === 403 || response.status === 404) refusals.dispatchEvent(new Event("refusal"));
   const retryAfter = Number(response.headers.get("retry-after") ?? "0");
   if (response.headers.get("content-type")?.startsWith("application/problem+json")) {
     try {
@@ -133,6 +137,11 @@ export async function problemOf(response) {
 /** @param {unknown} error @returns {boolean} true when the view that asked is gone */
 export function isAbort(error) {
   return error instanceof DOMException && error.name === "AbortError";
+}
+
+/** @param {unknown} error @returns {boolean} true when the organization is suspended or being deleted */
+export function isClosure(error) {
+  return error instanceof ApiProblem && /^organization_(suspended|deleting)$/.test(error.problem.code);
 }
 
 /** @returns {Problem} */

@@ -42,10 +42,13 @@ async function show(how = {}) {
     }
     root.setAttribute("aria-busy", "true");
     // The old view stays until the new one has something to show: no flicker.
-    await route.view({ root, params: route.params, signal, me });
+    await route.view({ root, params: route.params, signal, me, again: () => void again(signal), end: (title, text) => end(signal, title, text) });
     if (signal.aborted) return;
     root.removeAttribute("aria-busy");
     fill(main, root);
+    // On a phone the parts do not fit beside each other.
+    const here = /** @type {HTMLElement | null} */ (root.querySelector('.tabs [aria-current="page"]'));
+    if (here?.parentElement) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
     const heading = root.querySelector("h1");
     document.title = heading === null ? "Atrium" : `${heading.textContent} · Atrium`;
     if (how.moved) {
@@ -62,6 +65,19 @@ async function show(how = {}) {
     fill(main, h("div", { class: "view" }, h("h1", {}, titleOf(error)), problemBox(error), hint(error), homeLink()));
     document.title = "Atrium";
   }
+}
+
+/** @param {AbortSignal} signal the view's that asks */
+async function again(signal) {
+  if (!signal.aborted) await show();
+}
+
+/** @param {AbortSignal} signal the view's that asks @param {string} title @param {string} text */
+function end(signal, title, text) {
+  if (signal.aborted) return;
+  view.abort();
+  fill(main, h("div", { class: "view" }, h("div", { class: "head", role: "alert" }, h("h1", {}, title), h("p", { class: "lead" }, text)), homeLink()));
+  document.title = `${title} · Atrium`;
 }
 
 /** @param {unknown} error */

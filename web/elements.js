@@ -92,7 +92,7 @@ export function button(options, task) {
 /**
  * A form around fields, with one submitting button.
  *
- * @param {{ submit: string, icon?: string, class?: string, extra?: Child[] }} options
+ * @param {{ submit: string, kind?: "primary" | "quiet" | "danger", icon?: string, class?: string, extra?: Child[] }} options
  * @param {Child[]} fields
  * @param {() => Promise<void>} task
  * @returns {HTMLFormElement}
@@ -101,7 +101,7 @@ export function form(options, fields, task) {
   const problems = h("div", { class: "problems", "aria-live": "polite" });
   const submit = h(
     "button",
-    { type: "submit", class: "button primary" },
+    { type: "submit", class: `button ${options.kind ?? "primary"}` },
     options.icon !== undefined && icon(options.icon),
     h("span", {}, options.submit),
   );
@@ -224,6 +224,11 @@ export function emptyState(iconName, title, text) {
 /** @param {string} text @param {string} kind */
 export function badge(text, kind = "plain") {
   return h("span", { class: `badge ${kind}` }, text);
+}
+
+/** A name and what it stands for, in a list of facts (`dl`). @param {string} name @param {Child} value */
+export function fact(name, value) {
+  return h("div", {}, h("dt", {}, name), h("dd", {}, value));
 }
 
 /** @param {string} text snake_case, kebab-case or SHOUTING @returns {string} as a person writes it */

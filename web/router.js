@@ -4,12 +4,14 @@
  * that signal, so that nothing of a view outlives it.
  */
 
+import { audit } from "./views/audit.js";
 import { chat } from "./views/chat.js";
 import { configuration } from "./views/configuration.js";
 import { members } from "./views/members.js";
 import { operation } from "./views/operation.js";
 import { organizations } from "./views/organizations.js";
 import { projects } from "./views/projects.js";
+import { settings } from "./views/settings.js";
 
 /** @import {View} from "./types" */
 
@@ -20,6 +22,8 @@ const ROUTES = [
   ["/orgs/:org", projects],
   ["/orgs/:org/members", members],
   ["/orgs/:org/configuration", configuration],
+  ["/orgs/:org/audit", audit],
+  ["/orgs/:org/settings", settings],
   ["/orgs/:org/projects/:project", chat],
   ["/orgs/:org/projects/:project/configuration", configuration],
 ];

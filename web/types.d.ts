@@ -48,13 +48,16 @@ export interface Organization {
   id: string;
   name: string;
   slug: string;
-  status: "PENDING" | "COMMITTED" | "FAILED";
+  status: "PENDING" | "COMMITTED" | "FAILED" | "SUSPENDED" | "DELETING";
+  suspended_by: "owner" | "operator" | null;
+  delete_at: string | null;
   role: Role;
   created_at: string;
   updated_at: string;
 }
 
 export type OrganizationAccepted = Organization & { operation_id: string };
+export type OrganizationDeleting = Organization & { operation_id: string; delete_at: string };
 
 export interface OperationFailure {
   code: string;
@@ -72,9 +75,15 @@ export interface OperationStep {
   detail: string | null;
 }
 
+export interface DeletionCertificate {
+  rows_removed: Record<string, number>;
+  search: { tables: number; rows_found: 0; redis_keys: number; redis_traces_found: 0 };
+  namespaces: string;
+}
+
 export interface Operation {
   id: string;
-  kind: string;
+  kind: "organization.create" | "organization.delete";
   org_id: string;
   status: "PENDING" | "COMPENSATING" | "COMMITTED" | "FAILED";
   steps: OperationStep[];
@@ -82,6 +91,7 @@ export interface Operation {
   deadline_at: string;
   created_at: string;
   finished_at: string | null;
+  certificate: DeletionCertificate | null;
 }
 
 export interface OperationStepEvent {
@@ -116,6 +126,42 @@ export interface Invitation {
 }
 
 export type InvitationCreated = Invitation & { code: string };
+
+export type AuditAction =
+  | "organization.created"
+  | "organization.imported"
+  | "organization.exported"
+  | "organization.renamed"
+  | "organization.suspended"
+  | "organization.resumed"
+  | "organization.deletion_requested"
+  | "organization.restored"
+  | "member.joined"
+  | "member.role_changed"
+  | "member.removed"
+  | "invitation.created"
+  | "invitation.revoked"
+  | "project.created"
+  | "project.renamed"
+  | "project.deleted"
+  | "configuration.set"
+  | "configuration.unset"
+  | "api_key.created"
+  | "api_key.revoked";
+
+export interface AuditEntry {
+  seq: number;
+  at: string;
+  actor_kind: "user" | "api_key" | "operator" | "system";
+  actor_id: string | null;
+  actor_name: string;
+  action: AuditAction;
+  target_kind: string;
+  target_id: string;
+  before: Record<string, unknown> | null;
+  after: Record<string, unknown> | null;
+  hash: string;
+}
 
 export interface Project {
   id: string;
@@ -229,6 +275,10 @@ export interface ViewContext {
   params: Record<string, string>;
   signal: AbortSignal;
   me: Me;
+  /** Draws the view anew: what it was drawn from has changed. */
+  again: () => void;
+  /** Ends the view: what it was about is not there any more, at least not for this guest. */
+  end: (title: string, text: string) => void;
 }
 
 export type View = (context: ViewContext) => Promise<void>;

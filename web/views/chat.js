@@ -5,11 +5,12 @@
  * outlives it), so that a closed window does not count against the limit.
  */
 
-import { ApiProblem, isAbort, request } from "../api.js";
+import { ApiProblem, isAbort, isClosure, request } from "../api.js";
 import { button, emptyState, fill, h, humanize, icon, mayAct, moment, notice, problemBox } from "../elements.js";
 import { lost } from "../session.js";
 import { follow } from "../stream.js";
-import { loadOrganization, loadProject, projectFrame } from "./frames.js";
+import { isClosed, organizationOf } from "../organization.js";
+import { loadProject, projectFrame } from "./frames.js";
 
 /** @import {ChatActionEvent, ChatCounters, ChatPressAccepted, ChatSession, ChatSessionClosedEvent, ViewContext} from "../types" */
 /** @import {StreamState} from "../stream.js" */
@@ -27,11 +28,17 @@ const REASONS = {
 };
 
 /** @param {ViewContext} context */
-export async function chat({ root, params, signal, me }) {
+export async function chat(context) {
+  const { root, params, signal, me } = context;
   const [org, project] = await Promise.all([
-    loadOrganization(params["org"] ?? "", signal),
+    organizationOf(context),
     loadProject(params["org"] ?? "", params["project"] ?? "", signal),
   ]);
+  if (isClosed(org)) {
+    const nothing = emptyState("pause", "Nothing is live here now", "When the organization is open again, this window is, too.");
+    fill(root, projectFrame(org, project, "chat", context), nothing);
+    return;
+  }
   const path = `/v1/orgs/${org.id}/projects/${project.id}/chat`;
   const canPress = mayAct(org.role, "member");
 
@@ -53,7 +60,7 @@ export async function chat({ root, params, signal, me }) {
 
   fill(
     root,
-    projectFrame(org, project, "chat"),
+    projectFrame(org, project, "chat", context),
     banner,
     h(
       "div",
@@ -206,7 +213,8 @@ export async function chat({ root, params, signal, me }) {
       onProblem: (problem) => {
         over = true;
         if (problem.problem.status === 401) lost();
-        else fill(banner, problemBox(problem));
+        // Of a closed organization the view itself tells, drawn anew.
+        else if (!isClosure(problem)) fill(banner, problemBox(problem));
       },
     });
 

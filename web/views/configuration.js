@@ -5,11 +5,12 @@
  * Events carry revisions, never values: on each one the list is read again. An editor that is open stays open.
  */
 
-import { ApiProblem, isAbort, listAll, request } from "../api.js";
+import { ApiProblem, isAbort, isClosure, listAll, request } from "../api.js";
 import { badge, button, field, fill, form, h, icon, mayAct, moment, problemBox } from "../elements.js";
 import { lost } from "../session.js";
 import { follow } from "../stream.js";
-import { loadOrganization, loadProject, organizationFrame, projectFrame } from "./frames.js";
+import { isClosed, isOpen, organizationOf } from "../organization.js";
+import { loadProject, organizationFrame, projectFrame } from "./frames.js";
 import { editorFor, plain } from "./value-editor.js";
 
 /** @import {ConfigChange, ConfigEntry, ConfigExplanation, ConfigList, ConfigScope, ConfigStatus, ConfigValue, ViewContext} from "../types" */
@@ -21,13 +22,14 @@ const SOURCES = { builtin: "Built in", default: "Default", organization: "Organi
 const STATUS_WAITS_MS = [150, 400, 1000, 2000, 5000];
 
 /** @param {ViewContext} context */
-export async function configuration({ root, params, signal }) {
-  const org = await loadOrganization(params["org"] ?? "", signal);
+export async function configuration(context) {
+  const { root, params, signal } = context;
+  const org = await organizationOf(context);
   const project = params["project"] === undefined ? null : await loadProject(org.id, params["project"], signal);
   /** @type {ConfigScope} */
   const scope = project === null ? "organization" : "project";
   const base = project === null ? `/v1/orgs/${org.id}/configs` : `/v1/orgs/${org.id}/projects/${project.id}/configs`;
-  const canChange = mayAct(org.role, "admin") && org.status === "COMMITTED";
+  const canChange = mayAct(org.role, "admin") && isOpen(org);
 
   const rollout = h("div", { class: "rollout", role: "status" });
   const mine = h("ul", { class: "settings" });
@@ -82,7 +84,8 @@ export async function configuration({ root, params, signal }) {
 
   /** @param {unknown} error */
   const complain = (error) => {
-    if (isAbort(error)) return;
+    // Of a closed organization the view itself tells, drawn anew.
+    if (isAbort(error) || isClosure(error)) return;
     if (error instanceof ApiProblem && error.problem.status === 401) lost();
     else fill(problems, problemBox(error));
   };
@@ -267,7 +270,7 @@ export async function configuration({ root, params, signal }) {
   readStatus().catch(complain);
   fill(
     root,
-    project === null ? organizationFrame(org, "configuration") : projectFrame(org, project, "configuration"),
+    project === null ? organizationFrame(org, "configuration", context) : projectFrame(org, project, "configuration", context),
     rollout,
     problems,
     h("section", { class: "panel flush", "aria-label": "Settings" }, mine),
@@ -278,8 +281,9 @@ export async function configuration({ root, params, signal }) {
         h("summary", {}, "Set by the operator", h("span", { class: "fine" }, ` ${operators.childElementCount} settings`)),
         operators,
       ),
-    !canChange && h("p", { class: "fine" }, "Changing settings needs the role admin."),
+    !mayAct(org.role, "admin") && h("p", { class: "fine" }, "Changing settings needs the role admin."),
   );
+  if (isClosed(org)) return;
 
   follow(`/v1/orgs/${org.id}/configs/events`, {
     signal,

@@ -1,20 +1,14 @@
-/** What stands above every view of an organization or a project: where one is, and where one can go from here. */
+/**
+ * What stands above every view of an organization or a project: where one is, where one can go from here, and whether
+ * the organization is open.
+ */
 
 import { address } from "../addresses.js";
 import { request } from "../api.js";
-import { badge, h, humanize, icon, notice } from "../elements.js";
+import { badge, button, h, humanize, icon, mayAct, moment, notice } from "../elements.js";
+import { canRestore } from "../organization.js";
 
-/** @import {Organization, Project} from "../types" */
-
-/**
- * @param {string} id @param {AbortSignal} signal
- * @returns {Promise<Organization>}
- */
-export async function loadOrganization(id, signal) {
-  /** @type {{ data: Organization }} */
-  const { data } = await request("GET", `/v1/orgs/${id}`, { signal });
-  return data;
-}
+/** @import {Organization, Project, ViewContext} from "../types" */
 
 /**
  * @param {string} org @param {string} id @param {AbortSignal} signal
@@ -26,8 +20,12 @@ export async function loadProject(org, id, signal) {
   return data;
 }
 
-/** @param {Organization} org @param {"projects" | "members" | "configuration"} at */
-export function organizationFrame(org, at) {
+/**
+ * @param {Organization} org
+ * @param {"projects" | "members" | "configuration" | "audit" | "settings"} at
+ * @param {ViewContext} context
+ */
+export function organizationFrame(org, at, context) {
   return [
     h("nav", { class: "crumbs", "aria-label": "Where you are" }, h("a", { href: "#/" }, "Organizations")),
     h("div", { class: "head" }, h("h1", {}, org.name), h("p", { class: "meta" }, h("code", {}, org.slug), badge(humanize(org.role)))),
@@ -35,16 +33,15 @@ export function organizationFrame(org, at) {
       ["Projects", "project", address("orgs", org.id), at === "projects"],
       ["Members", "people", address("orgs", org.id, "members"), at === "members"],
       ["Configuration", "sliders", address("orgs", org.id, "configuration"), at === "configuration"],
+      mayAct(org.role, "admin") && ["Audit", "audit", address("orgs", org.id, "audit"), at === "audit"],
+      mayAct(org.role, "owner") && ["Settings", "gear", address("orgs", org.id, "settings"), at === "settings"],
     ]),
-    org.status === "PENDING" &&
-      notice("warn", h("p", {}, "This organization is still being created. Nothing can be changed until it is ready.")),
-    org.status === "FAILED" &&
-      notice("warn", h("p", {}, "The creation of this organization failed. Create a new one.")),
+    stateOf(org, context),
   ];
 }
 
-/** @param {Organization} org @param {Project} project @param {"chat" | "configuration"} at */
-export function projectFrame(org, project, at) {
+/** @param {Organization} org @param {Project} project @param {"chat" | "configuration"} at @param {ViewContext} context */
+export function projectFrame(org, project, at, context) {
   return [
     h(
       "nav",
@@ -57,16 +54,91 @@ export function projectFrame(org, project, at) {
       ["Chat", "chat", address("orgs", org.id, "projects", project.id), at === "chat"],
       ["Configuration", "sliders", address("orgs", org.id, "projects", project.id, "configuration"), at === "configuration"],
     ]),
+    stateOf(org, context),
   ];
 }
 
-/** @param {[label: string, iconName: string, href: string, here: boolean][]} entries */
+/** @param {([label: string, iconName: string, href: string, here: boolean] | false)[]} entries */
 function tabs(entries) {
   return h(
     "nav",
     { class: "tabs", "aria-label": "Parts" },
-    entries.map(([label, iconName, href, here]) =>
-      h("a", { href, "aria-current": here ? "page" : undefined }, icon(iconName), h("span", {}, label)),
+    entries.map(
+      (entry) =>
+        entry !== false &&
+        h("a", { href: entry[2], "aria-current": entry[3] ? "page" : undefined }, icon(entry[1]), h("span", {}, entry[0])),
     ),
   );
+}
+
+/** What keeps the organization from being used; nothing while it can be. @param {Organization} org @param {ViewContext} context */
+function stateOf(org, context) {
+  switch (org.status) {
+    case "COMMITTED":
+      return null;
+    case "PENDING":
+      return notice("warn", h("p", {}, "This organization is still being created. Nothing can be changed until it is ready."));
+    case "FAILED":
+      return notice("warn", h("p", {}, "The creation of this organization failed. Create a new one."));
+    case "SUSPENDED":
+      return suspended(org, context);
+    case "DELETING":
+      return deleting(org, context);
+  }
+}
+
+/** @param {Organization} org @param {ViewContext} context */
+function suspended(org, context) {
+  const byOwner = org.suspended_by === "owner";
+  return state(
+    "warn",
+    "pause",
+    `${org.name} is suspended`,
+    byOwner ? "An owner suspended it." : "The operator of this platform suspended it, and only they can resume it.",
+    "Everything can be read; nothing can be changed, and no chat is live.",
+    byOwner && mayAct(org.role, "owner") && action("Resume", "resume", org, context),
+    byOwner && !mayAct(org.role, "owner") && h("p", { class: "fine" }, "An owner can resume it."),
+  );
+}
+
+/** @param {Organization} org @param {ViewContext} context */
+function deleting(org, context) {
+  if (!canRestore(org)) {
+    return state("bad", "trash", `${org.name} is being purged`, "The time to cancel its deletion is over.", "Soon nothing of it is left.");
+  }
+  return state(
+    "bad",
+    "trash",
+    `${org.name} will be deleted`,
+    ["Everything in it is purged at ", moment(org.delete_at ?? ""), "."],
+    "Until then it can be read and its deletion canceled; nothing can be changed, and no chat is live.",
+    mayAct(org.role, "owner") && action("Cancel the deletion", "restore", org, context),
+    mayAct(org.role, "owner") && org.suspended_by !== null && h("p", { class: "fine" }, "It is suspended then, as it was before."),
+    !mayAct(org.role, "owner") && h("p", { class: "fine" }, "An owner can cancel it."),
+  );
+}
+
+/**
+ * @param {"warn" | "bad"} kind @param {string} iconName @param {string} title
+ * @param {...import("../elements.js").Child} content
+ */
+function state(kind, iconName, title, ...content) {
+  const [why, what, ...more] = content;
+  return h(
+    "div",
+    { class: `notice ${kind} state`, role: "status" },
+    h("p", { class: "notice-title" }, icon(iconName), title),
+    h("p", {}, why, " ", what),
+    ...more,
+  );
+}
+
+/** @param {string} label @param {"resume" | "restore"} what @param {Organization} org @param {ViewContext} context */
+function action(label, what, org, { signal, again }) {
+  const problems = h("div", { class: "problems", "aria-live": "polite" });
+  const element = button({ label, icon: "rollback", kind: "quiet", problems }, async () => {
+    await request("POST", `/v1/orgs/${org.id}/${what}`, { signal });
+    again();
+  });
+  return [element, problems];
 }

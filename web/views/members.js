@@ -1,8 +1,10 @@
-/** Who belongs to an organization, and the codes by which people join. */
+/** Who belongs to an organization and what they may do in it, and the codes by which people join. */
 
 import { listAll, request } from "../api.js";
+import { ask } from "../dialog.js";
 import { badge, button, field, fill, form, h, humanize, icon, mayAct, moment, notice, rolesUpTo } from "../elements.js";
-import { loadOrganization, organizationFrame } from "./frames.js";
+import { isOpen, organizationOf } from "../organization.js";
+import { organizationFrame } from "./frames.js";
 
 /** @import {Invitation, InvitationCreated, Member, Organization, ViewContext} from "../types" */
 
@@ -14,36 +16,157 @@ const LIFETIMES = [
 ];
 
 /** @param {ViewContext} context */
-export async function members({ root, params, signal, me }) {
-  const org = await loadOrganization(params["org"] ?? "", signal);
-  /** @type {Member[]} */
-  const people = await listAll(`/v1/orgs/${org.id}/members`, signal);
-  const canInvite = mayAct(org.role, "admin") && org.status === "COMMITTED";
+export async function members(context) {
+  const { root, signal, me } = context;
+  const org = await organizationOf(context);
+  const path = `/v1/orgs/${org.id}/members`;
+  const canManage = mayAct(org.role, "admin") && isOpen(org);
+  const heading = h("h2", { tabindex: -1 }, icon("people"), "Members");
+  const list = h("ul", { class: "rows" });
+  const heirs = h("div", { class: "stack" });
+  /** @type {Map<string, Member>} */
+  const people = new Map();
+  /** @type {Map<string, HTMLElement>} */
+  const rows = new Map();
+
+  /** One row alone, so that what was begun or refused in another one stays. @param {Member} member */
+  const draw = (member) => {
+    const { id } = member.user;
+    const element = id === me.user.id ? own(member) : other(member);
+    const before = rows.get(id);
+    if (before === undefined) list.append(element);
+    else before.replaceWith(element);
+    rows.set(id, element);
+    people.set(id, member);
+  };
+
+  const drawHeirs = () => {
+    const others = [...people.values()].filter((member) => member.user.id !== me.user.id);
+    fill(heirs, isOpen(org) && mayAct(org.role, "owner") && others.length > 0 && handOver(others));
+  };
+
+  /** @param {Member} member */
+  const isOnlyOwner = (member) => member.role === "owner" && [...people.values()].every(({ user, role }) => role !== "owner" || user.id === member.user.id);
+
+  /** @param {Member} member */
+  const own = (member) => {
+    const leave = () =>
+      ask(
+        root,
+        { title: `Leave ${org.name}?`, submit: "Leave" },
+        [
+          h("p", {}, "You see nothing of it any more, and the invitations you made are revoked. To come back, you need a new invitation code."),
+          isOnlyOwner(member) && h("p", {}, "Nobody else owns it, so hand it over first."),
+        ],
+        async () => {
+          await request("DELETE", `${path}/${me.user.id}`, { signal });
+          location.hash = "#/";
+        },
+      );
+    return row(member, "you", isOpen(org) && { label: "Leave", name: `Leave ${org.name}`, task: leave });
+  };
+
+  /** @param {Member} member */
+  const other = (member) => {
+    const key = member.user.key;
+    const remove = () =>
+      ask(
+        root,
+        { title: `Remove ${key}?`, submit: "Remove" },
+        [h("p", {}, `What ${key} sees of ${org.name} ends within a second, and the invitations they made are revoked. Coming back takes a new invitation code.`)],
+        async () => {
+          await request("DELETE", `${path}/${member.user.id}`, { signal });
+          rows.get(member.user.id)?.remove();
+          people.delete(member.user.id);
+          drawHeirs();
+          heading.focus();
+        },
+      );
+    return row(member, "", canManage && mayAct(org.role, member.role) && { label: "Remove", name: `Remove ${key}`, task: remove });
+  };
+
+  /**
+   * @param {Member} member @param {string} remark
+   * @param {{ label: string, name: string, task: () => void } | false} end
+   */
+  const row = (member, remark, end) => {
+    const problems = h("div", { class: "problems", "aria-live": "polite" });
+    return h(
+      "li",
+      { "data-user": member.user.key },
+      h("span", { class: "grow" }, icon("person"), member.user.key, remark !== "" && h("span", { class: "fine" }, remark)),
+      h("span", { class: "fine" }, "joined ", moment(member.joined_at)),
+      canManage && mayAct(org.role, member.role) ? roleOf(member, problems) : badge(humanize(member.role)),
+      end !== false && button({ ...end, kind: "quiet", problems }, end.task),
+      problems,
+    );
+  };
+
+  /**
+   * A choice that is made by a button of its own: arrow keys go through it without giving anybody anything.
+   *
+   * @param {Member} member @param {HTMLElement} problems
+   */
+  const roleOf = (member, problems) => {
+    const select = h(
+      "select",
+      { class: "small", "aria-label": `Role of ${member.user.key}` },
+      rolesUpTo(org.role).map((name) => h("option", { value: name, selected: name === member.role }, humanize(name))),
+    );
+    const save = button({ label: "Change", problems, name: `Change the role of ${member.user.key}` }, async () => {
+      /** @type {{ data: Member }} */
+      const { data } = await request("PATCH", `${path}/${member.user.id}`, { json: { role: select.value }, signal });
+      if (member.user.id === me.user.id) {
+        context.again();
+        return;
+      }
+      draw(data);
+      drawHeirs();
+      rows.get(member.user.id)?.querySelector("select")?.focus();
+    });
+    save.classList.add("small");
+    save.hidden = true;
+    select.addEventListener("change", () => {
+      save.hidden = select.value === member.role;
+    });
+    return [select, save];
+  };
+
+  /** @param {Member[]} others */
+  const handOver = (others) => {
+    const heir = h("select", {}, others.map((member) => h("option", { value: member.user.id }, `${member.user.key} (${member.role})`)));
+    return h(
+      "section",
+      { class: "panel" },
+      h("h2", {}, icon("key"), "Hand over"),
+      h("p", { class: "fine" }, "Somebody else owns the organization then, and you are an admin."),
+      form({ submit: "Hand over …", kind: "quiet" }, [field("New owner", heir)], async () => {
+        const member = others.find(({ user }) => user.id === heir.value);
+        if (member === undefined) return;
+        ask(
+          root,
+          { title: `Hand ${org.name} over to ${member.user.key}?`, submit: "Hand over" },
+          [h("p", {}, `${member.user.key} owns it from now on, and may suspend and delete it. You become an admin, and cannot take it back yourself.`)],
+          async () => {
+            await request("POST", `/v1/orgs/${org.id}/transfer`, { json: { user_id: member.user.id }, signal });
+            context.again();
+          },
+        );
+      }),
+    );
+  };
+
+  for (const member of /** @type {Member[]} */ (await listAll(path, signal))) draw(member);
+  drawHeirs();
   fill(
     root,
-    organizationFrame(org, "members"),
+    organizationFrame(org, "members", context),
     h(
       "div",
-      { class: canInvite ? "split" : "" },
-      h(
-        "section",
-        { class: "panel" },
-        h("h2", {}, icon("people"), "Members"),
-        h("ul", { class: "rows" }, people.map((member) => row(member, member.user.id === me.user.id))),
-      ),
-      canInvite && h("aside", {}, await invitations(org, signal)),
+      { class: canManage ? "split" : "" },
+      h("section", { class: "panel" }, heading, list),
+      canManage && h("aside", { class: "stack" }, await invitations(org, signal), heirs),
     ),
-  );
-}
-
-/** @param {Member} member @param {boolean} self */
-function row(member, self) {
-  return h(
-    "li",
-    {},
-    h("span", { class: "grow" }, icon("person"), member.user.key, self && h("span", { class: "fine" }, "you")),
-    badge(humanize(member.role)),
-    h("span", { class: "fine" }, "joined ", moment(member.joined_at)),
   );
 }
 

@@ -1,11 +1,16 @@
-/** The creation of an organization, step by step, as it happens. */
+/**
+ * The creation or the deletion of an organization, step by step, as it happens. A purge takes the record of its steps
+ * with it: what is shown then is its certificate.
+ */
 
 import { address } from "../addresses.js";
 import { ApiProblem, request } from "../api.js";
-import { fill, h, humanize, icon, notice, problemBox } from "../elements.js";
+import { button, fact, fill, h, humanize, icon, mayAct, moment, notice, problemBox } from "../elements.js";
+import { canRestore } from "../organization.js";
 import { follow } from "../stream.js";
 
-/** @import {Operation, OperationFinishedEvent, OperationStepEvent, Organization, StepStatus, ViewContext} from "../types" */
+/** @import {DeletionCertificate, Operation, OperationFinishedEvent, OperationStepEvent, Organization, StepStatus, ViewContext} from "../types" */
+/** @import {Child} from "../elements.js" */
 
 /** @type {Record<StepStatus, { icon: string, text: string }>} */
 const LOOKS = {
@@ -16,12 +21,37 @@ const LOOKS = {
   COMPENSATED: { icon: "rollback", text: "Taken back" },
 };
 
+/** Steps whose name alone does not say what they do. @type {Record<string, string>} */
+const STEPS = {
+  grace: "Time to cancel",
+  forget: "Every process forgets it",
+  purge: "Everything is purged",
+};
+
+/** @type {Record<Operation["kind"], Record<Operation["status"], string>>} */
+const STATES = {
+  "organization.create": {
+    PENDING: "Setting up. Each step appears as it happens.",
+    COMPENSATING: "Something failed. What was done is being taken back.",
+    COMMITTED: "Ready.",
+    FAILED: "Failed, and cleaned up.",
+  },
+  "organization.delete": {
+    PENDING: "Closed, and being deleted. Each step appears as it happens.",
+    COMPENSATING: "The deletion is being taken back.",
+    COMMITTED: "Deleted. Nothing of it is left.",
+    FAILED: "Not deleted: it is as it was before.",
+  },
+};
+
 /** @param {ViewContext} context */
-export async function operation({ root, params, signal }) {
+export async function operation({ root, params, signal, again }) {
   const path = `/v1/operations/${params["operation"]}`;
   /** @type {{ data: Operation }} */
   const { data } = await request("GET", path, { signal });
-  const name = await nameOf(data.org_id, signal);
+  const deletes = data.kind === "organization.delete";
+  const org = await organizationIn(data, signal);
+  const name = org?.name ?? (deletes ? "Deleted organization" : "New organization");
 
   const heading = h("h1", {}, name);
   const state = h("p", { class: "lead", "aria-live": "polite" });
@@ -31,6 +61,7 @@ export async function operation({ root, params, signal }) {
   const rows = new Map();
   /** The step that failed: it is taken back, too, and would look like the others then. */
   let culprit = "";
+  let tooLate = false;
   /** @param {string} step @param {StepStatus} status @param {string | null} detail @param {number} attempts */
   const draw = (step, status, detail, attempts) => {
     let row = rows.get(step);
@@ -41,6 +72,11 @@ export async function operation({ root, params, signal }) {
       steps.append(row);
     }
     if (status === "FAILED") culprit = step;
+    if (deletes && status === "DONE") {
+      // The first step was the time to cancel: there is nothing to offer any more.
+      tooLate = true;
+      fill(outcome);
+    }
     const cleaned = status === "COMPENSATED" && step === culprit;
     drawStep(row, step, cleaned ? "FAILED" : status, detail, attempts);
   };
@@ -49,30 +85,23 @@ export async function operation({ root, params, signal }) {
   /** @param {Operation["status"]} status @param {Operation["failure"]} failure */
   const drawStatus = (status, failure) => {
     root.dataset["status"] = status;
-    fill(state, stateText(status));
-    if (status === "COMMITTED") {
-      fill(
-        outcome,
-        notice("good", h("p", {}, "Everything is in place.")),
-        h("a", { class: "button primary", href: address("orgs", data.org_id) }, h("span", {}, `Open ${name}`), icon("forward")),
-      );
-    } else if (status === "FAILED") {
-      fill(
-        outcome,
-        h(
-          "div",
-          { class: "notice bad", role: "alert" },
-          h("p", { class: "notice-title" }, "The organization was not created"),
-          h("p", {}, failure?.detail ?? "No reason was recorded."),
-          h("p", { class: "fine" }, "Every step that was done has been taken back."),
-        ),
-        h("a", { class: "button quiet", href: "#/" }, icon("back"), h("span", {}, "Your organizations")),
-      );
-    }
+    fill(state, STATES[data.kind][status]);
+    if (!deletes) fill(outcome, endOfCreation(status, failure, name, data.org_id));
+    else if (status === "FAILED") fill(outcome, endOfDeletion(name, data.org_id));
+    else if (status === "PENDING" && org !== null && !tooLate) fill(outcome, untilThePurge(org, signal, again));
+    else fill(outcome);
   };
 
-  fill(root, h("div", { class: "head" }, heading, state), h("section", { class: "panel narrow" }, steps, outcome));
-  drawStatus(data.status, data.failure);
+  /** @param {Operation} now */
+  const drawAll = (now) => {
+    for (const step of now.steps) draw(step.name, step.status, step.detail, step.attempts);
+    drawStatus(now.status, now.failure);
+    if (now.certificate !== null) fill(panel, certificate(now, now.certificate));
+  };
+
+  const panel = h("section", { class: "panel narrow" }, steps, outcome);
+  fill(root, h("div", { class: "head" }, heading, state), panel);
+  drawAll(data);
   if (data.finished_at !== null) return;
 
   const stream = follow(`${path}/events`, {
@@ -84,6 +113,8 @@ export async function operation({ root, params, signal }) {
       "operation.finished": (/** @type {OperationFinishedEvent} */ event) => {
         drawStatus(event.status, event.failure);
         stream.close();
+        // Its certificate took the place of its steps.
+        if (deletes && event.status === "COMMITTED") void refresh();
       },
     },
     // Finished between our read and our stream, or the stream lost its place: the resource knows.
@@ -99,8 +130,7 @@ export async function operation({ root, params, signal }) {
     try {
       /** @type {{ data: Operation }} */
       const { data: now } = await request("GET", path, { signal });
-      for (const step of now.steps) draw(step.name, step.status, step.detail, step.attempts);
-      drawStatus(now.status, now.failure);
+      drawAll(now);
     } catch (error) {
       if (error instanceof ApiProblem) fill(outcome, problemBox(error));
     }
@@ -120,35 +150,105 @@ function drawStep(row, name, status, detail, attempts) {
     h(
       "div",
       {},
-      h("span", { class: "step-name" }, humanize(name)),
+      h("span", { class: "step-name" }, STEPS[name] ?? humanize(name)),
       h("span", { class: "step-state" }, status === "RUNNING" && attempts > 1 ? `${look.text} · attempt ${attempts}` : look.text),
       detail !== null && h("p", { class: "fine" }, detail.charAt(0).toUpperCase() + detail.slice(1)),
     ),
   );
 }
 
-/** @param {Operation["status"]} status */
-function stateText(status) {
-  return {
-    PENDING: "Setting up. Each step appears as it happens.",
-    COMPENSATING: "Something failed. What was done is being taken back.",
-    COMMITTED: "Ready.",
-    FAILED: "Failed, and cleaned up.",
-  }[status];
+/**
+ * @param {Operation["status"]} status @param {Operation["failure"]} failure @param {string} name @param {string} org
+ * @returns {Child[]}
+ */
+function endOfCreation(status, failure, name, org) {
+  if (status === "COMMITTED") return [notice("good", h("p", {}, "Everything is in place.")), open(name, org)];
+  if (status !== "FAILED") return [];
+  return [
+    h(
+      "div",
+      { class: "notice bad", role: "alert" },
+      h("p", { class: "notice-title" }, "The organization was not created"),
+      h("p", {}, failure?.detail ?? "No reason was recorded."),
+      h("p", { class: "fine" }, "Every step that was done has been taken back."),
+    ),
+    home(),
+  ];
+}
+
+/** A deletion that was canceled. @param {string} name @param {string} org @returns {Child[]} */
+function endOfDeletion(name, org) {
+  return [notice("good", h("p", {}, `The deletion was canceled. ${name} is as it was before.`)), open(name, org)];
+}
+
+/** @param {Organization} org @param {AbortSignal} signal @param {() => void} again @returns {Child[]} */
+function untilThePurge(org, signal, again) {
+  if (!canRestore(org)) return [];
+  const problems = h("div", { class: "problems", "aria-live": "polite" });
+  const restore = button({ label: "Cancel the deletion", icon: "rollback", kind: "quiet", problems }, async () => {
+    await request("POST", `/v1/orgs/${org.id}/restore`, { signal });
+    again();
+  });
+  return [
+    notice("warn", h("p", {}, `${org.name} is purged at `, moment(org.delete_at ?? ""), ". Until then it can be read, and the deletion canceled.")),
+    h("div", { class: "form-actions" }, mayAct(org.role, "owner") && restore, h("a", { class: "button quiet", href: address("orgs", org.id) }, h("span", {}, `Look at ${org.name}`), icon("forward"))),
+    problems,
+  ];
+}
+
+/** The proof that nothing is left, for a person. @param {Operation} operation @param {DeletionCertificate} proof @returns {Child[]} */
+function certificate({ id, org_id, created_at, finished_at }, { rows_removed, search, namespaces }) {
+  const number = new Intl.NumberFormat();
+  const tables = Object.entries(rows_removed).sort(([, a], [, b]) => b - a);
+  const rows = tables.reduce((sum, [, count]) => sum + count, 0);
+  return [
+    h("h2", {}, icon("seal"), "Certificate of deletion"),
+    h(
+      "dl",
+      { class: "facts" },
+      fact("Organization", h("code", {}, org_id)),
+      fact("Asked for", moment(created_at)),
+      finished_at !== null && fact("Purged", moment(finished_at)),
+      fact("Removed", `${number.format(rows)} rows of ${tables.length} tables`),
+      fact("Found in PostgreSQL afterwards", `${search.rows_found} rows in ${search.tables} tables`),
+      fact("Found in Redis afterwards", `${search.redis_traces_found} traces in ${number.format(search.redis_keys)} keys`),
+      fact("In the cluster", namespaces.charAt(0).toUpperCase() + namespaces.slice(1)),
+      fact("Operation", h("code", {}, id)),
+    ),
+    h(
+      "details",
+      {},
+      h("summary", {}, "Rows removed, by table"),
+      h("ul", { class: "rows" }, tables.map(([table, count]) => h("li", {}, h("code", { class: "grow" }, table), number.format(count)))),
+    ),
+    h("p", { class: "fine" }, "Only you can see it, and only here: keep the address of this page."),
+    h("div", { class: "form-actions" }, home()),
+  ];
+}
+
+/** @param {string} name @param {string} org */
+function open(name, org) {
+  return h("a", { class: "button primary", href: address("orgs", org) }, h("span", {}, `Open ${name}`), icon("forward"));
+}
+
+function home() {
+  return h("a", { class: "button quiet", href: "#/" }, icon("back"), h("span", {}, "Your organizations"));
 }
 
 /**
- * The operation does not carry the name, and the organization may be gone when its creation failed.
+ * The operation does not carry the name, and the organization may be gone: its creation failed, or it is deleted.
  *
- * @param {string} org @param {AbortSignal} signal
+ * @param {Operation} operation @param {AbortSignal} signal
+ * @returns {Promise<Organization | null>}
  */
-async function nameOf(org, signal) {
+async function organizationIn({ org_id, certificate: proof }, signal) {
+  if (proof !== null) return null;
   try {
     /** @type {{ data: Organization }} */
-    const { data } = await request("GET", `/v1/orgs/${org}`, { signal });
-    return data.name;
+    const { data } = await request("GET", `/v1/orgs/${org_id}`, { signal });
+    return data;
   } catch (error) {
-    if (error instanceof ApiProblem && error.problem.status === 404) return "New organization";
+    if (error instanceof ApiProblem && error.problem.status === 404) return null;
     throw error;
   }
 }

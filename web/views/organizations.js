@@ -28,16 +28,29 @@ export async function organizations({ root, signal, me }) {
   );
 }
 
+/** @type {Record<Organization["status"], [label: string, kind: string]>} */
+const STATES = {
+  PENDING: ["Being created", "warn"],
+  COMMITTED: ["Ready", "good"],
+  FAILED: ["Failed", "bad"],
+  SUSPENDED: ["Suspended", "warn"],
+  DELETING: ["Being deleted", "bad"],
+};
+
 /** @param {Organization} org */
 function card(org) {
-  const kind = { PENDING: "warn", COMMITTED: "good", FAILED: "bad" }[org.status];
   return h(
     "li",
     { class: "card link" },
     h("h2", {}, h("a", { href: address("orgs", org.id) }, org.name)),
     h("p", { class: "fine" }, h("code", {}, org.slug)),
-    h("p", { class: "meta" }, badge(humanize(org.role)), org.status !== "COMMITTED" && badge(humanize(org.status), kind), h("span", { class: "fine" }, "created ", moment(org.created_at))),
+    h("p", { class: "meta" }, badge(humanize(org.role)), org.status !== "COMMITTED" && badge(...STATES[org.status]), when(org)),
   );
+}
+
+/** @param {Organization} org */
+function when(org) {
+  return h("span", { class: "fine" }, org.delete_at === null ? ["created ", moment(org.created_at)] : ["purged at ", moment(org.delete_at)]);
 }
 
 /** @param {AbortSignal} signal */

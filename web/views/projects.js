@@ -3,19 +3,21 @@
 import { address } from "../addresses.js";
 import { listAll, request } from "../api.js";
 import { emptyState, field, fill, form, h, icon, mayAct, moment } from "../elements.js";
-import { loadOrganization, organizationFrame } from "./frames.js";
+import { isOpen, organizationOf } from "../organization.js";
+import { organizationFrame } from "./frames.js";
 
 /** @import {Organization, Project, ViewContext} from "../types" */
 
 /** @param {ViewContext} context */
-export async function projects({ root, params, signal }) {
-  const org = await loadOrganization(params["org"] ?? "", signal);
+export async function projects(context) {
+  const { root, signal } = context;
+  const org = await organizationOf(context);
   /** @type {Project[]} */
   const items = await listAll(`/v1/orgs/${org.id}/projects`, signal);
-  const canCreate = mayAct(org.role, "admin") && org.status === "COMMITTED";
+  const canCreate = mayAct(org.role, "admin") && isOpen(org);
   fill(
     root,
-    organizationFrame(org, "projects"),
+    organizationFrame(org, "projects", context),
     h(
       "div",
       { class: canCreate ? "split" : "" },
