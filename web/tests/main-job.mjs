@@ -172,6 +172,159 @@ async function change(page, key, fillIn, reason) {
   await row.getByLabel("Reason").waitFor({ state: "detached" });
 }
 
+const memberRow = (page, who) => page.locator(`li[data-user="${who}"]`);
+const who = async (page) => (await page.locator(".who").innerText()).trim();
+const openTab = (page, name) => page.getByRole("navigation", { name: "Parts" }).getByRole("link", { name, exact: true }).click();
+const live = (page) => page.locator('.live[data-state="live"]').waitFor();
+/** Every organization view asks now and then; nothing else tells of a role that grew, or of an organization that opened. */
+const found = { timeout: 40_000 };
+
+async function invite(page, role) {
+  await page.getByLabel("Role", { exact: true }).selectOption(role);
+  await page.getByRole("button", { name: "Make a code" }).click();
+  return page.getByLabel("Invitation code").inputValue();
+}
+
+/** How an organization is governed: roles, suspension, deletion, and the log of it all. */
+async function government(anna, ben, chat) {
+  const third = await guest();
+  const organization = chat.replace(/\/projects\/.*/, "");
+
+  await step("a member is promoted, and what they may do appears in their window", async () => {
+    await anna.goto(`${organization}/members`);
+    await ben.goto(`${organization}/members`);
+    await ben.getByRole("heading", { name: "Members" }).waitFor();
+    assert.equal(await ben.getByRole("button", { name: "Make a code" }).count(), 0);
+    const row = memberRow(anna, await who(ben));
+    await row.getByRole("combobox").selectOption("admin");
+    await row.getByRole("button", { name: /^Change/ }).click();
+    await row.getByRole("button", { name: /^Change/ }).waitFor({ state: "hidden" });
+    await ben.getByRole("button", { name: "Make a code" }).waitFor(found);
+    await look(anna, "members-owner");
+    provoked = /409/;
+    const own = memberRow(anna, await who(anna));
+    await own.getByRole("combobox").selectOption("member");
+    await own.getByRole("button", { name: /^Change/ }).click();
+    await own.getByRole("alert").getByText("last_owner").waitFor();
+    await own.getByRole("button", { name: /^Leave/ }).click();
+    await anna.getByRole("dialog").getByRole("button", { name: "Leave" }).click();
+    await anna.getByRole("dialog").getByText("last_owner").waitFor();
+    await look(anna, "members-leave");
+    await anna.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+    provoked = null;
+  });
+
+  await step("a member is removed, and their window finds out", async () => {
+    const cara = await enter(third);
+    await cara.getByLabel("Invitation code").fill(await invite(anna, "viewer"));
+    await cara.getByRole("button", { name: "Join" }).click();
+    await cara.getByRole("heading", { name: "Northwind", level: 1 }).waitFor();
+    await cara.goto(chat);
+    await live(cara);
+    await anna.reload();
+    provoked = /40[34]/;
+    await memberRow(anna, await who(cara)).getByRole("button", { name: /^Remove/ }).click();
+    await anna.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+    await memberRow(anna, await who(cara)).waitFor({ state: "detached" });
+    await cara.getByRole("heading", { name: "Northwind is closed to you" }).waitFor(found);
+    await look(cara, "removed");
+    await third.close();
+    provoked = null;
+  });
+
+  await step("a suspension is seen in every window, and its end, too", async () => {
+    await ben.goto(chat);
+    await live(ben);
+    await openTab(anna, "Settings");
+    await look(anna, "settings");
+    provoked = /403/;
+    await anna.getByRole("button", { name: "Suspend …" }).click();
+    await anna.getByRole("dialog").getByRole("button", { name: "Suspend" }).click();
+    for (const page of [anna, ben]) await page.getByText("Northwind is suspended").waitFor(found);
+    assert.equal(await ben.locator(".pad").count(), 0);
+    await look(ben, "chat-suspended");
+    let streams = 0;
+    const count = (request) => {
+      if (request.url().endsWith("/events")) streams += 1;
+    };
+    ben.on("request", count);
+    for (const name of ["Projects", "Members", "Configuration", "Audit"]) {
+      await openTab(anna, name);
+      await anna.locator(`.tabs [aria-current="page"]`, { hasText: name }).waitFor();
+      await anna.getByText("Northwind is suspended").waitFor();
+      assert.equal(await anna.getByRole("main").getByRole("button", { name: /^(Create|Make a code|Change|Remove|Leave)/ }).count(), 0);
+      await look(anna, `suspended-${name.toLowerCase()}`);
+    }
+    assert.equal(streams, 0, "a window of a closed organization asks for no stream");
+    ben.off("request", count);
+    await anna.getByRole("link", { name: "Organizations", exact: true }).click();
+    await anna.getByRole("listitem").getByText("Suspended").waitFor();
+    await look(anna, "organizations-suspended");
+    await anna.goto(`${organization}/members`);
+    await anna.getByRole("button", { name: "Resume" }).click();
+    await anna.getByRole("button", { name: "Make a code" }).waitFor();
+    await ben.locator('.live[data-state="live"]').waitFor(found);
+    provoked = null;
+    await press(ben, "Ready");
+    await feedOf(ben).getByText("Ready").waitFor();
+  });
+
+  await step("a deletion is asked for by name, watched, and canceled", async () => {
+    await openTab(anna, "Settings");
+    await anna.getByRole("button", { name: "Delete …" }).click();
+    await anna.getByLabel("Its name, to confirm").fill("Southwind");
+    await anna.getByRole("button", { name: "Delete it" }).click();
+    assert.equal(await anna.getByRole("dialog").locator("input:invalid").count(), 1);
+    await look(anna, "delete");
+    provoked = /403/;
+    await anna.getByLabel("Its name, to confirm").fill("Northwind");
+    await anna.getByRole("button", { name: "Delete it" }).click();
+    await anna.locator('.steps li[data-status="RUNNING"]', { hasText: "Time to cancel" }).waitFor();
+    await look(anna, "deletion");
+    await ben.getByText("Northwind will be deleted").waitFor(found);
+    await look(ben, "chat-deleting");
+    await anna.goto(`${organization}/settings`);
+    await anna.getByRole("link", { name: "Watch the deletion" }).click();
+    await anna.locator(".steps li").first().waitFor();
+    await anna.getByRole("button", { name: "Cancel the deletion" }).click();
+    await anna.getByText("Northwind is as it was before").waitFor(found);
+    await look(anna, "deletion-canceled");
+    await live(ben);
+    provoked = null;
+  });
+
+  await step("the audit log tells all of it", async () => {
+    await anna.goto(`${organization}/audit`);
+    const [a, b] = [await who(anna), await who(ben)];
+    const entry = (text) => anna.locator(".audit li", { hasText: text });
+    for (const deed of ["canceled the organization's deletion", "asked for the organization's deletion", "resumed the organization", "suspended the organization", "removed guest-"]) {
+      await entry(`${a} ${deed}`).first().waitFor();
+    }
+    await entry(`${a} changed the role of ${b}`).getByText("Member → Admin").waitFor();
+    await entry(`${a} set chat.max_active_sessions`).getByText("One window is enough during the release.").waitFor();
+    const numbers = await anna.locator(".audit summary").evaluateAll((all) => all.map((one) => Number(/\d+/.exec(one.textContent)[0])));
+    assert.deepEqual(numbers, numbers.toSorted((x, y) => y - x), "newest first");
+    await anna.locator(".audit summary").first().click();
+    await look(anna, "audit");
+    await anna.getByLabel("Show").selectOption("organization.suspended");
+    await anna.locator('.audit li:not([data-action="organization.suspended"])').first().waitFor({ state: "detached" });
+    await entry("suspended the organization").waitFor();
+    assert.equal(await anna.locator(".audit li").count(), 1);
+  });
+
+  await step("ownership is handed over, and the former owner leaves", async () => {
+    await openTab(anna, "Members");
+    await anna.getByRole("button", { name: "Hand over …" }).click();
+    await look(anna, "hand-over");
+    await anna.getByRole("dialog").getByRole("button", { name: "Hand over" }).click();
+    await memberRow(anna, await who(ben)).getByText("Owner").waitFor();
+    assert.equal(await anna.getByRole("link", { name: "Settings" }).count(), 0);
+    await memberRow(anna, await who(anna)).getByRole("button", { name: /^Leave/ }).click();
+    await anna.getByRole("dialog").getByRole("button", { name: "Leave" }).click();
+    await anna.getByText("No organization yet").waitFor();
+  });
+}
+
 async function mainJob() {
   await wire.open();
   const [first, second] = [await guest(), await guest(wire.address)];
@@ -211,8 +364,7 @@ async function mainJob() {
   const ben = await step("invites a second guest, who joins by the code", async () => {
     await anna.getByRole("link", { name: "Northwind" }).click();
     await anna.getByRole("link", { name: "Members" }).click();
-    await anna.getByRole("button", { name: "Make a code" }).click();
-    const code = await anna.getByLabel("Invitation code").inputValue();
+    const code = await invite(anna, "member");
     await look(anna, "members");
     const page = await enter(second);
     await page.getByLabel("Invitation code").fill(code);
@@ -322,6 +474,8 @@ async function mainJob() {
       provoked = null;
     });
   }
+
+  await government(anna, ben, chat);
 
   await step("the API reference and the error catalog can be read", async () => {
     const page = await second.newPage();
