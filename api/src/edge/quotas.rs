@@ -33,7 +33,7 @@ const CAPACITY: u64 = 100_000;
 /// Room made at start; it grows with use.
 const ESTIMATED: usize = 256;
 /// When to try again whether a stream has ended, seconds.
-const STREAM_RETRY: u16 = 10;
+const STREAM_RETRY: u16 = 5;
 
 /// Memberships, of users and of services, that this process has seen.
 pub struct Members(Cache<(OrgId, Uuid), Instant>);

@@ -4,8 +4,8 @@
 //! process does all the asking, in batches, one call for each organization with news; a script compares and grants, so
 //! two processes that ask for the last place get it once. Places that were given back are simply not in the number
 //! that the next call carries. Every process says its numbers again every two seconds: so those of one that was killed
-//! are forgotten after ten, and what a flush lost is there again after two. Until then nobody gets a place; while Redis
-//! is away, each process gives its share.
+//! are forgotten after ten, and what a flush lost is there again after two. Until then nobody gets a place, unless one
+//! process is all there is, which knows its numbers; while Redis is away, each process gives its share.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -31,8 +31,8 @@ const SAID_AGAIN_AFTER: Duration = Duration::from_secs(4);
 const POLICY: &str = "streams";
 
 /// KEYS: hash of process → `count:ms`, whole. ARGV: process, how many it holds, how many more it wants, quota,
-/// milliseconds after which all have said their numbers again, milliseconds after which a process is silent, whether the caller has seen these keys before. Returns how many
-/// more it gets.
+/// milliseconds after which all have said their numbers again, milliseconds after which a process is silent, whether
+/// the caller has seen these keys before. Returns how many more it gets.
 const CLAIM: &str = "
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -56,7 +56,7 @@ const CLAIM: &str = "
         end
     end
     local most = ARGV[4] - others
-    if now - whole / 1000 < tonumber(ARGV[5]) then most = count end
+    if now - math.floor(whole / 1000) < tonumber(ARGV[5]) then most = count end
     local granted = math.max(0, math.min(tonumber(ARGV[3]), most - count))
     count = count + granted
     if count > 0 then
@@ -168,6 +168,7 @@ impl Keeper {
     /// Says what this process holds, and how many more of those it wants it gets.
     async fn claim(&self, org: OrgId, wanted: u32) -> u32 {
         let Some(held) = self.held.get(&org) else { return 0 };
+        let said_again_after = if self.shared.processes() == 1 { Duration::ZERO } else { SAID_AGAIN_AFTER };
         // Named without the quota: streams are open whatever it becomes.
         let keys = LimitKeys::of(POLICY, &digest(POLICY, org.uuid().as_bytes(), NonZeroU32::MIN));
         let mut call = self.claim.prepare_invoke();
@@ -177,7 +178,7 @@ impl Keeper {
             .arg(held.count)
             .arg(wanted)
             .arg(held.quota.get())
-            .arg(SAID_AGAIN_AFTER.as_millis() as u64)
+            .arg(said_again_after.as_millis() as u64)
             .arg(SILENT_AFTER.as_millis() as u64)
             .arg(u8::from(self.shared.seen()));
         let granted = match self.shared.call(&call).await {
