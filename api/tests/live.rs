@@ -483,7 +483,7 @@ async fn a_slow_client_falls_off_and_is_told() {
             text.push_str(&String::from_utf8_lossy(&piece[..length]));
         }
     };
-    tokio::time::timeout(SOON, read).await.expect("the last event comes");
+    tokio::time::timeout(3 * SOON, read).await.expect("the last event comes");
     assert!(text.contains("event: reset\ndata: {\"reason\":\"slow\"}"), "it was not told");
     assert_eq!(metric(&atrium, 0, "atrium_sse_resets_total", "slow").await, 1.0);
 }

@@ -250,6 +250,24 @@ async fn every_change_leaves_its_entry_and_no_secret() {
     unset.answers(200).await;
     assert_eq!(watch.newest().await, last);
 
+    let api_keys = format!("{path}/api-keys");
+    let made = watch
+        .leaves(
+            &admin,
+            (Method::POST, &api_keys),
+            |request| request.json(json!({ "name": "Builder", "scopes": ["config:read"] })),
+            (Action::ApiKeyCreated, Value::Null, json!({ "name": "Builder", "scopes": ["config:read"] })),
+        )
+        .await;
+    watch
+        .leaves(
+            &owner,
+            (Method::DELETE, &format!("{api_keys}/{}", made.at("/id"))),
+            |request| request,
+            (Action::ApiKeyRevoked, json!({ "name": "Builder" }), Value::Null),
+        )
+        .await;
+
     // Members and the organization itself.
     let member = format!("{path}/members/{}", admin.id);
     watch
@@ -325,7 +343,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
     let log = operator::run(watch.atrium.wiring(), &list).await.unwrap();
     assert_eq!(log.lines().count() as i64, last["seq"].as_i64().unwrap());
     let bearers = [&owner, &admin].map(|guest| guest.client.token().unwrap().to_owned());
-    for secret in bearers.iter().chain([&code, &second.at("/code")]) {
+    for secret in bearers.iter().chain([&code, &second.at("/code"), &made.at("/key")]) {
         for part in [secret.as_str(), &secret[secret.len() - 16..]] {
             assert!(!log.contains(part), "{part} stands in the log");
         }

@@ -135,6 +135,11 @@ impl Operation {
         self.body.as_ref().map(|body| ("application/json", body.to_string())).or_else(lines)
     }
 
+    /// Whether its body is lines of JSON.
+    pub(crate) fn is_import(&self) -> bool {
+        self.lines.is_some()
+    }
+
     /// A request that is valid in all but, perhaps, its ids and its caller. `value` gives what is in the path, and the
     /// ids in the body, by name.
     pub(crate) fn request<'a>(&self, client: &Client, value: impl Fn(&str) -> &'a str) -> Request {
