@@ -194,8 +194,8 @@ async fn whatever_is_wrong_with_a_header_or_a_query_nothing_breaks() {
         requests += garbage.len();
         // Of a stream the beginning is enough. The client holds every answer against the contract.
         let replies = garbage.into_iter().map(|request| operation.send(request));
-        // There are few imports at once, and a refusal for that would say nothing about what was sent.
-        let at_once = if operation.is_import() { 1 } else { 8 };
+        // There are few exports and imports at once, and a refusal for that would say nothing about what was sent.
+        let at_once = if operation.is_export_or_import() { 1 } else { 8 };
         let replies = futures_util::stream::iter(replies).buffer_unordered(at_once).collect::<Vec<_>>().await;
         for reply in replies.iter().flatten() {
             assert!(reply.code() < 500, "{}", reply.describe());

@@ -135,9 +135,9 @@ impl Operation {
         self.body.as_ref().map(|body| ("application/json", body.to_string())).or_else(lines)
     }
 
-    /// Whether its body is lines of JSON.
-    pub(crate) fn is_import(&self) -> bool {
-        self.lines.is_some()
+    /// Whether it moves a whole organization.
+    pub(crate) fn is_export_or_import(&self) -> bool {
+        self.lines.is_some() || self.template.ends_with("/export")
     }
 
     /// A request that is valid in all but, perhaps, its ids and its caller. `value` gives what is in the path, and the

@@ -97,7 +97,7 @@ async fn streams(
         for mut stream in open {
             let next = tokio::time::timeout(Duration::from_millis(20), stream.next()).await;
             if matches!(next, Ok(None)) {
-                assert!(stream.retry().unwrap() >= Duration::from_secs(9), "comes back too soon");
+                assert!(stream.retry().unwrap() >= Duration::from_secs(4), "comes back too soon");
             } else {
                 still.push(stream);
             }

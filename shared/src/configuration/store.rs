@@ -252,13 +252,16 @@ impl ConfigurationStore {
             histogram!(CONFIG_APPLY_SECONDS).record((held.since - changed_at).as_seconds_f64().max(0.0));
         }
         self.0.changed.send_modify(|version| *version += 1);
-        let (redis, process) = (self.0.redis.clone(), self.0.process.clone());
         let applied = (org, held.snapshot.revision(), held.since);
-        tokio::spawn(async move {
-            if let Err(error) = report::report(&redis, &process, &[applied]).await {
-                tracing::debug!(%error, "an applied revision was not reported; the next report will say it");
-            }
-        });
+        // Of an organization that is not there (any more) nothing is held, and nothing said.
+        if org == OrgId::PLATFORM || applied.1 > 0 {
+            let (redis, process) = (self.0.redis.clone(), self.0.process.clone());
+            tokio::spawn(async move {
+                if let Err(error) = report::report(&redis, &process, &[applied]).await {
+                    tracing::debug!(%error, "an applied revision was not reported; the next report will say it");
+                }
+            });
+        }
         Ok(held.snapshot)
     }
 
