@@ -47,6 +47,10 @@ impl Pool {
     }
 
     /// The same with another beginning than `BEGIN`.
+    ///
+    /// In a task of its own, which goes on when the caller is dropped while it waits (a client that went away): the
+    /// library notes that a transaction is open only after the server has said so, and a connection whose `BEGIN` was
+    /// abandoned in between would go back to the pool inside of it.
     pub(super) async fn begin_as(
         &self,
         begin: &str,
@@ -58,7 +62,11 @@ impl Pool {
             // server connection would stand under our names.
             Pooling::Transaction => "DEALLOCATE ALL; ",
         };
-        self.connections.begin_with(AssertSqlSafe(format!("{begin}; {forget}{statements}"))).await
+        let beginning = AssertSqlSafe(format!("{begin}; {forget}{statements}"));
+        let connections = self.connections.clone();
+        let begun = tokio::spawn(async move { connections.begin_with(beginning).await });
+        // It is not canceled, but for the end of the runtime, nor does it panic.
+        begun.await.map_err(|_| sqlx::Error::PoolClosed)?
     }
 
     /// Runs one statement without parameters on its own. It is not prepared: between the preparation and the

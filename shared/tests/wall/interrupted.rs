@@ -99,6 +99,7 @@ async fn a_future_dropped_while_its_statement_runs_leaves_nothing() {
 async fn a_future_dropped_at_every_point_of_its_way_leaves_nothing() {
     let two = two().await;
     let server = half_done(&two.db, two.ours).await.1;
+    let mut superuser = two.database.superuser().await;
     // One more step each time, until it gets to its end.
     for steps in 1.. {
         let mut request = Box::pin(async {
@@ -107,11 +108,33 @@ async fn a_future_dropped_at_every_point_of_its_way_leaves_nothing() {
         });
         let finished = polled(&mut request, steps).await;
         drop(request);
+        outside_of_any_transaction(&mut superuser, server).await;
         nothing_is_left(&two, server).await;
         if finished {
             break;
         }
     }
+}
+
+/// Returns when the connection waits for its next transaction. One that is left inside of one waits, too, until the
+/// server ends it: under whoever has it then.
+async fn outside_of_any_transaction(superuser: &mut PgConnection, server: i32) {
+    let idle = async {
+        loop {
+            let state: Option<String> =
+                sqlx::query_scalar("SELECT state FROM pg_stat_activity WHERE pid = $1")
+                    .bind(server)
+                    .fetch_optional(&mut *superuser)
+                    .await
+                    .expect("what the server does");
+            match state.as_deref() {
+                Some("idle") => break,
+                Some(_) => tokio::task::yield_now().await,
+                None => panic!("the server has ended the connection"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, idle).await.expect("the transaction ends");
 }
 
 /// Lets a future go on so many times; answers whether it has ended.
