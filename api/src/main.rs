@@ -16,6 +16,7 @@ use atrium_api::{
 };
 use atrium_shared::{
     configuration::ConfigurationStore,
+    crash_point,
     db::{Database, Watcher},
     identity::{Keyring, Revocations},
     lifecycle::{Shutdown, exit},
@@ -50,6 +51,7 @@ async fn start() -> anyhow::Result<()> {
 }
 
 async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyhow::Result<()> {
+    crash_point::connect();
     let metrics = metrics::install()?;
     let shutdown = Shutdown::new();
     let readiness = Readiness::new(&shutdown);

@@ -5,6 +5,7 @@
 pub mod api_key;
 pub mod audit;
 pub mod configuration;
+pub mod crash_point;
 pub mod db;
 pub mod identity;
 pub mod ids;

@@ -8,6 +8,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use atrium_shared::{
+    crash_point::{CrashPoint, reached},
     db::{Database, DbError, OrgTx, Principal},
     ids::{MessageId, OrgId},
     lifecycle::Shutdown,
@@ -146,6 +147,9 @@ impl<H: Handler> Consumer<H> {
                     continue;
                 }
             };
+            if !entries.is_empty() {
+                reached(CrashPoint::ConsumerRead).await;
+            }
             for entry in entries {
                 let permit = Arc::clone(&permits).acquire_owned().await?;
                 let worker = Arc::clone(&self.worker);
@@ -186,6 +190,7 @@ impl<H: Handler> Worker<H> {
                         Outcome::Duplicate => "duplicate",
                     };
                     self.end(self.acknowledger.acknowledge(entry.id).await, outcome);
+                    reached(CrashPoint::ConsumerAcknowledged).await;
                     return;
                 }
                 Err(failure) => failure,
@@ -216,6 +221,7 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn handle(&self, message: &Message) -> Result<Outcome, HandleError> {
+        reached(CrashPoint::ConsumerBeforeTransaction).await;
         let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
         let fresh = match message.enter_inbox(&mut tx, H::CONSUMER).await {
             // The organization is gone, and with it whatever the message was about.
@@ -225,10 +231,13 @@ impl<H: Handler> Worker<H> {
         if !fresh {
             return Ok(Outcome::Duplicate);
         }
+        reached(CrashPoint::ConsumerInInbox).await;
         let effect = self.handler.handle(&mut tx, message).await?;
         // Last, since the relay may still hold the row for the length of its own commit.
         message.mark_consumed(&mut tx).await?;
+        reached(CrashPoint::ConsumerBeforeCommit).await;
         tx.commit().await?;
+        reached(CrashPoint::ConsumerCommitted).await;
         self.handler.committed(message.org, effect).await;
         Ok(Outcome::Done)
     }
@@ -244,7 +253,11 @@ impl<H: Handler> Worker<H> {
     async fn give_up(&self, entry: &Entry, message: &Message, reason: &str) {
         tracing::error!(message = %message.id, org = %message.org, reason, "a message is given up");
         match self.mark_given_up(message, reason).await {
-            Ok(()) => self.end(self.acknowledger.bury(entry, reason).await, "dead"),
+            Ok(()) => {
+                reached(CrashPoint::ConsumerBeforeBury).await;
+                self.end(self.acknowledger.bury(entry, reason).await, "dead");
+                reached(CrashPoint::ConsumerBuried).await;
+            }
             // Left pending, so that giving up is tried again.
             Err(error) => tracing::error!(message = %message.id, %error, "a message cannot even be given up"),
         }

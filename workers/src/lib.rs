@@ -12,6 +12,7 @@ mod saga;
 
 use atrium_shared::{
     configuration::ConfigurationStore,
+    crash_point,
     db::{Database, Reach, Watcher, check_role, connect_pool},
     lifecycle::Shutdown,
     settings::{Settings, WorkerSettings},
@@ -56,6 +57,7 @@ pub async fn run(
     own: WorkerSettings,
     level: LogLevel,
 ) -> anyhow::Result<()> {
+    crash_point::connect();
     let shutdown = Shutdown::new();
     let stop = shutdown.draining().clone();
     let recorder = metrics::install()?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     audit::{self, Action, Change},
+    crash_point::{CrashPoint, reached},
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
     saga::{self, CREATE_ORGANIZATION},
@@ -92,7 +93,9 @@ impl Accepted {
         if let Some(intention) = intention {
             intention.record(&mut tx, &response).await?;
         }
+        reached(CrashPoint::ApiBeforeCommit).await;
         tx.commit().await?;
+        reached(CrashPoint::ApiAfterCommit).await;
         Ok(response)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use atrium_shared::{
+    crash_point::{CrashPoint, reached},
     db::Database,
     streams::{ConsumerGroup, Entry, Inbound, Redis},
     telemetry::metrics::CHAT_SHARDS_OWNED,
@@ -82,6 +83,7 @@ impl Shard {
     }
 
     async fn work(&mut self, lease: &mut Lease, stop: &CancellationToken) -> Result<(), Interrupted> {
+        reached(CrashPoint::ChatLeaseTaken).await;
         // What a predecessor was given and did not finish stands before everything new. The lease makes it ours,
         // however short ago it was given.
         loop {
@@ -92,6 +94,7 @@ impl Shard {
             self.work_on(left, lease).await?;
         }
         while !stop.is_cancelled() {
+            reached(CrashPoint::ChatBeforeRenewal).await;
             if !lease.renew().await? {
                 return Err(Interrupted::LostLease);
             }
@@ -111,9 +114,11 @@ impl Shard {
             self.group.acknowledger().bury(&entry, "the entry is neither an action nor a message").await?;
         }
         count::count_actions(&self.database, &mut batch, lease.history()).await?;
+        reached(CrashPoint::ChatCounted).await;
         if let Some(published) = publish::publish(&self.redis, self.number, lease, &batch).await? {
             lease.tip = published;
         }
+        reached(CrashPoint::ChatPublished).await;
         count::settle_notices(&self.database, &batch).await?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! again, and the inbox knows it. A message is marked only after Redis took it.
 
 use atrium_shared::{
+    crash_point::{CrashPoint, reached},
     db::Topic,
     ids::{MessageId, OrgId},
     streams::{Inbound, Redis},
@@ -50,6 +51,7 @@ async fn publish_batch(pool: &PgPool, redis: &Redis) -> Result<usize, PublishErr
     if !leader {
         return Ok(0);
     }
+    reached(CrashPoint::RelayLeaseTaken).await;
     // By id among those that are for now, which is the order of commits within an aggregate; then those whose time
     // has come. Never "all after id n": a lower id may commit later.
     let due: Vec<Due> = sqlx::query_as(
@@ -71,7 +73,9 @@ async fn publish_batch(pool: &PgPool, redis: &Redis) -> Result<usize, PublishErr
         return Ok(0);
     }
 
+    reached(CrashPoint::RelayBatchRead).await;
     add_to_streams(redis, &due).await?;
+    reached(CrashPoint::RelayPublished).await;
 
     let (orgs, ids): (Vec<Uuid>, Vec<i64>) = due.iter().map(|due| (due.org_id.uuid(), due.id)).unzip();
     sqlx::query(
@@ -83,7 +87,9 @@ async fn publish_batch(pool: &PgPool, redis: &Redis) -> Result<usize, PublishErr
     .bind(ids)
     .execute(&mut *tx)
     .await?;
+    reached(CrashPoint::RelayMarked).await;
     tx.commit().await?;
+    reached(CrashPoint::RelayCommitted).await;
 
     for due in &due {
         counter!(OUTBOX_PUBLISHED, "topic" => due.topic.name()).increment(1);

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use atrium_shared::{
     configuration::ConfigurationStore,
+    crash_point::{CrashPoint, reached},
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
     saga::{SagaStatus, StepStatus},
@@ -192,7 +193,10 @@ impl<'a> Progress<'a> {
         };
         let step = self.step(row)?;
         self.journal.savepoint().await?;
-        match step.compensate(self.context()).await {
+        reached(CrashPoint::SagaBeforeCompensation).await;
+        let compensated = step.compensate(self.context()).await;
+        reached(CrashPoint::SagaAfterCompensation).await;
+        match compensated {
             Ok(()) => {
                 self.journal.record_compensation(row).await?;
                 self.count(row, "compensated");
@@ -226,7 +230,9 @@ impl<'a> Progress<'a> {
     /// Runs an action behind a savepoint; unless it is done, what it did in the database is taken back.
     async fn attempt(&mut self, step: &dyn Step) -> Result<Verdict, DbError> {
         self.journal.savepoint().await?;
+        reached(CrashPoint::SagaBeforeStep).await;
         let verdict = step.run(self.context()).await;
+        reached(CrashPoint::SagaAfterStep).await;
         if !matches!(verdict, Ok(Verdict::Done(_) | Verdict::Erased) | Err(DbError::Unavailable(_))) {
             self.journal.rollback_to_savepoint().await?;
         }
@@ -275,6 +281,7 @@ impl<'a> Progress<'a> {
     }
 
     async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
+        reached(CrashPoint::SagaFinish).await;
         self.journal.finish(status).await?;
         self.count_end(status);
         Ok(())

@@ -1,0 +1,256 @@
+//! Named places in the write path where the crash matrix interferes (`make chaos`, `docs/reliability.md`).
+//!
+//! A process whose environment names the runner's socket connects to it at its start. The runner *arms* one point:
+//! the task that reaches it for the n-th time halts there and says so. Until the runner releases it, everything can
+//! be done to the process, to PostgreSQL, to Redis and to the lines between them, exactly there. Where nobody runs
+//! the matrix, a point costs a look at an empty cell; a release binary has neither points nor names.
+
+/// The socket on which the runner waits. Deliberately no setting: it exists in debug builds only.
+pub const SOCKET: &str = "ATRIUM_CRASH_POINTS";
+
+macro_rules! crash_points {
+    ($($(#[doc = $doc:literal])* $point:ident = $name:literal,)*) => {
+        /// A place in the write path.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum CrashPoint {
+            $($(#[doc = $doc])* $point,)*
+        }
+
+        impl CrashPoint {
+            /// Every point.
+            pub const ALL: &'static [Self] = &[$(Self::$point),*];
+
+            /// The name between runner and process, and in tables.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$point => $name,)*
+                }
+            }
+        }
+    };
+}
+
+crash_points! {
+    /// A new organization is written, and not committed.
+    ApiBeforeCommit = "api.before_commit",
+    /// A new organization is committed, and not answered.
+    ApiAfterCommit = "api.after_commit",
+    /// A relay has the right to publish.
+    RelayLeaseTaken = "relay.lease_taken",
+    /// A batch is read, and not published.
+    RelayBatchRead = "relay.batch_read",
+    /// A batch is in the streams, and not marked.
+    RelayPublished = "relay.published",
+    /// A batch is marked, and not committed.
+    RelayMarked = "relay.marked",
+    /// A batch is published for good.
+    RelayCommitted = "relay.committed",
+    /// Entries are given to this consumer, and nothing is begun.
+    ConsumerRead = "consumer.read",
+    /// A message is about to be handled.
+    ConsumerBeforeTransaction = "consumer.before_transaction",
+    /// A message is in the inbox, without its effect.
+    ConsumerInInbox = "consumer.in_inbox",
+    /// Effect and proof are written, and not committed.
+    ConsumerBeforeCommit = "consumer.before_commit",
+    /// A message has taken effect, and is not acknowledged.
+    ConsumerCommitted = "consumer.committed",
+    /// A message is acknowledged.
+    ConsumerAcknowledged = "consumer.acknowledged",
+    /// A message is given up in the database, and still pending.
+    ConsumerBeforeBury = "consumer.before_bury",
+    /// A message is a dead letter.
+    ConsumerBuried = "consumer.buried",
+    /// A step's action is about to run.
+    SagaBeforeStep = "saga.before_step",
+    /// A step's action is done, and not recorded.
+    SagaAfterStep = "saga.after_step",
+    /// A step is about to be taken back.
+    SagaBeforeCompensation = "saga.before_compensation",
+    /// A step is taken back, and this is not recorded.
+    SagaAfterCompensation = "saga.after_compensation",
+    /// A saga is about to take its final state.
+    SagaFinish = "saga.finish",
+    /// A chat shard's lease is taken.
+    ChatLeaseTaken = "chat.lease_taken",
+    /// A chat shard's lease is about to be kept, or was found to be due.
+    ChatBeforeRenewal = "chat.before_renewal",
+    /// Actions are counted, and not published.
+    ChatCounted = "chat.counted",
+    /// A batch is published, and its notices are not marked as consumed.
+    ChatPublished = "chat.published",
+}
+
+/// Connects to the runner, if the environment names one.
+pub fn connect() {
+    #[cfg(debug_assertions)]
+    runner::connect();
+}
+
+/// Halts here if the runner wants it.
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub async fn reached(point: CrashPoint) {
+    #[cfg(debug_assertions)]
+    runner::reached(point).await;
+    #[cfg(not(debug_assertions))]
+    let _ = point;
+}
+
+#[cfg(debug_assertions)]
+mod runner {
+    use std::{
+        io::{BufRead as _, BufReader, Write as _},
+        os::unix::net::UnixStream,
+        sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    };
+
+    use tokio::sync::watch;
+
+    use super::{CrashPoint, SOCKET};
+
+    static RUNNER: OnceLock<Runner> = OnceLock::new();
+
+    struct Runner {
+        socket: UnixStream,
+        /// The point to halt at, and how many passages from now.
+        armed: Mutex<Option<(CrashPoint, u32)>>,
+        /// How often the runner has let go.
+        released: watch::Sender<u64>,
+    }
+
+    pub(super) fn connect() {
+        let Some(path) = std::env::var_os(SOCKET) else { return };
+        let connected = UnixStream::connect(&path).and_then(|socket| Ok((socket.try_clone()?, socket)));
+        let (orders, socket) = match connected {
+            Ok(connected) => connected,
+            Err(error) => return tracing::error!(%error, "the runner of the crash matrix is not there"),
+        };
+        let runner = Runner { socket, armed: Mutex::new(None), released: watch::Sender::new(0) };
+        if RUNNER.set(runner).is_ok()
+            && let Some(runner) = RUNNER.get()
+        {
+            // A thread: orders arrive while every task of the process is busy or halted, too.
+            std::thread::spawn(move || runner.follow(orders));
+        }
+    }
+
+    pub(super) async fn reached(point: CrashPoint) {
+        if let Some(runner) = RUNNER.get() {
+            runner.halt_if_armed(point).await;
+        }
+    }
+
+    impl Runner {
+        /// `arm <point> <passage>` or `release`, a line each. Without a runner nothing may stay halted.
+        fn follow(&self, orders: UnixStream) {
+            self.say(&format!("process {}", std::process::id()));
+            for order in BufReader::new(orders).lines().map_while(Result::ok) {
+                let words: Vec<&str> = order.split(' ').collect();
+                match words.as_slice() {
+                    ["arm", name, passage] => {
+                        let point = CrashPoint::ALL.iter().find(|point| point.name() == *name);
+                        *self.armed() = point.copied().zip(passage.parse().ok());
+                        self.say("armed");
+                    }
+                    _ => self.release(),
+                }
+            }
+            self.release();
+        }
+
+        fn release(&self) {
+            *self.armed() = None;
+            self.released.send_modify(|times| *times += 1);
+        }
+
+        async fn halt_if_armed(&self, point: CrashPoint) {
+            let mut released = self.released.subscribe();
+            {
+                let mut armed = self.armed();
+                match armed.as_mut() {
+                    Some((wanted, passages)) if *wanted == point => {
+                        *passages = passages.saturating_sub(1);
+                        if *passages > 0 {
+                            return;
+                        }
+                    }
+                    _ => return,
+                }
+                // Once: what the others do meanwhile shall go on.
+                *armed = None;
+                self.say(&format!("reached {}", point.name()));
+            }
+            // An error means that the runner is gone, with this process's last reason to wait.
+            let _ = released.changed().await;
+        }
+
+        fn say(&self, line: &str) {
+            // The reading side notices when nobody listens any more.
+            let _ = writeln!(&self.socket, "{line}");
+        }
+
+        fn armed(&self) -> MutexGuard<'_, Option<(CrashPoint, u32)>> {
+            self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        io::{BufRead as _, BufReader, Write as _},
+        os::unix::net::UnixListener,
+        process::{Command, Stdio},
+    };
+
+    use super::{CrashPoint, SOCKET, connect, reached};
+
+    #[test]
+    fn names_are_unique_and_begin_with_the_part() {
+        let names: HashSet<_> = CrashPoint::ALL.iter().map(|point| point.name()).collect();
+        assert_eq!(names.len(), CrashPoint::ALL.len());
+        for name in names {
+            let (part, _) = name.split_once('.').expect("a part and a place");
+            assert!(["api", "relay", "consumer", "saga", "chat"].contains(&part), "{name}");
+        }
+    }
+
+    /// The other half of the test below, in a process of its own.
+    #[tokio::test]
+    #[ignore = "run by the test below"]
+    async fn reach() {
+        connect();
+        std::io::stdin().read_line(&mut String::new()).expect("it is armed");
+        for _ in 0..3 {
+            reached(CrashPoint::RelayMarked).await;
+            reached(CrashPoint::RelayCommitted).await;
+        }
+    }
+
+    #[test]
+    fn the_task_halts_at_the_passage_until_it_is_released() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "crash_point::tests::reach", "--ignored", "--quiet"])
+            .env(SOCKET, &path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("this test runs");
+        let (mut socket, _) = listener.accept().expect("it connects");
+        let mut lines = BufReader::new(socket.try_clone().expect("a second handle")).lines();
+        let mut line = move || lines.next().expect("a line").expect("text");
+        assert_eq!(line(), format!("process {}", child.id()));
+        writeln!(socket, "arm relay.marked 2").expect("an order");
+        assert_eq!(line(), "armed");
+        writeln!(child.stdin.as_mut().expect("a pipe")).expect("it may begin");
+        assert_eq!(line(), "reached relay.marked");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(child.try_wait().expect("a child"), None, "it waits at the point");
+        writeln!(socket, "release").expect("an order");
+        assert!(child.wait().expect("a child").success(), "released, it goes on to its end");
+    }
+}
