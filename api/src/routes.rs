@@ -157,6 +157,7 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/orgs/{org}/export" => orgs::export::export).scope(ApiScope::ExportRead),
         route!(GET "/v1/orgs/{org}/audit" => audit::list).scope(ApiScope::AuditRead),
         route!(GET "/v1/operations/{operation}" => operations::get),
+        route!(POST "/v1/operations/{operation}/cancel" => operations::cancel),
         route!(GET "/v1/operations/{operation}/events" => operations::events::stream).stream(),
         route!(GET "/v1/orgs/{org}/members" => members::list::list).scope(ApiScope::MembersRead),
         route!(PATCH "/v1/orgs/{org}/members/{user}" => members::role::change),

@@ -58,6 +58,8 @@ actions! {
     OrganizationDeletionRequested = "organization.deletion_requested";
     /// It stays.
     OrganizationRestored = "organization.restored";
+    /// What was under way is taken back.
+    OperationCanceled = "operation.canceled";
     /// Somebody accepted an invitation.
     MemberJoined = "member.joined";
     /// A member may do more or less than before.

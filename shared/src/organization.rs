@@ -140,7 +140,7 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), DbError> {
         .await?;
     let deletion = deletion.ok_or(DbError::NotReady)?;
     // The saga's row first, as its steps do: two who take both in another order wait for each other forever.
-    if !saga::turn_around(tx, deletion, "canceled", "the organization was restored").await? {
+    if !saga::turn_around(tx, deletion, saga::CANCELED, "the organization was restored").await? {
         return Err(DbError::Deleting);
     }
     if !reopen(tx, deletion, true).await? {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
+    audit::{self, Action, Change},
     db::{DbError, OrgTx, Topic},
     ids::{OrgId, SagaId, UserId},
 };
@@ -107,6 +108,14 @@ pub struct Operation {
     pub certificate: Option<Value>,
 }
 
+impl Operation {
+    /// Whether it was given up because somebody has asked for that.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure["code"] == CANCELED)
+    }
+}
+
 /// A step of an operation.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 pub struct OperationStep {
@@ -199,6 +208,51 @@ pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -
     }
     tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" })).await?;
     Ok(true)
+}
+
+/// The code of the failure of what was canceled.
+pub const CANCELED: &str = "canceled";
+
+/// Cancels a saga: what was done of it is taken back. False: it is too late, since it has ended, has come to a step that
+/// cannot be taken back, or is taken back for another reason. Canceled again, it still is.
+///
+/// # Errors
+/// [`DbError::NotFound`] when there is none.
+pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
+    let org = tx.org();
+    // The row's lock is the one that every step holds, so no step begins in between.
+    let (kind, status, canceled): (String, SagaStatus, bool) = sqlx::query_as(
+        "SELECT kind, status, COALESCE(failure->>'code' = $3, false) FROM sagas
+          WHERE org_id = $1 AND id = $2 FOR UPDATE",
+    )
+    .bind(org)
+    .bind(id)
+    .bind(CANCELED)
+    .fetch_one(tx.conn())
+    .await?;
+    if status != SagaStatus::Pending || is_past_pivot(tx, id).await? {
+        return Ok(canceled);
+    }
+    turn_around(tx, id, CANCELED, "it was canceled").await?;
+    let change = Change::new(Action::OperationCanceled, "operation", id);
+    audit::record(tx, change.after(json!({ "kind": kind }))).await?;
+    Ok(true)
+}
+
+/// Whether a step has begun after which there is no way back.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn is_past_pivot(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM saga_steps
+                         WHERE org_id = $1 AND saga_id = $2 AND retriable AND status <> 'PENDING')",
+    )
+    .bind(org)
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// An operation with its steps.

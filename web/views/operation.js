@@ -32,7 +32,7 @@ const STEPS = {
 const STATES = {
   "organization.create": {
     PENDING: "Setting up. Each step appears as it happens.",
-    COMPENSATING: "Something failed. What was done is being taken back.",
+    COMPENSATING: "What was done is being taken back.",
     COMMITTED: "Ready.",
     FAILED: "Failed, and cleaned up.",
   },
@@ -86,7 +86,8 @@ export async function operation({ root, params, signal, again }) {
   const drawStatus = (status, failure) => {
     root.dataset["status"] = status;
     fill(state, STATES[data.kind][status]);
-    if (!deletes) fill(outcome, endOfCreation(status, failure, name, data.org_id));
+    if (!deletes && status === "PENDING") fill(outcome, whileItIsCreated(path, signal, again));
+    else if (!deletes) fill(outcome, endOfCreation(status, failure, name, data.org_id));
     else if (status === "FAILED") fill(outcome, endOfDeletion(name, data.org_id));
     else if (status === "PENDING" && org !== null && !tooLate) fill(outcome, untilThePurge(org, signal, again));
     else fill(outcome);
@@ -155,6 +156,17 @@ function drawStep(row, name, status, detail, attempts) {
       detail !== null && h("p", { class: "fine" }, detail.charAt(0).toUpperCase() + detail.slice(1)),
     ),
   );
+}
+
+/** @param {string} path @param {AbortSignal} signal @param {() => void} again @returns {Child[]} */
+function whileItIsCreated(path, signal, again) {
+  const problems = h("div", { class: "problems", "aria-live": "polite" });
+  const cancel = button({ label: "Cancel", icon: "rollback", kind: "quiet", problems }, async () => {
+    await request("POST", `${path}/cancel`, { signal });
+    again();
+  });
+  // Mostly it is done before anybody could want that.
+  return [h("div", { class: "form-actions late" }, cancel), problems];
 }
 
 /**

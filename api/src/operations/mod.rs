@@ -5,16 +5,17 @@ pub mod events;
 use std::sync::Arc;
 
 use atrium_shared::{
-    db::DbError,
+    db::{DbError, Principal},
     ids::{SagaId, UserId},
     organization::Certificate,
-    saga,
+    saga::{self, SagaStatus},
+    tenancy::Role,
 };
 use http::StatusCode;
 
 use crate::{
     edge::{
-        problem::Problem,
+        problem::{Code, Problem},
         request::Request,
         respond::{Response, json},
     },
@@ -38,6 +39,51 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
         operation => operation?,
     };
     json(StatusCode::OK, &operation)
+}
+
+/// `POST /v1/operations/{operation}/cancel`: what was done of it is taken back.
+///
+/// # Errors
+/// When the caller is no owner of its organization; [`Code::OperationNotCancelable`] when it is too late.
+pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let id = request.path("operation")?;
+    request.no_fields().await?;
+    let user = request.identity()?.user;
+    let org = match app.database.operation_tx(user, id).await {
+        Ok(tx) => tx.org(),
+        Err(DbError::NotFound) => {
+            certificate(app, user, id).await?;
+            return Err(too_late());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut tx = match app.database.org_tx(&Principal::User(user), org).await {
+        // They asked for it, and are no member: of what failed nobody is, and what goes on is for others to say.
+        Err(DbError::NotFound) => {
+            let mut tx = app.database.operation_tx(user, id).await?;
+            let operation = saga::operation(&mut tx, id).await?;
+            return match operation.status {
+                SagaStatus::Failed if operation.is_canceled() => json(StatusCode::ACCEPTED, &operation),
+                SagaStatus::Failed => Err(too_late()),
+                _ => Err(DbError::Forbidden { required: Role::Owner }.into()),
+            };
+        }
+        tx => tx?,
+    };
+    tx.require(Role::Owner)?;
+    if !saga::cancel(&mut tx, id).await? {
+        return Err(too_late());
+    }
+    let operation = saga::operation(&mut tx, id).await?;
+    tx.commit().await?;
+    json(StatusCode::ACCEPTED, &operation)
+}
+
+fn too_late() -> Problem {
+    Problem::new(
+        Code::OperationNotCancelable,
+        "It has ended, or has come to a step that cannot be taken back, or is being taken back for another reason.",
+    )
 }
 
 /// What remains of a deletion that this user asked for.

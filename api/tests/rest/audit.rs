@@ -9,7 +9,7 @@ use atrium_devstack::{
     operator,
     testing::Atrium,
 };
-use atrium_shared::audit::Action;
+use atrium_shared::{audit::Action, saga};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -307,6 +307,18 @@ async fn every_change_leaves_its_entry_and_no_secret() {
             (Action::OrganizationRestored, Value::Null, json!({ "operation_id": operation })),
         )
         .await;
+    let deleted = watch.records(&owner, (Method::DELETE, &path), |request| request).await.0;
+    let operation = format!("/v1/operations/{}", deleted.at("/operation_id"));
+    watch
+        .leaves(
+            &owner,
+            (Method::POST, &format!("{operation}/cancel")),
+            |request| request,
+            (Action::OperationCanceled, Value::Null, json!({ "kind": saga::DELETE_ORGANIZATION })),
+        )
+        .await;
+    let mut progress = owner.client.events(&format!("{operation}/events"), None).await.unwrap();
+    progress.must_see("operation.finished", crate::PATIENCE).await;
     let heir = json!({ "user_id": admin.id });
     let transfer = format!("{path}/transfer");
     let (_, entries) = watch.records(&owner, (Method::POST, &transfer), |request| request.json(heir)).await;

@@ -267,6 +267,8 @@ async fn a_deleted_organization_leaves_no_trace_but_its_certificate() {
     }
     assert!(certificate["search"]["tables"].as_i64().unwrap() > 10, "{certificate:#}");
     used.member.client.get(&operation).refused(404, "not_found").await;
+    let cancel = used.owner.client.post(format!("{operation}/cancel"));
+    cancel.refused(409, "operation_not_cancelable").await;
     for guest in [&used.owner, &used.member] {
         guest.client.get(used.path("")).refused(404, "not_found").await;
         assert_eq!(guest.client.get("/v1/orgs").answers(200).await.at("/items/0/id"), "");

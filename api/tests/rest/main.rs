@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod audit;
+mod cancel;
 mod configs;
 mod contract_routes;
 mod drain;

@@ -7,7 +7,7 @@ use atrium_shared::{
     crash_point::{CrashPoint, reached},
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
-    saga::{SagaStatus, StepStatus},
+    saga::{self, SagaStatus, StepStatus},
     streams::{Live, Redis},
     telemetry::metrics::{SAGA_STEPS, SAGAS_FINISHED},
 };
@@ -223,8 +223,9 @@ impl<'a> Progress<'a> {
 
     /// The steps as they are written down; the plan is written first where it is not yet.
     async fn plan(&mut self) -> Result<Vec<StepRow>, DbError> {
-        let names: Vec<&str> = self.saga.steps.iter().map(|step| step.name()).collect();
-        self.journal.plan(&names).await
+        let (names, retriable): (Vec<&str>, Vec<bool>) =
+            self.saga.steps.iter().map(|step| (step.name(), step.is_retriable())).unzip();
+        self.journal.plan(&names, &retriable).await
     }
 
     /// Runs an action behind a savepoint; unless it is done, what it did in the database is taken back.
@@ -270,14 +271,8 @@ impl<'a> Progress<'a> {
         self.journal.turn_around(&failure).await
     }
 
-    /// Whether a step has begun after which there is no way back.
     async fn is_past_pivot(&mut self) -> Result<bool, DbError> {
-        for row in self.journal.steps().await? {
-            if row.status != StepStatus::Pending && self.step(&row)?.is_retriable() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        saga::is_past_pivot(self.journal.tx, self.journal.saga).await
     }
 
     async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {

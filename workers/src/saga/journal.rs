@@ -52,18 +52,20 @@ impl Journal<'_> {
     }
 
     /// Writes the plan, unless it is written already, and reads it.
-    pub(super) async fn plan(&mut self, names: &[&str]) -> Result<Vec<StepRow>, DbError> {
+    pub(super) async fn plan(&mut self, names: &[&str], retriable: &[bool]) -> Result<Vec<StepRow>, DbError> {
         let steps = self.steps().await?;
         if !steps.is_empty() {
             return Ok(steps);
         }
         sqlx::query(
-            "INSERT INTO saga_steps (org_id, saga_id, position, name)
-             SELECT $1, $2, position, name FROM unnest($3::text[]) WITH ORDINALITY AS plan (name, position)",
+            "INSERT INTO saga_steps (org_id, saga_id, position, name, retriable)
+             SELECT $1, $2, position, name, retriable
+               FROM unnest($3::text[], $4::boolean[]) WITH ORDINALITY AS plan (name, retriable, position)",
         )
         .bind(self.tx.org())
         .bind(self.saga)
         .bind(names)
+        .bind(retriable)
         .execute(self.tx.conn())
         .await?;
         self.steps().await

@@ -1,0 +1,109 @@
+//! Operations are canceled by whoever owns the organization, until it is too late.
+
+use std::time::Duration;
+
+use atrium_devstack::testing::Atrium;
+use atrium_shared::{audit::Action, saga};
+use serde_json::json;
+
+use crate::{Ask as _, PATIENCE};
+
+#[tokio::test]
+async fn a_creation_that_is_canceled_leaves_nothing() {
+    // Nobody carries out sagas yet, so it waits.
+    let mut atrium = Atrium::builder().workers(["relay"]).start().await;
+    let (founder, stranger) = (atrium.guest().await, atrium.guest().await);
+    let created = founder.create_organization("Northwind").await.unwrap();
+    let operation = format!("/v1/operations/{}", created.operation);
+    let cancel = || founder.client.post(format!("{operation}/cancel"));
+
+    stranger.client.post(format!("{operation}/cancel")).refused(404, "not_found").await;
+    for _ in 0..2 {
+        let canceled = cancel().answers(202).await;
+        assert_eq!((canceled.at("/status"), canceled.at("/failure/code")), sides("COMPENSATING"));
+    }
+    atrium.add_worker(Some("saga")).await;
+    let mut progress = founder.client.events(&format!("{operation}/events"), None).await.unwrap();
+    let finished = progress.must_see("operation.finished", PATIENCE).await.json();
+    assert_eq!(
+        (finished["status"].as_str(), finished["failure"]["code"].as_str()),
+        (Some("FAILED"), Some(saga::CANCELED))
+    );
+    founder.client.get(format!("/v1/orgs/{}", created.org)).refused(404, "not_found").await;
+    // Nobody is a member of it any more; who asked for it still gets the same answer.
+    assert_eq!(cancel().answers(202).await.at("/status"), "FAILED");
+    let again = founder.create_organization("Northwind").await.unwrap();
+    founder.committed(&again.operation).await.unwrap();
+}
+
+fn sides(status: &str) -> (String, String) {
+    (status.to_owned(), saga::CANCELED.to_owned())
+}
+
+#[tokio::test]
+async fn what_has_ended_cannot_be_canceled_and_a_deletion_can_by_its_owner() {
+    let atrium = Atrium::builder().default_value("saga.fail_step", json!("")).start().await;
+    let owner = atrium.guest().await;
+    let created = owner.create_organization("Northwind").await.unwrap();
+    owner.committed(&created.operation).await.unwrap();
+    let cancel = format!("/v1/operations/{}/cancel", created.operation);
+    owner.client.post(&cancel).refused(409, "operation_not_cancelable").await;
+    let admin = owner.bring(&created.org, "admin").await.unwrap();
+    admin.client.post(&cancel).refused(403, "forbidden").await;
+
+    let deletion =
+        owner.client.delete(format!("/v1/orgs/{}", created.org)).answers(202).await.at("/operation_id");
+    let cancel = format!("/v1/operations/{deletion}/cancel");
+    admin.client.post(&cancel).refused(403, "forbidden").await;
+    owner.client.post(&cancel).answers(202).await;
+    let mut progress = owner.client.events(&format!("/v1/operations/{deletion}/events"), None).await.unwrap();
+    assert_eq!(progress.must_see("operation.finished", PATIENCE).await.json()["status"], "FAILED");
+    let organization = owner.client.get(format!("/v1/orgs/{}", created.org)).answers(200).await;
+    assert_eq!(organization.at("/status"), "COMMITTED");
+    let audit = owner.client.get(format!("/v1/orgs/{}/audit?limit=1", created.org)).answers(200).await;
+    assert_eq!(audit.at("/items/0/action"), Action::OperationCanceled.name());
+    assert_eq!(audit.at("/items/0/after/kind"), saga::DELETE_ORGANIZATION);
+
+    // A creation that failed by itself was not canceled.
+    atrium.set_default("saga.fail_step", json!(format!("{}/commit", saga::CREATE_ORGANIZATION))).await;
+    let failed = loop {
+        let created = owner.create_organization("Southwind").await.unwrap();
+        if owner.committed(&created.operation).await.is_err() {
+            break created;
+        }
+    };
+    let cancel = format!("/v1/operations/{}/cancel", failed.operation);
+    owner.client.post(cancel).refused(409, "operation_not_cancelable").await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_races_the_commit_tells_how_it_ended() {
+    let atrium = Atrium::builder().full_workers(2).start().await;
+    let owner = atrium.guest().await;
+    let (mut canceled, mut late) = (0, 0);
+    for turn in 0..40 {
+        let created = owner.create_organization("Northwind").await.unwrap();
+        // From right after the request to about when the saga ends.
+        tokio::time::sleep(Duration::from_millis(turn * 3)).await;
+        let cancel = owner.client.post(format!("/v1/operations/{}/cancel", created.operation));
+        let answer = cancel.send().await.unwrap();
+        let operation = format!("/v1/operations/{}", created.operation);
+        let mut progress = owner.client.events(&format!("{operation}/events"), None).await.unwrap();
+        let end = progress.must_see("operation.finished", PATIENCE).await.json();
+        let organization = owner.client.get(format!("/v1/orgs/{}", created.org));
+        match answer.status.as_u16() {
+            202 => {
+                canceled += 1;
+                assert_eq!(end["status"], "FAILED");
+                organization.refused(404, "not_found").await;
+            }
+            409 => {
+                late += 1;
+                assert_eq!(end["status"], "COMMITTED");
+                organization.answers(200).await;
+            }
+            _ => panic!("{}", answer.describe()),
+        }
+    }
+    assert!(canceled > 0 && late > 0, "{canceled} canceled, {late} too late: that was no race");
+}
