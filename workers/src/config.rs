@@ -11,7 +11,7 @@ use atrium_shared::{
 };
 use serde::Deserialize;
 
-use crate::consumer::{HandleError, Handler, Message};
+use crate::consumer::{HandleError, Handler, Message, Outcome};
 
 pub(crate) struct Publisher {
     redis: Redis,
@@ -30,13 +30,14 @@ impl Publisher {
 
 impl Handler for Publisher {
     const CONSUMER: &'static str = "config";
+    type Prepared = ();
     type Effect = ();
 
-    async fn handle(&self, _tx: &mut OrgTx, message: &Message) -> Result<(), HandleError> {
+    async fn handle(&self, _tx: &mut OrgTx, message: &Message, (): ()) -> Result<Outcome<()>, HandleError> {
         let Changed { revision } = Changed::deserialize(&message.payload)?;
         let fields = [("org", message.org().to_string()), ("revision", revision.to_string())];
         self.redis.announce(Live::Config, &fields).await?;
-        Ok(())
+        Ok(Outcome::Done(()))
     }
 
     async fn committed(&self, _org: OrgId, (): ()) {}

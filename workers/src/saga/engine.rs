@@ -20,7 +20,7 @@ use super::{
     registry,
     step::{Context, Failure, Saga, Step, Verdict},
 };
-use crate::consumer::{HandleError, Handler, Message};
+use crate::consumer::{HandleError, Handler, Message, Outcome};
 
 /// Tries of an action before the saga is given up.
 const MAX_ATTEMPTS: i32 = 8;
@@ -56,43 +56,52 @@ impl Engine {
         Self { sagas, configuration, redis }
     }
 
-    async fn advance(&self, tx: &mut OrgTx, id: SagaId, reason: Reason) -> Result<(), DbError> {
+    /// False: the saga is of a kind that this release does not know, of a newer one beside it. Its message comes again
+    /// until somebody gets it who does.
+    async fn advance(&self, tx: &mut OrgTx, id: SagaId, reason: Reason) -> Result<bool, DbError> {
         let mut journal = Journal { tx, saga: id };
         let Some(row) = journal.lock().await? else {
-            return Ok(());
+            return Ok(true);
         };
-        // A kind that this release does not know, of a newer one beside it: an error, so that the message is
-        // delivered again, to somebody who does.
-        let saga = self.sagas.get(row.kind.as_str()).ok_or(DbError::NotFound)?;
+        let Some(saga) = self.sagas.get(row.kind.as_str()) else {
+            return Ok(false);
+        };
         let mut progress = Progress { journal, saga, input: &row.input };
         match row.status {
             // Late messages of a saga that has ended.
-            SagaStatus::Committed | SagaStatus::Failed => Ok(()),
+            SagaStatus::Committed | SagaStatus::Failed => {}
             SagaStatus::Pending
                 if (reason == Reason::Deadline || row.overdue) && !progress.is_past_pivot().await? =>
             {
                 let detail = "it was not done before its deadline".to_owned();
-                progress.give_up(None, Failure { code: "deadline_exceeded", detail }).await
+                progress.give_up(None, Failure { code: "deadline_exceeded", detail }).await?;
             }
             SagaStatus::Pending => {
                 let platform = self.configuration.platform();
-                progress.forward(&platform.organization().saga_fail_step).await
+                progress.forward(&platform.organization().saga_fail_step).await?;
             }
             // The deadline concerns the way forward only: what is taken back takes as long as it takes.
-            SagaStatus::Compensating if reason == Reason::Deadline => Ok(()),
-            SagaStatus::Compensating => progress.backward().await,
+            SagaStatus::Compensating if reason == Reason::Deadline => {}
+            SagaStatus::Compensating => progress.backward().await?,
         }
+        Ok(true)
     }
 }
 
 impl Handler for Engine {
     const CONSUMER: &'static str = "saga";
+    type Prepared = ();
     type Effect = SagaId;
 
-    async fn handle(&self, tx: &mut OrgTx, message: &Message) -> Result<SagaId, HandleError> {
+    async fn handle(
+        &self,
+        tx: &mut OrgTx,
+        message: &Message,
+        (): (),
+    ) -> Result<Outcome<SagaId>, HandleError> {
         let Wake { saga, wake } = Wake::deserialize(&message.payload)?;
-        self.advance(tx, saga, wake).await?;
-        Ok(saga)
+        let known = self.advance(tx, saga, wake).await?;
+        Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(LONGEST_PAUSE) })
     }
 
     /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. It does not name the

@@ -6,6 +6,7 @@ use atrium_devstack::testing::Atrium;
 use atrium_shared::{
     db::Topic,
     ids::MessageId,
+    saga,
     streams::{GROUP, Inbound},
 };
 use redis::AsyncCommands as _;
@@ -133,6 +134,40 @@ async fn a_paused_relay_hands_over_and_its_late_copies_change_nothing() {
     let (_, saga) = platform.ask_for_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 10);
+}
+
+#[tokio::test]
+async fn a_message_that_is_to_come_again_waits_in_the_outbox_whatever_becomes_of_redis() {
+    let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
+    let (tenant, saga) = platform.ask_for_organization().await;
+    let set_kind = "UPDATE sagas SET kind = $2 WHERE id = $1";
+    let later = sqlx::query(set_kind).bind(saga).bind("of.a.later.release");
+    later.execute(&mut platform.superuser).await.expect("a saga that this release does not know");
+    platform.atrium.add_worker(Some("saga")).await;
+    let waiting = format!(
+        "SELECT count(*) FROM outbox WHERE org_id = '{}' AND payload ->> 'wake' = 'advance'
+            AND published_at IS NULL AND available_at > now()",
+        tenant.org
+    );
+    // As often as it is asked for, with none of them ever twice.
+    for round in 1..=8 {
+        until("it waits", async || platform.number(&waiting).await == 1).await;
+        platform.atrium.redis().flush_all().await.expect("a flush");
+        let done = format!(
+            "SELECT count(*) FROM outbox WHERE org_id = '{}' AND payload ->> 'wake' = 'advance'
+                AND consumed_at IS NOT NULL",
+            tenant.org
+        );
+        assert_eq!(platform.number(&done).await, round);
+        sqlx::query("UPDATE outbox SET available_at = now() WHERE payload ->> 'wake' = 'advance'")
+            .execute(&mut platform.superuser)
+            .await
+            .expect("the pause is over");
+    }
+    let known = sqlx::query(set_kind).bind(saga).bind(saga::CREATE_ORGANIZATION);
+    known.execute(&mut platform.superuser).await.expect("a saga that this release knows");
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
 }
 
 #[tokio::test]

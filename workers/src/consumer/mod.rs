@@ -5,19 +5,25 @@
 //! finds the inbox row. A message that fails again and again goes to the dead letters, where an operator finds it
 //! with the reason.
 
-use std::{future::Future, sync::Arc, time::Duration};
+mod handler;
+mod message;
+
+use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
     db::{Database, DbError, OrgTx, Principal},
-    ids::{MessageId, OrgId},
     lifecycle::Shutdown,
     streams::{Acknowledger, ConsumerGroup, Entry, Inbound, Redis},
     telemetry::metrics::MESSAGES,
 };
 use metrics::counter;
-use serde_json::Value;
 use tokio::{sync::Semaphore, time::Instant};
+
+pub(crate) use self::{
+    handler::{HandleError, Handler, Outcome},
+    message::Message,
+};
 
 /// Messages that one process handles at once, per stream.
 const PERMITS: usize = 16;
@@ -31,58 +37,6 @@ const MAX_DELIVERIES: usize = 5;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// The longest pause is so many times as long.
 const LONGEST_PAUSE: u32 = 20;
-
-/// A message from the outbox.
-#[derive(Clone)]
-pub(crate) struct Message {
-    id: MessageId,
-    org: OrgId,
-    outbox: i64,
-    pub(crate) payload: Value,
-}
-
-/// Why a message was not handled. Nothing of it happened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HandleError {
-    #[error(transparent)]
-    Database(#[from] DbError),
-    #[error("Redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    #[error("the message cannot be understood: {0}")]
-    Malformed(#[from] serde_json::Error),
-}
-
-impl From<sqlx::Error> for HandleError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
-    }
-}
-
-/// What a role does with a message.
-pub(crate) trait Handler: Send + Sync + 'static {
-    /// The name in the inbox.
-    const CONSUMER: &'static str;
-    /// What [`Handler::handle`] passes to [`Handler::committed`].
-    type Effect: Send;
-
-    /// The effect, inside the transaction that also marks the message as consumed.
-    fn handle(
-        &self,
-        tx: &mut OrgTx,
-        message: &Message,
-    ) -> impl Future<Output = Result<Self::Effect, HandleError>> + Send;
-
-    /// What may be done once the effect lasts, and may as well be lost: hints.
-    fn committed(&self, org: OrgId, effect: Self::Effect) -> impl Future<Output = ()> + Send;
-
-    /// The message is given up; leaves the organization in a state from which it can go on.
-    fn give_up(
-        &self,
-        tx: &mut OrgTx,
-        message: &Message,
-        reason: &str,
-    ) -> impl Future<Output = Result<(), HandleError>> + Send;
-}
 
 /// A consumer of one inbound stream.
 pub(crate) struct Consumer<H> {
@@ -164,9 +118,22 @@ impl<H: Handler> Consumer<H> {
     }
 }
 
-enum Outcome {
+/// How a message's entry was ended.
+#[derive(Clone, Copy)]
+enum Ended {
     Done,
     Duplicate,
+    Postponed,
+}
+
+impl Ended {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Duplicate => "duplicate",
+            Self::Postponed => "postponed",
+        }
+    }
 }
 
 /// Why a message was not handled, and whether it never will be.
@@ -184,14 +151,9 @@ impl<H: Handler> Worker<H> {
         let mut pause = Duration::from_millis(50);
         for attempt in 1..=TRIES {
             let Failure { reason, permanent } = match self.try_once(&message).await {
-                Ok(outcome) => {
-                    let outcome = match outcome {
-                        Outcome::Done => "done",
-                        Outcome::Duplicate => "duplicate",
-                    };
-                    self.end(self.acknowledger.acknowledge(entry.id).await, outcome);
-                    reached(CrashPoint::ConsumerAcknowledged).await;
-                    return;
+                Ok(ended) => {
+                    self.end(self.acknowledger.acknowledge(entry.id).await, ended.name());
+                    return reached(CrashPoint::ConsumerAcknowledged).await;
                 }
                 Err(failure) => failure,
             };
@@ -208,38 +170,58 @@ impl<H: Handler> Worker<H> {
     }
 
     /// In a task of its own, so that a panic is one message's failure and not the consumer's.
-    async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Outcome, Failure> {
+    async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Ended, Failure> {
         let (worker, message) = (Arc::clone(self), message.clone());
         match tokio::spawn(async move { worker.handle(&message).await }).await {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(error)) => Err(Failure {
-                permanent: matches!(error, HandleError::Malformed(_)),
-                reason: error.to_string(),
-            }),
+            Ok(Ok(ended)) => Ok(ended),
+            Ok(Err(error)) => Err(Failure { permanent: error.is_permanent(), reason: error.to_string() }),
             Err(panic) => Err(Failure { permanent: false, reason: panic.to_string() }),
         }
     }
 
-    async fn handle(&self, message: &Message) -> Result<Outcome, HandleError> {
+    async fn handle(&self, message: &Message) -> Result<Ended, HandleError> {
+        let prepared = self.handler.prepare(&self.database, message).await?;
         reached(CrashPoint::ConsumerBeforeTransaction).await;
-        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
-        let fresh = match message.enter_inbox(&mut tx, H::CONSUMER).await {
-            // The organization is gone, and with it whatever the message was about.
-            Err(DbError::Constraint(name)) if name == "inbox_org_fkey" => return Ok(Outcome::Duplicate),
-            fresh => fresh?,
+        let Some(mut tx) = self.enter(message).await? else {
+            return Ok(Ended::Duplicate);
         };
-        if !fresh {
-            return Ok(Outcome::Duplicate);
-        }
         reached(CrashPoint::ConsumerInInbox).await;
-        let effect = self.handler.handle(&mut tx, message).await?;
-        // Last, since the relay may still hold the row for the length of its own commit.
-        message.mark_consumed(&mut tx).await?;
-        reached(CrashPoint::ConsumerBeforeCommit).await;
+        let pause = match self.handler.handle(&mut tx, message, prepared).await? {
+            Outcome::Done(effect) => {
+                // Last, since the relay may still hold the row for the length of its own commit.
+                if !message.mark_consumed(&mut tx).await? {
+                    return Ok(Ended::Duplicate);
+                }
+                reached(CrashPoint::ConsumerBeforeCommit).await;
+                tx.commit().await?;
+                reached(CrashPoint::ConsumerCommitted).await;
+                self.handler.committed(message.org, effect).await;
+                return Ok(Ended::Done);
+            }
+            Outcome::RetryAfter(pause) => pause,
+        };
+        // What was done in it is taken back.
+        drop(tx);
+        let Some(mut tx) = self.enter(message).await? else {
+            return Ok(Ended::Duplicate);
+        };
+        message.postpone(&mut tx, pause).await?;
+        if !message.mark_consumed(&mut tx).await? {
+            return Ok(Ended::Duplicate);
+        }
         tx.commit().await?;
-        reached(CrashPoint::ConsumerCommitted).await;
-        self.handler.committed(message.org, effect).await;
-        Ok(Outcome::Done)
+        Ok(Ended::Postponed)
+    }
+
+    /// A transaction with the message in the inbox; none when there is nothing to do for it.
+    async fn enter(&self, message: &Message) -> Result<Option<OrgTx>, DbError> {
+        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+        match message.enter_inbox(&mut tx, H::CONSUMER).await {
+            Ok(fresh) => Ok(fresh.then_some(tx)),
+            // The organization went away just now, and with it whatever the message was about.
+            Err(DbError::Constraint(name)) if name == "inbox_org_fkey" => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn give_up_if_hopeless(&self, entry: &Entry, message: &Message, reason: &str) {
@@ -253,21 +235,26 @@ impl<H: Handler> Worker<H> {
     async fn give_up(&self, entry: &Entry, message: &Message, reason: &str) {
         tracing::error!(message = %message.id, org = %message.org, reason, "a message is given up");
         match self.mark_given_up(message, reason).await {
-            Ok(()) => {
+            Ok(true) => {
                 reached(CrashPoint::ConsumerBeforeBury).await;
                 self.end(self.acknowledger.bury(entry, reason).await, "dead");
                 reached(CrashPoint::ConsumerBuried).await;
             }
+            Ok(false) => self.end(self.acknowledger.acknowledge(entry.id).await, Ended::Duplicate.name()),
             // Left pending, so that giving up is tried again.
             Err(error) => tracing::error!(message = %message.id, %error, "a message cannot even be given up"),
         }
     }
 
-    async fn mark_given_up(&self, message: &Message, reason: &str) -> Result<(), HandleError> {
+    /// False: somebody else has handled it meanwhile, or given it up before.
+    async fn mark_given_up(&self, message: &Message, reason: &str) -> Result<bool, HandleError> {
         let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
         self.handler.give_up(&mut tx, message, reason).await?;
-        message.mark_dead(&mut tx, reason).await?;
-        Ok(tx.commit().await?)
+        let marked = message.mark_dead(&mut tx, reason).await?;
+        if marked {
+            tx.commit().await?;
+        }
+        Ok(marked)
     }
 
     fn end(&self, ended: redis::RedisResult<()>, outcome: &'static str) {
@@ -275,56 +262,5 @@ impl<H: Handler> Worker<H> {
             tracing::debug!(%error, "an entry was not acknowledged; it will come again and be known");
         }
         counter!(MESSAGES, "topic" => H::CONSUMER, "outcome" => outcome).increment(1);
-    }
-}
-
-impl Message {
-    pub(crate) fn decode(entry: &Entry) -> Option<Self> {
-        let field = |name: &str| entry.fields.get(name);
-        Some(Self {
-            id: field("message")?.parse().ok()?,
-            org: field("org")?.parse().ok()?,
-            outbox: field("outbox")?.parse().ok()?,
-            payload: serde_json::from_str(field("payload")?).ok()?,
-        })
-    }
-
-    pub(crate) fn org(&self) -> OrgId {
-        self.org
-    }
-
-    /// Whether this consumer sees the message for the first time.
-    pub(crate) async fn enter_inbox(&self, tx: &mut OrgTx, consumer: &str) -> Result<bool, DbError> {
-        let entered = sqlx::query(
-            "INSERT INTO inbox (org_id, consumer, message_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        )
-        .bind(self.org)
-        .bind(consumer)
-        .bind(self.id)
-        .execute(tx.conn())
-        .await?;
-        Ok(entered.rows_affected() == 1)
-    }
-
-    /// Sets the only proof that the message is done.
-    pub(crate) async fn mark_consumed(&self, tx: &mut OrgTx) -> Result<(), DbError> {
-        sqlx::query("UPDATE outbox SET consumed_at = clock_timestamp() WHERE org_id = $1 AND id = $2")
-            .bind(self.org)
-            .bind(self.outbox)
-            .execute(tx.conn())
-            .await?;
-        Ok(())
-    }
-
-    async fn mark_dead(&self, tx: &mut OrgTx, reason: &str) -> Result<(), DbError> {
-        sqlx::query(
-            "UPDATE outbox SET dead_at = clock_timestamp(), dead_reason = $3 WHERE org_id = $1 AND id = $2",
-        )
-        .bind(self.org)
-        .bind(self.outbox)
-        .bind(reason)
-        .execute(tx.conn())
-        .await?;
-        Ok(())
     }
 }

@@ -1,0 +1,111 @@
+//! A message of the outbox, as it comes out of a stream, and its records in PostgreSQL.
+//!
+//! Its outbox row and its inbox row decide who may do what with it, whatever Redis says: of everybody who was given
+//! the message, a late owner among them, one commits an effect or gives it up, and the others find that out from
+//! these rows, in the transaction that they would have done the same in.
+
+use std::time::Duration;
+
+use atrium_shared::{
+    db::{DbError, OrgTx},
+    ids::{MessageId, OrgId},
+    streams::Entry,
+};
+use serde_json::Value;
+
+/// A message from the outbox.
+#[derive(Clone)]
+pub(crate) struct Message {
+    pub(super) id: MessageId,
+    pub(super) org: OrgId,
+    outbox: i64,
+    pub(crate) payload: Value,
+}
+
+impl Message {
+    pub(crate) fn decode(entry: &Entry) -> Option<Self> {
+        let field = |name: &str| entry.fields.get(name);
+        Some(Self {
+            id: field("message")?.parse().ok()?,
+            org: field("org")?.parse().ok()?,
+            outbox: field("outbox")?.parse().ok()?,
+            payload: serde_json::from_str(field("payload")?).ok()?,
+        })
+    }
+
+    pub(crate) fn org(&self) -> OrgId {
+        self.org
+    }
+
+    /// Whether this consumer sees the message for the first time, and there is something to do. Not so when its row is
+    /// gone, with its organization or long after it was done, as a copy of it in an older dump of Redis can find it;
+    /// nor while it is a dead letter.
+    pub(crate) async fn enter_inbox(&self, tx: &mut OrgTx, consumer: &str) -> Result<bool, DbError> {
+        let entered = sqlx::query(
+            "INSERT INTO inbox (org_id, consumer, message_id)
+             SELECT org_id, $3, message_id FROM outbox WHERE org_id = $1 AND id = $2 AND dead_at IS NULL
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(self.org)
+        .bind(self.outbox)
+        .bind(consumer)
+        .execute(tx.conn())
+        .await?;
+        Ok(entered.rows_affected() == 1)
+    }
+
+    /// Sets the only proof that the message is done. False: somebody gave it up meanwhile, and nothing of what was
+    /// done here may last.
+    pub(crate) async fn mark_consumed(&self, tx: &mut OrgTx) -> Result<bool, DbError> {
+        let marked = sqlx::query(
+            "UPDATE outbox SET consumed_at = clock_timestamp()
+              WHERE org_id = $1 AND id = $2 AND dead_at IS NULL",
+        )
+        .bind(self.org)
+        .bind(self.outbox)
+        .execute(tx.conn())
+        .await?;
+        if marked.rows_affected() == 1 {
+            return Ok(true);
+        }
+        // It is gone when the effect was to delete the organization.
+        Ok(sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM outbox WHERE org_id = $1 AND id = $2)")
+            .bind(self.org)
+            .bind(self.outbox)
+            .fetch_one(tx.conn())
+            .await?)
+    }
+
+    /// Adds the message once more, to be published after a pause. A message of its own rather than this one made
+    /// available later: the relay may still be at this row, to note that it has published it, and would take the pause
+    /// back. It is stored where a flush of Redis does not reach it, and in the transaction that marks this one as
+    /// consumed, so there is one of them whoever dies.
+    pub(super) async fn postpone(&self, tx: &mut OrgTx, pause: Duration) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
+             SELECT org_id, $3, topic, aggregate_id, payload, clock_timestamp() + $4::bigint * interval '1 millisecond'
+               FROM outbox WHERE org_id = $1 AND id = $2",
+        )
+        .bind(self.org)
+        .bind(self.outbox)
+        .bind(MessageId::new())
+        .bind(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
+        .execute(tx.conn())
+        .await?;
+        Ok(())
+    }
+
+    /// Makes a dead letter of it. False: somebody handled it meanwhile, or gave it up before.
+    pub(super) async fn mark_dead(&self, tx: &mut OrgTx, reason: &str) -> Result<bool, DbError> {
+        let marked = sqlx::query(
+            "UPDATE outbox SET dead_at = clock_timestamp(), dead_reason = $3
+              WHERE org_id = $1 AND id = $2 AND consumed_at IS NULL AND dead_at IS NULL",
+        )
+        .bind(self.org)
+        .bind(self.outbox)
+        .bind(reason)
+        .execute(tx.conn())
+        .await?;
+        Ok(marked.rows_affected() == 1)
+    }
+}
