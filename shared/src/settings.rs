@@ -51,6 +51,17 @@ pub struct ApiSettings {
 pub struct WorkerSettings {
     /// `ATRIUM_RELAY_DATABASE_URL`: the same database, as `atrium_relay`.
     pub relay_database_url: Secret,
+    /// `ATRIUM_ISOLATION`: what isolates organizations in the cluster.
+    pub isolation: Isolation,
+}
+
+/// What isolates organizations from each other in the cluster, beside the tenant wall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Nothing.
+    None,
+    /// A Kubernetes namespace for each.
+    Kubernetes,
 }
 
 /// What one of our connections is on the server.
@@ -210,9 +221,13 @@ impl Reader {
 
     /// The settings of the workers alone.
     pub fn workers(&mut self) -> Option<WorkerSettings> {
-        Some(WorkerSettings {
-            relay_database_url: self.postgres_url("ATRIUM_RELAY_DATABASE_URL", "atrium_relay")?,
-        })
+        let relay_database_url = self.postgres_url("ATRIUM_RELAY_DATABASE_URL", "atrium_relay");
+        let isolation = self.optional("ATRIUM_ISOLATION", "none", |text| match text {
+            "none" => Ok(Isolation::None),
+            "kubernetes" => Ok(Isolation::Kubernetes),
+            _ => Err("must be none or kubernetes".to_owned()),
+        });
+        Some(WorkerSettings { relay_database_url: relay_database_url?, isolation: isolation? })
     }
 
     /// A PostgreSQL address.

@@ -6,6 +6,7 @@
 mod chat;
 mod config;
 mod consumer;
+mod isolation;
 mod janitor;
 mod relay;
 mod saga;
@@ -25,7 +26,7 @@ use atrium_shared::{
 };
 use clap::ValueEnum;
 
-use self::consumer::Consumer;
+use self::{consumer::Consumer, isolation::Isolation};
 
 /// What a process of the workers does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,11 +81,13 @@ pub async fn run(
         .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_RELAY_DATABASE_URL: {error}"))?;
     check_role(&mut *outbox.acquire().await?, Reach::Narrow(&["outbox", "inbox"])).await?;
 
+    let isolation = Isolation::prepare(own.isolation).await?;
+
     for role in roles {
         match role {
             Role::Relay => relay::spawn(&outbox, &redis, &shutdown),
             Role::Saga => {
-                let engine = saga::Engine::new(configuration.clone(), redis.clone());
+                let engine = saga::Engine::new(configuration.clone(), redis.clone(), &isolation);
                 Consumer::new(&database, &redis, Inbound::Saga, process, engine).spawn("saga", &shutdown);
             }
             Role::Config => {

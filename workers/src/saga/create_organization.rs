@@ -7,15 +7,19 @@ use atrium_shared::{
 };
 use futures_util::future::BoxFuture;
 
-use super::step::{Context, Failure, Saga, Step, Verdict};
+use super::{
+    namespace::{self, Namespace},
+    step::{Context, Failure, Outside, Saga, Step, Verdict},
+};
+use crate::isolation::Isolation;
 
-pub(super) fn saga() -> Saga {
+pub(super) fn saga(isolation: &Isolation) -> Saga {
     Saga {
         kind: CREATE_ORGANIZATION,
         steps: vec![
             Box::new(Reserve),
             Box::new(DefaultConfiguration),
-            Box::new(IsolationGate),
+            Box::new(IsolationGate(Namespace::of(isolation))),
             Box::new(Commit),
         ],
     }
@@ -105,19 +109,21 @@ impl Step for DefaultConfiguration {
     }
 }
 
-/// Waits until the organization is isolated in the cluster, where the deployment asks for that. Here it does not.
-struct IsolationGate;
+/// Lets through only what is isolated in the cluster, where the deployment asks for that.
+struct IsolationGate(Option<Namespace>);
 
 impl Step for IsolationGate {
     fn name(&self) -> &'static str {
         "isolation-gate"
     }
 
-    fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
-        Box::pin(async move {
-            tracing::debug!(saga = %context.saga, input = %context.input, "this deployment asks for no isolation");
-            Ok(Verdict::Done(Some("this deployment asks for no isolation in the cluster".to_owned())))
-        })
+    fn outside(&self) -> Option<&dyn Outside> {
+        self.0.as_ref().map(|namespace| namespace as &dyn Outside)
+    }
+
+    fn run<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
+        let detail = if self.0.is_some() { namespace::MADE } else { namespace::NOT_ASKED_FOR };
+        Box::pin(async { Ok(Verdict::Done(Some(detail.to_owned()))) })
     }
 
     fn compensate<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {

@@ -16,16 +16,19 @@ use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 
 use super::{
-    step::{Context, Failure, Saga, Step, Verdict},
+    namespace::{self, Namespace, Released},
+    step::{Context, Failure, Outside, Saga, Step, Verdict},
     traces,
 };
+use crate::isolation::Isolation;
 
-pub(super) fn saga(redis: &Redis) -> Saga {
+pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
     Saga {
         kind: DELETE_ORGANIZATION,
         steps: vec![
             Box::new(Grace),
             Box::new(Forget { redis: redis.clone() }),
+            Box::new(ReleaseNamespace(Namespace::of(isolation).map(Released))),
             Box::new(Purge { redis: redis.clone() }),
         ],
     }
@@ -114,6 +117,35 @@ impl Step for Forget {
     }
 }
 
+/// Waits until what the organization had in the cluster is gone.
+struct ReleaseNamespace(Option<Released>);
+
+const RELEASE_NAMESPACE: &str = "release-namespace";
+
+impl Step for ReleaseNamespace {
+    fn name(&self) -> &'static str {
+        RELEASE_NAMESPACE
+    }
+
+    fn is_retriable(&self) -> bool {
+        true
+    }
+
+    fn outside(&self) -> Option<&dyn Outside> {
+        self.0.as_ref().map(|released| released as &dyn Outside)
+    }
+
+    /// What it says goes into the certificate.
+    fn run<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
+        let detail = if self.0.is_some() { namespace::GONE } else { namespace::NONE_TO_REMOVE };
+        Box::pin(async { Ok(Verdict::Done(Some(detail.to_owned()))) })
+    }
+
+    fn compensate<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
+        never_taken_back()
+    }
+}
+
 /// Removes everything that is left, and certifies it.
 struct Purge {
     redis: Redis,
@@ -148,6 +180,16 @@ impl Step for Purge {
                 let detail = "waiting until every process has forgotten the organization".to_owned();
                 return Ok(Verdict::RetryAfter(Duration::from_secs_f64(wait), detail));
             }
+            // A deletion that an older release planned has no such step: nothing made a namespace then.
+            let namespaces: Option<String> = sqlx::query_scalar(
+                "SELECT detail FROM saga_steps WHERE org_id = $1 AND saga_id = $2 AND name = $3",
+            )
+            .bind(org)
+            .bind(saga)
+            .bind(RELEASE_NAMESPACE)
+            .fetch_optional(tx.conn())
+            .await?
+            .flatten();
             let search = match traces::remove(&self.redis, org).await {
                 Ok(search) if search.found == 0 => search,
                 Ok(search) => {
@@ -173,7 +215,7 @@ impl Step for Purge {
                     "tables": tables.len(), "rows_found": left,
                     "redis_keys": search.keys, "redis_traces_found": search.found,
                 },
-                "namespaces": "this deployment asks for no isolation in the cluster, so there was none to remove",
+                "namespaces": namespaces.as_deref().unwrap_or(namespace::NONE_TO_REMOVE),
             });
             // The certificate belongs to whoever asked, so it is written in their name.
             sqlx::query("SELECT set_config('app.user_id', $1::text, true)")

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use atrium_shared::{
     configuration::ConfigurationStore,
     crash_point::{CrashPoint, reached},
-    db::{DbError, OrgTx},
+    db::{Database, DbError, OrgTx},
     ids::{OrgId, SagaId},
     saga::{self, SagaStatus, StepStatus},
     streams::{Live, Redis},
@@ -16,12 +16,18 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    journal::{Journal, StepRow},
+    journal::{Journal, StepRow, next_to_compensate},
+    prepare::{Prepared, prepare},
     registry,
     step::{Context, Failure, Saga, Step, Verdict},
 };
-use crate::consumer::{HandleError, Handler, Message, Outcome};
+use crate::{
+    consumer::{HandleError, Handler, Message, Outcome},
+    isolation::Isolation,
+};
 
+/// The engine's name in the inbox.
+pub(super) const CONSUMER: &str = "saga";
 /// Tries of an action before the saga is given up.
 const MAX_ATTEMPTS: i32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -33,6 +39,8 @@ const ALARM_AFTER: i32 = 10;
 /// Carries out every saga of the registry.
 pub(crate) struct Engine {
     sagas: HashMap<&'static str, Saga>,
+    /// Whether any step of any saga does: where none does, nothing is looked up to prepare.
+    works_outside: bool,
     configuration: ConfigurationStore,
     redis: Redis,
 }
@@ -45,20 +53,33 @@ struct Wake {
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Reason {
+pub(super) enum Reason {
     Advance,
     Deadline,
 }
 
 impl Engine {
-    pub(crate) fn new(configuration: ConfigurationStore, redis: Redis) -> Self {
-        let sagas = registry::all(&redis).into_iter().map(|saga| (saga.kind, saga)).collect();
-        Self { sagas, configuration, redis }
+    pub(crate) fn new(configuration: ConfigurationStore, redis: Redis, isolation: &Isolation) -> Self {
+        let sagas = registry::all(&redis, isolation);
+        let works_outside = sagas.iter().flat_map(|saga| &saga.steps).any(|step| step.outside().is_some());
+        let sagas = sagas.into_iter().map(|saga| (saga.kind, saga)).collect();
+        Self { sagas, works_outside, configuration, redis }
+    }
+
+    /// The saga of that kind, if this release knows it.
+    pub(super) fn saga(&self, kind: &str) -> Option<&Saga> {
+        self.sagas.get(kind)
     }
 
     /// False: the saga is of a kind that this release does not know, of a newer one beside it. Its message comes again
     /// until somebody gets it who does.
-    async fn advance(&self, tx: &mut OrgTx, id: SagaId, reason: Reason) -> Result<bool, DbError> {
+    async fn advance(
+        &self,
+        tx: &mut OrgTx,
+        id: SagaId,
+        reason: Reason,
+        prepared: Prepared,
+    ) -> Result<bool, DbError> {
         let mut journal = Journal { tx, saga: id };
         let Some(row) = journal.lock().await? else {
             return Ok(true);
@@ -66,7 +87,7 @@ impl Engine {
         let Some(saga) = self.sagas.get(row.kind.as_str()) else {
             return Ok(false);
         };
-        let mut progress = Progress { journal, saga, input: &row.input };
+        let mut progress = Progress { journal, saga, input: &row.input, prepared };
         match row.status {
             // Late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => {}
@@ -89,18 +110,26 @@ impl Engine {
 }
 
 impl Handler for Engine {
-    const CONSUMER: &'static str = "saga";
-    type Prepared = ();
+    const CONSUMER: &'static str = CONSUMER;
+    type Prepared = Prepared;
     type Effect = SagaId;
+
+    async fn prepare(&self, database: &Database, message: &Message) -> Result<Prepared, HandleError> {
+        if !self.works_outside {
+            return Ok(Prepared::Nothing);
+        }
+        let Wake { saga, wake } = Wake::deserialize(&message.payload)?;
+        Ok(prepare(self, database, message.org(), saga, wake).await?)
+    }
 
     async fn handle(
         &self,
         tx: &mut OrgTx,
         message: &Message,
-        (): (),
+        prepared: Prepared,
     ) -> Result<Outcome<SagaId>, HandleError> {
         let Wake { saga, wake } = Wake::deserialize(&message.payload)?;
-        let known = self.advance(tx, saga, wake).await?;
+        let known = self.advance(tx, saga, wake, prepared).await?;
         Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(LONGEST_PAUSE) })
     }
 
@@ -126,17 +155,21 @@ impl Handler for Engine {
         let Some(saga) = self.sagas.get(row.kind.as_str()) else {
             return Ok(());
         };
-        let mut progress = Progress { journal, saga, input: &row.input };
-        if row.status == SagaStatus::Pending {
-            if progress.is_past_pivot().await? {
-                tracing::error!(saga = %id, reason, "a message is given up, and its saga goes on with another");
-                return Ok(progress.journal.wake(Some(LONGEST_PAUSE)).await?);
+        let prepared = Prepared::Nothing;
+        let mut progress = Progress { journal, saga, input: &row.input, prepared };
+        match row.status {
+            SagaStatus::Committed | SagaStatus::Failed => Ok(()),
+            SagaStatus::Pending if !progress.is_past_pivot().await? => {
+                tracing::error!(saga = %id, reason, "a saga is given up because a message of it is");
+                let detail = "an unexpected error; nothing of it remains".to_owned();
+                Ok(progress.give_up(None, Failure { code: "internal", detail }).await?)
             }
-            tracing::error!(saga = %id, reason, "a saga is given up because a message of it is");
-            let detail = "an unexpected error; nothing of it remains".to_owned();
-            progress.give_up(None, Failure { code: "internal", detail }).await?;
+            // What has to work, an action after the pivot or a compensation, is tried again all the same.
+            SagaStatus::Pending | SagaStatus::Compensating => {
+                tracing::error!(saga = %id, reason, "a message is given up, and its saga goes on with another");
+                Ok(progress.journal.wake(Some(LONGEST_PAUSE)).await?)
+            }
         }
-        Ok(())
     }
 }
 
@@ -145,12 +178,13 @@ struct Progress<'a> {
     journal: Journal<'a>,
     saga: &'a Saga,
     input: &'a Value,
+    prepared: Prepared,
 }
 
 impl<'a> Progress<'a> {
     /// Runs the first step that is not done; `drill` names one, as `<saga>/<step>`, that is to fail.
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
-        let steps = self.plan().await?;
+        let steps = self.journal.plan(self.saga).await?;
         let at = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
         let (row, is_last) = (&steps[at], at + 1 == steps.len());
         let step = self.step(row)?;
@@ -161,6 +195,15 @@ impl<'a> Progress<'a> {
                     code: "drill",
                     detail: format!("saga.fail_step says that {drill} fails"),
                 }))
+            } else if step.outside().is_some() {
+                match std::mem::take(&mut self.prepared) {
+                    Prepared::Applied(position, Verdict::Done(_)) if position == row.position => {
+                        self.attempt(step).await
+                    }
+                    Prepared::Applied(position, verdict) if position == row.position => Ok(verdict),
+                    // When this message was looked at, it was not this step's turn.
+                    _ => return self.journal.wake(None).await,
+                }
             } else {
                 self.attempt(step).await
             };
@@ -189,18 +232,23 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Compensates the last step that was begun and is not compensated yet. The first counts as begun, whatever its
-    /// status: its compensation also takes back what the request itself has stored.
+    /// Compensates one step.
     async fn backward(&mut self) -> Result<(), DbError> {
-        let steps = self.plan().await?;
-        let first = steps.first().map(|row| row.position);
-        let is_begun = |row: &&StepRow| row.status != StepStatus::Pending || Some(row.position) == first;
-        let begun = steps.iter().filter(is_begun).filter(|row| !row.compensated);
-        let begun: Vec<&StepRow> = begun.collect();
-        let Some((row, before)) = begun.split_last() else {
+        let steps = self.journal.plan(self.saga).await?;
+        let Some((row, is_last)) = next_to_compensate(&steps) else {
             return self.finish(SagaStatus::Failed).await;
         };
         let step = self.step(row)?;
+        if step.outside().is_some() {
+            match std::mem::take(&mut self.prepared) {
+                Prepared::Removed(position, Ok(())) if position == row.position => {}
+                Prepared::Removed(position, Err(error)) if position == row.position => {
+                    return self.retry_compensation(row, &error).await;
+                }
+                // When this message was looked at, it was not this step's turn.
+                _ => return self.journal.wake(None).await,
+            }
+        }
         self.journal.savepoint().await?;
         reached(CrashPoint::SagaBeforeCompensation).await;
         let compensated = step.compensate(self.context()).await;
@@ -209,32 +257,25 @@ impl<'a> Progress<'a> {
             Ok(()) => {
                 self.journal.record_compensation(row).await?;
                 self.count(row, "compensated");
-                if before.is_empty() {
-                    self.finish(SagaStatus::Failed).await
-                } else {
-                    self.journal.wake(None).await
-                }
+                if is_last { self.finish(SagaStatus::Failed).await } else { self.journal.wake(None).await }
             }
             Err(error @ DbError::Unavailable(_)) => Err(error),
             Err(error) => {
                 self.journal.rollback_to_savepoint().await?;
-                self.journal.record_failed_compensation(row).await?;
-                self.count(row, "compensation_failed");
-                let attempts = row.compensation_attempts + 1;
-                if attempts >= ALARM_AFTER {
-                    let saga = self.journal.saga;
-                    tracing::error!(%saga, step = row.name, attempts, %error, "a compensation does not work");
-                }
-                self.journal.wake(Some(pause_after(row.compensation_attempts))).await
+                self.retry_compensation(row, &error.to_string()).await
             }
         }
     }
 
-    /// The steps as they are written down; the plan is written first where it is not yet.
-    async fn plan(&mut self) -> Result<Vec<StepRow>, DbError> {
-        let (names, retriable): (Vec<&str>, Vec<bool>) =
-            self.saga.steps.iter().map(|step| (step.name(), step.is_retriable())).unzip();
-        self.journal.plan(&names, &retriable).await
+    async fn retry_compensation(&mut self, row: &StepRow, error: &str) -> Result<(), DbError> {
+        self.journal.record_failed_compensation(row).await?;
+        self.count(row, "compensation_failed");
+        let attempts = row.compensation_attempts + 1;
+        if attempts >= ALARM_AFTER {
+            let saga = self.journal.saga;
+            tracing::error!(%saga, step = row.name, attempts, error, "a compensation does not work");
+        }
+        self.journal.wake(Some(pause_after(row.compensation_attempts))).await
     }
 
     /// Runs an action behind a savepoint; unless it is done, what it did in the database is taken back.

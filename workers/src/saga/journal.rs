@@ -10,7 +10,7 @@ use atrium_shared::{
 };
 use serde_json::{Value, json};
 
-use super::step::Failure;
+use super::step::{Failure, Saga};
 
 /// A saga, locked by the transaction that moves it.
 pub(super) struct Journal<'a> {
@@ -38,6 +38,22 @@ pub(super) struct StepRow {
     pub(super) compensated: bool,
 }
 
+impl StepRow {
+    /// Whether its action was ever begun, so that it may have to be taken back.
+    pub(super) fn is_begun(&self) -> bool {
+        self.status != StepStatus::Pending
+    }
+}
+
+/// The step to compensate now, the last that was begun and is not compensated, and whether it is the last to be. The
+/// first counts as begun, whatever its status: its compensation also takes back what the request itself has stored.
+pub(super) fn next_to_compensate(steps: &[StepRow]) -> Option<(&StepRow, bool)> {
+    let due = |(at, step): &(usize, &StepRow)| (step.is_begun() || *at == 0) && !step.compensated;
+    let mut due = steps.iter().enumerate().filter(due).rev();
+    let (_, step) = due.next()?;
+    Some((step, due.next().is_none()))
+}
+
 impl Journal<'_> {
     /// Locks the saga's row: two messages for one saga wait for each other here.
     pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
@@ -52,11 +68,13 @@ impl Journal<'_> {
     }
 
     /// Writes the plan, unless it is written already, and reads it.
-    pub(super) async fn plan(&mut self, names: &[&str], retriable: &[bool]) -> Result<Vec<StepRow>, DbError> {
+    pub(super) async fn plan(&mut self, saga: &Saga) -> Result<Vec<StepRow>, DbError> {
         let steps = self.steps().await?;
         if !steps.is_empty() {
             return Ok(steps);
         }
+        let (names, retriable): (Vec<&str>, Vec<bool>) =
+            saga.steps.iter().map(|step| (step.name(), step.is_retriable())).unzip();
         sqlx::query(
             "INSERT INTO saga_steps (org_id, saga_id, position, name, retriable)
              SELECT $1, $2, position, name, retriable
@@ -81,6 +99,23 @@ impl Journal<'_> {
         .bind(self.saga)
         .fetch_all(self.tx.conn())
         .await?)
+    }
+
+    /// A step's work outside of PostgreSQL begins: from now on it has to be taken back if the saga turns around.
+    pub(super) async fn begin(&mut self, step: &StepRow) -> Result<(), DbError> {
+        if step.is_begun() {
+            return Ok(());
+        }
+        sqlx::query(
+            "UPDATE saga_steps SET status = 'RUNNING', started_at = clock_timestamp()
+              WHERE org_id = $1 AND saga_id = $2 AND position = $3",
+        )
+        .bind(self.tx.org())
+        .bind(self.saga)
+        .bind(step.position)
+        .execute(self.tx.conn())
+        .await?;
+        self.event(Some(&step.name), StepStatus::Running.name(), None).await
     }
 
     /// A try of a step's action: it is done, has failed for good, or is to be tried again.

@@ -6,12 +6,17 @@
 //! cannot be done, or the deadline has passed, the steps that were begun are compensated in reverse, each retried
 //! until it works. COMMITTED and FAILED are final; the database refuses to leave them.
 //!
+//! What a step does outside of PostgreSQL comes before its transaction ([`prepare`]): the step is written down as begun,
+//! then it is done, then it is recorded.
+//!
 //! To add a saga: one file with its steps, and one line in [`registry`].
 
 mod create_organization;
 mod delete_organization;
 mod engine;
 mod journal;
+mod namespace;
+mod prepare;
 mod registry;
 mod step;
 mod traces;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atrium_shared::{
     db::{DbError, OrgTx},
-    ids::SagaId,
+    ids::{OrgId, SagaId},
 };
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -20,11 +20,13 @@ pub(super) struct Saga {
 pub(super) struct Context<'a> {
     pub(super) tx: &'a mut OrgTx,
     pub(super) saga: SagaId,
+    /// What the saga was started with.
+    #[expect(dead_code, reason = "the sagas that there are find all they need in their organization's rows")]
     pub(super) input: &'a Value,
 }
 
 /// How an action ended.
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Its effect is there. With what to tell the person who waits, if anything.
     Done(Option<String>),
     /// Not yet; try again after a while.
@@ -36,15 +38,31 @@ pub(super) enum Verdict {
 }
 
 /// Why a saga is given up: a stable code, and a sentence for the person who waits.
-pub(super) struct Failure {
+pub(crate) struct Failure {
     pub(super) code: &'static str,
     pub(super) detail: String,
+}
+
+/// The part of a step that is outside of PostgreSQL: slow, and without a way to be rolled back. It is done before the
+/// step's transaction, with no connection and no lock held, and once more by whoever takes over from somebody who died.
+/// So what it makes is named after the organization: making it again changes nothing.
+pub(super) trait Outside: Send + Sync {
+    /// Makes it.
+    fn apply(&self, org: OrgId) -> BoxFuture<'_, Verdict>;
+
+    /// Removes it, wholly or partly made, or never. An error says why not, and is tried again until it works.
+    fn remove(&self, org: OrgId) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// A step: an action, and what takes it back.
 pub(super) trait Step: Send + Sync {
     /// Unique within the saga; shown to people.
     fn name(&self) -> &'static str;
+
+    /// What is done outside of PostgreSQL, before the action, and taken back before the compensation.
+    fn outside(&self) -> Option<&dyn Outside> {
+        None
+    }
 
     /// The action. An error is tried again; its changes in the database are taken back before.
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>>;

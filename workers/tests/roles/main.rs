@@ -2,6 +2,8 @@
 //! they do when something dies. The tests write what the API would write, and look at what comes of it.
 
 mod chat;
+mod cluster;
+mod isolation;
 mod janitor;
 mod outbox;
 mod platform;

@@ -1,0 +1,151 @@
+//! A step's part outside of PostgreSQL, before the transaction that records it.
+//!
+//! First the step is written down as begun, so that from then on its compensation is due whatever happens. Then the
+//! work is done, with no lock held: others may turn the saga around meanwhile, or take this message over from a process
+//! that seems to be dead and is not. So afterwards the saga is asked whether what was made is still wanted; it is
+//! removed again where it is not. Who dies before that question leaves a message behind, of which the same is asked, at
+//! the latest the one that comes at the deadline.
+
+use atrium_shared::{
+    db::{Database, DbError, OrgTx, Principal},
+    ids::{OrgId, SagaId},
+    saga::{self, SagaStatus, StepStatus},
+};
+
+use super::{
+    engine::{CONSUMER, Engine, Reason},
+    journal::{Journal, next_to_compensate},
+    step::{Outside, Saga, Verdict},
+};
+
+/// What was done outside for the step at a position.
+#[derive(Default)]
+pub(crate) enum Prepared {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Its way forward.
+    Applied(i32, Verdict),
+    /// Its way back; or why it did not work.
+    Removed(i32, Result<(), String>),
+}
+
+/// What is to be done outside, of which step.
+enum Work<'a> {
+    Apply(i32, &'a dyn Outside),
+    Remove(i32, &'a dyn Outside),
+    /// The saga is over. Somebody who was late may have made again what it took back.
+    RemoveRemains(Vec<&'a dyn Outside>),
+}
+
+pub(super) async fn prepare(
+    engine: &Engine,
+    database: &Database,
+    org: OrgId,
+    id: SagaId,
+    reason: Reason,
+) -> Result<Prepared, DbError> {
+    let Some(work) = look(engine, database, org, id, reason).await? else {
+        return Ok(Prepared::Nothing);
+    };
+    match work {
+        Work::Apply(position, outside) => {
+            let verdict = outside.apply(org).await;
+            if is_wanted(database, org, id, position).await? {
+                return Ok(Prepared::Applied(position, verdict));
+            }
+            tracing::info!(saga = %id, %org, "what a step has made is not wanted any more, and is removed");
+            remove_remains(org, outside).await;
+        }
+        Work::Remove(position, outside) => return Ok(Prepared::Removed(position, outside.remove(org).await)),
+        Work::RemoveRemains(outsides) => {
+            for outside in outsides {
+                remove_remains(org, outside).await;
+            }
+        }
+    }
+    Ok(Prepared::Nothing)
+}
+
+async fn remove_remains(org: OrgId, outside: &dyn Outside) {
+    if let Err(error) = outside.remove(org).await {
+        tracing::error!(%org, error, "what a saga has taken back may be there again");
+    }
+}
+
+/// What this message has to do outside. A step whose work begins is recorded as begun.
+async fn look<'a>(
+    engine: &'a Engine,
+    database: &Database,
+    org: OrgId,
+    id: SagaId,
+    reason: Reason,
+) -> Result<Option<Work<'a>>, DbError> {
+    let mut tx = begin(database, org).await?;
+    let mut journal = Journal { tx: &mut tx, saga: id };
+    let Some(row) = journal.lock().await? else { return Ok(None) };
+    let Some(saga) =
+        engine.saga(&row.kind).filter(|saga| saga.steps.iter().any(|step| step.outside().is_some()))
+    else {
+        return Ok(None);
+    };
+    let work = match row.status {
+        // It is about to be turned around.
+        SagaStatus::Pending
+            if (reason == Reason::Deadline || row.overdue)
+                && !saga::is_past_pivot(journal.tx, id).await? =>
+        {
+            None
+        }
+        SagaStatus::Pending => {
+            let steps = journal.plan(saga).await?;
+            let Some(step) = steps.iter().find(|step| step.status != StepStatus::Done) else {
+                return Ok(None);
+            };
+            let Some(outside) = outside(saga, &step.name) else { return Ok(None) };
+            journal.begin(step).await?;
+            Some(Work::Apply(step.position, outside))
+        }
+        SagaStatus::Compensating if reason == Reason::Deadline => None,
+        SagaStatus::Compensating => {
+            let steps = journal.plan(saga).await?;
+            let step = next_to_compensate(&steps);
+            step.and_then(|(step, _)| Some(Work::Remove(step.position, outside(saga, &step.name)?)))
+        }
+        SagaStatus::Failed => {
+            let begun = journal.steps().await?.into_iter().filter(|step| step.is_begun());
+            Some(Work::RemoveRemains(begun.filter_map(|step| outside(saga, &step.name)).collect()))
+        }
+        SagaStatus::Committed => None,
+    };
+    tx.commit().await?;
+    Ok(work)
+}
+
+/// Whether the saga still waits for what was made for this step.
+async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -> Result<bool, DbError> {
+    let mut tx = begin(database, org).await?;
+    let mut journal = Journal { tx: &mut tx, saga: id };
+    let Some(row) = journal.lock().await? else { return Ok(false) };
+    match row.status {
+        SagaStatus::Pending => {
+            Ok(journal.steps().await?.iter().any(|step| step.position == position && step.is_begun()))
+        }
+        // Somebody else was faster, and has made the same; unless what was made is about to go again.
+        SagaStatus::Committed => {
+            Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING')")
+                .bind(org)
+                .fetch_one(tx.conn())
+                .await?)
+        }
+        SagaStatus::Compensating | SagaStatus::Failed => Ok(false),
+    }
+}
+
+async fn begin(database: &Database, org: OrgId) -> Result<OrgTx, DbError> {
+    database.org_tx(&Principal::System(CONSUMER), org).await
+}
+
+fn outside<'a>(saga: &'a Saga, name: &str) -> Option<&'a dyn Outside> {
+    saga.steps.iter().find(|step| step.name() == name)?.outside()
+}
