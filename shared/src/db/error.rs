@@ -41,6 +41,8 @@ impl From<sqlx::Error> for DbError {
             sqlx::Error::RowNotFound => Self::NotFound,
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
+            // A line that was closed in the middle of an answer, as when a connection is begun.
+            | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
