@@ -44,12 +44,10 @@ async fn count_project(
     history: &str,
 ) -> Result<bool, DbError> {
     let org = tx.org();
-    // The project's row lock makes counting one after the other, also when a paused predecessor comes back.
-    let cursor: Option<(Option<String>, Option<i64>, Option<i64>)> = sqlx::query_as(
-        "SELECT history, entry_ms, entry_seq
-           FROM projects JOIN orgs ON orgs.id = projects.org_id AND orgs.status = 'COMMITTED'
-                LEFT JOIN chat_cursors ON chat_cursors.org_id = projects.org_id
-                                      AND chat_cursors.project_id = projects.id
+    // The project's row lock makes counting one after the other, also when a paused predecessor comes back. The
+    // cursor is read in the next statement: this one's snapshot may be older than the lock, and the cursor with it.
+    let locked = sqlx::query(
+        "SELECT FROM projects JOIN orgs ON orgs.id = projects.org_id AND orgs.status = 'COMMITTED'
           WHERE projects.org_id = $1 AND projects.id = $2
             FOR NO KEY UPDATE OF projects",
     )
@@ -57,14 +55,20 @@ async fn count_project(
     .bind(project)
     .fetch_optional(tx.conn())
     .await?;
-    let counted_to = match cursor {
-        None => return Ok(false),
-        Some((Some(counted), Some(ms), Some(seq))) if counted == history => {
-            Some(StreamId { ms: ms.cast_unsigned(), seq: seq.cast_unsigned() })
-        }
-        // Nothing was counted yet, or Redis has lost the history whose ids the cursor was about.
-        Some(_) => None,
-    };
+    if locked.is_none() {
+        return Ok(false);
+    }
+    let cursor: Option<(String, i64, i64)> = sqlx::query_as(
+        "SELECT history, entry_ms, entry_seq FROM chat_cursors WHERE org_id = $1 AND project_id = $2",
+    )
+    .bind(org)
+    .bind(project)
+    .fetch_optional(tx.conn())
+    .await?;
+    // Another history: Redis has lost the one whose ids the cursor was about.
+    let counted_to = cursor
+        .filter(|(counted, _, _)| counted == history)
+        .map(|(_, ms, seq)| StreamId { ms: ms.cast_unsigned(), seq: seq.cast_unsigned() });
 
     let mut last = None;
     let mut names: Vec<&str> = Vec::new();
