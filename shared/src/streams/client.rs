@@ -3,9 +3,17 @@
 //! A blocked command on a shared connection blocks everybody on it, and the library's response timeout, if it ends
 //! a blocking read early, leaves the next message in a dead call's hands. So loops that block have a connection of
 //! their own whose timeout is longer than the block.
+//!
+//! The library connects again when it is told that a connection is closed. Of one that went half open it is never
+//! told: every command on it ends in a timeout, for as long as the process lives. So the shared connection is asked
+//! every second whether anybody is there, and replaced when nobody answers.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use redis::{
     AsyncCommands as _, AsyncConnectionConfig, Client, RedisError, RedisResult,
     aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
@@ -19,12 +27,13 @@ use crate::settings::Secret;
 pub(super) const BLOCK: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// Redis as the application sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
-    shared: ConnectionManager,
+    shared: Arc<ArcSwap<ConnectionManager>>,
 }
 
 impl Redis {
@@ -34,20 +43,15 @@ impl Redis {
     /// When the address is not one of Redis.
     pub fn new(url: &Secret) -> RedisResult<Self> {
         let client = Client::open(url.expose())?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(COMMAND_TIMEOUT))
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_secs(1))
-            .set_number_of_retries(1);
-        let shared = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        let shared = Arc::new(ArcSwap::from_pointee(connect(&client)?));
+        tokio::spawn(replace_when_silent(client.clone(), Arc::downgrade(&shared)));
         Ok(Self { client, shared })
     }
 
     /// The shared connection, for commands that do not block.
     #[must_use]
     pub fn shared(&self) -> ConnectionManager {
-        self.shared.clone()
+        ConnectionManager::clone(&self.shared.load())
     }
 
     /// Adds a hint to a live stream, which keeps no more of them than it must.
@@ -68,6 +72,32 @@ impl Redis {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(BLOCK + COMMAND_TIMEOUT));
         self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+}
+
+fn connect(client: &Client) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(COMMAND_TIMEOUT))
+        .set_min_delay(Duration::from_millis(50))
+        .set_max_delay(Duration::from_secs(1))
+        .set_number_of_retries(1);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+/// Ends when nobody uses the connection any more.
+async fn replace_when_silent(client: Client, shared: Weak<ArcSwap<ConnectionManager>>) {
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        let Some(current) = shared.upgrade() else { return };
+        let mut connection = ConnectionManager::clone(&current.load());
+        let answered: RedisResult<()> = redis::cmd("PING").query_async(&mut connection).await;
+        if answered.is_err_and(|error| error.is_timeout())
+            && let Ok(another) = connect(&client)
+        {
+            tracing::warn!("nobody answers on the connection to Redis; using another one");
+            current.store(Arc::new(another));
+        }
     }
 }
 
