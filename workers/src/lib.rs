@@ -10,6 +10,7 @@ mod isolation;
 mod janitor;
 mod relay;
 mod saga;
+mod shards;
 
 use atrium_shared::{
     configuration::ConfigurationStore,

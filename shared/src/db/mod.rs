@@ -98,6 +98,14 @@ impl Database {
         Ok(wake::notify(&self.pool).await?)
     }
 
+    /// Asks for nothing, to learn whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        Ok(self.pool.run("SELECT 1").await?)
+    }
+
     /// Begins a transaction in one organization. For a user this checks the membership, and for a service its key,
     /// which is also the authorization: without a role there is no transaction.
     ///

@@ -10,6 +10,9 @@ use crate::{
 /// How many shards the chat has. A constant of the deployment: every process computes a project's shard from it.
 pub const CHAT_SHARDS: u16 = 8;
 
+/// How many shards the outbox has. They are cut like the chat's, so a chat shard's messages come from one of them.
+pub const RELAY_SHARDS: u16 = CHAT_SHARDS;
+
 /// The consumer group of every inbound stream.
 pub const GROUP: &str = "workers";
 
@@ -47,6 +50,12 @@ pub fn chat_run_key(shard: u16) -> String {
 #[must_use]
 pub fn chat_lease_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:lease")
+}
+
+/// The processes that share the shards of a role: sorted set of process → when it said so last, milliseconds.
+#[must_use]
+pub fn shard_processes_key(role: &str) -> String {
+    format!("atrium:{{{role}}}:processes")
 }
 
 /// How many shards the counters of limits have: a constant of the deployment, like the chat's.
@@ -105,6 +114,16 @@ impl Inbound {
         }
     }
 
+    /// The stream to which a shard of the relay takes messages of this topic.
+    #[must_use]
+    pub fn of_shard(topic: Topic, relay_shard: u16) -> Self {
+        match topic {
+            Topic::Saga => Self::Saga,
+            Topic::Config => Self::Config,
+            Topic::Chat => Self::Chat(relay_shard),
+        }
+    }
+
     /// Every inbound stream.
     pub fn all() -> impl Iterator<Item = Self> {
         [Self::Saga, Self::Config].into_iter().chain((0..CHAT_SHARDS).map(Self::Chat))
@@ -114,6 +133,12 @@ impl Inbound {
     #[must_use]
     pub fn dead_letters(self) -> String {
         self.to_string().replace(":in", ":dead")
+    }
+
+    /// The highest fencing token under which a shard of the relay has published to this stream.
+    #[must_use]
+    pub fn fence(self, relay_shard: u16) -> String {
+        self.to_string().replace(":in", &format!(":fence:{relay_shard}"))
     }
 }
 
@@ -186,6 +211,11 @@ mod tests {
     #[test]
     fn dead_letters_stand_beside_their_stream() {
         assert_eq!(Inbound::Chat(3).dead_letters(), "atrium:{chat.3}:dead");
+    }
+
+    #[test]
+    fn a_fence_stands_beside_its_stream() {
+        assert_eq!(Inbound::Saga.fence(7), "atrium:{saga}:fence:7");
     }
 
     #[test]

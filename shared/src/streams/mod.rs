@@ -12,8 +12,9 @@ pub use self::{
     client::{Redis, is_missing_group},
     consumer_group::{Acknowledger, ConsumerGroup, Entry},
     keys::{
-        API_PROCESSES_KEY, CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, LimitKeys, Live,
+        API_PROCESSES_KEY, CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, LimitKeys, Live, RELAY_SHARDS,
         chat_epoch_key, chat_lease_key, chat_run_key, chat_shard, config_applied_key, limit_whole_keys,
+        shard_processes_key,
     },
     tail::{StreamId, Tail, TailEvent},
 };

@@ -36,9 +36,10 @@ pub const SSE_RESUMES: &str = "atrium_sse_resumes_total";
 pub const OUTBOX_PUBLISHED: &str = "atrium_outbox_published_total";
 /// Seconds from a message's commit to its publication; label `topic`.
 pub const OUTBOX_LAG_SECONDS: &str = "atrium_outbox_publish_lag_seconds";
-/// Messages published again because nobody consumed them.
+/// Messages published again because Redis had lost them. More than none is worth an alarm: nothing was lost, but
+/// Redis was.
 pub const OUTBOX_REPUBLISHED: &str = "atrium_outbox_republished_total";
-/// Messages due and not published.
+/// Messages due and not published; label `shard`. Each shard is reported by its owner.
 pub const OUTBOX_BACKLOG: &str = "atrium_outbox_backlog";
 /// Messages handled; labels `topic`, `outcome` (done, duplicate, retry, dead).
 pub const MESSAGES: &str = "atrium_messages_total";
@@ -50,8 +51,10 @@ pub const SAGAS_FINISHED: &str = "atrium_sagas_finished_total";
 pub const CHAT_EVENTS: &str = "atrium_chat_events_total";
 /// Seconds from a chat action's acceptance to its publication.
 pub const CHAT_PUBLISH_SECONDS: &str = "atrium_chat_publish_duration_seconds";
-/// Chat shards this process owns.
-pub const CHAT_SHARDS_OWNED: &str = "atrium_chat_shards_owned";
+/// Shards this process owns; label `role` (relay, chat).
+pub const SHARDS_OWNED: &str = "atrium_shards_owned";
+/// Shards this process should own; label `role`. 0: it has not reached PostgreSQL and Redis for a while.
+pub const SHARDS_DUE: &str = "atrium_shards_due";
 /// Seconds from a configuration change to its application in this process.
 pub const CONFIG_APPLY_SECONDS: &str = "atrium_config_apply_duration_seconds";
 /// The revision of the platform's configuration that this process applies.
@@ -108,14 +111,15 @@ fn describe() {
     describe_counter!(SSE_RESUMES, "Streams resumed, by where the missed events came from.");
     describe_counter!(OUTBOX_PUBLISHED, "Messages published by the relay.");
     describe_histogram!(OUTBOX_LAG_SECONDS, "Seconds from a message's commit to its publication.");
-    describe_counter!(OUTBOX_REPUBLISHED, "Messages published again because nobody consumed them.");
+    describe_counter!(OUTBOX_REPUBLISHED, "Messages published again because Redis had lost them.");
     describe_gauge!(OUTBOX_BACKLOG, "Messages due and not published.");
     describe_counter!(MESSAGES, "Messages handled by consumers.");
     describe_counter!(SAGA_STEPS, "Steps of sagas, by outcome.");
     describe_counter!(SAGAS_FINISHED, "Sagas that ended, by status.");
     describe_counter!(CHAT_EVENTS, "Chat events published to the live streams.");
     describe_histogram!(CHAT_PUBLISH_SECONDS, "Seconds from a chat action's acceptance to its publication.");
-    describe_gauge!(CHAT_SHARDS_OWNED, "Chat shards this process owns.");
+    describe_gauge!(SHARDS_OWNED, "Shards this process owns, by role.");
+    describe_gauge!(SHARDS_DUE, "Shards this process should own, by role.");
     describe_histogram!(CONFIG_APPLY_SECONDS, "Seconds from a configuration change to its application here.");
     describe_gauge!(CONFIG_PLATFORM_REVISION, "The revision of the platform's configuration applied here.");
     describe_counter!(CONFIG_APPLY_FAILURES, "Snapshots that could not be applied.");

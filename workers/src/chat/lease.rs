@@ -31,18 +31,22 @@ pub(super) struct Lease {
 impl Lease {
     /// Takes the lease if nobody has it, or if it is still the one that was `left` in the middle of its term, and
     /// begins a new epoch where that is needed.
+    ///
+    /// Redis keeps the end of a term as a time of day. After its clock was set back, the lease of somebody who is gone
+    /// would hold for as long; so one with more than a term to go counts as ended.
     pub(super) async fn acquire(
         redis: &Redis,
         shard: u16,
-        process: &str,
+        owner: &str,
         left: Option<&Left>,
     ) -> RedisResult<Option<Self>> {
         let left = left.filter(|left| Instant::now() < left.until);
         let (former, tip) = left.map_or(("", "unknown"), |left| (&left.token, &left.tip));
-        let token = format!("{process}/{:016x}", rand::random::<u64>());
+        let token = format!("{owner}/{:016x}", rand::random::<u64>());
         let script = Script::new(
             "local holder = redis.call('GET', KEYS[1])
-             if holder and holder ~= ARGV[7] then return false end
+             local left = redis.call('PTTL', KEYS[1])
+             if holder and holder ~= ARGV[7] and left >= 0 and left <= tonumber(ARGV[2]) then return false end
              redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
              local epoch = redis.call('GET', KEYS[2])
              local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]

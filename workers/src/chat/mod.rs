@@ -1,6 +1,7 @@
 //! The chat role: counts actions and publishes events, each once and in order.
 //!
-//! A project belongs to a shard, and a shard to one worker at a time, by a lease. The owner takes over what its
+//! A project belongs to a shard, and a shard to one worker at a time, by a lease; the workers
+//! [divide](crate::shards) the shards evenly. The owner takes over what its
 //! predecessor left pending, oldest first, and then reads on. Per batch: count in PostgreSQL, behind a cursor that
 //! refuses what was counted before; then one script publishes, acknowledges and deletes, atomically, and only while
 //! the lease is still ours. An owner that was paused past its lease therefore changes nothing: its counts are below
@@ -18,9 +19,17 @@ use atrium_shared::{
     streams::{CHAT_SHARDS, Redis},
 };
 
+use crate::shards::Share;
+
 pub(crate) fn spawn(database: &Database, redis: &Redis, process: &str, shutdown: &Shutdown) {
+    let counts_in = database.clone();
+    let works = move || {
+        let database = counts_in.clone();
+        async move { database.ping().await.is_ok() }
+    };
+    let share = Share::spawn("chat", CHAT_SHARDS, redis, process, works, shutdown);
     for number in 0..CHAT_SHARDS {
-        let shard = shard::Shard::new(number, database.clone(), redis.clone(), process);
+        let shard = shard::Shard::new(number, database.clone(), redis.clone(), share.clone(), process);
         shutdown.spawn_critical("chat shard", shard.run(shutdown.draining().clone()));
     }
 }

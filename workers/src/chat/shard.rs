@@ -6,9 +6,7 @@ use atrium_shared::{
     crash_point::{CrashPoint, reached},
     db::Database,
     streams::{ConsumerGroup, Entry, Inbound, Redis},
-    telemetry::metrics::CHAT_SHARDS_OWNED,
 };
-use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,17 +15,16 @@ use super::{
     lease::{Lease, Left},
     publish,
 };
+use crate::shards::{Place, Share};
 
 /// Entries worked on at once.
 const BATCH: usize = 200;
-const PAUSE_WITHOUT_LEASE: Duration = Duration::from_millis(500);
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 pub(super) struct Shard {
     number: u16,
     database: Database,
     redis: Redis,
-    process: String,
+    share: Share,
     group: ConsumerGroup,
     /// Where this process left the live stream when its ownership was interrupted.
     left: Option<Left>,
@@ -45,44 +42,57 @@ pub(super) enum Interrupted {
 }
 
 impl Shard {
-    pub(super) fn new(number: u16, database: Database, redis: Redis, process: &str) -> Self {
+    pub(super) fn new(number: u16, database: Database, redis: Redis, share: Share, process: &str) -> Self {
         let group = ConsumerGroup::new(redis.clone(), Inbound::Chat(number), process);
-        Self { number, database, redis, process: process.to_owned(), group, left: None }
+        Self { number, database, redis, share, group, left: None }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        while !stop.is_cancelled() {
-            let left = self.left.take();
-            let pause = match Lease::acquire(&self.redis, self.number, &self.process, left.as_ref()).await {
-                Ok(Some(mut lease)) => {
-                    tracing::debug!(shard = self.number, "owning a chat shard");
-                    gauge!(CHAT_SHARDS_OWNED).increment(1.0);
-                    let ended = self.work(&mut lease, &stop).await;
-                    gauge!(CHAT_SHARDS_OWNED).decrement(1.0);
-                    if let Err(error) = &ended {
-                        tracing::warn!(shard = self.number, %error, "work on a chat shard was interrupted");
-                    }
-                    if let Err(Interrupted::Redis(_)) = ended {
-                        self.left = Some(lease.leave());
-                    } else if let Err(error) = lease.release().await {
-                        tracing::debug!(shard = self.number, %error, "a lease was not given back; it ends by itself");
-                    }
-                    PAUSE_AFTER_FAILURE
-                }
-                Ok(None) => PAUSE_WITHOUT_LEASE,
-                Err(error) => {
-                    self.left = left;
-                    tracing::debug!(shard = self.number, %error, "a chat shard's lease cannot be asked for");
-                    PAUSE_WITHOUT_LEASE
-                }
-            };
-            let jitter = rand::random_range(0.8..1.2);
-            let _ = stop.run_until_cancelled(tokio::time::sleep(pause.mul_f64(jitter))).await;
+        while let Some(place) = stop.run_until_cancelled(self.share.place()).await {
+            if !self.own(place, &stop).await {
+                self.share.pause(&stop).await;
+            }
         }
         Ok(())
     }
 
-    async fn work(&mut self, lease: &mut Lease, stop: &CancellationToken) -> Result<(), Interrupted> {
+    /// Works for as long as the shard is ours. False: somebody else has it, or nobody can tell.
+    async fn own(&mut self, mut place: Place, stop: &CancellationToken) -> bool {
+        let left = self.left.take();
+        let mut lease =
+            match Lease::acquire(&self.redis, self.number, self.share.owner(), left.as_ref()).await {
+                Ok(Some(lease)) => lease,
+                Ok(None) => return false,
+                Err(error) => {
+                    self.left = left;
+                    tracing::debug!(shard = self.number, %error, "a chat shard's lease cannot be asked for");
+                    return false;
+                }
+            };
+        tracing::debug!(shard = self.number, "owning a chat shard");
+        let owned = place.owned();
+        let ended = self.work(&mut lease, &mut place, stop).await;
+        drop(owned);
+        if let Err(Interrupted::Redis(_)) = ended {
+            self.left = Some(lease.leave());
+        } else if let Err(error) = lease.release().await {
+            tracing::debug!(shard = self.number, %error, "a lease was not given back; it ends by itself");
+        }
+        match ended {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(shard = self.number, %error, "work on a chat shard was interrupted");
+                false
+            }
+        }
+    }
+
+    async fn work(
+        &mut self,
+        lease: &mut Lease,
+        place: &mut Place,
+        stop: &CancellationToken,
+    ) -> Result<(), Interrupted> {
         reached(CrashPoint::ChatLeaseTaken).await;
         // What a predecessor was given and did not finish stands before everything new. The lease makes it ours,
         // however short ago it was given.
@@ -92,8 +102,11 @@ impl Shard {
                 break;
             }
             self.work_on(left, lease).await?;
+            if !lease.renew().await? {
+                return Err(Interrupted::LostLease);
+            }
         }
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && !place.is_surplus() {
             reached(CrashPoint::ChatBeforeRenewal).await;
             if !lease.renew().await? {
                 return Err(Interrupted::LostLease);
