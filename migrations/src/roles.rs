@@ -37,7 +37,7 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
     ] {
         create_if_missing(connection, role, "LOGIN").await?;
         // A process that stops in the middle of a transaction (SIGSTOP, a lost network) must not hold its locks
-        // forever: the relay's leadership is such a lock.
+        // forever: the relay's hold on a shard is such a lock.
         let idle = format!("ALTER ROLE {role} SET idle_in_transaction_session_timeout = '5s'");
         sqlx::query(AssertSqlSafe(idle)).execute(&mut *connection).await?;
         if let Some(password) = password {

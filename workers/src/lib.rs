@@ -77,16 +77,17 @@ pub async fn run(
     shutdown.spawn_critical("configuration stream", configuration.clone().follow_stream(stop.clone()));
     shutdown.spawn_critical("log level", follow_level(level, configuration.clone(), stop.clone()));
 
-    let outbox = connect_pool(own.relay_database_url.expose(), 3, process)
+    let connections = if roles.contains(&Role::Relay) { relay::CONNECTIONS } else { 1 };
+    let outbox = connect_pool(own.relay_database_url.expose(), connections, process)
         .await
         .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_RELAY_DATABASE_URL: {error}"))?;
-    check_role(&mut *outbox.acquire().await?, Reach::Narrow(&["outbox", "inbox"])).await?;
+    check_role(&mut *outbox.acquire().await?, Reach::Narrow(&["outbox", "inbox", "relay_leases"])).await?;
 
     let isolation = Isolation::prepare(own.isolation).await?;
 
     for role in roles {
         match role {
-            Role::Relay => relay::spawn(&outbox, &redis, &shutdown),
+            Role::Relay => relay::spawn(&outbox, &redis, process, &shutdown),
             Role::Saga => {
                 let engine = saga::Engine::new(configuration.clone(), redis.clone(), &isolation);
                 Consumer::new(&database, &redis, Inbound::Saga, process, engine).spawn("saga", &shutdown);

@@ -22,6 +22,9 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Saga, Self::Config, Self::Chat];
+
     /// The name, as in SQL, stream names and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -16,6 +16,7 @@ const SINGLE: &[&str] = &[
     "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO atrium_app",
     "GRANT SELECT ON pg_authid TO atrium_app",
     "GRANT pg_read_all_data TO atrium_app",
+    "GRANT SELECT (shard) ON relay_leases TO atrium_app",
     "GRANT atrium_owner TO atrium_app",
     "GRANT atrium_relay TO atrium_app",
     "ALTER ROLE atrium_app BYPASSRLS",

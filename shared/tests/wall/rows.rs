@@ -10,6 +10,8 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
+use crate::catalog::OF_NOBODY;
+
 /// Values that cannot be guessed, or that say more than a guess: table, column, and what stands there.
 const SAMPLES: &[(&str, &str, &str)] = &[
     // Past its grace: only then may its row be deleted.
@@ -195,8 +197,10 @@ async fn tables(connection: &mut PgConnection) -> Vec<Table> {
                                              '(\\w+) = .*app\\.(org|user)_id'),
                                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'org_id'))
                      AS wall (guard, of_org)
-          WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND relname <> '_sqlx_migrations'",
+          WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND relname <> '_sqlx_migrations'
+            AND relname <> ALL ($1)",
     )
+    .bind(OF_NOBODY)
     .fetch_all(&mut *connection)
     .await
     .expect("the catalog can be read");

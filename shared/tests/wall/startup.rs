@@ -15,7 +15,7 @@ async fn the_roles_of_the_application_are_accepted() {
     let database = TestDatabase::create().await;
     let urls = database.urls();
     assert_eq!(refusal(&urls.app, Reach::Tenant).await, None);
-    assert_eq!(refusal(&urls.relay, Reach::Narrow(&["outbox", "inbox"])).await, None);
+    assert_eq!(refusal(&urls.relay, Reach::Narrow(&["outbox", "inbox", "relay_leases"])).await, None);
     assert_eq!(refusal(&urls.watcher, Reach::Narrow(Watcher::TABLES)).await, None);
 }
 
@@ -100,8 +100,9 @@ async fn a_narrow_role_with_a_wider_view_is_refused() {
         .execute(&mut database.superuser().await)
         .await
         .expect("a mistake");
-    let refusal =
-        refusal(&database.urls().relay, Reach::Narrow(&["outbox", "inbox"])).await.unwrap_or_default();
+    let refusal = refusal(&database.urls().relay, Reach::Narrow(&["outbox", "inbox", "relay_leases"]))
+        .await
+        .unwrap_or_default();
     assert!(refusal.contains("may touch orgs"), "{refusal}");
 }
 

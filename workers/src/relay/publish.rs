@@ -1,5 +1,7 @@
-//! One batch: lock, read, `XADD`, mark, commit, in this order. Killed before the commit, the batch is published
-//! again, and the inbox knows it. A message is marked only after Redis took it.
+//! One batch: hold the lease, read, add to the streams, mark, commit, in this order. Killed before the commit, the batch
+//! is published again, and the inbox knows it. A message is marked only after Redis took it.
+//!
+//! Each stream is a lane of its own: one that takes nothing keeps only its own messages waiting.
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
@@ -8,103 +10,142 @@ use atrium_shared::{
     streams::{Inbound, Redis},
     telemetry::metrics::{OUTBOX_LAG_SECONDS, OUTBOX_PUBLISHED},
 };
+use futures_util::future::join_all;
 use metrics::{counter, histogram};
-use sqlx::PgPool;
+use redis::{ErrorKind, RedisError};
+use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::LEADER_LOCK;
+use super::{
+    fenced::{self, Added},
+    lease::{Lease, number},
+};
 
+/// Messages of a topic that are read at once; as many again whose time has come.
 const BATCH: i64 = 200;
 
-/// Why a batch was not published. Nothing of it is marked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PublishError {
-    #[error("PostgreSQL: {0}")]
-    Database(#[from] sqlx::Error),
-    #[error("Redis: {0}")]
-    Redis(#[from] redis::RedisError),
-}
-
+/// A message to publish.
 #[derive(sqlx::FromRow)]
-struct Due {
-    org_id: OrgId,
-    id: i64,
-    message_id: MessageId,
+pub(super) struct Due {
+    pub(super) org_id: OrgId,
+    pub(super) id: i64,
+    pub(super) message_id: MessageId,
     topic: Topic,
     aggregate_id: Uuid,
-    payload: String,
+    pub(super) payload: String,
     lag_seconds: f64,
 }
 
-/// Publishes everything that is due. Returns at once when another relay is at work.
-pub(super) async fn publish_all(pool: &PgPool, redis: &Redis) -> Result<(), PublishError> {
-    while publish_batch(pool, redis).await? == usize::try_from(BATCH).unwrap_or(0) {}
-    Ok(())
+/// What became of a batch whose lease was held.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// There is more to publish than a batch holds.
+    pub(super) more: bool,
+    /// What a stream answered that took nothing; its messages wait.
+    pub(super) failed: Option<RedisError>,
+    /// A stream has seen this token, which is higher than the lease's.
+    pub(super) outdated_by: Option<i64>,
 }
 
-async fn publish_batch(pool: &PgPool, redis: &Redis) -> Result<usize, PublishError> {
-    let mut tx = pool.begin().await?;
-    let leader: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
-        .bind(LEADER_LOCK)
-        .fetch_one(&mut *tx)
-        .await?;
-    if !leader {
-        return Ok(0);
+impl Batch {
+    /// Whether Redis may still do what it was told: it has not said that it did not.
+    pub(super) fn may_be_late(&self) -> bool {
+        self.failed.as_ref().is_some_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
     }
+}
+
+/// Publishes what is due, as far as it fits into a batch, and renews the lease. None: the lease is not ours any more.
+pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option<Batch>, sqlx::Error> {
+    let Some(mut tx) = lease.begin().await? else {
+        return Ok(None);
+    };
     reached(CrashPoint::RelayLeaseTaken).await;
-    // By id among those that are for now, which is the order of commits within an aggregate; then those whose time
-    // has come. Never "all after id n": a lower id may commit later.
-    let due: Vec<Due> = sqlx::query_as(
-        "(SELECT org_id, id, message_id, topic, aggregate_id, payload::text AS payload,
-                 EXTRACT(EPOCH FROM clock_timestamp() - created_at)::float8 AS lag_seconds
-            FROM outbox WHERE published_at IS NULL AND dead_at IS NULL AND available_at IS NULL
-           ORDER BY id LIMIT $1)
-         UNION ALL
-         (SELECT org_id, id, message_id, topic, aggregate_id, payload::text,
-                 EXTRACT(EPOCH FROM clock_timestamp() - available_at)::float8
-            FROM outbox WHERE published_at IS NULL AND dead_at IS NULL AND available_at <= clock_timestamp()
-           ORDER BY available_at LIMIT $1)
-         LIMIT $1",
-    )
-    .bind(BATCH)
-    .fetch_all(&mut *tx)
-    .await?;
+    let due = read(&mut tx, lease.shard).await?;
+    let mut batch = Batch::default();
     if due.is_empty() {
-        return Ok(0);
+        tx.commit().await?;
+        return Ok(Some(batch));
     }
 
+    let lanes = by_stream(due);
+    batch.more = lanes.iter().any(|(_, messages)| messages.len() >= usize::try_from(BATCH).unwrap_or(0));
     reached(CrashPoint::RelayBatchRead).await;
-    add_to_streams(redis, &due).await?;
+    let calls = lanes
+        .iter()
+        .map(|(stream, messages)| fenced::add(redis, *stream, lease.shard, lease.token, messages));
+    let mut published: Vec<(&Due, String)> = Vec::new();
+    let answers = join_all(calls).await;
+    for ((_, messages), answer) in lanes.iter().zip(answers) {
+        match answer {
+            Ok(Added::Entries(ids)) => published.extend(messages.iter().zip(ids)),
+            Ok(Added::Refused(token)) => batch.outdated_by = batch.outdated_by.max(Some(token)),
+            Err(error) => batch.failed = Some(error),
+        }
+    }
     reached(CrashPoint::RelayPublished).await;
-
-    let (orgs, ids): (Vec<Uuid>, Vec<i64>) = due.iter().map(|due| (due.org_id.uuid(), due.id)).unzip();
-    sqlx::query(
-        "UPDATE outbox SET published_at = clock_timestamp()
-           FROM unnest($1::uuid[], $2::bigint[]) AS batch (org_id, id)
-          WHERE outbox.org_id = batch.org_id AND outbox.id = batch.id",
-    )
-    .bind(orgs)
-    .bind(ids)
-    .execute(&mut *tx)
-    .await?;
+    mark(&mut tx, &published).await?;
     reached(CrashPoint::RelayMarked).await;
     tx.commit().await?;
     reached(CrashPoint::RelayCommitted).await;
 
-    for due in &due {
+    for (due, _) in &published {
         counter!(OUTBOX_PUBLISHED, "topic" => due.topic.name()).increment(1);
         histogram!(OUTBOX_LAG_SECONDS, "topic" => due.topic.name()).record(due.lag_seconds.max(0.0));
     }
-    Ok(due.len())
+    Ok(Some(batch))
 }
 
-async fn add_to_streams(redis: &Redis, due: &[Due]) -> redis::RedisResult<()> {
-    let mut pipe = redis::pipe();
+/// By id among those that are for now, which is the order of commits within an aggregate; then those whose time has
+/// come. Never "all after id n": a lower id may commit later.
+async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT due.* FROM unnest($2::text[]) AS topics (name) CROSS JOIN LATERAL (
+             (SELECT org_id, id, message_id, topic, aggregate_id, payload::text AS payload, available_at,
+                     EXTRACT(EPOCH FROM clock_timestamp() - created_at)::float8 AS lag_seconds
+                FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND topic = topics.name AND published_at IS NULL
+                 AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL
+               ORDER BY id LIMIT $3)
+             UNION ALL
+             (SELECT org_id, id, message_id, topic, aggregate_id, payload::text, available_at,
+                     EXTRACT(EPOCH FROM clock_timestamp() - available_at)::float8
+                FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND topic = topics.name AND published_at IS NULL
+                 AND consumed_at IS NULL AND dead_at IS NULL AND available_at <= clock_timestamp()
+               ORDER BY available_at LIMIT $3)) AS due
+          ORDER BY due.available_at NULLS FIRST, due.id",
+    )
+    .bind(number(shard))
+    .bind(Topic::ALL.map(Topic::name))
+    .bind(BATCH)
+    .fetch_all(&mut **tx)
+    .await
+}
+
+async fn mark(tx: &mut Transaction<'_, Postgres>, published: &[(&Due, String)]) -> Result<(), sqlx::Error> {
+    let orgs: Vec<Uuid> = published.iter().map(|(due, _)| due.org_id.uuid()).collect();
+    let ids: Vec<i64> = published.iter().map(|(due, _)| due.id).collect();
+    let entries: Vec<&str> = published.iter().map(|(_, entry)| entry.as_str()).collect();
+    sqlx::query(
+        "UPDATE outbox SET published_at = clock_timestamp(), entry_id = batch.entry_id
+           FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS batch (org_id, id, entry_id)
+          WHERE outbox.org_id = batch.org_id AND outbox.id = batch.id",
+    )
+    .bind(orgs)
+    .bind(ids)
+    .bind(entries)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// The messages of each stream, in the order in which they were read.
+fn by_stream(due: Vec<Due>) -> Vec<(Inbound, Vec<Due>)> {
+    let mut lanes: Vec<(Inbound, Vec<Due>)> = Vec::new();
     for due in due {
-        let stream = Inbound::of(due.topic, due.aggregate_id).to_string();
-        let (message, org, outbox) = (due.message_id.to_string(), due.org_id.to_string(), due.id.to_string());
-        let fields = [("message", &message), ("org", &org), ("outbox", &outbox), ("payload", &due.payload)];
-        pipe.xadd(stream, "*", &fields).ignore();
+        let stream = Inbound::of(due.topic, due.aggregate_id);
+        match lanes.iter_mut().find(|(lane, _)| *lane == stream) {
+            Some((_, messages)) => messages.push(due),
+            None => lanes.push((stream, vec![due])),
+        }
     }
-    pipe.query_async(&mut redis.shared()).await
+    lanes
 }

@@ -1,50 +1,205 @@
-//! The sweeper: what was published and not consumed after a while is published again. This is what makes Redis
-//! expendable: a flush, an older dump, a trimmed stream, a group made too late all end here.
+//! The sweeper: what was published, is not consumed, and is not in Redis any more is published again. This is what makes
+//! Redis expendable: a flush, an older dump, a trimmed stream, a group made too late all end here. What only waits, for a
+//! consumer that is slow or away, is left alone, however long.
+//!
+//! The owner of a shard sweeps it, so nobody does it twice. One that was stopped in between changes nothing late: it
+//! names the entry that it found missing, and if the message has another one by then, it is left alone.
 
-use std::time::Duration;
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use atrium_shared::telemetry::metrics::{OUTBOX_BACKLOG, OUTBOX_REPUBLISHED};
-use metrics::{counter, gauge};
+use atrium_shared::{
+    db::Topic,
+    ids::{MessageId, OrgId},
+    streams::{Inbound, Redis},
+    telemetry::metrics::{OUTBOX_BACKLOG, OUTBOX_REPUBLISHED},
+};
+use metrics::{Gauge, counter, gauge};
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
+use time::OffsetDateTime;
+use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
+
+use super::{lease::number, liveness::not_live};
 
 const EVERY: Duration = Duration::from_secs(2);
+/// A look at a long backlog takes at most this part of the time.
+const REST: u32 = 10;
+/// Messages that are asked for at once. Redis does nothing else meanwhile.
+const PAGE: i64 = 500;
+/// Messages published again after one look: what is lost beyond is found by the next.
+const MOST: usize = 10_000;
+/// Chat notices are acknowledged just before they are marked as consumed. What is so after this time was lost.
+const SETTLING: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(EVERY);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        match sweep(&pool).await {
-            Ok(0) => {}
-            Ok(again) => {
-                counter!(OUTBOX_REPUBLISHED).increment(again);
-                tracing::warn!(messages = again, "messages were not consumed in time; publishing them again");
-            }
-            Err(error) => tracing::warn!(%error, "unconsumed messages cannot be looked for; trying again"),
-        }
-    }
-    Ok(())
+pub(super) struct Sweeper {
+    shard: u16,
+    pool: PgPool,
+    redis: Redis,
+    /// There is something to publish.
+    news: Arc<Notify>,
+    backlog: Gauge,
 }
 
-async fn sweep(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    // An organization that is deleted takes its messages with it; a dead letter waits for an operator.
-    let again = sqlx::query(
-        "UPDATE outbox SET published_at = NULL
-          WHERE (org_id, id) IN
-                (SELECT org_id, id FROM outbox
-                  WHERE published_at < clock_timestamp() - interval '10 seconds'
-                    AND consumed_at IS NULL AND dead_at IS NULL
-                  ORDER BY published_at LIMIT 1000 FOR UPDATE SKIP LOCKED)",
-    )
-    .execute(pool)
-    .await?
-    .rows_affected();
-    let backlog: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM outbox
-          WHERE published_at IS NULL AND dead_at IS NULL
-            AND (available_at IS NULL OR available_at <= clock_timestamp())",
-    )
-    .fetch_one(pool)
-    .await?;
-    gauge!(OUTBOX_BACKLOG).set(backlog as f64);
-    Ok(again)
+/// Why nothing was swept. What is lost stays so until it can be looked for.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error("PostgreSQL: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("Redis: {0}")]
+    Redis(#[from] redis::RedisError),
+}
+
+/// A message that should be on its way.
+#[derive(sqlx::FromRow)]
+struct Published {
+    org_id: OrgId,
+    id: i64,
+    message_id: MessageId,
+    topic: Topic,
+    aggregate_id: Uuid,
+    entry_id: Option<String>,
+    published_at: OffsetDateTime,
+}
+
+impl Sweeper {
+    pub(super) fn new(shard: u16, pool: &PgPool, redis: &Redis, news: &Arc<Notify>) -> Self {
+        Self {
+            shard,
+            pool: pool.clone(),
+            redis: redis.clone(),
+            news: Arc::clone(news),
+            backlog: gauge!(OUTBOX_BACKLOG, "shard" => shard.to_string()),
+        }
+    }
+
+    pub(super) async fn run(self) -> Infallible {
+        loop {
+            let began_at = Instant::now();
+            match self.sweep().await {
+                Ok(0) => {}
+                Ok(again) => {
+                    counter!(OUTBOX_REPUBLISHED).increment(again);
+                    tracing::warn!(
+                        shard = self.shard,
+                        messages = again,
+                        "Redis lost messages; publishing them again"
+                    );
+                    self.news.notify_one();
+                }
+                Err(error) => {
+                    tracing::debug!(shard = self.shard, %error, "lost messages cannot be looked for; trying again");
+                }
+            }
+            tokio::time::sleep(EVERY.max(began_at.elapsed() * REST)).await;
+        }
+    }
+
+    async fn sweep(&self) -> Result<u64, SweepError> {
+        self.backlog.set(self.count_backlog().await? as f64);
+        let lost = self.find_lost().await?;
+        if lost.is_empty() {
+            return Ok(0);
+        }
+        tokio::time::sleep(SETTLING).await;
+        Ok(self.publish_again(&lost).await?)
+    }
+
+    async fn count_backlog(&self) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT count(*) FROM outbox
+              WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
+                AND (available_at IS NULL OR available_at <= clock_timestamp())",
+        )
+        .bind(number(self.shard))
+        .fetch_one(&self.pool)
+        .await
+    }
+
+    /// Looks through everything that should be on its way. All of it: what is live and old says nothing about what
+    /// comes after it.
+    async fn find_lost(&self) -> Result<Vec<Published>, SweepError> {
+        let mut lost = Vec::new();
+        let mut after: Option<(OffsetDateTime, i64)> = None;
+        loop {
+            let page = self.page(after).await?;
+            let full = page.len() >= usize::try_from(PAGE).unwrap_or(0);
+            after = page.last().map(|last| (last.published_at, last.id));
+            lost.extend(self.not_live(page).await?);
+            if !full || lost.len() >= MOST {
+                return Ok(lost);
+            }
+        }
+    }
+
+    /// The next messages in the order of their publication. The newest are on their way to the consumer; but those of
+    /// the future are from before the clock was set back.
+    async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
+        sqlx::query_as(
+            "SELECT org_id, id, message_id, topic, aggregate_id, entry_id, published_at FROM outbox
+              WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
+                AND published_at NOT BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
+                AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3, 0))
+              ORDER BY published_at, id LIMIT $4",
+        )
+        .bind(number(self.shard))
+        .bind(after.map(|(published_at, _)| published_at))
+        .bind(after.map(|(_, id)| id))
+        .bind(PAGE)
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    async fn not_live(&self, page: Vec<Published>) -> Result<Vec<Published>, SweepError> {
+        let mut lost: HashSet<(Inbound, String)> = HashSet::new();
+        for stream in Topic::ALL.map(|topic| Inbound::of_shard(topic, self.shard)) {
+            let entries: Vec<(&str, String)> = page
+                .iter()
+                .filter(|message| message.stream() == stream)
+                .filter_map(|message| Some((message.entry_id.as_deref()?, message.message_id.to_string())))
+                .collect();
+            if !entries.is_empty() {
+                let not_live = not_live(&self.redis, stream, &entries).await?;
+                lost.extend(not_live.into_iter().map(|entry| (stream, entry)));
+            }
+        }
+        let is_lost = |message: &Published| {
+            // Without an entry's id, nobody can ask for it. Only an earlier release left such messages.
+            let Some(entry) = &message.entry_id else { return true };
+            lost.contains(&(message.stream(), entry.clone()))
+        };
+        Ok(page.into_iter().filter(is_lost).collect())
+    }
+
+    async fn publish_again(&self, lost: &[Published]) -> Result<u64, sqlx::Error> {
+        let orgs: Vec<Uuid> = lost.iter().map(|message| message.org_id.uuid()).collect();
+        let ids: Vec<i64> = lost.iter().map(|message| message.id).collect();
+        let entries: Vec<Option<&str>> = lost.iter().map(|message| message.entry_id.as_deref()).collect();
+        // An organization that is deleted takes its messages with it; a dead letter waits for an operator.
+        let again = sqlx::query(
+            "UPDATE outbox SET published_at = NULL, entry_id = NULL
+               FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS lost (org_id, id, entry_id)
+              WHERE outbox.org_id = lost.org_id AND outbox.id = lost.id
+                AND outbox.entry_id IS NOT DISTINCT FROM lost.entry_id
+                AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL",
+        )
+        .bind(orgs)
+        .bind(ids)
+        .bind(entries)
+        .execute(&self.pool)
+        .await?;
+        Ok(again.rows_affected())
+    }
+}
+
+impl Published {
+    fn stream(&self) -> Inbound {
+        Inbound::of(self.topic, self.aggregate_id)
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        // From now on the next owner reports it.
+        self.backlog.set(0.0);
+    }
 }

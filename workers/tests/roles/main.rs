@@ -7,5 +7,8 @@ mod isolation;
 mod janitor;
 mod outbox;
 mod platform;
+mod relay;
 mod sagas;
+mod shards;
 mod stop;
+mod sweeper;

@@ -91,6 +91,15 @@ impl Platform {
 
     /// What `POST …/actions` adds to the stream. Returns the action's id.
     pub(crate) async fn press(&self, tenant: Tenant, action: ChatAction) -> MessageId {
+        Self::press_on(&self.redis, tenant, action).await
+    }
+
+    /// The same over this connection.
+    pub(crate) async fn press_on(
+        redis: &MultiplexedConnection,
+        tenant: Tenant,
+        action: ChatAction,
+    ) -> MessageId {
         let message = MessageId::new();
         let fields = [
             ("kind", "action".to_owned()),
@@ -104,7 +113,7 @@ impl Platform {
             ("at", "2026-01-02T03:04:05Z".to_owned()),
         ];
         let _: String = redis::AsyncCommands::xadd(
-            &mut self.redis.clone(),
+            &mut redis.clone(),
             Inbound::Chat(chat_shard(tenant.project)).to_string(),
             "*",
             &fields,

@@ -1,0 +1,101 @@
+//! The right to publish a shard, for a few seconds at a time: a row in PostgreSQL, beside the outbox.
+//!
+//! Its token goes up with every owner. Whoever has the row with its token locked publishes; nobody can take the lease
+//! meanwhile. All times are PostgreSQL's, so the clocks of the relays do not matter. Its own may be set: forward, and
+//! leases end early, which costs a hand-over; back, and a lease would not end for as long, so one with more than
+//! a term to go counts as ended.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, Postgres, Transaction};
+
+/// How long a lease holds without being renewed. Every batch renews it.
+pub(super) const TERM: Duration = Duration::from_secs(4);
+
+pub(super) struct Lease {
+    pool: PgPool,
+    pub(super) shard: u16,
+    pub(super) owner: String,
+    /// The fencing token.
+    pub(super) token: i64,
+}
+
+impl Lease {
+    /// Takes the lease if nobody has it.
+    pub(super) async fn acquire(pool: &PgPool, shard: u16, owner: &str) -> Result<Option<Self>, sqlx::Error> {
+        // What looks taken is left alone without waiting for its row, which a batch holds. `owner = $2`: the answer
+        // to an earlier try was lost.
+        let token: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
+             SELECT $1, $2, 1, clock_timestamp() + $3 * interval '1 second'
+              WHERE NOT EXISTS (SELECT FROM relay_leases WHERE shard = $1 AND owner <> $2
+                                   AND expires_at BETWEEN clock_timestamp() AND clock_timestamp() + $3 * interval '1 second')
+             ON CONFLICT ON CONSTRAINT relay_leases_pkey
+             DO UPDATE SET owner = excluded.owner, token = lease.token + 1, expires_at = excluded.expires_at
+              WHERE lease.owner = $2
+                 OR lease.expires_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + $3 * interval '1 second'
+             RETURNING token",
+        )
+        .bind(number(shard))
+        .bind(owner)
+        .bind(TERM.as_secs_f64())
+        .fetch_optional(pool)
+        .await?;
+        Ok(token.map(|token| Self { pool: pool.clone(), shard, owner: owner.to_owned(), token }))
+    }
+
+    /// Begins a transaction that holds the lease, and renews it. None: the lease is not ours any more.
+    pub(super) async fn begin(&self) -> Result<Option<Transaction<'static, Postgres>>, sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
+        let held = sqlx::query(
+            "UPDATE relay_leases SET expires_at = clock_timestamp() + $4 * interval '1 second'
+              WHERE shard = $1 AND owner = $2 AND token = $3",
+        )
+        .bind(number(self.shard))
+        .bind(&self.owner)
+        .bind(self.token)
+        .bind(TERM.as_secs_f64())
+        .execute(&mut *tx)
+        .await?;
+        Ok((held.rows_affected() == 1).then_some(tx))
+    }
+
+    /// Takes a new token, above `seen` as well. False: the lease is not ours any more.
+    ///
+    /// That is for two cases. Redis did not answer, and may still do later what it was told: the new token refuses that.
+    /// Or Redis has seen a higher token than that of the lease's owner: PostgreSQL was set back, to a backup.
+    pub(super) async fn advance(&mut self, seen: i64) -> Result<bool, sqlx::Error> {
+        let token: Option<i64> = sqlx::query_scalar(
+            "UPDATE relay_leases
+                SET token = greatest(token, $4) + 1, expires_at = clock_timestamp() + $5 * interval '1 second'
+              WHERE shard = $1 AND owner = $2 AND token = $3 RETURNING token",
+        )
+        .bind(number(self.shard))
+        .bind(&self.owner)
+        .bind(self.token)
+        .bind(seen)
+        .bind(TERM.as_secs_f64())
+        .fetch_optional(&self.pool)
+        .await?;
+        self.token = token.unwrap_or(self.token);
+        Ok(token.is_some())
+    }
+
+    /// Gives the lease back, so that another relay need not wait for its end. If this fails, it ends by itself.
+    pub(super) async fn release(self) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE relay_leases SET expires_at = '-infinity' WHERE shard = $1 AND owner = $2 AND token = $3",
+        )
+        .bind(number(self.shard))
+        .bind(&self.owner)
+        .bind(self.token)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+/// A shard's number as PostgreSQL knows it.
+pub(super) fn number(shard: u16) -> i32 {
+    i32::from(shard)
+}

@@ -1,0 +1,42 @@
+//! Wakes the shards that have something to publish, when a commit is announced. A hint that may be lost: each shard
+//! looks by itself now and then.
+
+use std::{sync::Arc, time::Duration};
+
+use atrium_shared::db::OUTBOX_CHANNEL;
+use sqlx::{PgPool, postgres::PgListener};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(pool: PgPool, news: Vec<Arc<Notify>>, stop: CancellationToken) -> anyhow::Result<()> {
+    while let Some(ended) = stop.run_until_cancelled(listen(&pool, &news)).await {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "nobody says when there is something to publish; the shards look by themselves");
+        }
+        let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE_AFTER_FAILURE)).await;
+    }
+    Ok(())
+}
+
+async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(OUTBOX_CHANNEL).await?;
+    loop {
+        listener.recv().await?;
+        // One look is enough for everything that was announced before it.
+        while listener.next_buffered().is_some() {}
+        let due: Vec<i32> = sqlx::query_scalar(
+            "SELECT shard FROM generate_series(0, $1) AS shard
+              WHERE EXISTS (SELECT FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = shard AND published_at IS NULL
+                               AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL)",
+        )
+        .bind(i32::try_from(news.len()).unwrap_or(i32::MAX) - 1)
+        .fetch_all(pool)
+        .await?;
+        for shard in due.into_iter().filter_map(|shard| news.get(usize::try_from(shard).ok()?)) {
+            shard.notify_one();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The relay's shards: leases that are lost, set back or left behind, and owners that come back too late.
+
+use std::time::Duration;
+
+use atrium_devstack::testing::Atrium;
+use atrium_shared::{
+    ids::OrgId,
+    streams::{Inbound, RELAY_SHARDS},
+};
+use redis::AsyncCommands as _;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::platform::{Platform, until};
+
+/// Adds a message for a shard as nobody does it: without announcing it.
+async fn add(connection: &mut PgConnection, org: OrgId, topic: &str, shard: u16) {
+    let aggregate = Uuid::from_u128((Uuid::now_v7().as_u128() & !7) | u128::from(shard));
+    sqlx::query(
+        "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload) VALUES ($1, $2, $3, $4, '{}')",
+    )
+    .bind(org)
+    .bind(Uuid::now_v7())
+    .bind(topic)
+    .bind(aggregate)
+    .execute(connection)
+    .await
+    .expect("a message");
+}
+
+async fn add_to_all(connection: &mut PgConnection, org: OrgId) {
+    for shard in 0..RELAY_SHARDS {
+        add(connection, org, "chat", shard).await;
+    }
+}
+
+/// How many of the messages added here are published.
+async fn published(platform: &Platform, topic: &str) -> i64 {
+    let query = format!(
+        "SELECT count(*) FROM outbox WHERE topic = '{topic}' AND payload = '{{}}' AND published_at IS NOT NULL"
+    );
+    platform.number(&query).await
+}
+
+/// The entries of all chat streams.
+async fn entries(platform: &Platform) -> usize {
+    let mut length = 0;
+    for shard in 0..RELAY_SHARDS {
+        let entries: usize =
+            platform.redis.clone().xlen(Inbound::Chat(shard).to_string()).await.expect("a stream");
+        length += entries;
+    }
+    length
+}
+
+#[tokio::test]
+async fn a_relay_stopped_between_reading_and_publishing_is_refused_when_it_goes_on() {
+    let platform = Platform::start(Atrium::builder().workers(["relay", "relay"])).await;
+    let (tenant, _) = platform.ask_for_organization().await;
+    until("both take part", async || owners(&platform).await == [4, 4]).await;
+    let mut superuser = platform.atrium.superuser().await;
+    let mut tx = sqlx::Connection::begin(&mut superuser).await.expect("a transaction");
+    // Whoever looks for messages now waits for this lock, and then finds them.
+    sqlx::query("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.expect("a lock");
+    add_to_all(&mut tx, tenant.org).await;
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity JOIN pg_locks USING (pid)
+          WHERE application_name LIKE 'workers-{}-%' AND query LIKE '%topics (name)%' AND NOT granted",
+        platform.atrium.worker(0).pid()
+    );
+    until("the relay is in the middle of a batch", async || platform.number(&waiting).await > 0).await;
+    platform.atrium.worker(0).suspend();
+    tx.commit().await.expect("a commit");
+
+    let all = i64::from(RELAY_SHARDS);
+    until("the other relay publishes", async || published(&platform, "chat").await == all).await;
+    assert_eq!(entries(&platform).await, usize::from(RELAY_SHARDS));
+    platform.atrium.worker(0).resume();
+    until("the stopped one takes part again", async || owners(&platform).await == [4, 4]).await;
+    assert_eq!(entries(&platform).await, usize::from(RELAY_SHARDS), "what came late was added");
+}
+
+#[tokio::test]
+async fn whatever_becomes_of_leases_and_fences_the_shards_go_on() {
+    let platform = Platform::start(Atrium::builder().workers(["relay"])).await;
+    let (tenant, _) = platform.ask_for_organization().await;
+    let mut superuser = platform.atrium.superuser().await;
+    let mut sent = 0;
+    for harm in [
+        "DELETE FROM relay_leases",
+        // PostgreSQL is set back, to before all that Redis has seen; and with another owner, who is gone.
+        "UPDATE relay_leases SET token = 0",
+        "UPDATE relay_leases SET token = 0, owner = 'gone', expires_at = '-infinity'",
+        // The clock of PostgreSQL is set back by an hour, or forward.
+        "UPDATE relay_leases SET owner = 'gone', expires_at = clock_timestamp() + interval '1 hour'",
+        "UPDATE relay_leases SET expires_at = clock_timestamp() - interval '1 hour'",
+    ] {
+        sqlx::query(harm).execute(&mut superuser).await.expect(harm);
+        add_to_all(&mut superuser, tenant.org).await;
+        sent += i64::from(RELAY_SHARDS);
+        until(harm, async || published(&platform, "chat").await == sent).await;
+    }
+
+    let fences: Vec<i64> = (0..RELAY_SHARDS).map(|shard| 1_000 + i64::from(shard)).collect();
+    for (shard, fence) in (0..RELAY_SHARDS).zip(&fences) {
+        let key = Inbound::Chat(shard).fence(shard);
+        let _: () = platform.redis.clone().set(key, fence).await.expect("a fence");
+    }
+    add_to_all(&mut superuser, tenant.org).await;
+    sent += i64::from(RELAY_SHARDS);
+    until("the owners have outrun the fences", async || published(&platform, "chat").await == sent).await;
+    let tokens: Vec<i64> = sqlx::query_scalar("SELECT token FROM relay_leases ORDER BY shard")
+        .fetch_all(&mut superuser)
+        .await
+        .expect("the leases");
+    assert!(tokens.iter().zip(&fences).all(|(token, fence)| token > fence), "{tokens:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_nothing_keeps_nobody_elses_messages_waiting() {
+    let platform = Platform::start(Atrium::builder().workers(["relay"])).await;
+    let (tenant, _) = platform.ask_for_organization().await;
+    let mut superuser = platform.atrium.superuser().await;
+    let config = Inbound::Config.to_string();
+    // A key of the wrong kind makes XADD fail, after the fence was raised.
+    let _: () = platform.redis.clone().set(&config, "in the way").await.expect("a key");
+    for shard in 0..RELAY_SHARDS {
+        add(&mut superuser, tenant.org, "config", shard).await;
+        add(&mut superuser, tenant.org, "chat", shard).await;
+    }
+    let all = i64::from(RELAY_SHARDS);
+    until("the others are published", async || published(&platform, "chat").await == all).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(published(&platform, "config").await, 0);
+    let _: () = platform.redis.clone().del(&config).await.expect("out of the way");
+    until("those are published, too", async || published(&platform, "config").await == all).await;
+    assert_eq!(entries(&platform).await, usize::from(RELAY_SHARDS), "the others were published once");
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_or_that_may_only_be_read_is_given_everything_later_and_once() {
+    let platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
+    let (tenant, _) = platform.ask_for_organization().await;
+    let mut superuser = platform.atrium.superuser().await;
+    let (mut sent, mut redis) = (0, platform.redis.clone());
+    for (harm, cure) in [
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+        (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
+    ] {
+        let mut command = async |words: [&str; 4]| {
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command.query_async::<()>(&mut redis).await.expect("a setting");
+        };
+        command(harm).await;
+        add_to_all(&mut superuser, tenant.org).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(published(&platform, "chat").await, sent, "{harm:?}");
+        command(cure).await;
+        sent += i64::from(RELAY_SHARDS);
+        until("everything is published", async || published(&platform, "chat").await == sent).await;
+        assert_eq!(i64::try_from(entries(&platform).await), Ok(sent), "{harm:?}");
+    }
+}
+
+/// How many shards each relay owns, the fewest first.
+pub(crate) async fn owners(platform: &Platform) -> Vec<i64> {
+    let mut connection = platform.atrium.superuser().await;
+    sqlx::query_scalar(
+        "SELECT count(*) FROM relay_leases WHERE expires_at > clock_timestamp() GROUP BY owner ORDER BY count(*)",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .expect("the leases")
+}

@@ -1,0 +1,164 @@
+//! Processes join, leave and die under load: their shards are divided evenly, and nothing is lost, doubled or reordered.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use atrium_devstack::testing::Atrium;
+use atrium_shared::{
+    configuration::ChatAction,
+    db::Topic,
+    streams::{CHAT_SHARDS, Inbound, chat_lease_key},
+};
+use redis::AsyncCommands as _;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    platform::{Platform, SYSTEM, Tenant, until},
+    relay,
+};
+
+const ROLES: &str = "relay,chat";
+const AGGREGATES: usize = 16;
+
+/// What was sent, in order: messages by aggregate, which nobody consumes, and actions by project.
+#[derive(Default)]
+struct Load {
+    messages: BTreeMap<Uuid, Vec<String>>,
+    actions: Vec<Vec<String>>,
+}
+
+#[tokio::test]
+async fn processes_join_leave_and_die_under_load() {
+    let mut platform = Platform::start(Atrium::builder().workers([ROLES, "saga"])).await;
+    let mut tenants = Vec::new();
+    for _ in 0..3 {
+        tenants.push(platform.tenant().await);
+    }
+    let platform = Arc::new(tokio::sync::RwLock::new(platform));
+    let (stop, load) = start_load(&platform, &tenants);
+
+    for _ in 0..3 {
+        platform.write().await.atrium.add_worker(Some(ROLES)).await;
+    }
+    until_shares(&platform, &[2, 2, 2, 2]).await;
+    for leaves in [0, 2, 3] {
+        let platform = platform.read().await;
+        assert!(platform.atrium.worker(leaves).stop(Duration::from_secs(15)).await, "it had to be killed");
+    }
+    until_shares(&platform, &[8]).await;
+    stop.store(true, Ordering::Relaxed);
+    let sent = load.await.expect("the load");
+    let platform_now = platform.read().await;
+    until_published(&platform_now, &tenants, &sent).await;
+    assert_eq!(on_the_stream(&platform_now, &sent).await, sent.messages, "each once, in order");
+    drop(platform_now);
+
+    // One that dies gives nothing back, and may leave copies; but nothing before its turn.
+    let (stop, load) = start_load(&platform, &tenants);
+    platform.read().await.atrium.worker(0).start_again().await.expect("it starts again");
+    until_shares(&platform, &[4, 4]).await;
+    platform.read().await.atrium.worker(0).kill9().await;
+    until_shares(&platform, &[8]).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut more = load.await.expect("the load");
+    for (actions, before) in more.actions.iter_mut().zip(sent.actions) {
+        actions.splice(..0, before);
+    }
+    let platform = platform.read().await;
+    until_published(&platform, &tenants, &more).await;
+    let mut arrived = on_the_stream(&platform, &more).await;
+    for messages in arrived.values_mut() {
+        let mut seen = std::collections::BTreeSet::new();
+        messages.retain(|message| seen.insert(message.clone()));
+    }
+    assert_eq!(arrived, more.messages, "all of them, in order");
+}
+
+/// Sends until it is told to stop.
+fn start_load(
+    platform: &Arc<tokio::sync::RwLock<Platform>>,
+    tenants: &[Tenant],
+) -> (Arc<AtomicBool>, tokio::task::JoinHandle<Load>) {
+    let (stop, platform, tenants) =
+        (Arc::new(AtomicBool::new(false)), Arc::clone(platform), tenants.to_vec());
+    let stopped = Arc::clone(&stop);
+    let load = tokio::spawn(async move {
+        let mut load = Load { actions: vec![Vec::new(); tenants.len()], ..Load::default() };
+        let aggregates: Vec<Uuid> = (0..AGGREGATES).map(|_| Uuid::now_v7()).collect();
+        while !stopped.load(Ordering::Relaxed) {
+            let (db, redis) = {
+                let platform = platform.read().await;
+                (platform.db.clone(), platform.redis.clone())
+            };
+            let mut tx = db.org_tx(&SYSTEM, tenants[0].org).await.expect("a transaction");
+            for aggregate in &aggregates {
+                let message =
+                    tx.enqueue(Topic::Config, *aggregate, &json!({})).await.expect("a message").to_string();
+                load.messages.entry(*aggregate).or_default().push(message);
+            }
+            tx.commit().await.expect("a commit");
+            for (tenant, actions) in tenants.iter().zip(&mut load.actions) {
+                actions.push(Platform::press_on(&redis, *tenant, ChatAction::Ready).await.to_string());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        load
+    });
+    (stop, load)
+}
+
+/// Waits until the shards of both roles are divided like this.
+async fn until_shares(platform: &tokio::sync::RwLock<Platform>, shares: &[i64]) {
+    let platform = platform.read().await;
+    until("the relay's shards are divided", async || relay::owners(&platform).await == shares).await;
+    until("the chat's shards are divided", async || chat_owners(&platform).await == shares).await;
+}
+
+async fn chat_owners(platform: &Platform) -> Vec<i64> {
+    let mut owners: BTreeMap<String, i64> = BTreeMap::new();
+    for shard in 0..CHAT_SHARDS {
+        let token: Option<String> =
+            platform.redis.clone().get(chat_lease_key(shard)).await.expect("a lease or none");
+        if let Some((process, _)) = token.as_deref().and_then(|token| token.split_once('/')) {
+            *owners.entry(process.to_owned()).or_default() += 1;
+        }
+    }
+    let mut counts: Vec<i64> = owners.into_values().collect();
+    counts.sort_unstable();
+    counts
+}
+
+async fn until_published(platform: &Platform, tenants: &[Tenant], sent: &Load) {
+    let waiting = "SELECT count(*) FROM outbox WHERE topic = 'config' AND published_at IS NULL";
+    until("all messages are published", async || platform.number(waiting).await == 0).await;
+    for (tenant, actions) in tenants.iter().zip(&sent.actions) {
+        until("all actions are published", async || platform.published(*tenant).await.len() >= actions.len())
+            .await;
+        assert_eq!(platform.published(*tenant).await, *actions, "each once, in order");
+    }
+}
+
+/// The entries of what was sent, by aggregate, in the order of the stream.
+async fn on_the_stream(platform: &Platform, sent: &Load) -> BTreeMap<Uuid, Vec<String>> {
+    let aggregate_of: BTreeMap<&String, Uuid> = sent
+        .messages
+        .iter()
+        .flat_map(|(aggregate, messages)| messages.iter().map(move |message| (message, *aggregate)))
+        .collect();
+    let reply: redis::streams::StreamRangeReply =
+        platform.redis.clone().xrange_all(Inbound::Config.to_string()).await.expect("a stream");
+    let mut arrived: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
+    for message in reply.ids.iter().filter_map(|entry| entry.get::<String>("message")) {
+        if let Some(aggregate) = aggregate_of.get(&message) {
+            arrived.entry(*aggregate).or_default().push(message);
+        }
+    }
+    arrived
+}

@@ -1,0 +1,119 @@
+//! Whatever Redis loses is published again and counted; what only waits is left alone.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use atrium_devstack::{client::Client, testing::Atrium};
+use atrium_shared::{
+    db::Topic,
+    ids::MessageId,
+    streams::{GROUP, Inbound},
+};
+use redis::AsyncCommands as _;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::platform::{Platform, SYSTEM, Tenant, until};
+
+const EACH: usize = 5;
+
+#[tokio::test]
+async fn what_redis_loses_is_published_again_and_what_only_waits_is_not() {
+    let platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
+    let (tenant, _) = platform.ask_for_organization().await;
+    let redis = &mut platform.redis.clone();
+    let stream = |number: u16| Inbound::Chat(number).to_string();
+    // Every stream another fate, all at once.
+    let mut sent = Vec::new();
+    for number in 0..=6 {
+        sent.push(send(&platform, tenant, number, EACH).await);
+    }
+    until_published(&platform).await;
+    let _: () = redis.del(stream(0)).await.expect("a deletion");
+    let dump: Vec<u8> = redis::cmd("DUMP").arg(stream(1)).query_async(redis).await.expect("a dump");
+    sent[1].extend(send(&platform, tenant, 1, 2).await);
+    until_published(&platform).await;
+    let mut restore = redis::cmd("RESTORE");
+    restore.arg(stream(1)).arg(0).arg(dump).arg("REPLACE");
+    let _: () = restore.query_async(redis).await.expect("an older dump");
+    make_group(redis, 2, "0").await;
+    let _: u64 = redis.xtrim(stream(2), redis::streams::StreamMaxlen::Equals(0)).await.expect("a trim");
+    make_group(redis, 3, "$").await;
+    make_group(redis, 4, "0").await;
+    assert_eq!(read(redis, 4, "dies").await.len(), EACH);
+    let _: u64 = redis.xgroup_delconsumer(stream(4), GROUP, "dies").await.expect("a deletion");
+    // The next two are healthy: nobody has come yet, and somebody takes long.
+    make_group(redis, 6, "0").await;
+    assert_eq!(read(redis, 6, "slow").await.len(), EACH);
+
+    let lost = 4 * EACH + 2;
+    until("what is lost is published again", async || republished(&platform).await == lost).await;
+    until_published(&platform).await;
+    make_group(redis, 0, "0").await;
+    make_group(redis, 1, "0").await;
+    for number in 0..=4 {
+        let given = read(redis, number, "slow").await;
+        let given_to: BTreeSet<&String> = given.iter().collect();
+        assert_eq!(given_to, sent[usize::from(number)].iter().collect(), "stream {number}");
+        assert_eq!(given.len(), sent[usize::from(number)].len(), "stream {number}: once each");
+        let length: usize = redis.xlen(stream(number)).await.expect("a stream");
+        assert_eq!(length, given.len(), "stream {number}: nothing is left that nobody will be given");
+    }
+
+    // Redis is away for longer than messages are left alone; all that was written is there when it comes back.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    platform.atrium.redis().kill9().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(platform.number(UNPUBLISHED).await, 0, "nobody knows that anything is lost");
+    platform.atrium.redis().start_again().await.expect("Redis starts again");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(republished(&platform).await, lost, "everything waits, and nothing is lost");
+
+    platform.atrium.redis().flush_all().await.expect("a flush");
+    let all = platform.number("SELECT count(*) FROM outbox WHERE published_at IS NOT NULL").await;
+    let all = lost + usize::try_from(all).expect("a small number");
+    until("everything is published again", async || republished(&platform).await == all).await;
+    until_published(&platform).await;
+}
+
+const UNPUBLISHED: &str = "SELECT count(*) FROM outbox WHERE published_at IS NULL AND available_at IS NULL";
+
+async fn until_published(platform: &Platform) {
+    until("all are published", async || platform.number(UNPUBLISHED).await == 0).await;
+}
+
+/// Messages for one chat shard's stream, where nobody works.
+async fn send(platform: &Platform, tenant: Tenant, shard: u16, count: usize) -> Vec<String> {
+    let aggregate = Uuid::from_u128((Uuid::now_v7().as_u128() & !7) | u128::from(shard));
+    let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let message: MessageId =
+            tx.enqueue(Topic::Chat, aggregate, &json!({ "number": number })).await.expect("a message");
+        sent.push(message.to_string());
+    }
+    tx.commit().await.expect("a commit");
+    sent
+}
+
+async fn make_group(redis: &mut redis::aio::MultiplexedConnection, shard: u16, at: &str) {
+    let _: () =
+        redis.xgroup_create_mkstream(Inbound::Chat(shard).to_string(), GROUP, at).await.expect("a group");
+}
+
+/// The messages that a consumer of a chat shard is given now, which then are pending in its name.
+async fn read(redis: &mut redis::aio::MultiplexedConnection, shard: u16, consumer: &str) -> Vec<String> {
+    let options = redis::streams::StreamReadOptions::default().group(GROUP, consumer);
+    let reply: Option<redis::streams::StreamReadReply> =
+        redis.xread_options(&[Inbound::Chat(shard).to_string()], &[">"], &options).await.expect("a reply");
+    let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
+    entries.map(|entry| entry.get("message").expect("a message")).collect()
+}
+
+/// How often the alarm has rung.
+async fn republished(platform: &Platform) -> usize {
+    let reply =
+        Client::new(platform.atrium.worker(0).admin_url()).get("/metrics").send().await.expect("metrics");
+    let text = reply.must(200).text();
+    let value = text.lines().find_map(|line| line.strip_prefix("atrium_outbox_republished_total "));
+    value.map_or(0, |value| value.parse().expect("a whole number"))
+}
