@@ -117,3 +117,10 @@ pub(super) async fn settle_notices(database: &Database, batch: &Batch) -> Result
     }
     Ok(())
 }
+
+/// Marks a notice that cannot be understood as given up.
+pub(super) async fn give_up(database: &Database, notice: &Message, reason: &str) -> Result<(), DbError> {
+    let mut tx = database.org_tx(&PRINCIPAL, notice.org()).await?;
+    notice.mark_dead(&mut tx, reason).await?;
+    tx.commit().await
+}

@@ -15,10 +15,14 @@ use super::{
     lease::{Lease, Left},
     publish,
 };
-use crate::shards::{Place, Share};
+use crate::{
+    consumer::Message,
+    shards::{Place, Share},
+};
 
 /// Entries worked on at once.
 const BATCH: usize = 200;
+const NOT_UNDERSTOOD: &str = "the entry is neither an action nor a notice";
 
 pub(super) struct Shard {
     number: u16,
@@ -124,7 +128,11 @@ impl Shard {
         let mut batch = Batch::decode(entries);
         for entry in batch.undecodable.drain(..) {
             tracing::error!(shard = self.number, id = %entry.id, "an entry of the chat cannot be understood");
-            self.group.acknowledger().bury(&entry, "the entry is neither an action nor a message").await?;
+            // Buried alone, a message of the outbox would count as lost, and come again and again.
+            if let Some(message) = Message::decode(&entry) {
+                count::give_up(&self.database, &message, NOT_UNDERSTOOD).await?;
+            }
+            self.group.acknowledger().bury(&entry, NOT_UNDERSTOOD).await?;
         }
         count::count_actions(&self.database, &mut batch, lease.history()).await?;
         reached(CrashPoint::ChatCounted).await;

@@ -96,7 +96,7 @@ impl Message {
     }
 
     /// Makes a dead letter of it. False: somebody handled it meanwhile, or gave it up before.
-    pub(super) async fn mark_dead(&self, tx: &mut OrgTx, reason: &str) -> Result<bool, DbError> {
+    pub(crate) async fn mark_dead(&self, tx: &mut OrgTx, reason: &str) -> Result<bool, DbError> {
         let marked = sqlx::query(
             "UPDATE outbox SET dead_at = clock_timestamp(), dead_reason = $3
               WHERE org_id = $1 AND id = $2 AND consumed_at IS NULL AND dead_at IS NULL",

@@ -5,11 +5,13 @@ use std::time::Duration;
 use atrium_devstack::testing::Atrium;
 use atrium_shared::{
     configuration::ChatAction,
+    db::Topic,
     streams::{GROUP, Inbound, Live, chat_lease_key, chat_shard},
 };
 use redis::AsyncCommands as _;
+use serde_json::json;
 
-use crate::platform::{Platform, Tenant, until};
+use crate::platform::{Platform, SYSTEM, Tenant, until};
 
 async fn total(platform: &Platform, tenant: Tenant) -> i64 {
     let query = format!(
@@ -125,10 +127,15 @@ async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
     let inbound = Inbound::Chat(chat_shard(tenant.project));
     let _: String =
         platform.redis.xadd(inbound.to_string(), "*", &[("kind", "action")]).await.expect("an entry");
+    let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
+    tx.enqueue(Topic::Chat, tenant.project.uuid(), &json!({ "nonsense": 1 })).await.expect("a message");
+    tx.commit().await.expect("a commit");
+    let given_up = "SELECT count(*) FROM outbox WHERE topic = 'chat' AND dead_at IS NOT NULL";
+    until("the notice is given up", async || platform.number(given_up).await == 1).await;
     let pressed = press_many(&platform, tenant, 3).await;
     assert_all_once(&platform, tenant, &pressed).await;
     let dead: usize = platform.redis.xlen(inbound.dead_letters()).await.expect("a stream");
-    assert_eq!(dead, 1);
+    assert_eq!(dead, 2);
 }
 
 #[tokio::test]
