@@ -131,7 +131,10 @@ impl Platform {
         )
         .await
         .expect("a stream");
-        let data = reply.ids.iter().filter_map(|entry| entry.get::<String>("data"));
+        // Other projects may be of the same shard.
+        let project = tenant.project.to_string();
+        let own = reply.ids.iter().filter(|entry| entry.get("project").as_ref() == Some(&project));
+        let data = own.filter_map(|entry| entry.get::<String>("data"));
         data.filter_map(|data| serde_json::from_str::<Value>(&data).ok()?["id"].as_str().map(str::to_owned))
             .collect()
     }

