@@ -1,4 +1,5 @@
-//! The janitor: deletes what has served its purpose, a little at a time, so that no table grows forever.
+//! The janitor: deletes what has served its purpose, a little at a time, so that no table grows forever; and sees to
+//! it that groups hold no names of processes that ended, and skip nothing.
 
 use std::time::Duration;
 
@@ -6,18 +7,22 @@ use atrium_shared::{
     db::Watcher,
     lifecycle::Shutdown,
     streams::{ConsumerGroup, Inbound, Redis},
+    telemetry::metrics::STREAM_SKIPS,
 };
+use metrics::counter;
 use sqlx::PgPool;
 
 const EVERY: Duration = Duration::from_secs(60);
+/// Groups are looked at more often: a process that cannot stay up leaves a name in each with every start.
+const GROUPS_EVERY: Duration = Duration::from_secs(10);
 /// Rows a statement deletes at most: short locks, short transactions.
 const BATCH: i64 = 1_000;
-/// A consumer silent for so long is a process that ended.
-const SILENT_FOR: Duration = Duration::from_secs(600);
+/// A consumer with nothing pending asks for more once a second; one that is silent for so long is a process that
+/// ended. Removed by mistake, it is in the group again with its next read.
+const SILENT_FOR: Duration = Duration::from_secs(15);
 
 pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: &str, shutdown: &Shutdown) {
     let (outbox, watcher) = (outbox.clone(), watcher.clone());
-    let (redis, process) = (redis.clone(), process.to_owned());
     let stop = shutdown.draining().clone();
     shutdown.spawn_critical("janitor", async move {
         let jitter = rand::random_range(0.9..1.1);
@@ -25,13 +30,20 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: 
             if let Err(error) = tidy_database(&outbox, &watcher).await {
                 tracing::warn!(%error, "old rows cannot be deleted; trying again later");
             }
-            if let Err(error) = tidy_groups(&redis, &process).await {
-                tracing::warn!(%error, "silent consumers cannot be removed; trying again later");
-            }
             if stop.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter))).await.is_none() {
                 return Ok(());
             }
         }
+    });
+    let (redis, process, stop) = (redis.clone(), process.to_owned(), shutdown.draining().clone());
+    shutdown.spawn_critical("janitor of groups", async move {
+        let mut ticks = tokio::time::interval(GROUPS_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = tidy_groups(&redis, &process).await {
+                tracing::warn!(%error, "groups cannot be tidied; trying again");
+            }
+        }
+        Ok(())
     });
 }
 
@@ -54,7 +66,12 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
 
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
     for stream in Inbound::all() {
-        ConsumerGroup::new(redis.clone(), stream, process).forget_silent_consumers(SILENT_FOR).await?;
+        let mut group = ConsumerGroup::new(redis.clone(), stream, process);
+        group.forget_silent_consumers(SILENT_FOR).await?;
+        if group.go_back_to_skipped().await? {
+            counter!(STREAM_SKIPS, "stream" => stream.name()).increment(1);
+            tracing::warn!(%stream, "entries were skipped by their group; it delivers them now");
+        }
     }
     Ok(())
 }

@@ -1,22 +1,23 @@
 //! Reading an inbound stream as one of a group: every entry goes to one consumer, and stays *pending* in its name
 //! until it is acknowledged. What a dead consumer left pending is claimed by the others.
+//!
+//! Each entry of an answer is decoded by itself: the library decodes an answer whole, so that one entry with a name
+//! that is no text would hide all others in it, each time it is asked for again.
 
 use std::{collections::HashMap, time::Duration};
 
 use redis::{
-    AsyncCommands as _, ErrorKind, RedisResult, Script,
-    aio::MultiplexedConnection,
-    streams::{
-        StreamAutoClaimOptions, StreamAutoClaimReply, StreamPendingCountReply, StreamReadOptions,
-        StreamReadReply,
-    },
+    AsyncCommands as _, Cmd, FromRedisValue as _, RedisResult, Script, Value, aio::MultiplexedConnection,
 };
 
-use super::{
-    GROUP, Inbound, Redis, StreamId,
-    client::{BLOCK, is_missing_group},
-    tail::text_fields,
-};
+use super::{Acknowledger, GROUP, Inbound, Redis, StreamId, client::BLOCK};
+
+/// How many times `XAUTOCLAIM` is asked at most before something else has its turn.
+const CLAIM_PAGES: usize = 100;
+/// Entries that are looked at for whether they were skipped: more than consumers have in hand, so that those in front
+/// do not hide the rest.
+const SKIPPED_PAGE: usize = 2_000;
+const START: &str = "0-0";
 
 /// An entry to work on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +29,45 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn decode(entry: redis::streams::StreamId) -> Option<Self> {
-        Some(Self { id: entry.id.parse().ok()?, fields: text_fields(entry.map) })
+    /// From an id and a list of names and values in turn; none when it has been deleted, and only its id is left.
+    fn decode(value: Value) -> Option<Self> {
+        let [id, fields] = <[Value; 2]>::try_from(array(value)).ok()?;
+        let fields = match fields {
+            Value::Nil => return None,
+            Value::Map(pairs) => pairs,
+            flat => {
+                let mut flat = array(flat).into_iter();
+                std::iter::from_fn(|| flat.next().zip(flat.next())).collect()
+            }
+        };
+        let fields = fields.into_iter().filter_map(|(name, value)| text(name).zip(text(value)));
+        Some(Self { id: text(id)?.parse().ok()?, fields: fields.collect() })
     }
+}
+
+fn array(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(values) => values,
+        _ => Vec::new(),
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    String::from_redis_value(value).ok()
+}
+
+/// The entries of the one stream in the answer to `XREADGROUP`.
+fn entries_read(reply: Value) -> Vec<Entry> {
+    let entries = match reply {
+        Value::Map(streams) => streams.into_iter().flat_map(|(_, entries)| array(entries)).collect(),
+        streams => {
+            let streams = array(streams).into_iter().map(array);
+            streams
+                .flat_map(|stream| stream.into_iter().nth(1).map(array).unwrap_or_default())
+                .collect::<Vec<_>>()
+        }
+    };
+    entries.into_iter().filter_map(Entry::decode).collect()
 }
 
 /// One consumer of an inbound stream, with a connection of its own.
@@ -51,14 +88,14 @@ impl ConsumerGroup {
             stream,
             consumer: consumer.to_owned(),
             connection: None,
-            claim_cursor: "0-0".to_owned(),
+            claim_cursor: START.to_owned(),
         }
     }
 
     /// What ends the entries that this consumer reads.
     #[must_use]
     pub fn acknowledger(&self) -> Acknowledger {
-        Acknowledger { redis: self.redis.clone(), stream: self.stream }
+        Acknowledger::new(self.redis.clone(), self.stream, &self.consumer)
     }
 
     /// Waits up to a second for at most `count` entries that nobody was given yet.
@@ -66,37 +103,52 @@ impl ConsumerGroup {
     /// # Errors
     /// When Redis is away; the next call connects again. A group that Redis lost is made again here.
     pub async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
-        let block = usize::try_from(BLOCK.as_millis()).unwrap_or(1000);
-        let options = StreamReadOptions::default().group(GROUP, &self.consumer).count(count).block(block);
-        let stream = self.stream.to_string();
-        let mut connection = self.connect().await?;
-        let reply: RedisResult<Option<StreamReadReply>> =
-            connection.xread_options(&[&stream], &[">"], &options).await;
-        let reply = self.keep(connection, reply)?;
-        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-        Ok(entries.filter_map(Entry::decode).collect())
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(count);
+        command.arg("BLOCK").arg(milliseconds(BLOCK)).arg("STREAMS").arg(self.stream.to_string()).arg(">");
+        Ok(entries_read(self.ask(&command).await?))
     }
 
     /// Takes over at most `count` entries that somebody was given longer than `idle` ago and has not acknowledged.
     ///
-    /// `XAUTOCLAIM` looks at a bounded part of the pending entries; the cursor it returns is carried from call to
-    /// call, or the rest would never be looked at.
+    /// `XAUTOCLAIM` looks at no more than ten times `count` of the pending entries, and may find none of them idle
+    /// for long enough; so it is asked on, from the cursor that it returns, until it finds some or has been all the
+    /// way round. Where it was is kept from call to call, or the last ones would have to wait for the first.
     ///
     /// # Errors
     /// When Redis is away.
     pub async fn claim(&mut self, idle: Duration, count: usize) -> RedisResult<Vec<Entry>> {
-        let idle = usize::try_from(idle.as_millis()).unwrap_or(usize::MAX);
-        let options = StreamAutoClaimOptions::default().count(count);
-        let stream = self.stream.to_string();
-        let cursor = std::mem::replace(&mut self.claim_cursor, "0-0".to_owned());
+        let mut unseen = self.claim_cursor != START;
+        for _ in 0..CLAIM_PAGES {
+            let mut command = redis::cmd("XAUTOCLAIM");
+            command.arg(self.stream.to_string()).arg(GROUP).arg(&self.consumer).arg(milliseconds(idle));
+            command.arg(&self.claim_cursor).arg("COUNT").arg(count);
+            let mut reply = array(self.ask(&command).await?).into_iter();
+            self.claim_cursor = reply.next().and_then(text).unwrap_or_else(|| START.to_owned());
+            // Entries trimmed away while pending are not among them; Redis has dropped them from the list itself.
+            let claimed = reply.next().map(array).unwrap_or_default();
+            if !claimed.is_empty() {
+                return Ok(claimed.into_iter().filter_map(Entry::decode).collect());
+            }
+            if self.claim_cursor == START && !std::mem::take(&mut unseen) {
+                break;
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Leaves the group, so that the names of processes that ended do not fill it. Not with anything pending, which
+    /// would be lost: hence one script. Without it, somebody else [forgets](Self::forget_silent_consumers) the name.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn leave(&mut self) -> RedisResult<()> {
+        let script = Script::new(
+            "if redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])[1] then return false end
+             return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])",
+        );
         let mut connection = self.connect().await?;
-        let reply: RedisResult<StreamAutoClaimReply> =
-            connection.xautoclaim_options(&stream, GROUP, &self.consumer, idle, &cursor, options).await;
-        let reply = self.keep(connection, reply)?;
-        self.claim_cursor = reply.next_stream_id;
-        // Entries trimmed away while pending come without fields; Redis has dropped them from the list itself.
-        let entries = reply.claimed.into_iter().filter(|entry| !entry.map.is_empty());
-        Ok(entries.filter_map(Entry::decode).collect())
+        script.key(self.stream.to_string()).arg(GROUP).arg(&self.consumer).invoke_async(&mut connection).await
     }
 
     /// Removes consumers that have been silent longer than `idle` and have nothing pending, so that restarts do
@@ -121,10 +173,59 @@ impl ConsumerGroup {
         let reply = script
             .key(self.stream.to_string())
             .arg(GROUP)
-            .arg(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX))
+            .arg(milliseconds(idle))
             .invoke_async(&mut connection)
-            .await;
-        self.keep(connection, reply)
+            .await?;
+        self.connection = Some(connection);
+        Ok(reply)
+    }
+
+    /// Looks for entries that stand behind what the group was given, and are pending for nobody: it was made, or set,
+    /// too late in the stream, or a consumer was deleted with its entries. Redis would never deliver them. Where there
+    /// is one, the group goes back to it, and what is delivered twice by that is known by then. True: it did.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn go_back_to_skipped(&mut self) -> RedisResult<bool> {
+        let script = Script::new(
+            "local last
+             for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+                 local info = {}
+                 for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
+                 if info.name == ARGV[1] then last = info['last-delivered-id'] end
+             end
+             if not last then return 0 end
+             for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', last, 'COUNT', ARGV[2])) do
+                 local id = entry[1]
+                 if not redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1] then
+                     local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+                     local before = ms .. '-' .. string.format('%.0f', seq - 1)
+                     if seq == '0' then before = string.format('%.0f', ms - 1) .. '-18446744073709551615' end
+                     redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], before)
+                     return 1
+                 end
+             end
+             return 0",
+        );
+        let mut connection = self.connect().await?;
+        let reply = script
+            .key(self.stream.to_string())
+            .arg(GROUP)
+            .arg(SKIPPED_PAGE)
+            .invoke_async(&mut connection)
+            .await?;
+        self.connection = Some(connection);
+        Ok(reply)
+    }
+
+    /// One command. Only a connection that has answered it is used again: after an error it may be in doubt, lead to
+    /// a server that only reads any more, or to a stream that lost its group, and the next call begins with all of
+    /// that anew.
+    async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let mut connection = self.connect().await?;
+        let reply = command.query_async(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(reply)
     }
 
     /// The connection, made anew where needed, with the group in place. It begins at `0`: at `$` it would skip what
@@ -141,72 +242,8 @@ impl ConsumerGroup {
             _ => Ok(connection),
         }
     }
-
-    /// Keeps a healthy connection. After an error that leaves the connection in doubt, or a missing group, the next
-    /// call begins with a new connection and makes sure of the group.
-    fn keep<T>(&mut self, connection: MultiplexedConnection, reply: RedisResult<T>) -> RedisResult<T> {
-        match &reply {
-            Err(error) if is_missing_group(error) || !matches!(error.kind(), ErrorKind::Server(_)) => {}
-            _ => self.connection = Some(connection),
-        }
-        reply
-    }
 }
 
-/// Ends entries of an inbound stream, over the shared connection: the consumer's own is blocked in a read. Cheap to
-/// clone.
-#[derive(Clone)]
-pub struct Acknowledger {
-    redis: Redis,
-    stream: Inbound,
-}
-
-impl Acknowledger {
-    /// How often an entry was delivered; 0 when it is not pending.
-    ///
-    /// # Errors
-    /// When Redis is away.
-    pub async fn deliveries(&self, id: StreamId) -> RedisResult<usize> {
-        let id = id.to_string();
-        let reply: StreamPendingCountReply =
-            self.redis.shared().xpending_count(self.stream.to_string(), GROUP, &id, &id, 1).await?;
-        Ok(reply.ids.first().map_or(0, |pending| pending.times_delivered))
-    }
-
-    /// Takes an entry off the pending list, and out of the stream: acknowledging alone would free no memory.
-    ///
-    /// # Errors
-    /// When Redis is away: the entry will be delivered again, and found in the inbox.
-    pub async fn acknowledge(&self, id: StreamId) -> RedisResult<()> {
-        let (stream, id) = (self.stream.to_string(), id.to_string());
-        redis::pipe()
-            .atomic()
-            .xack(&stream, GROUP, &[&id])
-            .ignore()
-            .xdel(&stream, &[&id])
-            .ignore()
-            .query_async(&mut self.redis.shared())
-            .await
-    }
-
-    /// Copies an entry to the stream of dead letters, with the reason, and acknowledges it.
-    ///
-    /// # Errors
-    /// When Redis is away.
-    pub async fn bury(&self, entry: &Entry, reason: &str) -> RedisResult<()> {
-        let (stream, id) = (self.stream.to_string(), entry.id.to_string());
-        let mut fields: Vec<(&str, &str)> =
-            entry.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        fields.extend([("dead_reason", reason), ("dead_entry", id.as_str())]);
-        redis::pipe()
-            .atomic()
-            .xadd(self.stream.dead_letters(), "*", &fields)
-            .ignore()
-            .xack(&stream, GROUP, &[&id])
-            .ignore()
-            .xdel(&stream, &[&id])
-            .ignore()
-            .query_async(&mut self.redis.shared())
-            .await
-    }
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -129,7 +129,23 @@ impl Inbound {
         [Self::Saga, Self::Config].into_iter().chain((0..CHAT_SHARDS).map(Self::Chat))
     }
 
-    /// The stream of messages given up on.
+    /// What it is called in metrics and by operators: `saga`, `config`, `chat.0` and so on.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Saga => "saga".to_owned(),
+            Self::Config => "config".to_owned(),
+            Self::Chat(shard) => format!("chat.{shard}"),
+        }
+    }
+
+    /// The stream of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|stream| stream.name() == name)
+    }
+
+    /// The stream of dead letters: entries given up, with the reason.
     #[must_use]
     pub fn dead_letters(self) -> String {
         self.to_string().replace(":in", ":dead")

@@ -3,14 +3,18 @@
 //!
 //! Every stream group has a hash tag, so that its keys live on one node of a cluster.
 
+mod acknowledger;
+mod backlog;
 mod client;
 mod consumer_group;
 mod keys;
 mod tail;
 
 pub use self::{
+    acknowledger::Acknowledger,
+    backlog::{Backlog, StreamSignals},
     client::{Redis, is_missing_group},
-    consumer_group::{Acknowledger, ConsumerGroup, Entry},
+    consumer_group::{ConsumerGroup, Entry},
     keys::{
         API_PROCESSES_KEY, CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, LimitKeys, Live, RELAY_SHARDS,
         chat_epoch_key, chat_lease_key, chat_run_key, chat_shard, config_applied_key, limit_whole_keys,

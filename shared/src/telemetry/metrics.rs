@@ -41,8 +41,37 @@ pub const OUTBOX_LAG_SECONDS: &str = "atrium_outbox_publish_lag_seconds";
 pub const OUTBOX_REPUBLISHED: &str = "atrium_outbox_republished_total";
 /// Messages due and not published; label `shard`. Each shard is reported by its owner.
 pub const OUTBOX_BACKLOG: &str = "atrium_outbox_backlog";
-/// Messages handled; labels `topic`, `outcome` (done, duplicate, retry, dead).
+/// Messages that came to an end in this process; labels `topic`, `outcome`: done; duplicate; postponed (it asked to
+/// come again later); retry (left for another delivery); handed_over (to another process, on stopping); lost (to
+/// another process, which has claimed it); dead.
 pub const MESSAGES: &str = "atrium_messages_total";
+/// What a group has not been given yet; labels `stream`, `group`. NaN while unknown. Every process of the workers says
+/// the same, so take the maximum, not the sum.
+pub const STREAM_BACKLOG: &str = "atrium_stream_backlog";
+/// What the backlog's number is, 1 for one of them; labels `stream`, `group`, `state`: exact; at_least; unknown (there
+/// is no group, or Redis is away).
+pub const STREAM_BACKLOG_STATE: &str = "atrium_stream_backlog_state";
+/// Entries given to a consumer and not ended; labels `stream`, `group`. NaN while unknown.
+pub const STREAM_PENDING: &str = "atrium_stream_pending";
+/// Seconds since the oldest entry was added that is not ended; labels `stream`, `group`. 0 when there is none, NaN
+/// while unknown.
+pub const STREAM_OLDEST_SECONDS: &str = "atrium_stream_oldest_age_seconds";
+/// Entries in the stream of dead letters; label `stream`. NaN while unknown.
+pub const STREAM_DEAD_LETTERS: &str = "atrium_stream_dead_letters";
+/// Times that a group had skipped entries and went back to them; label `stream`.
+pub const STREAM_SKIPS: &str = "atrium_stream_skips_total";
+/// Seconds for which the oldest message has been due and not published; 0 when none is. NaN while unknown.
+pub const OUTBOX_OLDEST_UNPUBLISHED_SECONDS: &str = "atrium_outbox_oldest_unpublished_seconds";
+/// Messages published and not consumed, counted up to 10,000. NaN while unknown.
+pub const OUTBOX_UNCONSUMED: &str = "atrium_outbox_unconsumed";
+/// Seconds for which the oldest of them has been due. NaN while unknown.
+pub const OUTBOX_OLDEST_UNCONSUMED_SECONDS: &str = "atrium_outbox_oldest_unconsumed_seconds";
+/// Messages given up, which wait for an operator; label `topic`. NaN while unknown.
+pub const DEAD_LETTERS: &str = "atrium_dead_letters";
+/// Sagas that have not ended; labels `saga`, `status`. NaN while unknown.
+pub const SAGAS: &str = "atrium_sagas";
+/// Seconds for which the oldest of them has had its status; labels `saga`, `status`. NaN while unknown.
+pub const SAGA_OLDEST_SECONDS: &str = "atrium_saga_oldest_age_seconds";
 /// Steps of sagas; labels `saga`, `step`, `outcome`.
 pub const SAGA_STEPS: &str = "atrium_saga_steps_total";
 /// Sagas that ended; labels `saga`, `status`.
@@ -114,6 +143,18 @@ fn describe() {
     describe_counter!(OUTBOX_REPUBLISHED, "Messages published again because Redis had lost them.");
     describe_gauge!(OUTBOX_BACKLOG, "Messages due and not published.");
     describe_counter!(MESSAGES, "Messages handled by consumers.");
+    describe_gauge!(STREAM_BACKLOG, "Entries that a group has not been given yet; NaN while unknown.");
+    describe_gauge!(STREAM_BACKLOG_STATE, "What the backlog's number is: exact, at_least or unknown.");
+    describe_gauge!(STREAM_PENDING, "Entries given to a consumer and not ended; NaN while unknown.");
+    describe_gauge!(STREAM_OLDEST_SECONDS, "Seconds since the oldest entry was added that is not ended.");
+    describe_gauge!(STREAM_DEAD_LETTERS, "Entries in the stream of dead letters.");
+    describe_counter!(STREAM_SKIPS, "Times that a group had skipped entries and went back to them.");
+    describe_gauge!(OUTBOX_OLDEST_UNPUBLISHED_SECONDS, "Seconds that the oldest message has been due.");
+    describe_gauge!(OUTBOX_UNCONSUMED, "Messages published and not consumed, up to 10,000.");
+    describe_gauge!(OUTBOX_OLDEST_UNCONSUMED_SECONDS, "Seconds that the oldest of them has been due.");
+    describe_gauge!(DEAD_LETTERS, "Messages given up, which wait for an operator.");
+    describe_gauge!(SAGAS, "Sagas that have not ended, by status.");
+    describe_gauge!(SAGA_OLDEST_SECONDS, "Seconds that the oldest saga has had its status.");
     describe_counter!(SAGA_STEPS, "Steps of sagas, by outcome.");
     describe_counter!(SAGAS_FINISHED, "Sagas that ended, by status.");
     describe_counter!(CHAT_EVENTS, "Chat events published to the live streams.");

@@ -1,4 +1,6 @@
 //! What every process reads while it runs: live streams, and the configuration that follows them.
 
+mod backlog;
 mod configuration;
+mod consumer_group;
 mod tail;

@@ -132,7 +132,7 @@ impl Shard {
             if let Some(message) = Message::decode(&entry) {
                 count::give_up(&self.database, &message, NOT_UNDERSTOOD).await?;
             }
-            self.group.acknowledger().bury(&entry, NOT_UNDERSTOOD).await?;
+            self.group.acknowledger().bury(entry.id, NOT_UNDERSTOOD).await?;
         }
         count::count_actions(&self.database, &mut batch, lease.history()).await?;
         reached(CrashPoint::ChatCounted).await;

@@ -22,10 +22,11 @@ pub(crate) enum Outcome<E> {
 /// Why a message was not handled. Nothing of it happened in the database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandleError {
-    /// Tried again; after many deliveries a dead letter.
+    /// Tried again. While PostgreSQL is away the message waits, however long that takes; what it refuses again and
+    /// again becomes a dead letter.
     #[error(transparent)]
     Database(#[from] DbError),
-    /// Redis is away, or takes nothing: the same.
+    /// Redis is away, or takes nothing: the message waits.
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
     /// Trying again would not help, says the reason: a dead letter at once.
@@ -46,6 +47,11 @@ impl From<serde_json::Error> for HandleError {
 }
 
 impl HandleError {
+    /// Whether it says nothing about the message: every other would fare the same, and later it works.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(self, Self::Redis(_) | Self::Database(DbError::Unavailable(_)))
+    }
+
     pub(super) fn is_permanent(&self) -> bool {
         matches!(self, Self::Permanent(_))
     }

@@ -76,6 +76,19 @@ impl Message {
             .await?)
     }
 
+    /// Says that the message is still worked on, so that the sweeper does not take it for lost.
+    pub(super) async fn renew(&self, tx: &mut OrgTx) -> Result<(), DbError> {
+        sqlx::query(
+            "UPDATE outbox SET published_at = clock_timestamp()
+              WHERE org_id = $1 AND id = $2 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL",
+        )
+        .bind(self.org)
+        .bind(self.outbox)
+        .execute(tx.conn())
+        .await?;
+        Ok(())
+    }
+
     /// Adds the message once more, to be published after a pause. A message of its own rather than this one made
     /// available later: the relay may still be at this row, to note that it has published it, and would take the pause
     /// back. It is stored where a flush of Redis does not reach it, and in the transaction that marks this one as

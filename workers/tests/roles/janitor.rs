@@ -1,6 +1,11 @@
 //! What has served its purpose is deleted, also when nobody who used it comes back.
 
 use atrium_devstack::testing::Atrium;
+use atrium_shared::streams::{GROUP, Inbound};
+use redis::{
+    AsyncCommands as _,
+    streams::{StreamInfoConsumersReply, StreamPendingReply},
+};
 
 use crate::platform::{Platform, until};
 
@@ -24,4 +29,35 @@ async fn a_janitor_deletes_what_users_who_never_come_back_leave_behind() {
     let new =
         "SELECT count(*) FROM idempotency_keys, refresh_families WHERE key = 'new' AND expires_at > now()";
     assert_eq!(platform.number(new).await, 1);
+}
+
+#[tokio::test]
+async fn a_thousand_starts_under_new_names_leave_a_handful_in_the_group_and_lose_nothing() {
+    let mut platform = Platform::start(Atrium::builder().workers([])).await;
+    let stream = Inbound::Saga.to_string();
+    let () = platform.redis.xgroup_create_mkstream(&stream, GROUP, "0").await.expect("a group");
+    let mut pipe = redis::pipe();
+    for n in 0..1_000 {
+        pipe.cmd("XGROUP").arg(&["CREATECONSUMER", &stream, GROUP, &format!("workers-{n}")]).ignore();
+    }
+    let () = pipe.query_async(&mut platform.redis).await.expect("consumers");
+    let _: String = platform.redis.xadd(&stream, "*", &[("n", 1)]).await.expect("an entry");
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg(&["GROUP", GROUP, "workers-7", "STREAMS", &stream, ">"]);
+    let _: redis::Value = read.query_async(&mut platform.redis).await.expect("an entry");
+
+    platform.atrium.add_worker(Some("janitor")).await;
+    let names = async || {
+        let reply: StreamInfoConsumersReply =
+            platform.redis.clone().xinfo_consumers(&stream, GROUP).await.expect("a group");
+        reply.consumers.into_iter().map(|consumer| consumer.name).collect::<Vec<_>>()
+    };
+    until("only the one with an entry in hand is left", async || names().await == ["workers-7"]).await;
+    let pending: StreamPendingReply = platform.redis.xpending(&stream, GROUP).await.expect("a group");
+    assert_eq!(pending.count(), 1);
+    // Its entry is claimed, and then the name goes as well.
+    platform.atrium.add_worker(Some("saga")).await;
+    until("it is gone", async || !names().await.contains(&"workers-7".to_owned())).await;
+    let dead: usize = platform.redis.xlen(Inbound::Saga.dead_letters()).await.expect("a stream");
+    assert_eq!(dead, 1, "what it had in hand was no message");
 }

@@ -3,6 +3,7 @@
 
 mod chat;
 mod cluster;
+mod consumer;
 mod isolation;
 mod janitor;
 mod outbox;

@@ -1,0 +1,147 @@
+//! What a consumer does with an entry that it was given, other than its work.
+//!
+//! Redis has no fence: a consumer that was stopped for a while, and whose entry was given to another meanwhile, may
+//! acknowledge, claim or delete it all the same. So whatever rests on the entry being ours is one script that first
+//! looks in whose name it is pending. Acknowledging is not: who has committed the effect, or found it done, is right
+//! to end the entry, whoever holds it.
+
+use std::time::Duration;
+
+use redis::{
+    AsyncCommands as _, RedisResult, Script,
+    streams::{StreamPendingCountReply, StreamPendingId},
+};
+
+use super::{GROUP, Inbound, Redis, StreamId};
+
+/// Dead letters that a stream keeps at least. What leaves it at the other end still stands in PostgreSQL, if it came
+/// from the outbox.
+const DEAD_LETTERS_KEPT: usize = 10_000;
+
+/// Ends entries of an inbound stream, over the shared connection: the consumer's own is blocked in a read. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Acknowledger {
+    redis: Redis,
+    stream: Inbound,
+    consumer: String,
+}
+
+impl Acknowledger {
+    pub(super) fn new(redis: Redis, stream: Inbound, consumer: &str) -> Self {
+        Self { redis, stream, consumer: consumer.to_owned() }
+    }
+
+    /// How often an entry was delivered; none when it is not pending in this consumer's name (any more).
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn deliveries(&self, id: StreamId) -> RedisResult<Option<usize>> {
+        let (stream, id) = (self.stream.to_string(), id.to_string());
+        let reply: StreamPendingCountReply =
+            self.redis.shared().xpending_consumer_count(stream, GROUP, &id, &id, 1, &self.consumer).await?;
+        Ok(reply.ids.first().map(|StreamPendingId { times_delivered, .. }| *times_delivered))
+    }
+
+    /// Says that the entries are still worked on, so that nobody claims them. Returns how many are pending in this
+    /// consumer's name; the others are left to whom they belong.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn keep(&self, ids: &[StreamId]) -> RedisResult<usize> {
+        let script = Script::new(
+            "local kept = 0
+             for i = 3, #ARGV do
+                 local id = ARGV[i]
+                 if redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1] then
+                     redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID')
+                     kept = kept + 1
+                 end
+             end
+             return kept",
+        );
+        let mut call = script.prepare_invoke();
+        call.key(self.stream.to_string()).arg(GROUP).arg(&self.consumer);
+        for id in ids {
+            call.arg(id.to_string());
+        }
+        call.invoke_async(&mut self.redis.shared()).await
+    }
+
+    /// Gives an entry back unfinished: it can be claimed at once by whoever waits for entries that are idle for
+    /// `idle`, and this delivery does not count.
+    ///
+    /// # Errors
+    /// When Redis is away: the entry is claimed later, as a dead consumer's is.
+    pub async fn hand_over(&self, id: StreamId, idle: Duration) -> RedisResult<()> {
+        let script = Script::new(
+            "local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])[1]
+             if pending then
+                 redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3],
+                            'IDLE', ARGV[4], 'RETRYCOUNT', pending[4] - 1, 'JUSTID')
+             end
+             return true",
+        );
+        script
+            .key(self.stream.to_string())
+            .arg(GROUP)
+            .arg(&self.consumer)
+            .arg(id.to_string())
+            .arg(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX))
+            .invoke_async(&mut self.redis.shared())
+            .await
+    }
+
+    /// Takes an entry off the pending list, and out of the stream: acknowledging alone would free no memory.
+    ///
+    /// # Errors
+    /// When Redis is away: the entry will be delivered again, and found in the inbox.
+    pub async fn acknowledge(&self, id: StreamId) -> RedisResult<()> {
+        let (stream, id) = (self.stream.to_string(), id.to_string());
+        redis::pipe()
+            .atomic()
+            .xack(&stream, GROUP, &[&id])
+            .ignore()
+            .xdel(&stream, &[&id])
+            .ignore()
+            .query_async(&mut self.redis.shared())
+            .await
+    }
+
+    /// Moves an entry to the stream of dead letters, byte for byte, with the reason. False: it is not pending in this
+    /// consumer's name, and nothing was done.
+    ///
+    /// A script is not taken back when a command in it fails, as `XADD` does when Redis is out of memory: so it adds
+    /// first, and what could not be added stays pending.
+    ///
+    /// # Errors
+    /// When Redis is away, or has no memory left.
+    pub async fn bury(&self, id: StreamId, reason: &str) -> RedisResult<bool> {
+        let script = Script::new(
+            "local id = ARGV[3]
+             if not redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1] then return 0 end
+             local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+             if entry then
+                 -- Lua passes a limited number of arguments on, and nothing of ours has more fields.
+                 local fields = {unpack(entry[2], 1, math.min(#entry[2], 1000))}
+                 for _, part in ipairs({'dead_reason', ARGV[4], 'dead_entry', id}) do
+                     fields[#fields + 1] = part
+                 end
+                 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', unpack(fields))
+             end
+             redis.call('XACK', KEYS[1], ARGV[1], id)
+             redis.call('XDEL', KEYS[1], id)
+             return 1",
+        );
+        script
+            .key(self.stream.to_string())
+            .key(self.stream.dead_letters())
+            .arg(GROUP)
+            .arg(&self.consumer)
+            .arg(id.to_string())
+            .arg(reason)
+            .arg(DEAD_LETTERS_KEPT)
+            .invoke_async(&mut self.redis.shared())
+            .await
+    }
+}

@@ -1,0 +1,256 @@
+//! One entry, from its delivery to its end: handled, known already, postponed, given back, or given up.
+
+use std::{sync::Arc, time::Duration};
+
+use atrium_shared::{
+    crash_point::{CrashPoint, reached},
+    db::{Database, DbError, OrgTx, Principal},
+    streams::{Acknowledger, Entry, StreamId},
+    telemetry::metrics::MESSAGES,
+};
+use metrics::counter;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::{CLAIM_AFTER, HandleError, Handler, Message, Outcome};
+
+/// Tries of one delivery, with growing pauses.
+const TRIES: u32 = 4;
+/// Deliveries after which a message is given up.
+const MAX_DELIVERIES: usize = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often the outbox is told of a try that takes long: more often than the sweeper needs to take it for lost.
+const RENEW_EVERY: Duration = Duration::from_secs(4);
+/// A try that takes longer hangs, and with it a permit. Longer than any statement may take.
+const LONGEST_TRY: Duration = Duration::from_secs(15 * 60);
+
+pub(super) struct Worker<H> {
+    database: Database,
+    acknowledger: Acknowledger,
+    handler: H,
+}
+
+/// How a message's entry was ended.
+#[derive(Clone, Copy)]
+enum Ended {
+    Done,
+    Duplicate,
+    Postponed,
+}
+
+impl Ended {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Duplicate => "duplicate",
+            Self::Postponed => "postponed",
+        }
+    }
+}
+
+/// Why a try failed.
+enum Failure {
+    /// Something that every message needs is away. No reason to give this one up.
+    Outage(String),
+    /// Perhaps the message, perhaps not.
+    Fault(String),
+    /// The message.
+    Permanent(String),
+}
+
+impl From<HandleError> for Failure {
+    fn from(error: HandleError) -> Self {
+        let reason = error.to_string();
+        match error {
+            error if error.is_outage() => Self::Outage(reason),
+            error if error.is_permanent() => Self::Permanent(reason),
+            _ => Self::Fault(reason),
+        }
+    }
+}
+
+impl<H: Handler> Worker<H> {
+    pub(super) fn new(database: Database, acknowledger: Acknowledger, handler: H) -> Self {
+        Self { database, acknowledger, handler }
+    }
+
+    pub(super) async fn work(self: Arc<Self>, entry: Entry, stop: &CancellationToken) {
+        let Some(message) = Message::decode(&entry) else {
+            tracing::error!(id = %entry.id, consumer = H::CONSUMER, "an entry is not a message");
+            return self.bury(entry.id, "the entry is not a message").await;
+        };
+        let (mut faults, mut outages, mut pause) = (0, 0, FIRST_PAUSE);
+        loop {
+            match self.try_once(&message).await {
+                Ok(ended) => {
+                    self.acknowledge(entry.id, ended).await;
+                    return reached(CrashPoint::ConsumerAcknowledged).await;
+                }
+                Err(Failure::Outage(reason)) => {
+                    // Said once, not at every try.
+                    if outages == 0 {
+                        tracing::warn!(message = %message.id, org = %message.org, reason, "a message waits");
+                    }
+                    outages += 1;
+                }
+                Err(Failure::Fault(reason)) => {
+                    faults += 1;
+                    tracing::warn!(message = %message.id, org = %message.org, faults, reason, "a message was not handled");
+                    if faults == TRIES {
+                        return self.give_up_if_hopeless(entry.id, &message, &reason).await;
+                    }
+                }
+                Err(Failure::Permanent(reason)) => return self.give_up(entry.id, &message, &reason).await,
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return self.hand_over(entry.id).await;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// In a task of its own, so that a panic is one message's failure and not the consumer's.
+    async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Ended, Failure> {
+        let mut task = tokio::spawn({
+            let (worker, message) = (Arc::clone(self), message.clone());
+            async move { tokio::time::timeout(LONGEST_TRY, worker.handle(&message)).await }
+        });
+        let mut ticks = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                ended = &mut task => break ended,
+                _ = ticks.tick() => self.renew(message).await,
+            }
+        };
+        match ended {
+            Ok(Ok(handled)) => Ok(handled?),
+            Ok(Err(elapsed)) => Err(Failure::Fault(elapsed.to_string())),
+            Err(panic) => Err(Failure::Fault(panic.to_string())),
+        }
+    }
+
+    async fn renew(&self, message: &Message) {
+        let renewed = async {
+            let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+            message.renew(&mut tx).await?;
+            tx.commit().await
+        };
+        if let Err(error) = renewed.await {
+            tracing::debug!(message = %message.id, %error, "a message was not renewed; a copy of it may come");
+        }
+    }
+
+    async fn handle(&self, message: &Message) -> Result<Ended, HandleError> {
+        let prepared = self.handler.prepare(&self.database, message).await?;
+        reached(CrashPoint::ConsumerBeforeTransaction).await;
+        let Some(mut tx) = self.enter(message).await? else {
+            return Ok(Ended::Duplicate);
+        };
+        reached(CrashPoint::ConsumerInInbox).await;
+        let pause = match self.handler.handle(&mut tx, message, prepared).await? {
+            Outcome::Done(effect) => {
+                // Last, since the relay may still hold the row for the length of its own commit.
+                if !message.mark_consumed(&mut tx).await? {
+                    return Ok(Ended::Duplicate);
+                }
+                reached(CrashPoint::ConsumerBeforeCommit).await;
+                tx.commit().await?;
+                reached(CrashPoint::ConsumerCommitted).await;
+                self.handler.committed(message.org, effect).await;
+                return Ok(Ended::Done);
+            }
+            Outcome::RetryAfter(pause) => pause,
+        };
+        // What was done in it is taken back.
+        drop(tx);
+        let Some(mut tx) = self.enter(message).await? else {
+            return Ok(Ended::Duplicate);
+        };
+        message.postpone(&mut tx, pause).await?;
+        if !message.mark_consumed(&mut tx).await? {
+            return Ok(Ended::Duplicate);
+        }
+        tx.commit().await?;
+        Ok(Ended::Postponed)
+    }
+
+    /// A transaction with the message in the inbox; none when there is nothing to do for it.
+    async fn enter(&self, message: &Message) -> Result<Option<OrgTx>, DbError> {
+        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+        match message.enter_inbox(&mut tx, H::CONSUMER).await {
+            Ok(fresh) => Ok(fresh.then_some(tx)),
+            // The organization went away just now, and with it whatever the message was about.
+            Err(DbError::Constraint(name)) if name == "inbox_org_fkey" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn give_up_if_hopeless(&self, id: StreamId, message: &Message, reason: &str) {
+        match self.acknowledger.deliveries(id).await {
+            Ok(Some(deliveries)) if deliveries >= MAX_DELIVERIES => self.give_up(id, message, reason).await,
+            Ok(None) => count::<H>("lost"),
+            // Left pending: it is claimed again when it has been idle for a while.
+            _ => count::<H>("retry"),
+        }
+    }
+
+    /// Whoever holds the entry, PostgreSQL decides whether the message can still be given up.
+    async fn give_up(&self, id: StreamId, message: &Message, reason: &str) {
+        match self.mark_given_up(message, reason).await {
+            Ok(true) => {
+                tracing::error!(message = %message.id, org = %message.org, reason, "a message is given up");
+                reached(CrashPoint::ConsumerBeforeBury).await;
+                self.bury(id, reason).await;
+                reached(CrashPoint::ConsumerBuried).await;
+            }
+            Ok(false) => self.acknowledge(id, Ended::Duplicate).await,
+            // Left pending, so that giving up is tried again.
+            Err(error) => {
+                tracing::error!(message = %message.id, %error, "a message cannot even be given up");
+                count::<H>("retry");
+            }
+        }
+    }
+
+    /// False: somebody else has handled it meanwhile, or given it up before.
+    async fn mark_given_up(&self, message: &Message, reason: &str) -> Result<bool, HandleError> {
+        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+        self.handler.give_up(&mut tx, message, reason).await?;
+        let marked = message.mark_dead(&mut tx, reason).await?;
+        if marked {
+            tx.commit().await?;
+        }
+        Ok(marked)
+    }
+
+    async fn acknowledge(&self, id: StreamId, ended: Ended) {
+        if let Err(error) = self.acknowledger.acknowledge(id).await {
+            tracing::debug!(%error, "an entry was not acknowledged; it will come again and be known");
+        }
+        count::<H>(ended.name());
+    }
+
+    async fn bury(&self, id: StreamId, reason: &str) {
+        match self.acknowledger.bury(id, reason).await {
+            Ok(true) => count::<H>("dead"),
+            Ok(false) => count::<H>("lost"),
+            Err(error) => {
+                tracing::warn!(%id, %error, "a dead letter was not moved; it will come again");
+                count::<H>("retry");
+            }
+        }
+    }
+
+    async fn hand_over(&self, id: StreamId) {
+        if let Err(error) = self.acknowledger.hand_over(id, CLAIM_AFTER).await {
+            tracing::debug!(%error, "an entry was not handed over; it is claimed later");
+        }
+        count::<H>("handed_over");
+    }
+}
+
+fn count<H: Handler>(outcome: &'static str) {
+    counter!(MESSAGES, "topic" => H::CONSUMER, "outcome" => outcome).increment(1);
+}

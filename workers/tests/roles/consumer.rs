@@ -1,0 +1,137 @@
+//! The loop of the consumers: whoever is slow, stopped or gone, a message has its effect once and is not lost.
+
+use std::time::Duration;
+
+use atrium_devstack::{postgres::Durability, testing::Atrium};
+use atrium_shared::{
+    ids::SagaId,
+    streams::{GROUP, Inbound},
+};
+use redis::{AsyncCommands as _, streams::StreamPendingCountReply};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::platform::{Platform, until};
+
+/// What is pending in the sagas' stream: the consumers, each with how often the entry was delivered.
+async fn pending(platform: &Platform) -> Vec<(String, usize)> {
+    // No group, nothing pending.
+    let reply: redis::RedisResult<StreamPendingCountReply> =
+        platform.redis.clone().xpending_count(Inbound::Saga.to_string(), GROUP, "-", "+", 10).await;
+    reply.unwrap_or_default().ids.into_iter().map(|entry| (entry.consumer, entry.times_delivered)).collect()
+}
+
+/// A transaction that whoever moves the saga has to wait for.
+async fn in_the_way(platform: &Platform, saga: SagaId) -> PgConnection {
+    let mut connection = platform.atrium.superuser().await;
+    for statement in ["BEGIN", "SET LOCAL idle_in_transaction_session_timeout = 0"] {
+        sqlx::query(statement).execute(&mut connection).await.expect("a transaction");
+    }
+    sqlx::query("SELECT FROM sagas WHERE id = $1 FOR UPDATE")
+        .bind(saga)
+        .execute(&mut connection)
+        .await
+        .expect("a lock");
+    connection
+}
+
+#[tokio::test]
+async fn a_long_step_is_not_claimed_by_another() {
+    let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
+    let (_, saga) = platform.ask_for_organization().await;
+    let lock = in_the_way(&platform, saga).await;
+    platform.atrium.add_worker(Some("saga")).await;
+    until("it is worked on", async || !pending(&platform).await.is_empty()).await;
+    let owner = pending(&platform).await;
+    platform.atrium.add_worker(Some("saga")).await;
+    // Longer than the time after which entries are claimed, and shorter than a statement may take.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(pending(&platform).await, owner, "still the same owner, and delivered once");
+    let renewed = "SELECT count(*) FROM outbox
+                    WHERE topic = 'saga' AND published_at > created_at + interval '6 seconds' AND available_at IS NULL";
+    assert_eq!(platform.number(renewed).await, 1, "and the sweeper is told that it is not lost");
+    lock.close().await.expect("out of the way");
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    platform.until_all_is_consumed().await;
+    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5);
+}
+
+#[tokio::test]
+async fn a_consumer_that_was_stopped_past_the_claim_changes_nothing_when_it_goes_on() {
+    let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
+    let (_, saga) = platform.ask_for_organization().await;
+    let lock = in_the_way(&platform, saga).await;
+    platform.atrium.add_worker(Some("saga")).await;
+    until("it is worked on", async || !pending(&platform).await.is_empty()).await;
+    let owner = pending(&platform).await;
+    platform.atrium.worker(1).suspend();
+    platform.atrium.add_worker(Some("saga")).await;
+    until("another has claimed it", async || {
+        pending(&platform).await.first().is_some_and(|(consumer, _)| *consumer != owner[0].0)
+    })
+    .await;
+    lock.close().await.expect("out of the way");
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    platform.atrium.worker(1).resume();
+    let late = platform.atrium.worker(1);
+    until("the late owner has found out", async || late.logs().contains("a message waits")).await;
+    platform.until_all_is_consumed().await;
+    until("nothing is pending", async || pending(&platform).await.is_empty()).await;
+    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5, "every step once");
+    assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
+}
+
+#[tokio::test]
+async fn whatever_redis_does_for_a_while_sagas_go_on_afterwards() {
+    let mut platform = Platform::start(Atrium::builder().private_redis()).await;
+    let (_, saga) = platform.ask_for_organization().await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    for (ill, well) in [
+        (&["CONFIG", "SET", "maxmemory", "1"][..], &["CONFIG", "SET", "maxmemory", "0"][..]),
+        (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
+        (&["DEL", "atrium:{saga}:in"], &["PING"]),
+        (&["XGROUP", "DESTROY", "atrium:{saga}:in", GROUP], &["PING"]),
+        (&["XGROUP", "SETID", "atrium:{saga}:in", GROUP, "99999999999999-0"], &["PING"]),
+    ] {
+        command(&platform, ill).await;
+        let (_, saga) = platform.ask_for_organization().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        command(&platform, well).await;
+        until(&format!("COMMITTED after {ill:?}"), async || platform.saga_status(saga).await == "COMMITTED")
+            .await;
+    }
+    platform.atrium.redis().suspend();
+    let (_, saga) = platform.ask_for_organization().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    platform.atrium.redis().resume();
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    platform.until_all_is_consumed().await;
+    platform.redis = platform.atrium.redis_connection().await;
+    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5 * 7, "every step once");
+    assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
+}
+
+async fn command(platform: &Platform, words: &[&str]) {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    let _: redis::Value = command.query_async(&mut platform.redis.clone()).await.expect("an answer");
+}
+
+#[tokio::test]
+async fn an_outage_of_postgresql_brings_no_message_nearer_to_the_dead_letters() {
+    let mut platform =
+        Platform::start(Atrium::builder().private_postgres(Durability::Durable).workers(["relay"])).await;
+    let (_, saga) = platform.ask_for_organization().await;
+    let published = "SELECT count(*) FROM outbox WHERE topic = 'saga' AND published_at IS NOT NULL";
+    until("it is published", async || platform.number(published).await == 1).await;
+    let lock = in_the_way(&platform, saga).await;
+    platform.atrium.add_worker(Some("saga")).await;
+    until("it is worked on", async || !pending(&platform).await.is_empty()).await;
+    platform.atrium.postgres().kill9().await;
+    drop(lock);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let deliveries: Vec<usize> =
+        pending(&platform).await.into_iter().map(|(_, deliveries)| deliveries).collect();
+    assert_eq!(deliveries, [1]);
+    platform.atrium.postgres().start_again().await.expect("PostgreSQL starts again");
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+}
