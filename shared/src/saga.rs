@@ -196,7 +196,8 @@ pub async fn start_within(
 pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -> Result<bool, DbError> {
     let org = tx.org();
     let turned = sqlx::query(
-        "UPDATE sagas SET status = 'COMPENSATING', failure = $3 WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
+        "UPDATE sagas SET status = 'COMPENSATING', failure = $3, turned_around_at = clock_timestamp()
+          WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
     )
     .bind(org)
     .bind(id)

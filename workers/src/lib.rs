@@ -11,6 +11,7 @@ mod janitor;
 mod relay;
 mod saga;
 mod shards;
+mod signals;
 
 use atrium_shared::{
     configuration::ConfigurationStore,
@@ -85,6 +86,7 @@ pub async fn run(
 
     let isolation = Isolation::prepare(own.isolation).await?;
 
+    signals::spawn(&outbox, &watcher, &redis, &shutdown);
     for role in roles {
         match role {
             Role::Relay => relay::spawn(&outbox, &redis, process, &shutdown),

@@ -26,7 +26,7 @@ pub use self::{
     user_tx::UserTx,
     wake::OUTBOX_CHANNEL,
     wall::{Reach, check_role},
-    watcher::{RevokedAccess, Watcher},
+    watcher::{RevokedAccess, RunningSagas, Watcher},
 };
 use self::{org_tx::View, pool::Pool, wake::Wake};
 use crate::{

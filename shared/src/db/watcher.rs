@@ -1,5 +1,6 @@
 //! The view across tenants that every process needs for its caches: configuration revisions and revoked tokens,
-//! numbers and ids only, through a role that can see nothing else. It also deletes what is over.
+//! numbers and ids only, through a role that can see nothing else. It also counts sagas that run, and deletes what is
+//! over.
 
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -24,6 +25,19 @@ pub struct RevokedAccess {
     pub project: Option<ProjectId>,
 }
 
+/// Sagas of one kind and status that have not ended, of all organizations.
+#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
+pub struct RunningSagas {
+    /// What they do.
+    pub kind: String,
+    /// How far they are.
+    pub status: String,
+    /// How many there are.
+    pub count: i64,
+    /// For how many seconds the oldest has had this status.
+    pub oldest_seconds: f64,
+}
+
 /// A connection as `atrium_watcher`. Cheap to clone.
 #[derive(Clone)]
 pub struct Watcher {
@@ -32,8 +46,14 @@ pub struct Watcher {
 
 impl Watcher {
     /// What the role may touch.
-    pub const TABLES: &[&str] =
-        &["config_heads", "idempotency_keys", "refresh_families", "revoked_access", "revoked_tokens"];
+    pub const TABLES: &[&str] = &[
+        "config_heads",
+        "idempotency_keys",
+        "refresh_families",
+        "revoked_access",
+        "revoked_tokens",
+        "sagas",
+    ];
 
     /// Connects, and makes sure that the role sees no more than it should.
     ///
@@ -100,6 +120,22 @@ impl Watcher {
             Some(RevokedAccess { org: org?, id: id?, principal, project })
         });
         Ok((now, ends.collect()))
+    }
+
+    /// How many sagas are on their way, and for how long.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn running_sagas(&self) -> Result<Vec<RunningSagas>, DbError> {
+        // The role's policy shows it those that have not ended.
+        Ok(sqlx::query_as(
+            "SELECT kind, status, count(*),
+                    EXTRACT(EPOCH FROM clock_timestamp() - min(COALESCE(turned_around_at, created_at)))::float8
+                        AS oldest_seconds
+               FROM sagas GROUP BY kind, status",
+        )
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     /// Forgets ends of access that every process has learned since long. Returns how many.
