@@ -47,13 +47,14 @@ async fn a_thousand_starts_under_new_names_leave_a_handful_in_the_group_and_lose
     let _: redis::Value = read.query_async(&mut platform.redis).await.expect("an entry");
 
     platform.atrium.add_worker(Some("janitor")).await;
+    let redis = platform.redis.clone();
     let names = async || {
         let reply: StreamInfoConsumersReply =
-            platform.redis.clone().xinfo_consumers(&stream, GROUP).await.expect("a group");
+            redis.clone().xinfo_consumers(&stream, GROUP).await.expect("a group");
         reply.consumers.into_iter().map(|consumer| consumer.name).collect::<Vec<_>>()
     };
     until("only the one with an entry in hand is left", async || names().await == ["workers-7"]).await;
-    let pending: StreamPendingReply = platform.redis.xpending(&stream, GROUP).await.expect("a group");
+    let pending: StreamPendingReply = platform.redis.clone().xpending(&stream, GROUP).await.expect("a group");
     assert_eq!(pending.count(), 1);
     // Its entry is claimed, and then the name goes as well.
     platform.atrium.add_worker(Some("saga")).await;
