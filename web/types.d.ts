@@ -147,7 +147,9 @@ export type AuditAction =
   | "configuration.set"
   | "configuration.unset"
   | "api_key.created"
-  | "api_key.revoked";
+  | "api_key.revoked"
+  | "dead_letter.replayed"
+  | "dead_letter.dropped";
 
 export interface AuditEntry {
   seq: number;

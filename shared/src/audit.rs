@@ -84,6 +84,10 @@ actions! {
     ApiKeyCreated = "api_key.created";
     /// A service's key opens nothing any more.
     ApiKeyRevoked = "api_key.revoked";
+    /// An operator let a message that was given up be handled again.
+    DeadLetterReplayed = "dead_letter.replayed";
+    /// An operator gave a message up for good.
+    DeadLetterDropped = "dead_letter.dropped";
 }
 
 /// A change, as its maker describes it.

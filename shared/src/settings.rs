@@ -155,9 +155,7 @@ impl Reader {
         let database_url = self.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
         let watcher_database_url = self.postgres_url("ATRIUM_WATCHER_DATABASE_URL", "atrium_watcher");
         let database_pooling = self.database_pooling();
-        let redis_url = self.required("ATRIUM_REDIS_URL", "redis://127.0.0.1:6379", |text| {
-            redis::Client::open(text).map(|_| Secret(text.to_owned())).map_err(|error| error.to_string())
-        });
+        let redis_url = self.redis_url();
         let connections = self.optional("ATRIUM_DATABASE_CONNECTIONS", "10", |text| match text.parse() {
             Ok(connections @ 2..=1000) => Ok(connections),
             _ => Err("must be a whole number from 2 to 1000".to_owned()),
@@ -228,6 +226,13 @@ impl Reader {
             _ => Err("must be none or kubernetes".to_owned()),
         });
         Some(WorkerSettings { relay_database_url: relay_database_url?, isolation: isolation? })
+    }
+
+    /// The address of Redis.
+    pub fn redis_url(&mut self) -> Option<Secret> {
+        self.required("ATRIUM_REDIS_URL", "redis://127.0.0.1:6379", |text| {
+            redis::Client::open(text).map(|_| Secret(text.to_owned())).map_err(|error| error.to_string())
+        })
     }
 
     /// A PostgreSQL address.

@@ -34,6 +34,8 @@ const DEEDS = {
   "configuration.unset": "took back",
   "api_key.created": "made the API key",
   "api_key.revoked": "revoked the API key",
+  "dead_letter.replayed": "let the message be handled again",
+  "dead_letter.dropped": "gave up the message",
 };
 
 /** @type {Record<string, string>} */

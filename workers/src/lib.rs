@@ -82,7 +82,7 @@ pub async fn run(
     let outbox = connect_pool(own.relay_database_url.expose(), connections, process)
         .await
         .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_RELAY_DATABASE_URL: {error}"))?;
-    check_role(&mut *outbox.acquire().await?, Reach::Narrow(&["outbox", "inbox", "relay_leases"])).await?;
+    check_role(&mut *outbox.acquire().await?, Reach::RELAY).await?;
 
     let isolation = Isolation::prepare(own.isolation).await?;
 

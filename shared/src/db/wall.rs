@@ -12,6 +12,11 @@ pub enum Reach {
     Narrow(&'static [&'static str]),
 }
 
+impl Reach {
+    /// What the relay's role may touch.
+    pub const RELAY: Self = Self::Narrow(&["outbox", "inbox", "relay_leases"]);
+}
+
 /// Fails when the connection's role is a superuser, may bypass row-level security, owns a relation or can become someone
 /// who does, or, for a narrow role, may touch a table it was not made for.
 ///

@@ -7,6 +7,7 @@ mod acknowledger;
 mod backlog;
 mod client;
 mod consumer_group;
+mod dead_letters;
 mod keys;
 mod tail;
 
@@ -15,6 +16,7 @@ pub use self::{
     backlog::{Backlog, StreamSignals},
     client::{Redis, is_missing_group},
     consumer_group::{ConsumerGroup, Entry},
+    dead_letters::DeadLetter,
     keys::{
         API_PROCESSES_KEY, CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, LimitKeys, Live, RELAY_SHARDS,
         chat_epoch_key, chat_lease_key, chat_run_key, chat_shard, config_applied_key, limit_whole_keys,

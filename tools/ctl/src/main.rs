@@ -2,12 +2,20 @@
 
 mod audit;
 mod config;
+mod dead_letters;
 mod org;
 
 use std::process::ExitCode;
 
-use atrium_shared::{db::Database, lifecycle::exit, settings::Reader};
+use anyhow::Context as _;
+use atrium_shared::{
+    db::{Database, Reach, check_role, connect_pool},
+    lifecycle::exit,
+    settings::Reader,
+};
 use clap::{Parser, Subcommand};
+
+use self::dead_letters::Sources;
 
 /// Operates an Atrium platform. Needs ATRIUM_DATABASE_URL.
 #[derive(Parser)]
@@ -26,6 +34,9 @@ enum Command {
     /// Organizations: suspended and resumed against their owners' will.
     #[command(subcommand)]
     Org(org::Command),
+    /// Messages that were given up. Needs ATRIUM_RELAY_DATABASE_URL and ATRIUM_REDIS_URL as well.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// The audit log of an organization.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -40,11 +51,27 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut reader = Reader::from_env();
     let url = reader.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
     let pooling = reader.database_pooling();
-    let (url, pooling) = reader.finish(url.zip(pooling))?;
+    let across = if matches!(arguments.command, Command::DeadLetters(_)) {
+        let relay = reader.postgres_url("ATRIUM_RELAY_DATABASE_URL", "atrium_relay");
+        let redis = reader.redis_url();
+        relay.zip(redis).map(Some)
+    } else {
+        Some(None)
+    };
+    let ((url, pooling), across) = reader.finish(url.zip(pooling).zip(across))?;
     let database = Database::connect_to(&url, 2, "atrium-ctl", pooling).await?;
     match arguments.command {
         Command::Config(command) => config::run(command, &database).await,
         Command::Org(command) => org::run(command, &database).await,
+        Command::DeadLetters(command) => {
+            let (relay, redis) = across.context("the addresses of the relay and of Redis are needed")?;
+            let outbox = connect_pool(relay.expose(), 1, "atrium-ctl")
+                .await
+                .context("cannot connect with ATRIUM_RELAY_DATABASE_URL")?;
+            check_role(&mut *outbox.acquire().await?, Reach::RELAY).await?;
+            let sources = Sources { database, outbox, redis: Sources::redis(&redis)? };
+            dead_letters::run(command, &sources).await
+        }
         Command::Audit(command) => audit::run(command, &database).await,
     }
 }

@@ -74,6 +74,8 @@ pub async fn run(wiring: &Wiring, arguments: &[&str]) -> anyhow::Result<String> 
     let process = Launch::new("atrium-ctl", program)
         .args(arguments)
         .env("ATRIUM_DATABASE_URL", &wiring.database.app)
+        .env("ATRIUM_RELAY_DATABASE_URL", &wiring.database.relay)
+        .env("ATRIUM_REDIS_URL", &wiring.redis)
         .env("ATRIUM_LOG_FORMAT", "text")
         .log(output.path())
         .spawn()?;

@@ -4,6 +4,7 @@
 mod chat;
 mod cluster;
 mod consumer;
+mod dead_letters;
 mod isolation;
 mod janitor;
 mod outbox;
@@ -11,5 +12,6 @@ mod platform;
 mod relay;
 mod sagas;
 mod shards;
+mod signals;
 mod stop;
 mod sweeper;

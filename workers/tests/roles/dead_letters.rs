@@ -1,0 +1,125 @@
+//! What was given up is found by an operator, whatever became of Redis, and is replayed or dropped once.
+
+use atrium_devstack::{operator, testing::Atrium};
+use atrium_shared::{
+    db::Topic,
+    ids::{MessageId, OrgId},
+    streams::Inbound,
+};
+use redis::AsyncCommands as _;
+use serde_json::json;
+
+use crate::platform::{Platform, SYSTEM, until};
+
+async fn ctl(platform: &Platform, arguments: &[&str]) -> anyhow::Result<String> {
+    operator::run(platform.atrium.wiring(), &[&["dead-letters"], arguments].concat()).await
+}
+
+async fn printed(platform: &Platform, arguments: &[&str]) -> String {
+    ctl(platform, arguments).await.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// A message that no release understands.
+async fn poison(platform: &Platform, org: OrgId) -> MessageId {
+    let mut tx = platform.db.org_tx(&SYSTEM, org).await.expect("a transaction");
+    let poison = json!({ "revision": "many" });
+    let message = tx.enqueue(Topic::Config, org.uuid(), &poison).await.expect("poison");
+    tx.commit().await.expect("a commit");
+    until("it is given up", async || {
+        let dead =
+            format!("SELECT count(*) FROM outbox WHERE message_id = '{message}' AND dead_at IS NOT NULL");
+        platform.number(&dead).await == 1
+    })
+    .await;
+    message
+}
+
+async fn audited(platform: &Platform, org: OrgId, action: &str) -> i64 {
+    let query = format!("SELECT count(*) FROM audit_log WHERE org_id = '{org}' AND action = '{action}'");
+    platform.number(&query).await
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_once_when_its_cause_is_mended_also_after_a_flush() {
+    let mut platform = Platform::start(Atrium::builder().private_redis()).await;
+    let tenant = platform.tenant().await;
+    let message = poison(&platform, tenant.org).await;
+    let id = message.to_string();
+    platform.atrium.redis().flush_all().await.expect("a flush");
+    let listed = printed(&platform, &["list", "--topic", "config"]).await;
+    assert!(listed.starts_with(&id) && listed.contains("cannot be understood"), "{listed}");
+    assert_eq!(printed(&platform, &["list", "--topic", "saga"]).await, "");
+    assert!(printed(&platform, &["show", &id]).await.contains("\"many\""));
+
+    let mended = "UPDATE outbox SET payload = '{\"revision\": 1}' WHERE message_id = $1";
+    sqlx::query(mended).bind(message).execute(&mut platform.superuser).await.expect("mended");
+    let replay = ["replay", id.as_str()];
+    let (one, other) = tokio::join!(ctl(&platform, &replay), ctl(&platform, &replay));
+    let mut answers = [one.expect("an answer"), other.expect("an answer")];
+    answers.sort();
+    assert_eq!(answers, ["it is no dead letter (any more)\n", "replayed\n"]);
+    let consumed = format!(
+        "SELECT count(*) FROM outbox WHERE message_id = '{id}' AND consumed_at IS NOT NULL AND dead_at IS NULL"
+    );
+    until("it is handled", async || platform.number(&consumed).await == 1).await;
+    assert_eq!(printed(&platform, &["list"]).await, "");
+    assert_eq!(printed(&platform, &["drop", &id]).await, "it is no dead letter (any more)\n");
+    assert_eq!(audited(&platform, tenant.org, "dead_letter.replayed").await, 1);
+    assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 0);
+}
+
+#[tokio::test]
+async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one_never() {
+    let mut platform = Platform::start(Atrium::builder()).await;
+    let tenant = platform.tenant().await;
+    let message = poison(&platform, tenant.org).await;
+    let id = message.to_string();
+    assert_eq!(printed(&platform, &["replay", &id]).await, "replayed\n");
+    until("it is given up again", async || printed(&platform, &["list"]).await.starts_with(&id)).await;
+    until("a copy is in the stream", async || {
+        let dead: usize =
+            platform.redis.clone().xlen(Inbound::Config.dead_letters()).await.expect("a stream");
+        dead == 1
+    })
+    .await;
+    assert_eq!(printed(&platform, &["drop", &id]).await, "dropped\n");
+    assert_eq!(printed(&platform, &["drop", &id]).await, "it is no dead letter (any more)\n");
+    assert_eq!(printed(&platform, &["replay", &id]).await, "it is no dead letter (any more)\n");
+    assert_eq!(printed(&platform, &["list"]).await, "");
+    let dead: usize = platform.redis.xlen(Inbound::Config.dead_letters()).await.expect("a stream");
+    assert_eq!(dead, 0, "its copy is gone as well");
+    assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 1);
+}
+
+#[tokio::test]
+async fn an_entry_that_never_was_in_the_outbox_is_listed_put_back_and_dropped() {
+    let mut platform = Platform::start(Atrium::builder()).await;
+    let stream = Inbound::Chat(2);
+    let _: String =
+        platform.redis.xadd(stream.to_string(), "*", &[("kind", "riddle")]).await.expect("an entry");
+    until("it is listed", async || printed(&platform, &["list"]).await.contains("chat.2/")).await;
+    let id = |listed: &str| listed.split_whitespace().next().unwrap_or_default().to_owned();
+    let first = id(&printed(&platform, &["list"]).await);
+    assert!(printed(&platform, &["show", &first]).await.contains("riddle"));
+    assert_eq!(printed(&platform, &["replay", &first]).await, "replayed\n");
+    until("it is back, under another id", async || {
+        let listed = printed(&platform, &["list"]).await;
+        listed.lines().count() == 1 && id(&listed) != first
+    })
+    .await;
+    let second = id(&printed(&platform, &["list"]).await);
+    assert_eq!(printed(&platform, &["drop", &second]).await, "dropped\n");
+    assert_eq!(printed(&platform, &["list"]).await, "");
+
+    for (wrong, said) in [
+        (second.as_str(), "there is no dead letter chat.2/"),
+        (&MessageId::new().to_string(), "there is no message"),
+        ("chat.99/1-0", "neither a message's id nor an entry"),
+        ("7", "neither a message's id nor an entry"),
+    ] {
+        for command in ["show", "replay", "drop"] {
+            let error = ctl(&platform, &[command, wrong]).await.expect_err("it is refused").to_string();
+            assert!(error.contains(said), "{command} {wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the processes of the workers say of the streams, the outbox and the sagas; and that they stay ready meanwhile.
+
+use std::{collections::HashMap, time::Duration};
+
+use atrium_devstack::{postgres::Durability, testing::Atrium};
+use atrium_shared::streams::Inbound;
+use redis::AsyncCommands as _;
+
+use crate::platform::{Platform, until};
+
+/// A worker's metrics, by name and labels.
+async fn metrics(platform: &Platform, worker: usize) -> HashMap<String, String> {
+    let text = admin(platform, worker, "/metrics").await.1;
+    let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+async fn admin(platform: &Platform, worker: usize, path: &str) -> (u16, String) {
+    let url = platform.atrium.worker(worker).admin_url();
+    let reply =
+        atrium_devstack::client::Client::new(url).get(path).send().await.expect("the admin port answers");
+    (reply.code(), reply.text())
+}
+
+const BACKLOG: &str = "atrium_stream_backlog{stream=\"saga\",group=\"workers\"}";
+const UNKNOWN: &str = "atrium_stream_backlog_state{stream=\"saga\",group=\"workers\",state=\"unknown\"}";
+
+#[tokio::test]
+async fn every_process_says_the_same_and_what_is_not_known_is_not_zero() {
+    let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay", "relay"])).await;
+    let is = async |platform: &Platform, name: &str, value: &str| {
+        let mut all = true;
+        for worker in 0..2 {
+            all &= metrics(platform, worker).await.get(name).is_some_and(|said| said == value);
+        }
+        all
+    };
+    until("nobody has made a group", async || is(&platform, UNKNOWN, "1").await).await;
+    assert!(is(&platform, BACKLOG, "NaN").await);
+
+    let (_, saga) = platform.ask_for_organization().await;
+    let stream = Inbound::Saga.to_string();
+    until("it is published", async || {
+        platform.redis.clone().xlen::<_, usize>(&stream).await.expect("a length") == 1
+    })
+    .await;
+    let () = platform.redis.xgroup_create(&stream, "workers", "0").await.expect("a group");
+    until("one waits", async || is(&platform, BACKLOG, "1").await).await;
+    assert!(is(&platform, UNKNOWN, "0").await);
+    let sagas = "atrium_sagas{saga=\"organization.create\",status=\"PENDING\"}";
+    until("a saga is on its way", async || is(&platform, sagas, "1").await).await;
+
+    platform.atrium.add_worker(Some("saga")).await;
+    until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    until("none waits", async || is(&platform, BACKLOG, "0").await && is(&platform, sagas, "0").await).await;
+    platform.atrium.worker(2).kill9().await;
+    platform.atrium.redis().flush_all().await.expect("a flush");
+    until("unknown again", async || is(&platform, UNKNOWN, "1").await && is(&platform, BACKLOG, "NaN").await)
+        .await;
+}
+
+#[tokio::test]
+async fn a_pause_of_redis_and_a_restart_of_postgresql_leave_every_process_ready() {
+    let platform =
+        Platform::start(Atrium::builder().private_redis().private_postgres(Durability::Durable)).await;
+    let ready_for = async |time: Duration| {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            assert_eq!(admin(&platform, 0, "/readyz").await, (200, "ready\n".to_owned()));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    platform.atrium.redis().suspend();
+    ready_for(Duration::from_secs(5)).await;
+    platform.atrium.redis().resume();
+    platform.atrium.postgres().kill9().await;
+    ready_for(Duration::from_secs(1)).await;
+    platform.atrium.postgres().start_again().await.expect("PostgreSQL starts again");
+    ready_for(Duration::from_secs(2)).await;
+    assert!(platform.atrium.worker(0).status().is_none(), "the process goes on");
+}
