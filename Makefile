@@ -4,7 +4,7 @@
 # and nothing is compiled twice.
 DEVSTACK = cargo run --bin atrium-devstack --
 
-.PHONY: dev tour test lint fmt
+.PHONY: dev tour chaos test lint fmt
 
 # Everything at once, until Ctrl-C.
 dev:
@@ -14,6 +14,11 @@ dev:
 # that one. ROUNDS=100: measures latencies, too.
 tour:
 	@$(DEVSTACK) tour $(if $(ENV),--env $(ENV)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# The crash matrix (docs/reliability.md). SEED=7 FROM=12 ROUNDS=1: that round of that seed again.
+chaos:
+	@$(DEVSTACK) chaos $(if $(SEED),--seed $(SEED)) $(if $(FROM),--from $(FROM)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(LANES),--lanes $(LANES))
 
 # The tour, the main job in a browser, and requests made out of the contract, each on a stack of its own; then every
 # test on private servers.

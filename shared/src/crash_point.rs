@@ -74,8 +74,10 @@ crash_points! {
     SagaFinish = "saga.finish",
     /// A chat shard's lease is taken.
     ChatLeaseTaken = "chat.lease_taken",
-    /// A chat shard's lease is about to be kept, or was found to be due.
+    /// A chat shard's lease is about to be looked after.
     ChatBeforeRenewal = "chat.before_renewal",
+    /// A chat shard's lease was found to be held, and nothing is read yet.
+    ChatBeforeRead = "chat.before_read",
     /// Actions are counted, and not published.
     ChatCounted = "chat.counted",
     /// A batch is published, and its notices are not marked as consumed.

@@ -6,6 +6,7 @@ pub mod actors;
 pub mod addresses;
 pub mod binaries;
 pub mod browser;
+pub mod chaos;
 pub mod checkout;
 pub mod client;
 mod compile;

@@ -1,10 +1,10 @@
 //! `atrium-devstack`: the stack for development (`dev`), for tests (`exec`), the tour through the main job, the same in
-//! a browser, and requests that no test thought of (`fuzz`).
+//! a browser, requests that no test thought of (`fuzz`), and the crash matrix (`chaos`).
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use atrium_devstack::{browser, dev, exec, fuzz, screen, tour};
+use atrium_devstack::{browser, chaos, dev, exec, fuzz, screen, tour};
 use clap::{Parser, Subcommand};
 
 /// Starts private stacks of PostgreSQL, Redis and Atrium.
@@ -21,6 +21,8 @@ enum Command {
     Dev(dev::Options),
     /// Does the main job in a real browser, on a stack of its own.
     Browser,
+    /// Interferes at every place of the write path where it could hurt, and holds the promises against what came of it.
+    Chaos(chaos::Options),
     /// Runs a command with a private PostgreSQL and Redis, and a migrated template database for tests.
     Exec {
         /// The command and its arguments.
@@ -38,6 +40,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Dev(options) => dev::run(&options).await,
         Command::Browser => browser::run().await,
+        Command::Chaos(options) => chaos::run(&options).await,
         Command::Exec { command } => exec::run(&command).await,
         Command::Fuzz => fuzz::run().await,
         Command::Tour(options) => tour::run(&options).await,

@@ -1,11 +1,12 @@
 //! A private Redis (or Valkey): a free port of the loopback address, a random password, an append-only file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use tempfile::TempDir;
 
 use crate::binaries::{REDIS_WANTED, RedisBinary};
 use crate::folder::Folder;
@@ -20,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Logical databases of one server: tests take one each.
 pub(crate) const DATABASES: i64 = 1024;
+
+/// Where a server keeps its append-only files, in its own folder.
+const APPEND_ONLY_FOLDER: &str = "appendonlydir";
 
 /// A Redis of our own. Dropping it stops it and removes its folder.
 #[derive(Debug)]
@@ -76,7 +80,19 @@ impl PrivateRedis {
     /// The address of one of its logical databases.
     #[must_use]
     pub fn url(&self, database: i64) -> String {
-        format!("redis://default:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        self.url_through(self.port, database)
+    }
+
+    /// The same database through whatever listens on another port of the loopback address.
+    #[must_use]
+    pub fn url_through(&self, port: u16, database: i64) -> String {
+        format!("redis://default:{}@127.0.0.1:{port}/{database}", self.password)
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// What it is and which version.
@@ -143,6 +159,29 @@ impl PrivateRedis {
     pub async fn start_again(&self) -> anyhow::Result<()> {
         *self.locked() = Arc::new(launch(&self.binary, &self.home)?);
         self.ready().await
+    }
+
+    /// Keeps what it has written until now. What a write was answered for is in its file, if not on the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be copied.
+    pub fn remember(&self) -> std::io::Result<Dump> {
+        let folder = tempfile::tempdir_in(&self.home)?;
+        copy_files(&self.home.join(APPEND_ONLY_FOLDER), folder.path())?;
+        Ok(Dump(folder))
+    }
+
+    /// Kills it and starts it with an older state: whatever it was told since is gone.
+    ///
+    /// # Errors
+    /// When the files cannot be exchanged, or it does not come up.
+    pub async fn rewind(&self, dump: &Dump) -> anyhow::Result<()> {
+        self.kill9().await;
+        let folder = self.home.join(APPEND_ONLY_FOLDER);
+        std::fs::remove_dir_all(&folder)?;
+        std::fs::create_dir(&folder)?;
+        copy_files(dump.0.path(), &folder)?;
+        self.start_again().await
     }
 
     /// Stops it and starts it again.
@@ -218,8 +257,20 @@ impl Drop for PrivateRedis {
     }
 }
 
+/// What a server had written at some time. Gone when this is dropped.
+#[derive(Debug)]
+pub struct Dump(TempDir);
+
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
 /// The settings stand in a file that only we can read: on the command line everybody would see the password.
-fn configure(home: &std::path::Path, port: u16, password: &str) -> anyhow::Result<()> {
+fn configure(home: &Path, port: u16, password: &str) -> anyhow::Result<()> {
     let configuration = format!(
         "bind 127.0.0.1\n\
          port {port}\n\
@@ -236,7 +287,7 @@ fn configure(home: &std::path::Path, port: u16, password: &str) -> anyhow::Resul
     std::fs::write(home.join("redis.conf"), configuration).context("cannot write redis.conf")
 }
 
-fn launch(binary: &RedisBinary, home: &std::path::Path) -> anyhow::Result<Process> {
+fn launch(binary: &RedisBinary, home: &Path) -> anyhow::Result<Process> {
     Launch::new(binary.product, &binary.server)
         .arg(home.join("redis.conf"))
         .log(home.join("redis.log"))

@@ -115,6 +115,7 @@ impl Shard {
             if !lease.renew().await? {
                 return Err(Interrupted::LostLease);
             }
+            reached(CrashPoint::ChatBeforeRead).await;
             let entries = self.group.read(BATCH).await?;
             self.work_on(entries, lease).await?;
         }

@@ -1,0 +1,212 @@
+//! What happens in a round: drawn from seed and round alone, so that any round can be played again.
+//!
+//! Every pair of fault and crash point has its turn: the pairs are shuffled, and dealt one to a round.
+
+use std::fmt;
+use std::time::Duration;
+
+use atrium_shared::crash_point::CrashPoint;
+use atrium_shared::saga::CREATE_ORGANIZATION;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _};
+
+/// The steps of creating an organization, each of which a drill lets fail.
+const STEPS: [&str; 4] = ["reserve", "default-configuration", "isolation-gate", "commit"];
+
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])* $fault:ident = $name:literal,)*) => {
+        /// What is done while a process stands at a crash point.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(super) enum Fault {
+            $($(#[doc = $doc])* $fault,)*
+        }
+
+        impl Fault {
+            pub(super) const ALL: &'static [Self] = &[$(Self::$fault),*];
+
+            pub(super) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$fault => $name,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// The process is killed and started again.
+    Kill = "kill -9",
+    /// The process is told to stop, with the task at the point held until it is gone or let go, and started again.
+    Stop = "SIGTERM",
+    /// The process is stopped past its leases, and continued.
+    Pause = "SIGSTOP, SIGCONT",
+    /// The task is held past its leases; the rest of the process goes on.
+    Hold = "hold the task",
+    /// Every connection to PostgreSQL is closed, and new ones are, for a while.
+    CutPostgres = "cut PostgreSQL",
+    /// Nothing is carried to and from PostgreSQL for a while; then everything.
+    HangPostgres = "hang PostgreSQL",
+    /// Connections to PostgreSQL are half open, one side or the other.
+    HalfOpenPostgres = "half-open PostgreSQL",
+    /// PostgreSQL is slow.
+    SlowPostgres = "slow PostgreSQL",
+    /// PostgreSQL ends every connection.
+    TerminateBackends = "terminate backends",
+    /// PostgreSQL is stopped in an orderly way and started.
+    RestartPostgres = "restart PostgreSQL",
+    /// PostgreSQL is killed and started.
+    KillPostgres = "kill -9 PostgreSQL",
+    /// Every connection to Redis is closed, and new ones are, for a while.
+    CutRedis = "cut Redis",
+    /// Nothing is carried to and from Redis for a while; then everything.
+    HangRedis = "hang Redis",
+    /// Connections to Redis are half open, one side or the other.
+    HalfOpenRedis = "half-open Redis",
+    /// Redis is slow.
+    SlowRedis = "slow Redis",
+    /// Redis is stopped past the timeouts of its clients, and continued.
+    PauseRedis = "SIGSTOP Redis",
+    /// Redis forgets everything.
+    FlushRedis = "flush Redis",
+    /// Redis is killed and started; what it had written it still knows.
+    RestartRedis = "kill -9 Redis",
+    /// Redis is killed and started with what it knew at the beginning of the round.
+    RewindRedis = "rewind Redis",
+    /// Redis takes no writes for a while: out of memory.
+    FillRedis = "Redis out of memory",
+    /// The inbound streams are deleted, under whoever reads them.
+    DeleteStreams = "delete the streams",
+    /// Every consumer is deleted, with what it was given.
+    DeleteConsumers = "delete the consumers",
+    /// The groups are made again at the end of their streams.
+    SkipGroups = "groups made at $",
+}
+
+impl Fault {
+    /// Whether Redis may forget what it was given: actions of a chat live nowhere else.
+    pub(super) fn loses_redis(self) -> bool {
+        matches!(
+            self,
+            Self::FlushRedis
+                | Self::RewindRedis
+                | Self::DeleteStreams
+                | Self::DeleteConsumers
+                | Self::SkipGroups
+        )
+    }
+
+    /// Whether entries may be left in a stream that nobody will ever be given: the messages come again as others.
+    pub(super) fn orphans_entries(self) -> bool {
+        matches!(self, Self::DeleteConsumers | Self::SkipGroups)
+    }
+}
+
+/// One round.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) round: u32,
+    pub(super) fault: Fault,
+    pub(super) point: CrashPoint,
+    /// The passage of the point at which it happens.
+    pub(super) passage: u32,
+    /// How long a fault lasts that has a length.
+    pub(super) length: Duration,
+    /// Which side a half-open connection leaves in the dark.
+    pub(super) deaf_client: bool,
+    /// The step that fails in this round, if any.
+    pub(super) drill: Option<&'static str>,
+    /// The organizations that are created, each with the time after which its deadline is over, if that is not the
+    /// usual one.
+    pub(super) creations: Vec<Option<Duration>>,
+    /// Whether an organization is deleted.
+    pub(super) deletion: bool,
+    /// Changes of a resident's configuration.
+    pub(super) changes: u32,
+    /// Windows of a chat that are opened, each of which closes an older one.
+    pub(super) windows: u32,
+    /// The pause between two actions of a chat.
+    pub(super) press_every: Duration,
+    /// Whether a message is planted that nobody can handle.
+    pub(super) poison: bool,
+}
+
+impl Plan {
+    pub(super) fn draw(seed: u64, round: u32) -> Self {
+        let (fault, point) = pair(seed, round);
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(round));
+        let name = point.name();
+        let buries = matches!(point, CrashPoint::ConsumerBeforeBury | CrashPoint::ConsumerBuried);
+        let compensates = name.ends_with("compensation");
+        let passage = if buries { 1 } else { rng.random_range(1..=4) };
+        let milliseconds =
+            |rng: &mut StdRng, from: u64, to: u64| Duration::from_millis(rng.random_range(from..=to));
+        Self {
+            round,
+            fault,
+            point,
+            passage,
+            length: milliseconds(&mut rng, 300, 3_500),
+            deaf_client: rng.random(),
+            drill: (compensates || rng.random_bool(0.1)).then(|| {
+                // A first step that fails leaves nothing to pass twice.
+                let steps = if compensates { &STEPS[2..] } else { &STEPS[..] };
+                steps.choose(&mut rng).copied().unwrap_or(STEPS[0])
+            }),
+            creations: (0..rng.random_range(3..=6))
+                .map(|_| rng.random_bool(0.3).then(|| milliseconds(&mut rng, 0, 1_500)))
+                .collect(),
+            deletion: rng.random_bool(0.15),
+            changes: rng.random_range(1..=3),
+            windows: rng.random_range(0..=2),
+            press_every: milliseconds(&mut rng, 5, 60),
+            poison: buries || rng.random_bool(0.05),
+        }
+    }
+
+    /// The drill as the configuration names it.
+    pub(super) fn drill(&self) -> Option<String> {
+        self.drill.map(|step| format!("{CREATE_ORGANIZATION}/{step}"))
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "round {}: {} at {} ({})", self.round, self.fault.name(), self.point.name(), self.passage)
+    }
+}
+
+/// The round's turn among all pairs.
+fn pair(seed: u64, round: u32) -> (Fault, CrashPoint) {
+    let mut pairs: Vec<(Fault, CrashPoint)> = Fault::ALL
+        .iter()
+        .flat_map(|fault| CrashPoint::ALL.iter().map(move |point| (*fault, *point)))
+        .collect();
+    let round = usize::try_from(round).unwrap_or(0);
+    let deal = (round / pairs.len()) as u64;
+    pairs.shuffle(&mut StdRng::seed_from_u64(seed ^ deal.rotate_left(32)));
+    pairs[round % pairs.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{CrashPoint, Fault, Plan, pair};
+
+    #[test]
+    fn every_pair_has_its_turn() {
+        let pairs = Fault::ALL.len() * CrashPoint::ALL.len();
+        let dealt: HashSet<_> = (0..u32::try_from(pairs).expect("few")).map(|round| pair(7, round)).collect();
+        assert_eq!(dealt.len(), pairs);
+    }
+
+    #[test]
+    fn a_round_is_its_seed_and_number() {
+        for round in [0, 1, 999] {
+            let drawn = format!("{:?}", Plan::draw(3, round));
+            assert_eq!(drawn, format!("{:?}", Plan::draw(3, round)));
+            assert_ne!(drawn, format!("{:?}", Plan::draw(4, round)));
+        }
+    }
+}
