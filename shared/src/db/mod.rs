@@ -10,6 +10,7 @@ mod error;
 mod org_tx;
 mod outbox;
 mod pool;
+mod time_limit;
 mod user_tx;
 mod wake;
 mod wall;
@@ -23,6 +24,7 @@ pub use self::{
     org_tx::OrgTx,
     outbox::Topic,
     pool::{ACQUIRE_TIMEOUT, connect_pool},
+    time_limit::in_time,
     user_tx::UserTx,
     wake::OUTBOX_CHANNEL,
     wall::{Reach, check_role},

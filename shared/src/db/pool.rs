@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction,
+    AssertSqlSafe, Connection as _, PgConnection, Postgres, Row as _, Transaction,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
@@ -12,6 +12,9 @@ use crate::settings::Pooling;
 /// How long a request waits for a free connection before it is told to come back. The library's default, 30 s, is
 /// longer than any client waits.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a server that is there needs at most for what takes it no time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The application's connections. Cheap to clone.
 #[derive(Clone)]
@@ -64,7 +67,11 @@ impl Pool {
         };
         let beginning = AssertSqlSafe(format!("{begin}; {forget}{statements}"));
         let connections = self.connections.clone();
-        let begun = tokio::spawn(async move { connections.begin_with(beginning).await });
+        let begun = tokio::spawn(async move {
+            let begun =
+                tokio::time::timeout(ACQUIRE_TIMEOUT + ANSWER_TIMEOUT, connections.begin_with(beginning));
+            begun.await.unwrap_or(Err(sqlx::Error::BeginFailed))
+        });
         // It is not canceled, but for the end of the runtime, nor does it panic.
         begun.await.map_err(|_| sqlx::Error::PoolClosed)?
     }
@@ -74,6 +81,18 @@ impl Pool {
     pub(super) async fn run(&self, statement: &'static str) -> Result<(), sqlx::Error> {
         sqlx::raw_sql(statement).execute(&self.connections).await?;
         Ok(())
+    }
+}
+
+/// Looks at a connection that is given back. One whose line died without a word, or that hangs inside of a transaction
+/// whose beginning was given up on, is closed, and its place in the pool is free. The library would wait for the answer
+/// of such a line for ever. It costs a round trip, while nobody waits.
+async fn is_fit_for_the_next(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    // Inside of a transaction, `now()` is the time of its beginning.
+    let outside = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection);
+    match tokio::time::timeout(ANSWER_TIMEOUT, outside).await {
+        Ok(outside) => outside?.try_get(0),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
 }
 
@@ -100,6 +119,7 @@ async fn open(
         // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
         // caller answers "try again".
         .test_before_acquire(false)
+        .after_release(|connection, _| Box::pin(is_fit_for_the_next(connection)))
         .connect_with(options.clone())
         .await;
     // A pool that was refused goes on trying, and then only says that its time was over. One attempt says why.

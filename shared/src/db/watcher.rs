@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{DbError, Reach, check_role, connect_pool};
+use super::{DbError, Reach, check_role, connect_pool, in_time};
 use crate::{
     ids::{OrgId, ProjectId},
     settings::Settings,
@@ -73,10 +73,8 @@ impl Watcher {
     /// When the database does not answer.
     pub async fn config_revisions(&self, orgs: &[OrgId]) -> Result<Vec<(OrgId, i64)>, DbError> {
         let orgs: Vec<Uuid> = orgs.iter().map(|org| org.uuid()).collect();
-        Ok(sqlx::query_as("SELECT org_id, revision FROM config_heads WHERE org_id = ANY ($1)")
-            .bind(orgs)
-            .fetch_all(&self.pool)
-            .await?)
+        let revisions = sqlx::query_as("SELECT org_id, revision FROM config_heads WHERE org_id = ANY ($1)");
+        in_time(async { Ok(revisions.bind(orgs).fetch_all(&self.pool).await?) }).await
     }
 
     /// Tokens revoked since `since` that have not expired long ago, by id and expiry; and the database's time. Its
@@ -88,13 +86,14 @@ impl Watcher {
         &self,
         since: OffsetDateTime,
     ) -> Result<(OffsetDateTime, Vec<(Uuid, OffsetDateTime)>), DbError> {
-        let rows: Vec<(OffsetDateTime, Option<Uuid>, Option<OffsetDateTime>)> = sqlx::query_as(
+        type Row = (OffsetDateTime, Option<Uuid>, Option<OffsetDateTime>);
+        let revoked = sqlx::query_as(
             "SELECT now(), jti, expires_at FROM (SELECT) AS one LEFT JOIN revoked_tokens
                  ON revoked_at >= $1 AND expires_at > now() - interval '1 hour'",
         )
-        .bind(since)
-        .fetch_all(&self.pool)
-        .await?;
+        .bind(since);
+        let rows: Vec<Row> =
+            in_time(async { Ok::<_, DbError>(revoked.fetch_all(&self.pool).await?) }).await?;
         let now = rows.first().map_or(since, |(now, ..)| *now);
         Ok((now, rows.into_iter().filter_map(|(_, jti, expires_at)| jti.zip(expires_at)).collect()))
     }
@@ -108,13 +107,13 @@ impl Watcher {
         since: OffsetDateTime,
     ) -> Result<(OffsetDateTime, Vec<RevokedAccess>), DbError> {
         type Row = (OffsetDateTime, Option<OrgId>, Option<Uuid>, Option<Uuid>, Option<ProjectId>);
-        let rows: Vec<Row> = sqlx::query_as(
+        let revoked = sqlx::query_as(
             "SELECT now(), org_id, id, principal_id, project_id FROM (SELECT) AS one LEFT JOIN revoked_access
                  ON revoked_at >= greatest($1, now() - interval '1 hour')",
         )
-        .bind(since)
-        .fetch_all(&self.pool)
-        .await?;
+        .bind(since);
+        let rows: Vec<Row> =
+            in_time(async { Ok::<_, DbError>(revoked.fetch_all(&self.pool).await?) }).await?;
         let now = rows.first().map_or(since, |(now, ..)| *now);
         let ends = rows.into_iter().filter_map(|(_, org, id, principal, project)| {
             Some(RevokedAccess { org: org?, id: id?, principal, project })
@@ -128,14 +127,13 @@ impl Watcher {
     /// When the database does not answer.
     pub async fn running_sagas(&self) -> Result<Vec<RunningSagas>, DbError> {
         // The role's policy shows it those that have not ended.
-        Ok(sqlx::query_as(
+        let running = sqlx::query_as(
             "SELECT kind, status, count(*),
                     EXTRACT(EPOCH FROM clock_timestamp() - min(COALESCE(turned_around_at, created_at)))::float8
                         AS oldest_seconds
                FROM sagas GROUP BY kind, status",
-        )
-        .fetch_all(&self.pool)
-        .await?)
+        );
+        in_time(async { Ok(running.fetch_all(&self.pool).await?) }).await
     }
 
     /// Forgets ends of access that every process has learned since long. Returns how many.

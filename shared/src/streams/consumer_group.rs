@@ -109,6 +109,38 @@ impl ConsumerGroup {
         Ok(entries_read(self.ask(&command).await?))
     }
 
+    /// Waits up to a second until there is an entry behind `after`, and returns its id. It is not taken.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn wait(&mut self, after: StreamId) -> RedisResult<Option<StreamId>> {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(1).arg("BLOCK").arg(milliseconds(BLOCK));
+        command.arg("STREAMS").arg(self.stream.to_string()).arg(after.to_string());
+        Ok(entries_read(self.ask(&command).await?).first().map(|entry| entry.id))
+    }
+
+    /// Takes at most `count` entries that nobody was given yet, if the key `lease` holds `token`; none where it does
+    /// not. A reader that was stopped past its lease and goes on thus takes nothing out of its successor's hands.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; also when the key is not in the stream's slot.
+    pub async fn read_leased(
+        &mut self,
+        count: usize,
+        lease: &str,
+        token: &str,
+    ) -> RedisResult<Option<Vec<Entry>>> {
+        const SCRIPT: &str = "
+            if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+            return redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', ARGV[4], 'STREAMS', KEYS[1], '>') or {}";
+        let mut command = redis::cmd("EVAL");
+        command.arg(SCRIPT).arg(2).arg(self.stream.to_string()).arg(lease);
+        command.arg(token).arg(GROUP).arg(&self.consumer).arg(count);
+        let reply = self.ask(&command).await?;
+        Ok(if reply == Value::Int(0) { None } else { Some(entries_read(reply)) })
+    }
+
     /// Takes over at most `count` entries that somebody was given longer than `idle` ago and has not acknowledged.
     ///
     /// `XAUTOCLAIM` looks at no more than ten times `count` of the pending entries, and may find none of them idle

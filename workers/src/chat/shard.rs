@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
-    db::Database,
-    streams::{ConsumerGroup, Entry, Inbound, Redis},
+    db::{Database, DbError, in_time},
+    streams::{ConsumerGroup, Entry, Inbound, Redis, StreamId, chat_lease_key},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ pub(super) enum Interrupted {
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
     #[error(transparent)]
-    Database(#[from] atrium_shared::db::DbError),
+    Database(#[from] DbError),
 }
 
 impl Shard {
@@ -110,13 +110,20 @@ impl Shard {
                 return Err(Interrupted::LostLease);
             }
         }
+        let mut seen = StreamId { ms: 0, seq: 0 };
         while !stop.is_cancelled() && !place.is_surplus() {
             reached(CrashPoint::ChatBeforeRenewal).await;
             if !lease.renew().await? {
                 return Err(Interrupted::LostLease);
             }
             reached(CrashPoint::ChatBeforeRead).await;
-            let entries = self.group.read(BATCH).await?;
+            let entries = self.group.read_leased(BATCH, &chat_lease_key(self.number), &lease.token).await?;
+            let entries = entries.ok_or(Interrupted::LostLease)?;
+            match entries.iter().map(|entry| entry.id).max() {
+                Some(last) => seen = last,
+                // If it cannot be taken, it stands behind what the group was given, which is for the janitor to mend.
+                None => seen = self.group.wait(seen).await?.unwrap_or(seen),
+            }
             self.work_on(entries, lease).await?;
         }
         Ok(())
@@ -135,13 +142,13 @@ impl Shard {
             }
             self.group.acknowledger().bury(entry.id, NOT_UNDERSTOOD).await?;
         }
-        count::count_actions(&self.database, &mut batch, lease.history()).await?;
+        in_time(count::count_actions(&self.database, &mut batch, lease.history())).await?;
         reached(CrashPoint::ChatCounted).await;
         if let Some(published) = publish::publish(&self.redis, self.number, lease, &batch).await? {
             lease.tip = published;
         }
         reached(CrashPoint::ChatPublished).await;
-        count::settle_notices(&self.database, &batch).await?;
+        in_time(count::settle_notices(&self.database, &batch)).await?;
         Ok(())
     }
 }

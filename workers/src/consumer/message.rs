@@ -108,6 +108,17 @@ impl Message {
         Ok(())
     }
 
+    /// Why it was given up; none when it was not.
+    pub(super) async fn dead_reason(&self, tx: &mut OrgTx) -> Result<Option<String>, DbError> {
+        Ok(sqlx::query_scalar(
+            "SELECT dead_reason FROM outbox WHERE org_id = $1 AND id = $2 AND dead_at IS NOT NULL",
+        )
+        .bind(self.org)
+        .bind(self.outbox)
+        .fetch_optional(tx.conn())
+        .await?)
+    }
+
     /// Makes a dead letter of it. False: somebody handled it meanwhile, or gave it up before.
     pub(crate) async fn mark_dead(&self, tx: &mut OrgTx, reason: &str) -> Result<bool, DbError> {
         let marked = sqlx::query(

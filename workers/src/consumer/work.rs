@@ -84,7 +84,10 @@ impl<H: Handler> Worker<H> {
         loop {
             match self.try_once(&message).await {
                 Ok(ended) => {
-                    self.acknowledge(entry.id, ended).await;
+                    match ended {
+                        Ended::Duplicate => self.end_known(entry.id, &message).await,
+                        Ended::Done | Ended::Postponed => self.acknowledge(entry.id, ended).await,
+                    }
                     return reached(CrashPoint::ConsumerAcknowledged).await;
                 }
                 Err(Failure::Outage(reason)) => {
@@ -205,7 +208,7 @@ impl<H: Handler> Worker<H> {
                 self.bury(id, reason).await;
                 reached(CrashPoint::ConsumerBuried).await;
             }
-            Ok(false) => self.acknowledge(id, Ended::Duplicate).await,
+            Ok(false) => self.end_known(id, message).await,
             // Left pending, so that giving up is tried again.
             Err(error) => {
                 tracing::error!(message = %message.id, %error, "a message cannot even be given up");
@@ -223,6 +226,23 @@ impl<H: Handler> Worker<H> {
             tx.commit().await?;
         }
         Ok(marked)
+    }
+
+    /// Ends the entry of a message that is done, or was given up: by somebody, it may be, who died before it was among
+    /// the dead letters.
+    async fn end_known(&self, id: StreamId, message: &Message) {
+        let dead_reason = async {
+            let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+            message.dead_reason(&mut tx).await
+        };
+        match dead_reason.await {
+            Ok(Some(reason)) => self.bury(id, &reason).await,
+            Ok(None) => self.acknowledge(id, Ended::Duplicate).await,
+            Err(error) => {
+                tracing::debug!(message = %message.id, %error, "a known message was not ended; it will come again");
+                count::<H>("retry");
+            }
+        }
     }
 
     async fn acknowledge(&self, id: StreamId, ended: Ended) {

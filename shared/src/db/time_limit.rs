@@ -1,0 +1,26 @@
+//! How long an answer of PostgreSQL is waited for.
+//!
+//! The server ends what takes too long, and says so. But a line can die without a word to this end of it: then the
+//! answer never comes, and the kernel notices after a quarter of an hour.
+
+use std::{future::Future, io, time::Duration};
+
+use super::DbError;
+
+/// Longer than the server lets a statement run.
+const LONGEST_ANSWER: Duration = Duration::from_secs(12);
+
+/// Waits for work on the database no longer than the server would work on it. What was begun is dropped, and the
+/// connection closed.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when its time is over; those of the work.
+pub async fn in_time<T, E: From<DbError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    match tokio::time::timeout(LONGEST_ANSWER, work).await {
+        Ok(done) => done,
+        Err(elapsed) => {
+            Err(DbError::Unavailable(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed)))
+                .into())
+        }
+    }
+}
