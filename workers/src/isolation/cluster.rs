@@ -16,8 +16,10 @@ use super::objects;
 /// The field manager of everything that is applied.
 const MANAGER: &str = "atrium";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one answer may take. A step makes five requests at most.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all requests of a step may take.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// The cluster. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +31,9 @@ pub(crate) enum Trouble {
     /// It may do it later.
     #[error("the cluster did not do it: {0}")]
     Transient(#[source] kube::Error),
+    /// It has not said anything for long.
+    #[error("the cluster did not do it in time")]
+    Late,
     /// It does not take what it is given.
     #[error("the cluster refused it: {0}")]
     Refused(#[source] kube::Error),
@@ -60,12 +65,18 @@ impl Cluster {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(ANSWER_TIMEOUT);
         config.write_timeout = Some(ANSWER_TIMEOUT);
+        // The saga tries again, and says so.
+        config.default_retry = false;
         Ok(Self(Client::try_from(config).context("the cluster's certificates or keys cannot be used")?))
     }
 
     /// Makes the organization's namespace and what isolates it, or brings it back to what it should be. The policy
     /// comes before everything that could run there.
     pub(crate) async fn isolate(&self, org: OrgId) -> Result<(), Trouble> {
+        in_time(self.apply_all(org)).await
+    }
+
+    async fn apply_all(&self, org: OrgId) -> Result<(), Trouble> {
         let name = objects::name(org);
         match self.namespaces().get_opt(&name).await? {
             Some(namespace) if !objects::is_ours(&namespace, org) => return Err(Trouble::NotOurs),
@@ -82,6 +93,10 @@ impl Cluster {
 
     /// Removes the namespace with everything in it. False: the cluster has begun, and will not stop before it is done.
     pub(crate) async fn release(&self, org: OrgId) -> Result<bool, Trouble> {
+        in_time(self.delete(org)).await
+    }
+
+    async fn delete(&self, org: OrgId) -> Result<bool, Trouble> {
         let name = objects::name(org);
         let Some(namespace) = self.namespaces().get_opt(&name).await? else {
             return Ok(true);
@@ -116,6 +131,10 @@ impl Cluster {
         let name = object.meta().name.clone().unwrap_or_default();
         apply(&Api::<K>::namespaced(self.0.clone(), namespace), &name, object).await
     }
+}
+
+async fn in_time<T>(requests: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    tokio::time::timeout(LIMIT, requests).await.unwrap_or(Err(Trouble::Late))
 }
 
 /// Server-side apply: fields that are ours are as we say, whoever changed them; all others are left alone.
