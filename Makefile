@@ -15,10 +15,11 @@ dev:
 tour:
 	@$(DEVSTACK) tour $(if $(ENV),--env $(ENV)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# The crash matrix (docs/reliability.md). SEED=7 FROM=12 ROUNDS=1: that round of that seed again.
+# The crash matrix (docs/reliability.md). SEED=7 FROM=12 ROUNDS=1: that round of that seed again. FAULT="kill -9"
+# POINT=chat.counted: only these.
 chaos:
 	@$(DEVSTACK) chaos $(if $(SEED),--seed $(SEED)) $(if $(FROM),--from $(FROM)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(LANES),--lanes $(LANES))
+		$(if $(LANES),--lanes $(LANES)) $(if $(FAULT),--fault "$(FAULT)") $(if $(POINT),--point $(POINT))
 
 # The tour, the main job in a browser, and requests made out of the contract, each on a stack of its own; then every
 # test on private servers.

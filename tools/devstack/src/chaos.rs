@@ -30,7 +30,7 @@ use crate::compile;
 use crate::interrupt::Interrupts;
 use crate::screen::{Screen, spoken};
 use lane::{Lane, Played};
-use plan::Plan;
+use plan::{Plan, Turns};
 use report::Report;
 
 /// What to play.
@@ -48,6 +48,12 @@ pub struct Options {
     /// How many rounds are played at the same time.
     #[arg(long, default_value_t = 4)]
     pub lanes: u32,
+    /// Only this fault, by its name in the table.
+    #[arg(long)]
+    pub fault: Option<String>,
+    /// Only this crash point.
+    #[arg(long)]
+    pub point: Option<String>,
     /// Ends at the first violation.
     #[arg(long)]
     pub stop: bool,
@@ -61,6 +67,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     binaries::ensure(Wanted { postgres: true, redis: true, pgbouncer: false }, &screen)?;
+    let turns = Turns::of(options.fault.as_deref(), options.point.as_deref())?;
     let binaries = compile::binaries(&Checkout::find()?).await?;
     let seed = options.seed.unwrap_or_else(rand::random);
     screen.title(&format!(
@@ -71,7 +78,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let report = Mutex::new(Report::default());
     let start = Instant::now();
     let signal = tokio::select! {
-        () = play(options, seed, &binaries, &screen, &report) => None,
+        () = play(options, seed, &turns, &binaries, &screen, &report) => None,
         signal = interrupts.next() => Some(signal),
     };
     let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +94,14 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn play(options: &Options, seed: u64, binaries: &Path, screen: &Screen, report: &Mutex<Report>) {
+async fn play(
+    options: &Options,
+    seed: u64,
+    turns: &Turns,
+    binaries: &Path,
+    screen: &Screen,
+    report: &Mutex<Report>,
+) {
     let (next, end) = (AtomicU32::new(options.from), options.from + options.rounds);
     let with_report = |act: &mut dyn FnMut(&mut Report)| {
         act(&mut report.lock().unwrap_or_else(PoisonError::into_inner));
@@ -99,7 +113,7 @@ async fn play(options: &Options, seed: u64, binaries: &Path, screen: &Screen, re
             if round >= end {
                 break;
             }
-            let played = lane.play(Plan::draw(seed, round)).await;
+            let played = lane.play(Plan::draw(seed, round, turns)).await;
             show(&played, seed, screen);
             with_report(&mut |report| report.add(&played));
             if options.stop && !played.violations.is_empty() {

@@ -128,8 +128,10 @@ async fn left_to_do(stage: &Stage, plan: &Plan) -> anyhow::Result<Vec<String>> {
 }
 
 /// Everything else that has to be so. `poisons`: every message that was planted on this stage.
+#[expect(clippy::too_many_arguments, reason = "all that is known of a round")]
 pub(super) async fn check(
     stage: &Stage,
+    plan: &Plan,
     resident: &Resident,
     facts: &Facts,
     before: &Before,
@@ -151,7 +153,7 @@ pub(super) async fn check(
     counters(facts, counted, loss, &mut violations);
     let events: StreamRangeReply =
         redis.xrange(chat_stream(resident), after(&before.last_chat_event), "+").await?;
-    chat_events(&events, resident, facts, loss, &mut violations);
+    chat_events(&events, resident, facts, loss, plan.fault.orphans_entries(), &mut violations);
     configuration(&mut superuser, &mut redis, resident, facts, before, loss, &mut violations).await?;
     Ok(violations)
 }
@@ -375,17 +377,20 @@ fn counters(facts: &Facts, counted: i64, loss: Option<Loss>, violations: &mut Ve
 }
 
 /// Published once each, in the order in which they were accepted, and all of them unless Redis forgot some.
+/// `were_skipped`: a group was led past what was accepted until then.
 fn chat_events(
     events: &StreamRangeReply,
     resident: &Resident,
     facts: &Facts,
     loss: Option<Loss>,
+    were_skipped: bool,
     violations: &mut Vec<String>,
 ) {
     let place: HashMap<&str, usize> =
         facts.presses.iter().enumerate().filter_map(|(at, press)| Some((press.id.as_deref()?, at))).collect();
     let project = resident.project.to_string();
     let ours = events.ids.iter().filter(|entry| entry.get::<String>("project").as_ref() == Some(&project));
+    let lost = |sent: Instant| loss.is_some_and(|loss| sent <= loss.until);
     let (mut seen, mut closed, mut latest) = (HashSet::new(), HashSet::new(), None);
     let mut unknown = 0;
     for entry in ours {
@@ -398,6 +403,8 @@ fn chat_events(
         let id = data["id"].as_str().unwrap_or_default().to_owned();
         match place.get(id.as_str()) {
             None => unknown += 1,
+            // What a group was made to skip may come when it is found.
+            Some(at) if were_skipped && lost(facts.presses[*at].sent) => {}
             Some(at) if latest.is_some_and(|latest| latest > *at) && !seen.contains(&id) => {
                 violations.push(format!("action {id}, the {at}th, was published after a later one"));
             }
@@ -413,7 +420,6 @@ fn chat_events(
             "{unknown} actions were published that nobody was told of; {unanswered} were open"
         ));
     }
-    let lost = |sent: Instant| loss.is_some_and(|loss| sent <= loss.until);
     let missing = facts.presses.iter().filter(|press| !lost(press.sent));
     for id in missing.filter_map(|press| press.id.as_ref()).filter(|id| !seen.contains(*id)).take(3) {
         violations.push(format!("action {id} was accepted and not published"));

@@ -156,7 +156,7 @@ impl Scene {
         }
         let mut violations = quiet(stage, plan).await?;
         if violations.is_empty() {
-            violations = check(stage, resident, &facts, &before, loss, drill_is_known, poisons).await?;
+            violations = check(stage, plan, resident, &facts, &before, loss, drill_is_known, poisons).await?;
         }
         stage.postgres_proxy.heal();
         stage.redis_proxy.heal();

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use anyhow::ensure;
 use atrium_shared::crash_point::CrashPoint;
 use atrium_shared::saga::CREATE_ORGANIZATION;
 use rand::rngs::StdRng;
@@ -132,8 +133,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn draw(seed: u64, round: u32) -> Self {
-        let (fault, point) = pair(seed, round);
+    pub(super) fn draw(seed: u64, round: u32, turns: &Turns) -> Self {
+        let (fault, point) = turns.pair(seed, round);
         let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(round));
         let name = point.name();
         let buries = matches!(point, CrashPoint::ConsumerBeforeBury | CrashPoint::ConsumerBuried);
@@ -176,37 +177,68 @@ impl fmt::Display for Plan {
     }
 }
 
-/// The round's turn among all pairs.
-fn pair(seed: u64, round: u32) -> (Fault, CrashPoint) {
-    let mut pairs: Vec<(Fault, CrashPoint)> = Fault::ALL
-        .iter()
-        .flat_map(|fault| CrashPoint::ALL.iter().map(move |point| (*fault, *point)))
-        .collect();
-    let round = usize::try_from(round).unwrap_or(0);
-    let deal = (round / pairs.len()) as u64;
-    pairs.shuffle(&mut StdRng::seed_from_u64(seed ^ deal.rotate_left(32)));
-    pairs[round % pairs.len()]
+/// The pairs of fault and point that have their turns: all, or those of one fault or point.
+pub(super) struct Turns(Vec<(Fault, CrashPoint)>);
+
+impl Turns {
+    pub(super) fn of(fault: Option<&str>, point: Option<&str>) -> anyhow::Result<Self> {
+        let pairs =
+            Fault::ALL.iter().flat_map(|fault| CrashPoint::ALL.iter().map(move |point| (*fault, *point)));
+        let wanted: Vec<_> = pairs
+            .filter(|(known, _)| fault.is_none_or(|fault| known.name() == fault))
+            .filter(|(_, known)| point.is_none_or(|point| known.name() == point))
+            .collect();
+        let names = |names: Vec<&str>| names.join(", ");
+        ensure!(
+            !wanted.is_empty(),
+            "no such fault or point. Faults: {}. Points: {}",
+            names(Fault::ALL.iter().map(|fault| fault.name()).collect()),
+            names(CrashPoint::ALL.iter().map(|point| point.name()).collect()),
+        );
+        Ok(Self(wanted))
+    }
+
+    /// The round's turn.
+    fn pair(&self, seed: u64, round: u32) -> (Fault, CrashPoint) {
+        let mut pairs = self.0.clone();
+        let round = usize::try_from(round).unwrap_or(0);
+        let deal = (round / pairs.len()) as u64;
+        pairs.shuffle(&mut StdRng::seed_from_u64(seed ^ deal.rotate_left(32)));
+        pairs[round % pairs.len()]
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
-    use super::{CrashPoint, Fault, Plan, pair};
+    use super::{CrashPoint, Fault, Plan, Turns};
+
+    fn all() -> Turns {
+        Turns::of(None, None).expect("there are some")
+    }
 
     #[test]
     fn every_pair_has_its_turn() {
         let pairs = Fault::ALL.len() * CrashPoint::ALL.len();
-        let dealt: HashSet<_> = (0..u32::try_from(pairs).expect("few")).map(|round| pair(7, round)).collect();
+        let dealt: HashSet<_> =
+            (0..u32::try_from(pairs).expect("few")).map(|round| all().pair(7, round)).collect();
         assert_eq!(dealt.len(), pairs);
+    }
+
+    #[test]
+    fn one_pair_can_have_every_turn() {
+        let turns = Turns::of(Some("kill -9"), Some("chat.counted")).expect("it is known");
+        assert_eq!(turns.pair(1, 5), (Fault::Kill, CrashPoint::ChatCounted));
+        assert!(Turns::of(Some("rain"), None).is_err());
     }
 
     #[test]
     fn a_round_is_its_seed_and_number() {
         for round in [0, 1, 999] {
-            let drawn = format!("{:?}", Plan::draw(3, round));
-            assert_eq!(drawn, format!("{:?}", Plan::draw(3, round)));
-            assert_ne!(drawn, format!("{:?}", Plan::draw(4, round)));
+            let drawn = format!("{:?}", Plan::draw(3, round, &all()));
+            assert_eq!(drawn, format!("{:?}", Plan::draw(3, round, &all())));
+            assert_ne!(drawn, format!("{:?}", Plan::draw(4, round, &all())));
         }
     }
 }

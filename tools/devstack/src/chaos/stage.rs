@@ -29,7 +29,9 @@ const DRAIN_SECONDS: &str = "8";
 const CONNECTIONS: &str = "5";
 /// A process that cannot start on a busy machine, or because PostgreSQL is just away, is started again, as every
 /// supervisor does.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 20;
+/// How long the runner itself waits for Redis.
+const RUNNER_WAITS: Duration = Duration::from_secs(15);
 /// One stage starts at a time.
 static STARTING: Mutex<()> = Mutex::const_new(());
 
@@ -159,7 +161,12 @@ impl Stage {
 
     /// Past the proxy.
     pub(super) async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
-        self.redis.connection(0).await
+        // The library's half a second is too short for a machine on which several lanes play.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(RUNNER_WAITS))
+            .set_response_timeout(Some(RUNNER_WAITS));
+        let client = redis::Client::open(self.redis.url(0))?;
+        Ok(client.get_multiplexed_async_connection_with_config(&patient).await?)
     }
 
     /// Sets the drill, or takes it away.
