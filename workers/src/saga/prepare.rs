@@ -14,7 +14,7 @@ use atrium_shared::{
 
 use super::{
     engine::{CONSUMER, Engine, Reason},
-    journal::{Journal, next_to_compensate},
+    journal::{Journal, StepRow, next_to_compensate},
     step::{Outside, Saga, Verdict},
 };
 
@@ -113,7 +113,7 @@ async fn look<'a>(
             step.and_then(|(step, _)| Some(Work::Remove(step.position, outside(saga, &step.name)?)))
         }
         SagaStatus::Failed => {
-            let begun = journal.steps().await?.into_iter().filter(|step| step.is_begun());
+            let begun = journal.steps().await?.into_iter().filter(StepRow::is_begun);
             Some(Work::RemoveRemains(begun.filter_map(|step| outside(saga, &step.name)).collect()))
         }
         SagaStatus::Committed => None,
