@@ -4,7 +4,7 @@
 # and nothing is compiled twice.
 DEVSTACK = cargo run --bin atrium-devstack --
 
-.PHONY: dev tour chaos test lint fmt
+.PHONY: dev tour chaos bench test lint fmt
 
 # Everything at once, until Ctrl-C.
 dev:
@@ -21,13 +21,19 @@ chaos:
 	@$(DEVSTACK) chaos $(if $(SEED),--seed $(SEED)) $(if $(FROM),--from $(FROM)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(LANES),--lanes $(LANES)) $(if $(FAULT),--fault "$(FAULT)") $(if $(POINT),--point $(POINT))
 
-# The tour, the main job in a browser, and requests made out of the contract, each on a stack of its own; then every
-# test on private servers.
+# How fast the write path is, against a floor in the same run. WHAT="sagas relay": only these.
+bench:
+	cargo build --release --workspace --bins
+	target/release/atrium-devstack exec -- target/release/atrium-bench $(WHAT)
+
+# The tour, the main job in a browser, requests made out of the contract, and some rounds of the crash matrix, each on
+# stacks of its own; then every test on private servers.
 test:
 	cargo build --workspace --bins
 	$(DEVSTACK) tour --own-stack
 	$(DEVSTACK) browser
 	$(DEVSTACK) fuzz
+	$(DEVSTACK) chaos --seed 1 --rounds 16
 	$(DEVSTACK) exec -- cargo test --workspace --no-fail-fast
 
 lint:
