@@ -65,7 +65,7 @@ async fn a_future_dropped_while_its_statement_runs_leaves_nothing() {
     let request = tokio::spawn(async move {
         let (mut tx, server) = half_done(&db, ours).await;
         running.send(server).expect("somebody waits");
-        sqlx::query("SELECT pg_sleep(5)").execute(tx.conn()).await.expect("nobody is left to see it");
+        sqlx::query("SELECT pg_sleep(0.7)").execute(tx.conn()).await.expect("nobody is left to see it");
     });
     let server = begun.await.expect("it runs");
     // The server is in the middle of the statement.

@@ -123,3 +123,36 @@ async fn an_entry_that_never_was_in_the_outbox_is_listed_put_back_and_dropped() 
         }
     }
 }
+
+#[tokio::test]
+async fn a_saga_whose_message_fails_again_and_again_is_compensated_while_the_others_flow() {
+    let mut platform = Platform::start(Atrium::builder().workers(["saga,config,chat"])).await;
+    let (tenant, saga) = platform.ask_for_organization().await;
+    // No lost race and no outage, but a defect that shows in one organization.
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "CREATE FUNCTION defect() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a defect'; END $$;
+         CREATE TRIGGER defect BEFORE INSERT ON inbox FOR EACH ROW WHEN (NEW.org_id = '{}') EXECUTE FUNCTION defect()",
+        tenant.org
+    )))
+    .execute(&mut platform.superuser)
+    .await
+    .expect("a defect");
+    platform.atrium.add_worker(Some("relay")).await;
+    let (_, other) = platform.ask_for_organization().await;
+    until("the others flow", async || platform.saga_status(other).await == "COMMITTED").await;
+    until("it is given up", async || platform.saga_status(saga).await == "COMPENSATING").await;
+    let listed = printed(&platform, &["list", "--topic", "saga"]).await;
+    let id = listed.split_whitespace().next().unwrap_or_default().to_owned();
+    assert!(!id.is_empty(), "{listed}");
+
+    sqlx::raw_sql("DROP TRIGGER defect ON inbox").execute(&mut platform.superuser).await.expect("mended");
+    until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
+    let left = format!("SELECT count(*) FROM members WHERE org_id = '{}'", tenant.org);
+    assert_eq!(platform.number(&left).await, 0);
+    // Replayed, the message finds a saga that has ended.
+    assert_eq!(printed(&platform, &["replay", &id]).await, "replayed\n");
+    let consumed =
+        format!("SELECT count(*) FROM outbox WHERE message_id = '{id}' AND consumed_at IS NOT NULL");
+    until("it is handled", async || platform.number(&consumed).await == 1).await;
+    assert_eq!(platform.saga_status(saga).await, "FAILED");
+}

@@ -160,3 +160,115 @@ async fn postgresql_restarted_in_the_middle_leaves_no_half_state() {
         assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
     }
 }
+
+#[tokio::test]
+async fn a_compensation_that_fails_ten_times_alarms_goes_on_and_works_in_the_end() {
+    let platform = Platform::start(
+        Atrium::builder()
+            .default_value("saga.fail_step", json!(format!("{}/commit", saga::CREATE_ORGANIZATION))),
+    )
+    .await;
+    let superuser = async |statement: &'static str| {
+        sqlx::raw_sql(statement).execute(&mut platform.atrium.superuser().await).await.expect("done");
+    };
+    superuser("REVOKE DELETE ON org_slugs FROM atrium_app").await;
+    let (tenant, saga) = platform.ask_for_organization().await;
+    let tried = format!(
+        "SELECT compensation_attempts::bigint FROM saga_steps WHERE saga_id = '{saga}' AND name = 'reserve'"
+    );
+    until("ten tries", async || {
+        // The pauses grow; they are not what is tested.
+        superuser("UPDATE outbox SET available_at = now() WHERE published_at IS NULL AND payload->>'wake' = 'advance'")
+            .await;
+        sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(tried.clone()))
+            .fetch_optional(&mut platform.atrium.superuser().await)
+            .await
+            .expect("a number")
+            .is_some_and(|tries| tries >= 10)
+    })
+    .await;
+    assert_eq!(platform.saga_status(saga).await, "COMPENSATING");
+    until("the alarm", async || platform.atrium.worker(0).logs().contains("a compensation does not work"))
+        .await;
+    superuser("GRANT DELETE ON org_slugs TO atrium_app").await;
+    until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
+    assert_eq!(effects(&platform, tenant).await, (0, 0, 0, "FAILED".to_owned()));
+    let events = events(&platform, tenant, saga).await;
+    let taken_back = events.iter().filter(|(_, _, status)| status == "COMPENSATED");
+    assert_eq!(taken_back.count(), 3, "each once: {events:?}");
+}
+
+#[tokio::test]
+async fn a_deadline_that_races_the_commit_ends_in_one_of_them() {
+    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    let mut asked = Vec::new();
+    for turn in 0..40 {
+        let (tenant, saga) = platform.ask_for_organization().await;
+        tokio::time::sleep(std::time::Duration::from_millis(turn * 4 % 120)).await;
+        for overdue in [
+            "UPDATE sagas SET deadline_at = clock_timestamp() WHERE id = $1 AND status = 'PENDING'",
+            "UPDATE outbox SET available_at = clock_timestamp()
+              WHERE aggregate_id = $1 AND payload->>'wake' = 'deadline'",
+        ] {
+            sqlx::query(overdue).bind(saga).execute(&mut platform.superuser).await.expect("its time is over");
+        }
+        asked.push((tenant, saga));
+    }
+    let mut ends = std::collections::BTreeMap::new();
+    for (tenant, saga) in asked {
+        until("an end", async || {
+            ["COMMITTED", "FAILED"].contains(&platform.saga_status(saga).await.as_str())
+        })
+        .await;
+        let status = platform.saga_status(saga).await;
+        let expected = if status == "COMMITTED" { (1, 1, 1) } else { (0, 0, 0) };
+        let (slugs, members, configurations, org) = effects(&platform, tenant).await;
+        assert_eq!(((slugs, members, configurations), &org), (expected, &status));
+        let events = events(&platform, tenant, saga).await;
+        let told: Vec<&str> =
+            events.iter().filter(|(_, step, _)| step.is_none()).map(|(.., status)| status.as_str()).collect();
+        assert_eq!(told, [status.as_str()], "the end is told once");
+        *ends.entry(status).or_insert(0) += 1;
+    }
+    platform.until_all_is_consumed().await;
+    assert_eq!(ends.len(), 2, "that was no race: {ends:?}");
+}
+
+#[tokio::test]
+async fn terminated_backends_and_lost_races_are_tried_again_and_leave_no_half_state() {
+    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    // Every fifth event of a saga is refused as a lost race, or as a deadlock.
+    sqlx::raw_sql(
+        "CREATE SEQUENCE unlucky;
+         CREATE FUNCTION unlucky() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+         DECLARE turn bigint := nextval('unlucky');
+         BEGIN
+             IF turn % 10 = 3 THEN RAISE EXCEPTION 'a lost race' USING ERRCODE = 'serialization_failure'; END IF;
+             IF turn % 10 = 8 THEN RAISE EXCEPTION 'a deadlock' USING ERRCODE = 'deadlock_detected'; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER unlucky BEFORE INSERT ON saga_events FOR EACH ROW EXECUTE FUNCTION unlucky()",
+    )
+    .execute(&mut platform.superuser)
+    .await
+    .expect("bad luck");
+    let mut asked = Vec::new();
+    for _ in 0..20 {
+        asked.push(platform.ask_for_organization().await);
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+              WHERE datname = current_database() AND usename = 'atrium_app' AND application_name LIKE 'workers%'
+              ORDER BY random() LIMIT 2",
+        )
+        .execute(&mut platform.superuser)
+        .await
+        .expect("terminated");
+    }
+    for (tenant, saga) in &asked {
+        until("COMMITTED", async || platform.saga_status(*saga).await == "COMMITTED").await;
+        assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
+        assert_eq!(events(&platform, *tenant, *saga).await.len(), STEPS.len() + 1, "each step once");
+    }
+    platform.until_all_is_consumed().await;
+    assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
+}
