@@ -493,7 +493,21 @@ pub(super) async fn gone(superuser: &mut PgConnection, deleted: &[Uuid]) -> anyh
         .fetch_one(&mut *superuser)
         .await?;
         if (rows, certificates) != (0, 1) {
-            left.push(format!("organization {org} was deleted: {rows} rows, {certificates} certificates"));
+            let stands: Option<String> = sqlx::query_scalar(
+                "SELECT concat_ws(' ', orgs.status, 'until', orgs.delete_at, saga.status, saga.failure,
+                        (SELECT string_agg(concat_ws(' ', name, status, attempts, detail), ', ' ORDER BY position)
+                           FROM saga_steps WHERE saga_steps.org_id = saga.org_id AND saga_id = saga.id))
+                   FROM orgs LEFT JOIN sagas saga ON saga.org_id = orgs.id AND saga.kind = 'organization.delete'
+                  WHERE orgs.id = $1 ORDER BY saga.created_at DESC LIMIT 1",
+            )
+            .bind(org)
+            .fetch_optional(&mut *superuser)
+            .await?
+            .flatten();
+            let stands = stands.unwrap_or_default();
+            left.push(format!(
+                "organization {org} was deleted: {rows} rows, {certificates} certificates; {stands}"
+            ));
         }
     }
     Ok(left)
