@@ -118,7 +118,11 @@ impl Scene {
         let Self { stage, resident, deletable, deleted, poisons, drilled } = self;
         let resident = match resident.take() {
             Some(settled) if !settled.is_old() => resident.insert(settled),
-            _ => resident.insert(Resident::move_in(&stage.client()).await?),
+            _ => {
+                // What the former owner made is not for the new one to delete.
+                deletable.clear();
+                resident.insert(Resident::move_in(&stage.client()).await?)
+            }
         };
         let doomed = if plan.deletion { deletable.pop() } else { None };
         let before = Before::look(stage, resident).await?;
