@@ -76,10 +76,11 @@ impl OutboxSignals {
         let (oldest_unpublished, unconsumed, oldest_unconsumed) = sqlx::query_as(
             "SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
                         (SELECT created_at FROM outbox
-                          WHERE published_at IS NULL AND dead_at IS NULL AND available_at IS NULL
+                          WHERE published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL
                           ORDER BY id LIMIT 1),
                         (SELECT available_at FROM outbox
-                          WHERE published_at IS NULL AND dead_at IS NULL AND available_at <= clock_timestamp()
+                          WHERE published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
+                            AND available_at <= clock_timestamp()
                           ORDER BY available_at LIMIT 1))), 0)::float8,
                     count(*),
                     COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - min(due_at)), 0)::float8

@@ -35,10 +35,13 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
         let mut connection = atrium.superuser().await;
         let count = i64::try_from(COUNT)?;
         loop {
-            let done: i64 = sqlx::query_scalar("SELECT count(*) FROM sagas WHERE status = 'COMMITTED'")
-                .fetch_one(&mut connection)
-                .await?;
-            if done >= count {
+            let (committed, failed): (i64, i64) = sqlx::query_as(
+                "SELECT count(*) FILTER (WHERE status = 'COMMITTED'), count(*) FILTER (WHERE status = 'FAILED') FROM sagas",
+            )
+            .fetch_one(&mut connection)
+            .await?;
+            anyhow::ensure!(failed == 0, "{failed} sagas failed; the machine is too busy for their deadline");
+            if committed == count {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -83,6 +83,10 @@ impl Step for DefaultConfiguration {
         "default-configuration"
     }
 
+    fn is_brief(&self) -> bool {
+        true
+    }
+
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
@@ -121,6 +125,10 @@ impl Step for IsolationGate {
         self.0.as_ref().map(|namespace| namespace as &dyn Outside)
     }
 
+    fn is_brief(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn run<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         let detail = if self.0.is_some() { namespace::MADE } else { namespace::NOT_ASKED_FOR };
         Box::pin(async { Ok(Verdict::Done(Some(detail.to_owned()))) })
@@ -137,6 +145,10 @@ struct Commit;
 impl Step for Commit {
     fn name(&self) -> &'static str {
         "commit"
+    }
+
+    fn is_brief(&self) -> bool {
+        true
     }
 
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {

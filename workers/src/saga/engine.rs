@@ -1,6 +1,6 @@
-//! Moves one saga by one step.
+//! Moves one saga on: by one step, and by the brief ones that follow it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, ops::ControlFlow, time::Duration};
 
 use atrium_shared::{
     configuration::ConfigurationStore,
@@ -80,7 +80,7 @@ impl Engine {
         reason: Reason,
         prepared: Prepared,
     ) -> Result<bool, DbError> {
-        let mut journal = Journal { tx, saga: id };
+        let mut journal = Journal::new(tx, id);
         let Some(row) = journal.lock().await? else {
             return Ok(true);
         };
@@ -105,6 +105,7 @@ impl Engine {
             SagaStatus::Compensating if reason == Reason::Deadline => {}
             SagaStatus::Compensating => progress.backward().await?,
         }
+        progress.journal.write().await?;
         Ok(true)
     }
 }
@@ -148,7 +149,7 @@ impl Handler for Engine {
         let Ok(Wake { saga: id, .. }) = Wake::deserialize(&message.payload) else {
             return Ok(());
         };
-        let mut journal = Journal { tx, saga: id };
+        let mut journal = Journal::new(tx, id);
         let Some(row) = journal.lock().await? else {
             return Ok(());
         };
@@ -158,18 +159,19 @@ impl Handler for Engine {
         let prepared = Prepared::Nothing;
         let mut progress = Progress { journal, saga, input: &row.input, prepared };
         match row.status {
-            SagaStatus::Committed | SagaStatus::Failed => Ok(()),
+            SagaStatus::Committed | SagaStatus::Failed => {}
             SagaStatus::Pending if !progress.is_past_pivot().await? => {
                 tracing::error!(saga = %id, reason, "a saga is given up because a message of it is");
                 let detail = "an unexpected error; nothing of it remains".to_owned();
-                Ok(progress.give_up(None, Failure { code: "internal", detail }).await?)
+                progress.give_up(None, Failure { code: "internal", detail }).await?;
             }
             // What has to work, an action after the pivot or a compensation, is tried again all the same.
             SagaStatus::Pending | SagaStatus::Compensating => {
                 tracing::error!(saga = %id, reason, "a message is given up, and its saga goes on with another");
-                Ok(progress.journal.wake(Some(LONGEST_PAUSE)).await?)
+                progress.journal.wake(Some(LONGEST_PAUSE)).await?;
             }
         }
+        Ok(progress.journal.write().await?)
     }
 }
 
@@ -182,13 +184,30 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Runs the first step that is not done; `drill` names one, as `<saga>/<step>`, that is to fail.
+    /// Runs the first step that is not done, and in the same transaction the brief ones that follow it; `drill` names a
+    /// step, as `<saga>/<step>`, that is to fail.
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
         let steps = self.journal.plan(self.saga).await?;
-        let at = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
-        let (row, is_last) = (&steps[at], at + 1 == steps.len());
-        let step = self.step(row)?;
+        let first = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
+        for (at, row) in steps.iter().enumerate().skip(first) {
+            let step = self.step(row)?;
+            if at > first && !step.is_brief() {
+                return self.journal.wake(None).await;
+            }
+            if self.forward_by_one(step, row, drill).await?.is_break() {
+                return Ok(());
+            }
+        }
+        self.finish(SagaStatus::Committed).await
+    }
 
+    /// Runs one step. Break: the next one is not to be run now, and how the saga goes on is written.
+    async fn forward_by_one(
+        &mut self,
+        step: &dyn Step,
+        row: &StepRow,
+        drill: &str,
+    ) -> Result<ControlFlow<()>, DbError> {
         let verdict =
             if drill.strip_prefix(self.saga.kind).is_some_and(|rest| rest == format!("/{}", row.name)) {
                 Ok(Verdict::Fail(Failure {
@@ -202,34 +221,34 @@ impl<'a> Progress<'a> {
                     }
                     Prepared::Applied(position, verdict) if position == row.position => Ok(verdict),
                     // When this message was looked at, it was not this step's turn.
-                    _ => return self.journal.wake(None).await,
+                    _ => return self.journal.wake(None).await.map(ControlFlow::Break),
                 }
             } else {
                 self.attempt(step).await
             };
         match verdict {
             Ok(Verdict::Done(detail)) => {
-                self.journal.record_attempt(row, StepStatus::Done, detail.as_deref()).await?;
+                self.journal.record_try(row, StepStatus::Done, detail);
                 self.count(row, "done");
-                if is_last { self.finish(SagaStatus::Committed).await } else { self.journal.wake(None).await }
+                return Ok(ControlFlow::Continue(()));
             }
             Ok(Verdict::Erased) => {
                 self.count(row, "done");
                 self.count_end(SagaStatus::Committed);
-                Ok(())
             }
-            Ok(Verdict::RetryAfter(pause, detail)) => self.retry(step, row, pause, &detail).await,
+            Ok(Verdict::RetryAfter(pause, detail)) => self.retry(step, row, pause, &detail).await?,
             Ok(Verdict::Fail(failure)) if step.is_retriable() => {
-                self.retry(step, row, pause_after(row.attempts), &failure.detail).await
+                self.retry(step, row, pause_after(row.attempts), &failure.detail).await?;
             }
-            Ok(Verdict::Fail(failure)) => self.give_up(Some(row), failure).await,
+            Ok(Verdict::Fail(failure)) => self.give_up(Some(row), failure).await?,
             // The whole message is tried again: nothing can be recorded now.
-            Err(error @ DbError::Unavailable(_)) => Err(error),
+            Err(error @ DbError::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::warn!(saga = %self.journal.saga, step = row.name, %error, "a step failed");
-                self.retry(step, row, pause_after(row.attempts), "an unexpected error; trying again").await
+                self.retry(step, row, pause_after(row.attempts), "an unexpected error; trying again").await?;
             }
         }
+        Ok(ControlFlow::Break(()))
     }
 
     /// Compensates one step.
@@ -307,7 +326,7 @@ impl<'a> Progress<'a> {
             let detail = format!("it did not work in {MAX_ATTEMPTS} tries");
             return self.give_up(Some(row), Failure { code: "step_failed", detail }).await;
         }
-        self.journal.record_attempt(row, StepStatus::Running, Some(detail)).await?;
+        self.journal.record_try(row, StepStatus::Running, Some(detail.to_owned()));
         self.count(row, "retry");
         self.journal.wake(Some(pause)).await
     }
@@ -315,7 +334,7 @@ impl<'a> Progress<'a> {
     /// Turns around: from here on, what was done is taken back.
     async fn give_up(&mut self, at: Option<&StepRow>, failure: Failure) -> Result<(), DbError> {
         if let Some(row) = at {
-            self.journal.record_attempt(row, StepStatus::Failed, Some(&failure.detail)).await?;
+            self.journal.record_try(row, StepStatus::Failed, Some(failure.detail.clone()));
             self.count(row, "failed");
         }
         self.journal.turn_around(&failure).await

@@ -1,5 +1,8 @@
 //! What is written of a saga: its plan, its steps, its events, and the message that moves it on. All of it in the
 //! transaction that holds the saga's row, so that it is written with the effect, or not at all.
+//!
+//! Tries and events are collected and written at the end, with one statement however many steps the transaction went
+//! through: round trips are what a saga costs.
 
 use std::time::Duration;
 
@@ -16,6 +19,23 @@ use super::step::{Failure, Saga};
 pub(super) struct Journal<'a> {
     pub(super) tx: &'a mut OrgTx,
     pub(super) saga: SagaId,
+    tries: Vec<Try>,
+    events: Vec<Event>,
+}
+
+/// A try of a step's action.
+struct Try {
+    position: i32,
+    status: StepStatus,
+    detail: Option<String>,
+}
+
+/// Something to tell the people who watch the saga.
+struct Event {
+    /// None: it is about the saga.
+    step: Option<String>,
+    status: &'static str,
+    detail: Option<String>,
 }
 
 /// The saga's row.
@@ -54,7 +74,11 @@ pub(super) fn next_to_compensate(steps: &[StepRow]) -> Option<(&StepRow, bool)> 
     Some((step, due.next().is_none()))
 }
 
-impl Journal<'_> {
+impl<'a> Journal<'a> {
+    pub(super) fn new(tx: &'a mut OrgTx, saga: SagaId) -> Self {
+        Self { tx, saga, tries: Vec::new(), events: Vec::new() }
+    }
+
     /// Locks the saga's row: two messages for one saga wait for each other here.
     pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
         Ok(sqlx::query_as(
@@ -75,18 +99,20 @@ impl Journal<'_> {
         }
         let (names, retriable): (Vec<&str>, Vec<bool>) =
             saga.steps.iter().map(|step| (step.name(), step.is_retriable())).unzip();
-        sqlx::query(
+        let mut planned: Vec<StepRow> = sqlx::query_as(
             "INSERT INTO saga_steps (org_id, saga_id, position, name, retriable)
              SELECT $1, $2, position, name, retriable
-               FROM unnest($3::text[], $4::boolean[]) WITH ORDINALITY AS plan (name, retriable, position)",
+               FROM unnest($3::text[], $4::boolean[]) WITH ORDINALITY AS plan (name, retriable, position)
+             RETURNING position, name, status, attempts, compensation_attempts, false AS compensated",
         )
         .bind(self.tx.org())
         .bind(self.saga)
         .bind(names)
         .bind(retriable)
-        .execute(self.tx.conn())
+        .fetch_all(self.tx.conn())
         .await?;
-        self.steps().await
+        planned.sort_by_key(|step| step.position);
+        Ok(planned)
     }
 
     /// The steps, in order; none before the plan is written.
@@ -115,31 +141,14 @@ impl Journal<'_> {
         .bind(step.position)
         .execute(self.tx.conn())
         .await?;
-        self.event(Some(&step.name), StepStatus::Running.name(), None).await
+        self.tell(Some(step), StepStatus::Running.name(), None);
+        Ok(())
     }
 
     /// A try of a step's action: it is done, has failed for good, or is to be tried again.
-    pub(super) async fn record_attempt(
-        &mut self,
-        step: &StepRow,
-        status: StepStatus,
-        detail: Option<&str>,
-    ) -> Result<(), DbError> {
-        sqlx::query(
-            "UPDATE saga_steps
-                SET status = $4, attempts = attempts + 1, detail = $5,
-                    started_at = COALESCE(started_at, clock_timestamp()),
-                    finished_at = CASE WHEN $4 <> 'RUNNING' THEN clock_timestamp() END
-              WHERE org_id = $1 AND saga_id = $2 AND position = $3",
-        )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(step.position)
-        .bind(status)
-        .bind(detail)
-        .execute(self.tx.conn())
-        .await?;
-        self.event(Some(&step.name), status.name(), detail).await
+    pub(super) fn record_try(&mut self, step: &StepRow, status: StepStatus, detail: Option<String>) {
+        self.tell(Some(step), status.name(), detail.clone());
+        self.tries.push(Try { position: step.position, status, detail });
     }
 
     /// A step is taken back. One that failed goes on to say so: what was done of it is gone all the same.
@@ -157,10 +166,10 @@ impl Journal<'_> {
         .bind(status)
         .execute(self.tx.conn())
         .await?;
-        if failed {
-            return Ok(());
+        if !failed {
+            self.tell(Some(step), status.name(), None);
         }
-        self.event(Some(&step.name), status.name(), None).await
+        Ok(())
     }
 
     /// A compensation did not work, and is to be tried again.
@@ -199,7 +208,8 @@ impl Journal<'_> {
         if finished.rows_affected() != 1 {
             return Err(DbError::NotFound);
         }
-        self.event(None, status.name(), None).await
+        self.tell(None, status.name(), None);
+        Ok(())
     }
 
     /// Comes back to this saga, at once or after a pause.
@@ -225,18 +235,39 @@ impl Journal<'_> {
         Ok(())
     }
 
-    /// Numbered under the saga's row lock, hence without gaps.
-    async fn event(&mut self, step: Option<&str>, status: &str, detail: Option<&str>) -> Result<(), DbError> {
+    fn tell(&mut self, step: Option<&StepRow>, status: &'static str, detail: Option<String>) {
+        self.events.push(Event { step: step.map(|step| step.name.clone()), status, detail });
+    }
+
+    /// Writes what was collected. Events are numbered under the saga's row lock, hence without gaps.
+    pub(super) async fn write(self) -> Result<(), DbError> {
+        let Self { tx, saga, tries, events } = self;
+        if events.is_empty() {
+            return Ok(());
+        }
         sqlx::query(
-            "INSERT INTO saga_events (org_id, saga_id, seq, step, status, detail)
-             SELECT $1, $2, COALESCE(max(seq), 0) + 1, $3, $4, $5 FROM saga_events WHERE org_id = $1 AND saga_id = $2",
+            "WITH tried AS (
+                 UPDATE saga_steps AS step
+                    SET status = try.status, attempts = attempts + 1, detail = try.detail,
+                        started_at = COALESCE(started_at, clock_timestamp()),
+                        finished_at = CASE WHEN try.status <> 'RUNNING' THEN clock_timestamp() END
+                   FROM unnest($3::int[], $4::text[], $5::text[]) AS try (position, status, detail)
+                  WHERE step.org_id = $1 AND step.saga_id = $2 AND step.position = try.position)
+             INSERT INTO saga_events (org_id, saga_id, seq, step, status, detail)
+             SELECT $1, $2, last.seq + event.nth, event.step, event.status, event.detail
+               FROM unnest($6::text[], $7::text[], $8::text[]) WITH ORDINALITY AS event (step, status, detail, nth),
+                    (SELECT COALESCE(max(seq), 0) AS seq FROM saga_events WHERE org_id = $1 AND saga_id = $2) AS last
+              ORDER BY event.nth",
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(step)
-        .bind(status)
-        .bind(detail)
-        .execute(self.tx.conn())
+        .bind(tx.org())
+        .bind(saga)
+        .bind(tries.iter().map(|each| each.position).collect::<Vec<_>>())
+        .bind(tries.iter().map(|each| each.status.name()).collect::<Vec<_>>())
+        .bind(tries.iter().map(|each| each.detail.as_deref()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.step.as_deref()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.status).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.detail.as_deref()).collect::<Vec<_>>())
+        .execute(tx.conn())
         .await?;
         Ok(())
     }

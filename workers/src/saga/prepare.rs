@@ -82,7 +82,7 @@ async fn look<'a>(
     reason: Reason,
 ) -> Result<Option<Work<'a>>, DbError> {
     let mut tx = begin(database, org).await?;
-    let mut journal = Journal { tx: &mut tx, saga: id };
+    let mut journal = Journal::new(&mut tx, id);
     let Some(row) = journal.lock().await? else { return Ok(None) };
     let Some(saga) =
         engine.saga(&row.kind).filter(|saga| saga.steps.iter().any(|step| step.outside().is_some()))
@@ -118,6 +118,7 @@ async fn look<'a>(
         }
         SagaStatus::Committed => None,
     };
+    journal.write().await?;
     tx.commit().await?;
     Ok(work)
 }
@@ -125,7 +126,7 @@ async fn look<'a>(
 /// Whether the saga still waits for what was made for this step.
 async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -> Result<bool, DbError> {
     let mut tx = begin(database, org).await?;
-    let mut journal = Journal { tx: &mut tx, saga: id };
+    let mut journal = Journal::new(&mut tx, id);
     let Some(row) = journal.lock().await? else { return Ok(false) };
     match row.status {
         SagaStatus::Pending => {

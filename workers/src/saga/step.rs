@@ -67,6 +67,12 @@ pub(super) trait Step: Send + Sync {
     /// The action. An error is tried again; its changes in the database are taken back before.
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>>;
 
+    /// Whether it works in PostgreSQL alone, and takes next to no time. Then it needs no message of its own, but is
+    /// done in the transaction of the step before it: a saga of brief steps takes one transaction and one message.
+    fn is_brief(&self) -> bool {
+        false
+    }
+
     /// Whether it comes after the saga's pivot: once such a step has begun there is no way back, neither at a failure
     /// nor at the deadline, so it is tried until it works.
     fn is_retriable(&self) -> bool {

@@ -237,17 +237,17 @@ async fn a_deadline_that_races_the_commit_ends_in_one_of_them() {
 #[tokio::test]
 async fn terminated_backends_and_lost_races_are_tried_again_and_leave_no_half_state() {
     let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
-    // Every fifth event of a saga is refused as a lost race, or as a deadlock.
+    // Of five times that a saga's journal is written, one is refused as a lost race, and one as a deadlock.
     sqlx::raw_sql(
         "CREATE SEQUENCE unlucky;
          CREATE FUNCTION unlucky() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
          DECLARE turn bigint := nextval('unlucky');
          BEGIN
-             IF turn % 10 = 3 THEN RAISE EXCEPTION 'a lost race' USING ERRCODE = 'serialization_failure'; END IF;
-             IF turn % 10 = 8 THEN RAISE EXCEPTION 'a deadlock' USING ERRCODE = 'deadlock_detected'; END IF;
-             RETURN NEW;
+             IF turn % 5 = 1 THEN RAISE EXCEPTION 'a lost race' USING ERRCODE = 'serialization_failure'; END IF;
+             IF turn % 5 = 3 THEN RAISE EXCEPTION 'a deadlock' USING ERRCODE = 'deadlock_detected'; END IF;
+             RETURN NULL;
          END $$;
-         CREATE TRIGGER unlucky BEFORE INSERT ON saga_events FOR EACH ROW EXECUTE FUNCTION unlucky()",
+         CREATE TRIGGER unlucky AFTER INSERT ON saga_events FOR EACH STATEMENT EXECUTE FUNCTION unlucky()",
     )
     .execute(&mut platform.superuser)
     .await
