@@ -1,6 +1,6 @@
 //! An organization's life: suspended and resumed, deleted and restored, gone without a trace.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atrium_devstack::{
     actors::{Guest, Window},
@@ -130,6 +130,21 @@ async fn what_was_queued_when_an_organization_was_suspended_is_dropped() {
     used.member.press(&used.window, "ready").await.unwrap();
     used.act("/suspend").await;
     atrium.add_worker(Some("chat")).await;
+    // It is ready before it has come to what is queued.
+    let mut redis = atrium.redis_connection().await;
+    let begun = Instant::now();
+    loop {
+        let mut queued = 0_u64;
+        let streams: Vec<String> = redis.keys("atrium:{chat.*}:in").await.unwrap();
+        for stream in streams {
+            queued += redis.xlen::<_, u64>(stream).await.unwrap();
+        }
+        if queued == 0 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{queued} are still queued");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     used.act("/resume").await;
     // Both go through one shard, in order: when the second is counted, the first was seen.
     used.member.press(&used.window, "blocked").await.unwrap();
