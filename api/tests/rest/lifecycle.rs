@@ -8,6 +8,7 @@ use atrium_devstack::{
     operator,
     testing::Atrium,
 };
+use atrium_shared::streams::{Inbound, chat_shard};
 use redis::AsyncCommands as _;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
@@ -129,20 +130,14 @@ async fn what_was_queued_when_an_organization_was_suspended_is_dropped() {
     let used = Used::begin(&atrium).await;
     used.member.press(&used.window, "ready").await.unwrap();
     used.act("/suspend").await;
-    atrium.add_worker(Some("chat")).await;
-    // It is ready before it has come to what is queued.
+    let inbound = Inbound::Chat(chat_shard(used.project.parse().unwrap())).to_string();
     let mut redis = atrium.redis_connection().await;
+    assert_eq!(redis.xlen::<_, u64>(&inbound).await.unwrap(), 1, "it is queued");
+    atrium.add_worker(Some("chat")).await;
+    // The worker is ready before it has come to what is queued.
     let begun = Instant::now();
-    loop {
-        let mut queued = 0_u64;
-        let streams: Vec<String> = redis.keys("atrium:{chat.*}:in").await.unwrap();
-        for stream in streams {
-            queued += redis.xlen::<_, u64>(stream).await.unwrap();
-        }
-        if queued == 0 {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{queued} are still queued");
+    while redis.xlen::<_, u64>(&inbound).await.unwrap() > 0 {
+        assert!(begun.elapsed() < PATIENCE, "it is still queued");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     used.act("/resume").await;

@@ -189,9 +189,9 @@ impl<'a> Progress<'a> {
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
         let steps = self.journal.plan(self.saga).await?;
         let first = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
-        for (at, row) in steps.iter().enumerate().skip(first) {
+        for (nth, row) in steps[first..].iter().enumerate() {
             let step = self.step(row)?;
-            if at > first && !step.is_brief() {
+            if nth > 0 && !step.is_brief() {
                 return self.journal.wake(None).await;
             }
             if self.forward_by_one(step, row, drill).await?.is_break() {
