@@ -183,8 +183,8 @@ pub async fn start_within(
     .bind(i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX))
     .execute(tx.conn())
     .await?;
-    tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" })).await?;
-    tx.enqueue_after(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "deadline" }), deadline).await?;
+    let [at_once, at_deadline] = ["advance", "deadline"].map(|wake| json!({ "saga": id, "wake": wake }));
+    tx.enqueue_with_deadline(Topic::Saga, id.uuid(), &at_once, &at_deadline, deadline).await?;
     Ok(id)
 }
 

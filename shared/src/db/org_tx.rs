@@ -5,7 +5,12 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::{DbError, Principal, Topic, outbox, pool::Pool, wake::Wake};
+use super::{
+    DbError, Principal, Topic,
+    outbox::{self, Outgoing},
+    pool::Pool,
+    wake::Wake,
+};
 use crate::{
     api_key::ApiKeyUse,
     ids::{MessageId, OrgId, ProjectId, UserId},
@@ -247,41 +252,60 @@ impl OrgTx {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn enqueue(
+    pub async fn enqueue<P: Serialize + Sync>(
         &mut self,
         topic: Topic,
         aggregate: impl Into<uuid::Uuid>,
-        payload: &impl Serialize,
+        payload: &P,
     ) -> Result<MessageId, DbError> {
-        self.insert_message(topic, aggregate.into(), payload, None).await
+        let message = Outgoing::new(payload, None);
+        self.insert_messages(topic, aggregate.into(), std::slice::from_ref(&message)).await?;
+        Ok(message.id)
     }
 
-    /// The same, delivered no earlier than `delay` from now: a retry, or a deadline.
+    /// The same, delivered no earlier than `delay` from now: a retry.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn enqueue_after(
+    pub async fn enqueue_after<P: Serialize + Sync>(
         &mut self,
         topic: Topic,
         aggregate: impl Into<uuid::Uuid>,
-        payload: &impl Serialize,
+        payload: &P,
         delay: Duration,
     ) -> Result<MessageId, DbError> {
-        self.insert_message(topic, aggregate.into(), payload, Some(delay)).await
+        let message = Outgoing::new(payload, Some(delay));
+        self.insert_messages(topic, aggregate.into(), std::slice::from_ref(&message)).await?;
+        Ok(message.id)
     }
 
-    async fn insert_message(
+    /// Adds a message that is delivered at once, and with it the one that comes at the `deadline`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn enqueue_with_deadline<P: Serialize + Sync>(
+        &mut self,
+        topic: Topic,
+        aggregate: impl Into<uuid::Uuid>,
+        at_once: &P,
+        at_deadline: &P,
+        deadline: Duration,
+    ) -> Result<(), DbError> {
+        let messages = [Outgoing::new(at_once, None), Outgoing::new(at_deadline, Some(deadline))];
+        self.insert_messages(topic, aggregate.into(), &messages).await
+    }
+
+    async fn insert_messages<P: Serialize + Sync>(
         &mut self,
         topic: Topic,
         aggregate: uuid::Uuid,
-        payload: &impl Serialize,
-        delay: Option<Duration>,
-    ) -> Result<MessageId, DbError> {
+        messages: &[Outgoing<'_, P>],
+    ) -> Result<(), DbError> {
         let org = self.org;
-        let message = outbox::insert(self.conn(), org, topic, aggregate, payload, delay).await?;
+        outbox::insert(self.conn(), org, topic, aggregate, messages).await?;
         // A delayed message is found by the relay's poll when its time has come.
-        self.enqueued |= delay.is_none();
-        Ok(message)
+        self.enqueued |= messages.iter().any(Outgoing::is_due);
+        Ok(())
     }
 
     /// Makes everything that was done in this transaction last, and wakes the relay if a message was added.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::DbError;
@@ -36,26 +36,49 @@ impl Topic {
     }
 }
 
-pub(super) async fn insert(
+/// A message that is to be sent.
+pub(super) struct Outgoing<'a, P> {
+    pub(super) id: MessageId,
+    payload: Json<&'a P>,
+    /// None: at once.
+    delay: Option<Duration>,
+}
+
+impl<'a, P> Outgoing<'a, P> {
+    pub(super) fn new(payload: &'a P, delay: Option<Duration>) -> Self {
+        Self { id: MessageId::new(), payload: Json(payload), delay }
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.delay.is_none()
+    }
+
+    fn delay_in_milliseconds(&self) -> Option<i64> {
+        self.delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Adds messages about one aggregate, in this order, with one statement.
+pub(super) async fn insert<P: Serialize + Sync>(
     connection: &mut PgConnection,
     org: OrgId,
     topic: Topic,
     aggregate: Uuid,
-    payload: &impl Serialize,
-    delay: Option<Duration>,
-) -> Result<MessageId, DbError> {
-    let message = MessageId::new();
+    messages: &[Outgoing<'_, P>],
+) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
-         VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::bigint * interval '1 millisecond')",
+         SELECT $1, message.id, $2, $3, message.payload, clock_timestamp() + message.delay * interval '1 millisecond'
+           FROM unnest($4::uuid[], $5::jsonb[], $6::bigint[]) WITH ORDINALITY AS message (id, payload, delay, nth)
+          ORDER BY message.nth",
     )
     .bind(org)
-    .bind(message)
     .bind(topic)
     .bind(aggregate)
-    .bind(sqlx::types::Json(payload))
-    .bind(delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
+    .bind(messages.iter().map(|message| message.id.uuid()).collect::<Vec<_>>())
+    .bind(messages.iter().map(|message| message.payload).collect::<Vec<_>>())
+    .bind(messages.iter().map(Outgoing::delay_in_milliseconds).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    Ok(message)
+    Ok(())
 }
