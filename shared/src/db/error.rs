@@ -35,6 +35,15 @@ pub enum DbError {
     Unexpected(#[source] sqlx::Error),
 }
 
+impl DbError {
+    /// Whether a lock was waited for longer than `lock_timeout`.
+    #[must_use]
+    pub fn is_lock_timeout(&self) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(error)) = self else { return false };
+        error.code().as_deref() == Some("55P03")
+    }
+}
+
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
         match &error {

@@ -118,6 +118,15 @@ impl Database {
         OrgTx::open(&self.pool, &self.wake, principal, org, View::Current).await
     }
 
+    /// The same over a line of its own, which is opened for it: to ask when those of the pool do not answer, or are all
+    /// taken.
+    ///
+    /// # Errors
+    /// As [`Self::org_tx`].
+    pub async fn org_tx_apart(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
+        OrgTx::open(&self.pool.apart(), &self.wake, principal, org, View::Current).await
+    }
+
     /// The same for reading very much of an organization: all of it as of one moment, and nothing can be written. The
     /// transaction may wait for its reader, but no longer than `idle` at a time: then PostgreSQL ends it.
     ///

@@ -40,6 +40,13 @@ impl Pool {
         Ok(Self { connections: open(options, connections, process_name, pooling).await?, pooling })
     }
 
+    /// One connection to the same server, which is opened when it is needed, and closed after its use.
+    pub(super) fn apart(&self) -> Self {
+        let options = (*self.connections.connect_options()).clone();
+        let one = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        Self { connections: one.connect_lazy_with(options), pooling: self.pooling }
+    }
+
     /// Begins a transaction with these statements, which travel in the same message: round trips are what the wall
     /// costs.
     pub(super) async fn begin(

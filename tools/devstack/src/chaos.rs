@@ -10,7 +10,6 @@ mod invariants;
 mod lane;
 mod plan;
 mod points;
-mod proxy;
 mod report;
 mod stage;
 mod witness;

@@ -61,6 +61,19 @@ impl DatabaseUrls {
             watcher: as_role(owner, "atrium_watcher", &passwords.watcher)?,
         })
     }
+
+    /// The same, for Atrium's own roles through a proxy on this port of the loopback address.
+    ///
+    /// # Errors
+    /// When an address names no role.
+    pub fn through(&self, port: u16) -> anyhow::Result<Self> {
+        Ok(Self {
+            owner: self.owner.clone(),
+            app: on_port(&self.app, port)?,
+            relay: on_port(&self.relay, port)?,
+            watcher: on_port(&self.watcher, port)?,
+        })
+    }
 }
 
 /// The same address for another role. The password must not need escaping.

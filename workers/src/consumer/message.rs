@@ -54,6 +54,18 @@ impl Message {
         Ok(entered.rows_affected() == 1)
     }
 
+    /// Whether a transaction that has entered the message in the inbox is still open, anybody's.
+    ///
+    /// Entering it once more would wait for that one's end; it waits for a moment instead, and is taken back.
+    pub(super) async fn is_being_handled(&self, mut tx: OrgTx, consumer: &str) -> Result<bool, DbError> {
+        sqlx::query("SET LOCAL lock_timeout = '200ms'").execute(tx.conn()).await?;
+        match self.enter_inbox(&mut tx, consumer).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.is_lock_timeout() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets the only proof that the message is done. False: somebody gave it up meanwhile, and nothing of what was
     /// done here may last.
     pub(crate) async fn mark_consumed(&self, tx: &mut OrgTx) -> Result<bool, DbError> {

@@ -1,16 +1,22 @@
 //! One entry, from its delivery to its end: handled, known already, postponed, given back, or given up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
-    db::{Database, DbError, OrgTx, Principal},
+    db::{Database, DbError, OrgTx, Principal, in_time},
     streams::{Acknowledger, Entry, StreamId},
     telemetry::metrics::MESSAGES,
 };
 use metrics::counter;
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{CLAIM_AFTER, HandleError, Handler, Message, Outcome};
 
@@ -24,6 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// A try that takes longer hangs, and with it a permit. Longer than any statement may take.
 const LONGEST_TRY: Duration = Duration::from_secs(15 * 60);
+/// How often in a row the server must know nothing of a try's transaction before the try is let go. Once is not enough:
+/// the transaction may be just about to enter the message, or have just been committed.
+const LOOKS: u32 = 2;
 
 pub(super) struct Worker<H> {
     database: Database,
@@ -114,17 +123,31 @@ impl<H: Handler> Worker<H> {
     }
 
     /// In a task of its own, so that a panic is one message's failure and not the consumer's.
+    ///
+    /// A line to PostgreSQL can die without a word to this end of it, and the answer never comes. So a try that takes
+    /// long is looked for over another line: when its transaction is gone, nothing is to be waited for.
     async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Ended, Failure> {
-        let mut task = tokio::spawn({
-            let (worker, message) = (Arc::clone(self), message.clone());
-            async move { tokio::time::timeout(LONGEST_TRY, worker.handle(&message)).await }
+        let in_transaction = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn({
+            let (worker, message, in_transaction) =
+                (Arc::clone(self), message.clone(), Arc::clone(&in_transaction));
+            async move { tokio::time::timeout(LONGEST_TRY, worker.handle(&message, &in_transaction)).await }
         });
+        let mut task = AbortOnDropHandle::new(task);
         let mut ticks = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut missed = 0;
         let ended = loop {
             tokio::select! {
                 ended = &mut task => break ended,
-                _ = ticks.tick() => self.renew(message).await,
+                _ = ticks.tick() => {
+                    self.renew(message).await;
+                    let is_gone = in_transaction.load(Ordering::Relaxed) && self.is_gone(message).await;
+                    missed = if is_gone { missed + 1 } else { 0 };
+                    if missed == LOOKS {
+                        return Err(Failure::Outage("PostgreSQL knows nothing of its transaction".to_owned()));
+                    }
+                }
             }
         };
         match ended {
@@ -135,19 +158,31 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn renew(&self, message: &Message) {
-        let renewed = async {
-            let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+        let renewed = in_time(async {
+            let mut tx = self.begin(message).await?;
             message.renew(&mut tx).await?;
             tx.commit().await
-        };
+        });
         if let Err(error) = renewed.await {
             tracing::debug!(message = %message.id, %error, "a message was not renewed; a copy of it may come");
         }
     }
 
-    async fn handle(&self, message: &Message) -> Result<Ended, HandleError> {
+    /// Whether the message is in nobody's transaction. No, while nobody can be asked.
+    async fn is_gone(&self, message: &Message) -> bool {
+        let is_being_handled = in_time(async {
+            // The dead line may have been that of every connection of the pool, and all of them be waited for.
+            let tx = self.database.org_tx_apart(&Principal::System(H::CONSUMER), message.org).await?;
+            message.is_being_handled(tx, H::CONSUMER).await
+        });
+        !is_being_handled.await.unwrap_or(true)
+    }
+
+    /// `in_transaction` says whether the inbox tells how the try is.
+    async fn handle(&self, message: &Message, in_transaction: &AtomicBool) -> Result<Ended, HandleError> {
         let prepared = self.handler.prepare(&self.database, message).await?;
         reached(CrashPoint::ConsumerBeforeTransaction).await;
+        in_transaction.store(true, Ordering::Relaxed);
         let Some(mut tx) = self.enter(message).await? else {
             return Ok(Ended::Duplicate);
         };
@@ -160,6 +195,7 @@ impl<H: Handler> Worker<H> {
                 }
                 reached(CrashPoint::ConsumerBeforeCommit).await;
                 tx.commit().await?;
+                in_transaction.store(false, Ordering::Relaxed);
                 reached(CrashPoint::ConsumerCommitted).await;
                 self.handler.committed(message.org, effect).await;
                 return Ok(Ended::Done);
@@ -181,13 +217,17 @@ impl<H: Handler> Worker<H> {
 
     /// A transaction with the message in the inbox; none when there is nothing to do for it.
     async fn enter(&self, message: &Message) -> Result<Option<OrgTx>, DbError> {
-        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+        let mut tx = self.begin(message).await?;
         match message.enter_inbox(&mut tx, H::CONSUMER).await {
             Ok(fresh) => Ok(fresh.then_some(tx)),
             // The organization went away just now, and with it whatever the message was about.
             Err(DbError::Constraint(name)) if name == "inbox_org_fkey" => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn begin(&self, message: &Message) -> Result<OrgTx, DbError> {
+        self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await
     }
 
     async fn give_up_if_hopeless(&self, id: StreamId, message: &Message, reason: &str) {
@@ -201,7 +241,7 @@ impl<H: Handler> Worker<H> {
 
     /// Whoever holds the entry, PostgreSQL decides whether the message can still be given up.
     async fn give_up(&self, id: StreamId, message: &Message, reason: &str) {
-        match self.mark_given_up(message, reason).await {
+        match in_time(self.mark_given_up(message, reason)).await {
             Ok(true) => {
                 tracing::error!(message = %message.id, org = %message.org, reason, "a message is given up");
                 reached(CrashPoint::ConsumerBeforeBury).await;
@@ -219,7 +259,7 @@ impl<H: Handler> Worker<H> {
 
     /// False: somebody else has handled it meanwhile, or given it up before.
     async fn mark_given_up(&self, message: &Message, reason: &str) -> Result<bool, HandleError> {
-        let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+        let mut tx = self.begin(message).await?;
         self.handler.give_up(&mut tx, message, reason).await?;
         let marked = message.mark_dead(&mut tx, reason).await?;
         if marked {
@@ -231,10 +271,10 @@ impl<H: Handler> Worker<H> {
     /// Ends the entry of a message that is done, or was given up: by somebody, it may be, who died before it was among
     /// the dead letters.
     async fn end_known(&self, id: StreamId, message: &Message) {
-        let dead_reason = async {
-            let mut tx = self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await?;
+        let dead_reason = in_time(async {
+            let mut tx = self.begin(message).await?;
             message.dead_reason(&mut tx).await
-        };
+        });
         match dead_reason.await {
             Ok(Some(reason)) => self.bury(id, &reason).await,
             Ok(None) => self.acknowledge(id, Ended::Duplicate).await,

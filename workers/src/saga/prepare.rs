@@ -7,7 +7,7 @@
 //! the latest the one that comes at the deadline.
 
 use atrium_shared::{
-    db::{Database, DbError, OrgTx, Principal},
+    db::{Database, DbError, OrgTx, Principal, in_time},
     ids::{OrgId, SagaId},
     saga::{self, SagaStatus, StepStatus},
 };
@@ -45,13 +45,13 @@ pub(super) async fn prepare(
     id: SagaId,
     reason: Reason,
 ) -> Result<Prepared, DbError> {
-    let Some(work) = look(engine, database, org, id, reason).await? else {
+    let Some(work) = in_time(look(engine, database, org, id, reason)).await? else {
         return Ok(Prepared::Nothing);
     };
     match work {
         Work::Apply(position, outside) => {
             let verdict = outside.apply(org).await;
-            if is_wanted(database, org, id, position).await? {
+            if in_time(is_wanted(database, org, id, position)).await? {
                 return Ok(Prepared::Applied(position, verdict));
             }
             tracing::info!(saga = %id, %org, "what a step has made is not wanted any more, and is removed");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::{postgres::Durability, testing::Atrium};
+use atrium_devstack::{postgres::Durability, proxy::Line, testing::Atrium};
 use atrium_shared::{
     ids::SagaId,
     streams::{GROUP, Inbound},
@@ -53,6 +53,35 @@ async fn a_long_step_is_not_claimed_by_another() {
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     platform.until_all_is_consumed().await;
     assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5);
+}
+
+// The proxy needs a thread while the test's end waits for the database to be dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_died_without_a_word_keep_no_message_in_hand() {
+    let builder = Atrium::builder().workers(["relay", "saga"]).database_by_proxy();
+    let mut platform = Platform::start(builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2")).await;
+    platform.atrium.worker(0).suspend();
+    // More than there are connections: none is left to ask over.
+    let (mut sagas, mut locks) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let (_, saga) = platform.ask_for_organization().await;
+        locks.push(in_the_way(&platform, saga).await);
+        sagas.push(saga);
+    }
+    platform.atrium.worker(0).resume();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND usename = 'atrium_app' AND wait_event_type = 'Lock'";
+    until("all connections wait for locks", async || platform.number(waiting).await == 2).await;
+    platform.atrium.database_proxy().set(Line::DeafClient);
+    for lock in locks {
+        lock.close().await.expect("out of the way");
+    }
+    for saga in sagas {
+        until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
+    }
+    platform.until_all_is_consumed().await;
+    until("nothing is pending", async || pending(&platform).await.is_empty()).await;
+    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 3 * 5, "every step once");
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 
 use super::plan::{Fault, Plan};
-use super::proxy::{Line, Proxy};
 use super::stage::Stage;
+use crate::proxy::{Line, Proxy};
 use crate::redis::Dump;
 use crate::service::Service;
 

@@ -10,7 +10,6 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Mutex;
 
 use super::points::Points;
-use super::proxy::Proxy;
 use super::witness;
 use crate::client::Client;
 use crate::contract::Contract;
@@ -18,9 +17,10 @@ use crate::folder::Folder;
 use crate::operator;
 use crate::ports::loopback;
 use crate::postgres::{Durability, PrivatePostgres};
+use crate::proxy::Proxy;
 use crate::redis::PrivateRedis;
 use crate::service::{Kind, Service, Wiring};
-use crate::urls::{DatabaseUrls, Passwords, on_port};
+use crate::urls::Passwords;
 
 const DATABASE: &str = "atrium";
 /// How long an orderly stop may take; more than what a task at a crash point is held for.
@@ -67,7 +67,7 @@ impl Stage {
             (Proxy::before(postgres.port()).await?, Proxy::before(redis.port()).await?);
         let wiring = Wiring {
             binaries: binaries.to_owned(),
-            database: through(&database, postgres_proxy.port())?,
+            database: database.through(postgres_proxy.port())?,
             redis: redis.url_through(redis_proxy.port(), 0),
             keys,
             public_url: "http://127.0.0.1:8080".to_owned(),
@@ -209,13 +209,4 @@ async fn superuser(postgres: &PrivatePostgres) -> anyhow::Result<PgConnection> {
     PgConnection::connect(&postgres.superuser_url(DATABASE))
         .await
         .context("PostgreSQL does not answer the runner")
-}
-
-fn through(urls: &DatabaseUrls, port: u16) -> anyhow::Result<DatabaseUrls> {
-    Ok(DatabaseUrls {
-        owner: urls.owner.clone(),
-        app: on_port(&urls.app, port)?,
-        relay: on_port(&urls.relay, port)?,
-        watcher: on_port(&urls.watcher, port)?,
-    })
 }

@@ -12,9 +12,10 @@ use crate::folder::Folder;
 use crate::operator;
 use crate::ports::loopback;
 use crate::postgres::{Durability, PrivatePostgres};
+use crate::proxy::Proxy;
 use crate::redis::PrivateRedis;
 use crate::service::{Kind, Service, Wiring};
-use crate::urls::{DatabaseUrls, Passwords};
+use crate::urls::{DatabaseUrls, Passwords, parse};
 
 /// The origin of tests that do not ask for another: processes listen wherever a port is free.
 const PUBLIC_URL: &str = "http://127.0.0.1:8080";
@@ -28,6 +29,7 @@ pub struct AtriumBuilder {
     workers: Vec<Option<String>>,
     private_postgres: Option<Durability>,
     private_redis: bool,
+    database_by_proxy: bool,
     raised_limits: bool,
     defaults: Vec<(String, Value)>,
     settings: Vec<(String, String)>,
@@ -41,6 +43,7 @@ pub struct Atrium {
     wiring: Wiring,
     contract: Arc<Contract>,
     postgres: Postgres,
+    database_proxy: Option<Proxy>,
     redis: Redis,
     // Last: the keys and logs go when the processes are gone.
     _folder: Folder,
@@ -63,6 +66,7 @@ impl Default for AtriumBuilder {
             workers: vec![None],
             private_postgres: None,
             private_redis: false,
+            database_by_proxy: false,
             raised_limits: true,
             defaults: Vec::new(),
             settings: Vec::new(),
@@ -104,6 +108,13 @@ impl AtriumBuilder {
     #[must_use]
     pub fn private_redis(mut self) -> Self {
         self.private_redis = true;
+        self
+    }
+
+    /// Between Atrium's processes and PostgreSQL, a proxy whose lines can be broken.
+    #[must_use]
+    pub fn database_by_proxy(mut self) -> Self {
+        self.database_by_proxy = true;
         self
     }
 
@@ -165,6 +176,16 @@ impl AtriumBuilder {
         } else {
             Redis::Shared(TestRedis::database().await)
         };
+        let proxy = if self.database_by_proxy {
+            let port = parse(&database.app)?.get_port();
+            Some(Proxy::before(port).await?)
+        } else {
+            None
+        };
+        let database = match &proxy {
+            Some(proxy) => database.through(proxy.port())?,
+            None => database,
+        };
         let wiring = Wiring {
             binaries: Environment::get().binaries.clone(),
             database,
@@ -189,6 +210,7 @@ impl AtriumBuilder {
             contract: Arc::new(Contract::load()?),
             wiring,
             postgres,
+            database_proxy: proxy,
             redis,
             _folder: folder,
         };
@@ -352,6 +374,16 @@ impl Atrium {
             Postgres::Private(server) => server,
             Postgres::Shared(database) => panic!("{} lies on the shared PostgreSQL", database.name()),
         }
+    }
+
+    /// The proxy before PostgreSQL.
+    ///
+    /// # Panics
+    /// When the builder was not asked for one.
+    #[must_use]
+    #[track_caller]
+    pub fn database_proxy(&self) -> &Proxy {
+        self.database_proxy.as_ref().expect("the builder was asked for a proxy before PostgreSQL")
     }
 
     /// The private Redis.

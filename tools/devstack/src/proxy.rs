@@ -17,7 +17,7 @@ use crate::ports::loopback;
 
 /// How a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub enum Line {
     /// It carries what it is given.
     Open,
     /// It carries everything so much later.
@@ -40,7 +40,7 @@ impl Line {
 }
 
 /// A proxy before one server.
-pub(super) struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
     lines: Arc<Mutex<Lines>>,
 }
@@ -52,7 +52,11 @@ struct Lines {
 }
 
 impl Proxy {
-    pub(super) async fn before(port: u16) -> io::Result<Self> {
+    /// Listens on a free port of the loopback address, before the server on this one.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn before(port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind(loopback(0)).await?;
         let address = listener.local_addr()?;
         let lines = Arc::new(Mutex::new(Lines { new: Line::Open, open: Vec::new() }));
@@ -60,12 +64,14 @@ impl Proxy {
         Ok(Self { address, lines })
     }
 
-    pub(super) fn port(&self) -> u16 {
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
         self.address.port()
     }
 
     /// Breaks all lines. Who connects to a proxy that is cut is refused; half-open lines are those that are open now.
-    pub(super) fn set(&self, line: Line) {
+    pub fn set(&self, line: Line) {
         let mut lines = locked(&self.lines);
         lines.new = if matches!(line, Line::DeafClient | Line::DeafServer) { Line::Open } else { line };
         lines.open.retain(|open| !open.is_closed());
@@ -81,7 +87,7 @@ impl Proxy {
     }
 
     /// Opens what can be opened, and ends what was half open: a network tells both sides at last.
-    pub(super) fn heal(&self) {
+    pub fn heal(&self) {
         self.set(Line::Open);
         let lines = locked(&self.lines);
         for open in &lines.open {
