@@ -1,4 +1,4 @@
-//! Which binaries of PostgreSQL, Redis and PgBouncer to use: found on this machine, else installed from its packages.
+//! Which binaries of PostgreSQL, Redis, PgBouncer and libfaketime to use: found on this machine, else installed from its packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +36,13 @@ pub struct RedisBinary {
 pub struct PgBouncerBinary {
     /// The server.
     pub server: PathBuf,
+}
+
+/// The library that gives a process another time of day.
+#[derive(Clone, Debug)]
+pub struct FakeTime {
+    /// To be loaded before the process's own.
+    pub library: PathBuf,
 }
 
 /// The oldest PostgreSQL that works.
@@ -81,6 +88,7 @@ const REDIS: Missing = Missing {
     }),
 };
 const PGBOUNCER: Missing = Missing { name: "PgBouncer", package: "pgbouncer", elsewhere: None };
+const FAKE_TIME: Missing = Missing { name: "libfaketime", package: "libfaketime", elsewhere: None };
 
 impl PostgresBinaries {
     /// Looks in `PATH`, in Debian's folders and where `pg_config` points; takes the newest that is new enough.
@@ -136,6 +144,17 @@ impl PgBouncerBinary {
     }
 }
 
+impl FakeTime {
+    /// Looks in the usual folders for libraries; those of Debian are one below.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        let mut folders: Vec<_> = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).to_vec();
+        folders.extend(subfolders(Path::new("/usr/lib")));
+        let mut candidates = folders.iter().map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+        candidates.find(|library| library.is_file()).map(|library| Self { library })
+    }
+}
+
 /// What a stack still has to find; the rest runs elsewhere, or is not used.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -145,6 +164,8 @@ pub struct Wanted {
     pub redis: bool,
     /// PgBouncer is wanted.
     pub pgbouncer: bool,
+    /// libfaketime is wanted.
+    pub fake_time: bool,
 }
 
 /// Installs what is wanted and missing, where this machine lets us.
@@ -178,7 +199,8 @@ fn missing(wanted: Wanted) -> Vec<Missing> {
     let postgres = (wanted.postgres && PostgresBinaries::find().is_none()).then_some(POSTGRES);
     let redis = (wanted.redis && RedisBinary::find().is_none()).then_some(REDIS);
     let pgbouncer = (wanted.pgbouncer && PgBouncerBinary::find().is_none()).then_some(PGBOUNCER);
-    postgres.into_iter().chain(redis).chain(pgbouncer).collect()
+    let fake_time = (wanted.fake_time && FakeTime::find().is_none()).then_some(FAKE_TIME);
+    postgres.into_iter().chain(redis).chain(pgbouncer).chain(fake_time).collect()
 }
 
 /// How to come by what is missing; nothing about what is there.

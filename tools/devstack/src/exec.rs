@@ -31,8 +31,8 @@ const TEMPLATE: &str = "atrium_template";
 pub async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
-    // The pooler is started by the tests that go through it.
-    binaries::ensure(Wanted { postgres: true, redis: true, pgbouncer: true }, &screen)?;
+    // The pooler is started by the tests that go through it, and clocks are set by those that say so.
+    binaries::ensure(Wanted { postgres: true, redis: true, pgbouncer: true, fake_time: true }, &screen)?;
     let start = Instant::now();
     let servers = tokio::select! {
         servers = Servers::start() => servers?,

@@ -13,6 +13,7 @@ use crate::binaries::PostgresBinaries;
 use crate::folder::Folder;
 use crate::ports;
 use crate::process::{Launch, Process, Signal};
+use crate::small_disk::SmallDisk;
 use crate::urls::{DatabaseUrls, Passwords, random_password};
 
 /// How long a server may take to come up; recovery after a kill is included.
@@ -40,6 +41,8 @@ pub struct PrivatePostgres {
     durability: Durability,
     superuser_password: String,
     process: Mutex<Arc<Process>>,
+    // After the process, which works on it.
+    disk: Option<Arc<SmallDisk>>,
     // Last: the folder goes when the server is gone.
     _folder: Arc<Folder>,
 }
@@ -58,17 +61,36 @@ impl PrivatePostgres {
     /// # Errors
     /// When PostgreSQL is missing or does not come up.
     pub async fn start_in(folder: Arc<Folder>, durability: Durability) -> anyhow::Result<Self> {
+        Self::start_on(folder, durability, false).await
+    }
+
+    /// Starts one whose data lies on a small disk, which can be filled.
+    ///
+    /// # Errors
+    /// When PostgreSQL is missing or does not come up, or this machine does not let us mount anything.
+    pub async fn start_on_small_disk(durability: Durability) -> anyhow::Result<Self> {
+        Self::start_on(Arc::new(Folder::create()?), durability, true).await
+    }
+
+    async fn start_on(folder: Arc<Folder>, durability: Durability, small_disk: bool) -> anyhow::Result<Self> {
         let binaries = PostgresBinaries::find().context("PostgreSQL 15 or newer is not on this machine")?;
         let account = Account::for_servers()?;
         let home = folder.private("postgres", account.as_ref())?;
         let (data, log) = (home.join("data"), home.join("postgres.log"));
+        let disk = if small_disk {
+            std::fs::create_dir(&data)?;
+            Some(Arc::new(SmallDisk::mount(folder.path(), &data, account.as_ref()).await?))
+        } else {
+            None
+        };
         let superuser_password = random_password();
-        initialize(&binaries, account.as_ref(), &home, &data, &superuser_password).await?;
+        initialize(&binaries, account.as_ref(), &home, &data, disk.as_deref(), &superuser_password).await?;
 
         let mut attempt = 0;
         loop {
             let port = ports::free()?;
-            let process = launch(&binaries, account.as_ref(), &data, &log, port, durability)?;
+            let process =
+                launch(&binaries, account.as_ref(), &data, disk.as_deref(), &log, port, durability)?;
             let started = Self {
                 binaries: binaries.clone(),
                 account: account.clone(),
@@ -78,6 +100,7 @@ impl PrivatePostgres {
                 durability,
                 superuser_password: superuser_password.clone(),
                 process: Mutex::new(Arc::new(process)),
+                disk: disk.clone(),
                 _folder: Arc::clone(&folder),
             };
             match started.ready().await {
@@ -114,6 +137,16 @@ impl PrivatePostgres {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The disk that its data lies on.
+    ///
+    /// # Panics
+    /// When it was not started on a small one.
+    #[must_use]
+    #[track_caller]
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_deref().expect("this PostgreSQL lies on the machine's own disk")
     }
 
     /// The version of the binaries.
@@ -172,7 +205,8 @@ impl PrivatePostgres {
     }
 
     fn launch(&self) -> anyhow::Result<Process> {
-        launch(&self.binaries, self.account.as_ref(), &self.data, &self.log, self.port, self.durability)
+        let (account, disk) = (self.account.as_ref(), self.disk.as_deref());
+        launch(&self.binaries, account, &self.data, disk, &self.log, self.port, self.durability)
     }
 
     fn process(&self) -> Arc<Process> {
@@ -236,6 +270,7 @@ async fn initialize(
     account: Option<&Account>,
     home: &Path,
     data: &Path,
+    disk: Option<&SmallDisk>,
     superuser_password: &str,
 ) -> anyhow::Result<()> {
     let password_file = home.join("password");
@@ -253,6 +288,7 @@ async fn initialize(
         .arg("--no-instructions")
         .env("LC_ALL", "C")
         .account(account.cloned())
+        .inside(disk.map(SmallDisk::mounts))
         .death_signal("KILL")
         .log(&log)
         .spawn()?;
@@ -268,6 +304,7 @@ fn launch(
     binaries: &PostgresBinaries,
     account: Option<&Account>,
     data: &Path,
+    disk: Option<&SmallDisk>,
     log: &Path,
     port: u16,
     durability: Durability,
@@ -289,6 +326,7 @@ fn launch(
         .arg(data)
         .env("LC_ALL", "C")
         .account(account.cloned())
+        .inside(disk.map(SmallDisk::mounts))
         // The fast shutdown: connections are ended, everything is written, nothing is left.
         .death_signal("INT")
         .log(log);

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 pub use rustix::process::Signal;
 
 use crate::account::Account;
+use crate::mounts::Mounts;
 use crate::spawner;
 
 /// What to start, and how.
@@ -31,6 +32,7 @@ pub struct Launch {
     death_signal: &'static str,
     log: Option<PathBuf>,
     own_group: bool,
+    entrance: Vec<OsString>,
 }
 
 impl Launch {
@@ -46,6 +48,7 @@ impl Launch {
             death_signal: "TERM",
             log: None,
             own_group: true,
+            entrance: Vec::new(),
         }
     }
 
@@ -106,12 +109,22 @@ impl Launch {
         self
     }
 
+    /// Runs it in a mount namespace.
+    #[must_use]
+    pub fn inside(mut self, mounts: Option<&Mounts>) -> Self {
+        self.entrance = mounts.map(Mounts::entrance).unwrap_or_default();
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// When `setpriv` or the log file is missing. That the *program* is missing shows as exit status 127.
     pub fn spawn(self) -> io::Result<Process> {
-        let mut command = Command::new("setpriv");
+        let mut words = self.entrance;
+        words.push("setpriv".into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         if let Some(Account { uid, gid }) = &self.account {
             command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
         }
@@ -131,7 +144,8 @@ impl Launch {
         }
         let child = spawner::spawn(command).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                io::Error::new(error.kind(), "`setpriv` is missing; it is in the package util-linux")
+                let missing = format!("{} is missing; it is in the package util-linux", words[0].display());
+                io::Error::new(error.kind(), missing)
             }
             _ => error,
         })?;

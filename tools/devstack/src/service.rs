@@ -13,6 +13,8 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::clock::Clock;
+use crate::names::Names;
 use crate::process::{Launch, Process, Signal};
 use crate::urls::DatabaseUrls;
 
@@ -51,6 +53,15 @@ pub enum Kind {
     Workers(Option<String>),
 }
 
+/// What a process has of its own, and not from the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The time of day.
+    pub clock: Option<Clock>,
+    /// The names by which it finds PostgreSQL and Redis.
+    pub names: Option<Arc<Names>>,
+}
+
 /// Where a process listens.
 #[derive(Clone, Copy, Debug)]
 struct Addresses {
@@ -65,6 +76,7 @@ pub struct Service {
     kind: Kind,
     admin: SocketAddr,
     wiring: Wiring,
+    surroundings: Surroundings,
     log: PathBuf,
     running: Mutex<Running>,
 }
@@ -86,10 +98,25 @@ impl Service {
         admin: SocketAddr,
         wiring: &Wiring,
     ) -> anyhow::Result<Self> {
+        Self::start_within(Surroundings::default(), name, kind, admin, wiring).await
+    }
+
+    /// The same with surroundings of its own, which it keeps over restarts.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub async fn start_within(
+        surroundings: Surroundings,
+        name: impl Into<String>,
+        kind: Kind,
+        admin: SocketAddr,
+        wiring: &Wiring,
+    ) -> anyhow::Result<Self> {
         let name = name.into();
         let log = wiring.logs.join(format!("{name}.log"));
-        let launched = launch(&name, &kind, admin, wiring, &log).await?;
-        Ok(Self { name, kind, admin, wiring: wiring.clone(), log, running: Mutex::new(launched) })
+        let launched = launch(&name, &kind, admin, wiring, &surroundings, &log).await?;
+        let running = Mutex::new(launched);
+        Ok(Self { name, kind, admin, wiring: wiring.clone(), surroundings, log, running })
     }
 
     /// What it is called on the screen and in the name of its log.
@@ -153,6 +180,16 @@ impl Service {
         last_lines(&self.logs(), lines)
     }
 
+    /// Its clock.
+    ///
+    /// # Panics
+    /// When it goes by the machine's.
+    #[must_use]
+    #[track_caller]
+    pub fn clock(&self) -> &Clock {
+        self.surroundings.clock.as_ref().expect("this process goes by the machine's clock")
+    }
+
     /// How it ended, or `None` while it runs.
     #[must_use]
     pub fn status(&self) -> Option<ExitStatus> {
@@ -207,7 +244,7 @@ impl Service {
             None => self.kind.clone(),
         };
         let admin = if admin.port() == 0 { self.admin } else { admin };
-        let launched = launch(&self.name, &kind, admin, &self.wiring, &self.log).await?;
+        let launched = launch(&self.name, &kind, admin, &self.wiring, &self.surroundings, &self.log).await?;
         *self.locked() = launched;
         Ok(())
     }
@@ -258,6 +295,7 @@ async fn launch(
     kind: &Kind,
     admin: SocketAddr,
     wiring: &Wiring,
+    surroundings: &Surroundings,
     log: &Path,
 ) -> anyhow::Result<Running> {
     let before = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
@@ -269,10 +307,14 @@ async fn launch(
     if !program.is_file() {
         bail!("{} does not exist; build it with `cargo build -p {binary}`", program.display());
     }
+    let Surroundings { clock, names } = surroundings;
+    let url = |url: &str| names.as_ref().map_or_else(|| url.to_owned(), |names| names.spell(url));
     let mut launch = Launch::new(name, program)
-        .env("ATRIUM_DATABASE_URL", &wiring.database.app)
-        .env("ATRIUM_WATCHER_DATABASE_URL", &wiring.database.watcher)
-        .env("ATRIUM_REDIS_URL", &wiring.redis)
+        .inside(names.as_deref().map(Names::mounts))
+        .envs(clock.iter().flat_map(Clock::environment))
+        .env("ATRIUM_DATABASE_URL", url(&wiring.database.app))
+        .env("ATRIUM_WATCHER_DATABASE_URL", url(&wiring.database.watcher))
+        .env("ATRIUM_REDIS_URL", url(&wiring.redis))
         .env("ATRIUM_ADMIN_LISTEN", admin.to_string())
         .env("ATRIUM_LOG_FORMAT", wiring.log_format)
         .death_signal(wiring.death_signal)
@@ -283,7 +325,7 @@ async fn launch(
             .env("ATRIUM_PUBLIC_URL", &wiring.public_url)
             .env("ATRIUM_SIGNING_KEYS_DIR", wiring.keys.display().to_string()),
         Kind::Workers(roles) => {
-            let launch = launch.env("ATRIUM_RELAY_DATABASE_URL", &wiring.database.relay);
+            let launch = launch.env("ATRIUM_RELAY_DATABASE_URL", url(&wiring.database.relay));
             roles.iter().fold(launch, |launch, roles| launch.arg("--roles").arg(roles))
         }
     };

@@ -87,6 +87,7 @@ impl Stack {
             postgres: existing.postgres.is_none(),
             redis: existing.redis.is_none(),
             pgbouncer: false,
+            fake_time: false,
         };
         binaries::ensure(wanted, screen)?;
         let folder = Arc::new(Folder::create()?);

@@ -7,14 +7,16 @@ use serde_json::Value;
 use super::{Environment, TestDatabase, TestRedis};
 use crate::actors::Guest;
 use crate::client::Client;
+use crate::clock::Clock;
 use crate::contract::Contract;
 use crate::folder::Folder;
+use crate::names::Names;
 use crate::operator;
 use crate::ports::loopback;
 use crate::postgres::{Durability, PrivatePostgres};
 use crate::proxy::Proxy;
 use crate::redis::PrivateRedis;
-use crate::service::{Kind, Service, Wiring};
+use crate::service::{Kind, Service, Surroundings, Wiring};
 use crate::urls::{DatabaseUrls, Passwords, parse};
 
 /// The origin of tests that do not ask for another: processes listen wherever a port is free.
@@ -28,8 +30,11 @@ pub struct AtriumBuilder {
     apis: usize,
     workers: Vec<Option<String>>,
     private_postgres: Option<Durability>,
+    small_disk: bool,
     private_redis: bool,
     database_by_proxy: bool,
+    own_clocks: bool,
+    own_names: bool,
     raised_limits: bool,
     defaults: Vec<(String, Value)>,
     settings: Vec<(String, String)>,
@@ -42,6 +47,8 @@ pub struct Atrium {
     workers: Vec<Service>,
     wiring: Wiring,
     contract: Arc<Contract>,
+    own_clocks: bool,
+    names: Option<Arc<Names>>,
     postgres: Postgres,
     database_proxy: Option<Proxy>,
     redis: Redis,
@@ -65,8 +72,11 @@ impl Default for AtriumBuilder {
             apis: 1,
             workers: vec![None],
             private_postgres: None,
+            small_disk: false,
             private_redis: false,
             database_by_proxy: false,
+            own_clocks: false,
+            own_names: false,
             raised_limits: true,
             defaults: Vec::new(),
             settings: Vec::new(),
@@ -118,6 +128,31 @@ impl AtriumBuilder {
         self
     }
 
+    /// A PostgreSQL of its own, every commit on disk, and the disk small: it can be filled
+    /// ([`PrivatePostgres::disk`]). Needs root, or user namespaces.
+    #[must_use]
+    pub fn small_disk(mut self) -> Self {
+        self.private_postgres = Some(Durability::Durable);
+        self.small_disk = true;
+        self
+    }
+
+    /// A clock of its own for each process, to be set while it runs ([`Service::clock`]). PostgreSQL and Redis go by
+    /// the machine's.
+    #[must_use]
+    pub fn own_clocks(mut self) -> Self {
+        self.own_clocks = true;
+        self
+    }
+
+    /// The processes find PostgreSQL and Redis by a name that can be taken away ([`Atrium::names`]). Needs root, or
+    /// user namespaces.
+    #[must_use]
+    pub fn own_names(mut self) -> Self {
+        self.own_names = true;
+        self
+    }
+
     /// The limits that are built in, instead of a hundred times as much.
     #[must_use]
     pub fn default_limits(mut self) -> Self {
@@ -166,7 +201,11 @@ impl AtriumBuilder {
                 (Postgres::Shared(database), urls)
             }
             Some(durability) => {
-                let server = PrivatePostgres::start(durability).await?;
+                let server = if self.small_disk {
+                    PrivatePostgres::start_on_small_disk(durability).await?
+                } else {
+                    PrivatePostgres::start(durability).await?
+                };
                 let urls = server.migrated("atrium", &Passwords::random()).await?;
                 (Postgres::Private(server), urls)
             }
@@ -204,24 +243,27 @@ impl AtriumBuilder {
             operator::set_default(&wiring, key, value, "a test").await?;
         }
 
+        let names = if self.own_names { Some(Arc::new(Names::make(folder.path()).await?)) } else { None };
+
         let mut atrium = Atrium {
             apis: Vec::new(),
             workers: Vec::new(),
             contract: Arc::new(Contract::load()?),
             wiring,
+            own_clocks: self.own_clocks,
+            names,
             postgres,
             database_proxy: proxy,
             redis,
             _folder: folder,
         };
-        let anywhere = loopback(0);
         for index in 0..self.apis {
-            let name = format!("api-{index}");
-            atrium.apis.push(Service::start(name, Kind::Api(anywhere), anywhere, &atrium.wiring).await?);
+            let api = atrium.launch(format!("api-{index}"), Kind::Api(loopback(0))).await?;
+            atrium.apis.push(api);
         }
         for (index, roles) in self.workers.into_iter().enumerate() {
-            let name = format!("workers-{index}");
-            atrium.workers.push(Service::start(name, Kind::Workers(roles), anywhere, &atrium.wiring).await?);
+            let worker = atrium.launch(format!("workers-{index}"), Kind::Workers(roles)).await?;
+            atrium.workers.push(worker);
         }
         for service in atrium.services() {
             service.ready().await?;
@@ -337,9 +379,16 @@ impl Atrium {
         &self.workers[self.workers.len() - 1]
     }
 
+    async fn launch(&self, name: String, kind: Kind) -> anyhow::Result<Service> {
+        let file = self.wiring.logs.join(format!("{name}.clock"));
+        let clock = if self.own_clocks { Some(Clock::make(file)?) } else { None };
+        let surroundings = Surroundings { clock, names: self.names.clone() };
+        Service::start_within(surroundings, name, kind, loopback(0), &self.wiring).await
+    }
+
     async fn add(&self, name: String, kind: Kind) -> Service {
         let start = async {
-            let service = Service::start(name, kind, loopback(0), &self.wiring).await?;
+            let service = self.launch(name, kind).await?;
             service.ready().await?;
             anyhow::Ok(service)
         };
@@ -397,6 +446,18 @@ impl Atrium {
             Redis::Private(server) => server,
             Redis::Shared(_) => panic!("this test uses a database of the shared Redis"),
         }
+    }
+
+    /// The name by which the processes find PostgreSQL and Redis.
+    ///
+    /// # Panics
+    /// When the builder was not asked for one.
+    #[must_use]
+    #[track_caller]
+    pub fn names(&self) -> &Names {
+        self.names
+            .as_deref()
+            .expect("the processes of this test know PostgreSQL and Redis by their addresses")
     }
 
     /// The address of Redis.
