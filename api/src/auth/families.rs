@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use atrium_shared::{db::UserTx, identity::TOKEN_LIFETIME, ids::FamilyId};
+use atrium_shared::{db::UserTx, identity::REVOCATION_LIFETIME, ids::FamilyId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -19,8 +19,6 @@ const GRACE_SECONDS: i32 = 30;
 const IDLE_HOURS: i32 = 30 * 24;
 /// and so long after its start.
 const LONGEST_HOURS: i32 = 180 * 24;
-/// How much longer than the access tokens a family's revocation is kept: more than two clocks may differ by.
-const MARGIN: time::Duration = time::Duration::minutes(1);
 
 /// A token to hand out, and for how many seconds it is good.
 pub(super) struct Issued {
@@ -162,12 +160,9 @@ async fn insert(
     Ok(Issued { token, seconds: seconds_until(expires_at) })
 }
 
-/// Ends a family in which a used token came again, and keeps a record of it. Returns until when its access tokens
-/// have to be refused, `None` when that was done before.
-pub(super) async fn end_reused(
-    tx: &mut UserTx,
-    family: FamilyId,
-) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+/// Ends a family in which a used token came again, and keeps a record of it. Its access tokens have to be refused from
+/// now on. `false` when that was done before.
+pub(super) async fn end_reused(tx: &mut UserTx, family: FamilyId) -> Result<bool, sqlx::Error> {
     let user = tx.user();
     let ended = sqlx::query(
         "UPDATE refresh_families SET reused_at = clock_timestamp()
@@ -177,17 +172,21 @@ pub(super) async fn end_reused(
     .bind(family)
     .execute(tx.conn())
     .await?;
-    if ended.rows_affected() == 0 { Ok(None) } else { revoke(tx, &[family.uuid()]).await.map(Some) }
+    if ended.rows_affected() == 0 {
+        return Ok(false);
+    }
+    revoke(tx, &[family.uuid()]).await?;
+    Ok(true)
 }
 
 /// Ends the family of somebody who signs out with this access token; or all of their families. Returns which ids
-/// have to be refused in access tokens, and until when.
+/// have to be refused in access tokens.
 pub(super) async fn end(
     tx: &mut UserTx,
     family: FamilyId,
     access_token: Uuid,
     everywhere: bool,
-) -> Result<(Vec<Uuid>, OffsetDateTime), sqlx::Error> {
+) -> Result<Vec<Uuid>, sqlx::Error> {
     // Waits for a refresh that is at work; what that hands out is refused with all the others.
     let ended: Vec<Uuid> = sqlx::query_scalar(
         "DELETE FROM refresh_families WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL RETURNING id",
@@ -200,23 +199,23 @@ pub(super) async fn end(
     // The token that signs out is named too: releases that know no families run beside this one for a while.
     let mut ids = vec![family.uuid(), access_token];
     ids.extend(ended.into_iter().filter(|ended| *ended != family.uuid()));
-    let until = revoke(tx, &ids).await?;
-    Ok((ids, until))
+    revoke(tx, &ids).await?;
+    Ok(ids)
 }
 
 /// Refuses every access token that carries one of these ids from now on.
-async fn revoke(tx: &mut UserTx, ids: &[Uuid]) -> Result<OffsetDateTime, sqlx::Error> {
-    let expires_at = OffsetDateTime::now_utc() + TOKEN_LIFETIME + MARGIN;
+async fn revoke(tx: &mut UserTx, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO revoked_tokens (jti, user_id, expires_at) SELECT id, $2, $3 FROM unnest($1::uuid[]) AS id
+        "INSERT INTO revoked_tokens (jti, user_id, expires_at)
+         SELECT id, $2, clock_timestamp() + $3 * interval '1 second' FROM unnest($1::uuid[]) AS id
          ON CONFLICT DO NOTHING",
     )
     .bind(ids)
     .bind(tx.user())
-    .bind(expires_at)
+    .bind(REVOCATION_LIFETIME.as_secs_f64())
     .execute(tx.conn())
     .await?;
-    Ok(expires_at)
+    Ok(())
 }
 
 /// Deletes what has expired of the same user; nobody looks across users for it.

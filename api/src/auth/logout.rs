@@ -24,11 +24,11 @@ pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let everywhere = everywhere(request).await?;
     let identity = request.identity()?;
     let mut tx = app.database.user_tx(identity.user).await?;
-    let (revoked, until) = families::end(&mut tx, identity.family, identity.token, everywhere).await?;
+    let revoked = families::end(&mut tx, identity.family, identity.token, everywhere).await?;
     tx.commit().await?;
     // Other processes find the rows within their poll; this one knows already.
     for id in revoked {
-        app.revocations.insert(id, until);
+        app.revocations.insert(id);
     }
 
     let mut response = empty(StatusCode::NO_CONTENT);

@@ -36,10 +36,10 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
         Presented::Repeated(refresh) => ("repeated", refresh),
         Presented::Unknown => return Err(refused()),
         Presented::Reused => {
-            if let Some(until) = families::end_reused(&mut tx, family).await? {
+            if families::end_reused(&mut tx, family).await? {
                 tx.commit().await?;
                 // Other processes find the row within their poll; this one knows already.
-                app.revocations.insert(family.uuid(), until);
+                app.revocations.insert(family.uuid());
                 tracing::warn!(%user, %family, "a used refresh token came again; its sign-in is over");
             }
             counter!(REFRESHES, "outcome" => "reused").increment(1);

@@ -7,7 +7,7 @@ mod token;
 
 pub use self::{
     keyring::Keyring,
-    revocations::Revocations,
+    revocations::{REVOCATION_LIFETIME, Revocations},
     ring::KeyringError,
     token::{Claims, TOKEN_LIFETIME, TokenError},
 };

@@ -2,14 +2,17 @@
 //! `jti` or its `sid`.
 //!
 //! PostgreSQL holds them; every API process keeps those that still matter in memory and asks for news twice a
-//! second, with an overlap, since a row becomes visible only some time after its timestamp was taken. "Since when" is
-//! the database's time: its clock stamps the rows, and ours may be ahead of it. Redis plays no part, so losing it
-//! opens no door. Each token lives 15 minutes, which bounds the memory.
+//! second, with an overlap, since a row becomes visible only some time after its timestamp was taken. Redis plays no
+//! part, so losing it opens no door. A revocation ends some time after the longest token that it is about, which bounds
+//! the memory.
+//!
+//! Since when, and until when, is the database's time: its clock stamps the rows, and ours may be wrong. How long that
+//! is from now is measured by the monotonic clock, so that nothing is forgotten early when ours is set.
 
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use time::OffsetDateTime;
@@ -19,8 +22,12 @@ use uuid::Uuid;
 
 use crate::{
     db::{DbError, Watcher},
+    identity::TOKEN_LIFETIME,
     ids::FamilyId,
 };
+
+/// For how long a revocation holds: longer than a token that was made where the clock is an hour ahead.
+pub const REVOCATION_LIFETIME: Duration = TOKEN_LIFETIME.saturating_add(Duration::from_secs(65 * 60));
 
 const POLL: Duration = Duration::from_millis(500);
 /// Longer than any transaction that revokes may take.
@@ -29,7 +36,7 @@ const OVERLAP: Duration = Duration::from_secs(30);
 /// The revoked tokens that have not expired. Cheap to clone.
 #[derive(Clone)]
 pub struct Revocations {
-    revoked: Arc<RwLock<HashMap<Uuid, OffsetDateTime>>>,
+    revoked: Arc<RwLock<HashMap<Uuid, Instant>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -52,10 +59,13 @@ impl Revocations {
     }
 
     /// Remembers a revocation that this process has just committed, without waiting for the poll.
-    pub fn insert(&self, id: Uuid, expires_at: OffsetDateTime) {
-        let new =
-            self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(id, expires_at).is_none();
-        if new {
+    pub fn insert(&self, id: Uuid) {
+        self.remember(id, REVOCATION_LIFETIME);
+    }
+
+    fn remember(&self, id: Uuid, left: Duration) {
+        let ends_at = Instant::now() + left;
+        if self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(id, ends_at).is_none() {
             self.changed.send_modify(|version| *version += 1);
         }
     }
@@ -79,10 +89,8 @@ impl Revocations {
                 Ok(now) => since = now - OVERLAP,
                 Err(error) => tracing::warn!(%error, "revocations cannot be read; trying again"),
             }
-            self.revoked
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|_, expires_at| matters(*expires_at));
+            let now = Instant::now();
+            self.revoked.write().unwrap_or_else(PoisonError::into_inner).retain(|_, ends_at| *ends_at > now);
         }
         Ok(())
     }
@@ -90,14 +98,12 @@ impl Revocations {
     /// Remembers what was revoked since `since`; returns the database's time.
     async fn read(&self, watcher: &Watcher, since: OffsetDateTime) -> Result<OffsetDateTime, DbError> {
         let (now, revoked) = watcher.revoked_since(since).await?;
-        for (id, expires_at) in revoked.into_iter().filter(|(_, expires_at)| matters(*expires_at)) {
-            self.insert(id, expires_at);
+        for (id, expires_at) in revoked {
+            // Negative, of one that has ended.
+            if let Ok(left) = Duration::try_from(expires_at - now) {
+                self.remember(id, left);
+            }
         }
         Ok(now)
     }
-}
-
-/// Whether a token that expires then might still be believed: a little longer than the leeway that verification grants.
-fn matters(expires_at: OffsetDateTime) -> bool {
-    expires_at > OffsetDateTime::now_utc() - OVERLAP
 }
