@@ -99,6 +99,8 @@ pub struct OpenStream {
     token: Uuid,
     family: FamilyId,
     expires_at: OffsetDateTime,
+    /// The same by the monotonic clock: when the other one is set, a stream ends neither early nor late.
+    ends_at: Instant,
     access: Access,
     /// When that access was looked up.
     looked_at: Instant,
@@ -231,8 +233,10 @@ impl OpenStreams {
         (org, project): (OrgId, Option<ProjectId>),
         looked_at: Instant,
     ) -> Registration {
+        let left = credential.expires_at - OffsetDateTime::now_utc();
         let stream = Arc::new(OpenStream {
             kind,
+            ends_at: Instant::now() + Duration::try_from(left).unwrap_or_default(),
             token: credential.token,
             family: credential.family,
             expires_at: credential.expires_at,
@@ -287,7 +291,7 @@ impl OpenStreams {
                     if poll {
                         polled_at = Instant::now();
                     }
-                    self.tick(OffsetDateTime::now_utc(), heartbeat, poll);
+                    self.tick(Instant::now(), heartbeat, poll);
                     self.end_where_access_ended(&ended);
                     // Who was let in just before the revocation came may have registered just after it.
                     self.end_revoked(|token, family| revocations.is_revoked(token, family));
@@ -311,14 +315,15 @@ impl OpenStreams {
     }
 
     /// Gives every stream the orders that are due now.
-    fn tick(&self, now: OffsetDateTime, heartbeat: Duration, poll: bool) {
+    fn tick(&self, now: Instant, heartbeat: Duration, poll: bool) {
         // A tick earlier rather than later: the interval is a promise.
         let quiet = u64::try_from(heartbeat.saturating_sub(TICK).as_millis()).unwrap_or(u64::MAX);
         let now_ms = self.now_ms();
         for stream in self.lock().iter() {
-            if now >= stream.expires_at {
+            let left = stream.ends_at.saturating_duration_since(now);
+            if left.is_zero() {
                 stream.end();
-            } else if now >= stream.expires_at - TOKEN_EXPIRING_BEFORE && !stream.has(WARNED) {
+            } else if left <= TOKEN_EXPIRING_BEFORE && !stream.has(WARNED) {
                 stream.order(EXPIRING | WARNED);
             }
             if now_ms.saturating_sub(stream.written_at.load(Ordering::Relaxed)) >= quiet
@@ -408,7 +413,7 @@ mod tests {
     fn a_token_that_runs_out_warns_once_and_then_ends() {
         let streams = OpenStreams::new(Shutdown::new());
         let registration = register(&streams, Kind::Chat);
-        let end = registration.stream().expires_at();
+        let end = registration.stream().ends_at;
         streams.tick(end - Duration::from_secs(11), QUIET, false);
         assert_eq!(orders(&registration), Orders::default());
         streams.tick(end - Duration::from_secs(10), QUIET, false);
@@ -427,10 +432,10 @@ mod tests {
         let interval = TICK + Duration::from_millis(40);
         std::thread::sleep(Duration::from_millis(60));
         busy.written();
-        streams.tick(OffsetDateTime::now_utc(), interval, false);
+        streams.tick(Instant::now(), interval, false);
         assert!(orders(&quiet).heartbeat && !orders(&busy).heartbeat);
         quiet.written();
-        streams.tick(OffsetDateTime::now_utc(), interval, false);
+        streams.tick(Instant::now(), interval, false);
         assert!(!orders(&quiet).heartbeat);
     }
 
@@ -439,7 +444,7 @@ mod tests {
         let streams = OpenStreams::new(Shutdown::new());
         let kinds = [Kind::Chat, Kind::Operation, Kind::Config];
         let open = kinds.map(|kind| register(&streams, kind));
-        streams.tick(OffsetDateTime::now_utc(), QUIET, true);
+        streams.tick(Instant::now(), QUIET, true);
         assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false, true, true]);
         assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false; 3], "taken");
     }
