@@ -1,6 +1,7 @@
 //! Which process applies which revision: reported to Redis by every process, read by the status resource.
 //!
-//! Reports are hints for people. They may vanish with Redis and come back with the next report.
+//! Reports are hints for people. They may vanish with Redis and come back with the next report. When one came is the
+//! time of Redis: between the clocks of two processes, one that lives could look as if it had fallen silent.
 
 use redis::{AsyncCommands as _, RedisResult};
 use std::collections::HashMap;
@@ -13,6 +14,9 @@ use crate::{
 
 /// A process that has not reported for this long is not counted, milliseconds.
 const SILENT_AFTER_MS: i64 = 6_000;
+
+/// Redis' time: seconds since 1970, and microseconds.
+type RedisTime = (i64, i64);
 
 /// What one process says about one organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +39,9 @@ pub async fn report(
     process: &str,
     applied: &[(OrgId, i64, OffsetDateTime)],
 ) -> RedisResult<()> {
+    let (seconds, microseconds): RedisTime = redis::cmd("TIME").query_async(&mut redis.shared()).await?;
     let mut pipe = redis::pipe();
-    pipe.hset(CONFIG_PROCESSES_KEY, process, milliseconds(OffsetDateTime::now_utc())).ignore();
+    pipe.hset(CONFIG_PROCESSES_KEY, process, seconds * 1_000 + microseconds / 1_000).ignore();
     for (org, revision, at) in applied {
         let key = config_applied_key(*org);
         pipe.hset(&key, process, format!("{revision}:{}", milliseconds(*at)))
@@ -60,12 +65,17 @@ pub async fn leave(redis: &Redis, process: &str) -> RedisResult<()> {
 /// # Errors
 /// When Redis is away.
 pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
-    let (processes, applied): (HashMap<String, i64>, HashMap<String, String>) = redis::pipe()
+    let ((seconds, microseconds), processes, applied): (
+        RedisTime,
+        HashMap<String, i64>,
+        HashMap<String, String>,
+    ) = redis::pipe()
+        .cmd("TIME")
         .hgetall(CONFIG_PROCESSES_KEY)
         .hgetall(config_applied_key(org))
         .query_async(&mut redis.shared())
         .await?;
-    let now = milliseconds(OffsetDateTime::now_utc());
+    let now = seconds * 1_000 + microseconds / 1_000;
     let (living, silent): (Vec<_>, Vec<_>) =
         processes.into_iter().partition(|(_, seen)| now - seen <= SILENT_AFTER_MS);
     if !silent.is_empty() {
