@@ -11,6 +11,7 @@ mod drain;
 mod edge;
 mod export;
 mod foreign_ids;
+mod full_disk;
 mod garbage;
 mod hostile;
 mod identity;

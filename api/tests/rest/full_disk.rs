@@ -1,0 +1,99 @@
+//! PostgreSQL's disk is full, then its log cannot grow and it dies, then there is room again: what was accepted happens
+//! once, what was not did not happen, and nobody lends a hand.
+
+use std::collections::BTreeMap;
+
+use atrium_devstack::{actors::patiently, testing::Atrium};
+use serde_json::json;
+
+use crate::Ask as _;
+
+/// More than fit into the pages that have room for another row.
+const MANY: usize = 500;
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_loses_nothing() {
+    let atrium = Atrium::builder().small_disk().start().await;
+    let guest = atrium.guest().await;
+    let org = guest.organization("Before").await.unwrap();
+    let create = |key: &str| guest.client.post("/v1/orgs").idempotency_key(key).json(json!({ "name": key }));
+    // Accepted, and on its way for as long as nobody works.
+    atrium.worker(0).suspend();
+    let mut accepted = BTreeMap::new();
+    let reply = create("on-its-way").answers(202).await;
+    accepted.insert("on-its-way".to_owned(), reply.at("/id"));
+
+    atrium.postgres().disk().fill().unwrap();
+    atrium.worker(0).resume();
+    let mut refused = Vec::new();
+    for number in 0..MANY {
+        let key = format!("while-full-{number}");
+        let reply = create(&key).send().await.unwrap();
+        if reply.code() == 202 {
+            accepted.insert(key, reply.at("/id"));
+            // PostgreSQL has found room in what it has, or has thrown away what it does not need any more.
+            atrium.postgres().disk().fill().unwrap();
+            continue;
+        }
+        let reply = reply.must_be(503, "unavailable");
+        assert!(reply.header("retry-after").is_some(), "{}", reply.describe());
+        refused.push(key);
+        if refused.len() == 5 {
+            break;
+        }
+    }
+    assert_eq!(refused.len(), 5, "{} were accepted", accepted.len());
+    guest.client.get(format!("/v1/orgs/{org}")).answers(200).await;
+    guest.client.get("/v1/orgs").answers(200).await;
+
+    // The log needs its next file, which is the end of the server. Whoever looks after it starts it, again and again.
+    let mut superuser = atrium.superuser().await;
+    let next_file =
+        "SELECT pg_logical_emit_message(false, 'atrium', 'end of the file'); SELECT pg_switch_wal()";
+    while sqlx::raw_sql(next_file).execute(&mut superuser).await.is_ok() {
+        atrium.postgres().disk().fill().unwrap();
+    }
+    drop(superuser);
+    atrium.postgres().end().await;
+    let supervisor = atrium.postgres().start_again();
+    let room = async {
+        for path in ["/v1/orgs".to_owned(), format!("/v1/orgs/{org}")] {
+            let reply = guest.client.get(path).refused(503, "unavailable").await;
+            assert!(reply.header("retry-after").is_some(), "{}", reply.describe());
+        }
+        refused.push("while-dead".to_owned());
+        create("while-dead").refused(503, "unavailable").await;
+        assert!(atrium.services().all(|service| service.status().is_none()), "the processes go on");
+        atrium.postgres().disk().make_room().unwrap();
+    };
+    let (started, ()) = tokio::join!(supervisor, room);
+    started.unwrap();
+
+    // Those that were refused come again, and of those that were accepted one might not have heard of it.
+    let keys: Vec<_> = accepted.keys().chain(&refused).cloned().collect();
+    for key in keys {
+        let reply = patiently(|| create(&key)).await.unwrap().must(202);
+        let id = accepted.entry(key).or_insert_with(|| reply.at("/id"));
+        assert_eq!(*id, reply.at("/id"));
+        guest.committed(&reply.at("/operation_id")).await.unwrap();
+    }
+    let mut superuser = atrium.superuser().await;
+    let mut all: Vec<(String, String)> = sqlx::query_as("SELECT id::text, status FROM orgs WHERE id <> $1")
+        .bind(uuid::Uuid::nil())
+        .fetch_all(&mut superuser)
+        .await
+        .unwrap();
+    let committed = |id: &String| (id.clone(), "COMMITTED".to_owned());
+    let mut expected: Vec<_> = accepted.values().chain([&org]).map(committed).collect();
+    all.sort();
+    expected.sort();
+    assert_eq!(all, expected, "one organization for each key, and no other");
+    let (given_up, twice): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL),
+                (SELECT count(*) FROM (SELECT FROM saga_events WHERE step IS NULL GROUP BY saga_id HAVING count(*) > 1) AS two)",
+    )
+    .fetch_one(&mut superuser)
+    .await
+    .unwrap();
+    assert_eq!((given_up, twice), (0, 0));
+}
