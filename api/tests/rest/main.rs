@@ -5,6 +5,7 @@
 mod api_keys;
 mod audit;
 mod cancel;
+mod clocks;
 mod configs;
 mod contract_routes;
 mod drain;

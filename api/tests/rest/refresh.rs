@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{Ask as _, PATIENCE, alike};
 
 /// A refresh with this token, as our own page sends it.
-fn refresh(atrium: &Atrium, api: usize, token: &str) -> Request {
+pub(crate) fn refresh(atrium: &Atrium, api: usize, token: &str) -> Request {
     let request = atrium.client_of(api).post("/v1/auth/refresh");
     request.header("origin", atrium.public_url()).header("cookie", format!("atrium_refresh={token}"))
 }
@@ -26,7 +26,7 @@ fn cookie(reply: &Reply, name: &str) -> String {
     found[0].to_owned()
 }
 
-fn refresh_token(reply: &Reply) -> String {
+pub(crate) fn refresh_token(reply: &Reply) -> String {
     cookie(reply, "atrium_refresh").split(';').next().unwrap().to_owned()
 }
 
