@@ -20,6 +20,7 @@ mod import;
 mod lifecycle;
 mod limits;
 mod members;
+mod names;
 mod non_interference;
 mod operations;
 mod orgs;

@@ -1,0 +1,62 @@
+//! The name of PostgreSQL and Redis is gone for a while, and with it every connection.
+
+use atrium_devstack::{actors::patiently, client::Client, postgres::Durability, testing::Atrium};
+use serde_json::json;
+
+use crate::{Ask as _, PATIENCE};
+
+/// Ends every connection of Atrium's processes; without the name there will be no others.
+async fn cut(atrium: &Atrium) {
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'atrium_%'")
+        .execute(&mut atrium.superuser().await)
+        .await
+        .unwrap();
+    let mut redis = atrium.redis().connection(0).await.unwrap();
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("SKIPME").arg("yes").query_async::<i64>(&mut redis).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
+    let servers = Atrium::builder().private_postgres(Durability::Volatile).private_redis();
+    let atrium = servers.own_names().full_workers(2).start().await;
+    let guest = atrium.guest().await;
+    let org = guest.organization("Before").await.unwrap();
+    let project = guest.project(&org, "Harbor").await.unwrap();
+    let window = guest.open_chat(&org, &project).await.unwrap();
+    let mut events = guest.watch(&window);
+    events.connected(PATIENCE).await.unwrap();
+    // Accepted, and on its way for as long as nobody works.
+    atrium.worker(1).kill9().await;
+    atrium.worker(0).suspend();
+    let accepted = guest.create_organization("On its way").await.unwrap();
+
+    atrium.names().take_away().unwrap();
+    cut(&atrium).await;
+    atrium.worker(0).resume();
+    let create = || guest.client.post("/v1/orgs").idempotency_key("during").json(json!({ "name": "During" }));
+    let status = format!("/v1/orgs/{org}/configs/status");
+    for request in [guest.client.get(format!("/v1/orgs/{org}")), guest.client.get(&status), create()] {
+        let refused = request.refused(503, "unavailable").await;
+        assert!(refused.header("retry-after").is_some(), "{}", refused.describe());
+        assert!(!refused.text().contains("atrium.test"), "nothing of the outage's inside is told");
+    }
+    guest.pressing(&window, "ready").refused(503, "unavailable").await;
+    // The processes wait; to end them, or to send nobody there any more, would help nobody.
+    for service in atrium.services().filter(|service| service.name() != "workers-1") {
+        Client::new(service.admin_url()).get("/readyz").answers(200).await;
+    }
+    // One that is started now ends with what is wrong, for whoever starts it again.
+    let error = atrium.worker(1).start_again().await.unwrap_err().to_string();
+    assert!(error.contains("cannot connect with ATRIUM_DATABASE_URL") && error.contains("lookup"), "{error}");
+
+    atrium.names().put_back().unwrap();
+    guest.committed(&accepted.operation).await.unwrap();
+    let created = patiently(create).await.unwrap().must(202);
+    guest.committed(&created.at("/operation_id")).await.unwrap();
+    let pressed = guest.press(&window, "ready").await.unwrap();
+    assert_eq!(events.see("chat.action", PATIENCE).await.unwrap().json()["id"], *pressed);
+    patiently(|| guest.client.get(&status)).await.unwrap().expect_status(200).unwrap();
+    atrium.worker(1).start_again().await.unwrap();
+    atrium.worker(1).ready().await.unwrap();
+}
