@@ -1,12 +1,12 @@
 //! PostgreSQL's disk is full, then its log cannot grow and it dies, then there is room again: what was accepted happens
-//! once, what was not did not happen, and nobody lends a hand.
+//! once, what was not did not happen, and nobody lends a hand. Redis' disk is full: Redis refuses to be written to.
 
 use std::collections::BTreeMap;
 
 use atrium_devstack::{actors::patiently, testing::Atrium};
 use serde_json::json;
 
-use crate::Ask as _;
+use crate::{Ask as _, PATIENCE};
 
 /// More than fit into the pages that have room for another row.
 const MANY: usize = 500;
@@ -96,4 +96,37 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     .await
     .unwrap();
     assert_eq!((given_up, twice), (0, 0));
+}
+
+#[tokio::test]
+async fn a_full_disk_of_redis_refuses_what_is_ephemeral_and_delays_the_rest() {
+    let atrium = Atrium::builder().small_redis_disk().start().await;
+    let guest = atrium.guest().await;
+    let org = guest.organization("Before").await.unwrap();
+    let project = guest.project(&org, "Harbor").await.unwrap();
+    let window = guest.open_chat(&org, &project).await.unwrap();
+    let mut events = guest.watch(&window);
+    events.connected(PATIENCE).await.unwrap();
+
+    atrium.redis().disk().fill().unwrap();
+    let mut pressed = Vec::new();
+    let refused = loop {
+        let reply = guest.pressing(&window, "ready").send().await.unwrap();
+        if reply.code() != 202 {
+            break reply.must_be(503, "unavailable");
+        }
+        pressed.push(reply.at("/id"));
+        assert!(pressed.len() < MANY, "Redis goes on writing");
+    };
+    assert!(refused.header("retry-after").is_some(), "{}", refused.describe());
+    let created = guest.create_organization("During").await.unwrap();
+    guest.configure(&org, "chat.max_active_sessions", json!(2), "a full disk").await.unwrap();
+
+    atrium.redis().disk().make_room().unwrap();
+    guest.committed(&created.operation).await.unwrap();
+    pressed.push(guest.press(&window, "ready").await.unwrap());
+    for id in &pressed {
+        let event = events.see("chat.action", PATIENCE).await.unwrap();
+        assert_eq!(event.json()["id"], **id, "once each, in order");
+    }
 }

@@ -12,6 +12,7 @@ use crate::binaries::{REDIS_WANTED, RedisBinary};
 use crate::folder::Folder;
 use crate::ports;
 use crate::process::{Launch, Process, Signal};
+use crate::small_disk::SmallDisk;
 use crate::urls::random_password;
 
 /// How long a server may take to come up; reading its append-only file is included.
@@ -22,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Logical databases of one server: tests take one each.
 pub(crate) const DATABASES: i64 = 1024;
 
-/// Where a server keeps its append-only files, in its own folder.
+/// Where a server keeps its append-only files, in the folder of its data.
 const APPEND_ONLY_FOLDER: &str = "appendonlydir";
 
 /// A Redis of our own. Dropping it stops it and removes its folder.
@@ -30,9 +31,12 @@ const APPEND_ONLY_FOLDER: &str = "appendonlydir";
 pub struct PrivateRedis {
     binary: RedisBinary,
     home: PathBuf,
+    data: PathBuf,
     port: u16,
     password: String,
     process: Mutex<Arc<Process>>,
+    // After the process, which works on it.
+    disk: Option<Arc<SmallDisk>>,
     // Last: the folder goes when the server is gone.
     _folder: Arc<Folder>,
 }
@@ -51,19 +55,40 @@ impl PrivateRedis {
     /// # Errors
     /// When Redis is missing or does not come up.
     pub async fn start_in(folder: Arc<Folder>) -> anyhow::Result<Self> {
+        Self::start_on(folder, false).await
+    }
+
+    /// Starts one whose append-only file lies on a small disk, which can be filled.
+    ///
+    /// # Errors
+    /// When Redis is missing or does not come up, or this machine does not let us mount anything.
+    pub async fn start_on_small_disk() -> anyhow::Result<Self> {
+        Self::start_on(Arc::new(Folder::create()?), true).await
+    }
+
+    async fn start_on(folder: Arc<Folder>, small_disk: bool) -> anyhow::Result<Self> {
         let binary = RedisBinary::find().with_context(|| format!("{REDIS_WANTED} is not on this machine"))?;
         let home = folder.private("redis", None)?;
+        let data = home.join("data");
+        std::fs::create_dir(&data)?;
+        let disk = if small_disk {
+            Some(Arc::new(SmallDisk::mount(folder.path(), &data, None).await?))
+        } else {
+            None
+        };
         let password = random_password();
         let mut attempt = 0;
         loop {
             let port = ports::free()?;
-            configure(&home, port, &password)?;
+            configure(&home, &data, port, &password)?;
             let started = Self {
                 binary: binary.clone(),
                 home: home.clone(),
+                data: data.clone(),
                 port,
                 password: password.clone(),
-                process: Mutex::new(Arc::new(launch(&binary, &home)?)),
+                process: Mutex::new(Arc::new(launch(&binary, &home, disk.as_deref())?)),
+                disk: disk.clone(),
                 _folder: Arc::clone(&folder),
             };
             match started.ready().await {
@@ -93,6 +118,16 @@ impl PrivateRedis {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The disk that its append-only file lies on.
+    ///
+    /// # Panics
+    /// When it was not started on a small one.
+    #[must_use]
+    #[track_caller]
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_deref().expect("this Redis lies on the machine's own disk")
     }
 
     /// What it is and which version.
@@ -157,7 +192,7 @@ impl PrivateRedis {
     /// # Errors
     /// When it does not come up.
     pub async fn start_again(&self) -> anyhow::Result<()> {
-        *self.locked() = Arc::new(launch(&self.binary, &self.home)?);
+        *self.locked() = Arc::new(launch(&self.binary, &self.home, self.disk.as_deref())?);
         self.ready().await
     }
 
@@ -167,7 +202,7 @@ impl PrivateRedis {
     /// When the folder cannot be copied.
     pub fn remember(&self) -> std::io::Result<Dump> {
         let folder = tempfile::tempdir_in(&self.home)?;
-        copy_files(&self.home.join(APPEND_ONLY_FOLDER), folder.path())?;
+        copy_files(&self.data.join(APPEND_ONLY_FOLDER), folder.path())?;
         Ok(Dump(folder))
     }
 
@@ -177,7 +212,7 @@ impl PrivateRedis {
     /// When the files cannot be exchanged, or it does not come up.
     pub async fn rewind(&self, dump: &Dump) -> anyhow::Result<()> {
         self.kill9().await;
-        let folder = self.home.join(APPEND_ONLY_FOLDER);
+        let folder = self.data.join(APPEND_ONLY_FOLDER);
         std::fs::remove_dir_all(&folder)?;
         std::fs::create_dir(&folder)?;
         copy_files(dump.0.path(), &folder)?;
@@ -212,11 +247,11 @@ impl PrivateRedis {
             match self.works_in().await {
                 Ok(folder) => {
                     ensure!(
-                        folder == self.home,
+                        folder == self.data,
                         "the server on port {} works in {}, ours in {}",
                         self.port,
                         folder.display(),
-                        self.home.display(),
+                        self.data.display(),
                     );
                     return Ok(());
                 }
@@ -270,7 +305,7 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
 }
 
 /// The settings stand in a file that only we can read: on the command line everybody would see the password.
-fn configure(home: &Path, port: u16, password: &str) -> anyhow::Result<()> {
+fn configure(home: &Path, data: &Path, port: u16, password: &str) -> anyhow::Result<()> {
     let configuration = format!(
         "bind 127.0.0.1\n\
          port {port}\n\
@@ -282,14 +317,15 @@ fn configure(home: &Path, port: u16, password: &str) -> anyhow::Result<()> {
          save \"\"\n\
          maxmemory-policy noeviction\n\
          daemonize no\n",
-        home.display(),
+        data.display(),
     );
     std::fs::write(home.join("redis.conf"), configuration).context("cannot write redis.conf")
 }
 
-fn launch(binary: &RedisBinary, home: &Path) -> anyhow::Result<Process> {
+fn launch(binary: &RedisBinary, home: &Path, disk: Option<&SmallDisk>) -> anyhow::Result<Process> {
     Launch::new(binary.product, &binary.server)
         .arg(home.join("redis.conf"))
+        .inside(disk.map(SmallDisk::mounts))
         .log(home.join("redis.log"))
         .spawn()
         .context("cannot start Redis")

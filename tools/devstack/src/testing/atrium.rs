@@ -33,6 +33,7 @@ pub struct AtriumBuilder {
     small_disk: bool,
     private_redis: bool,
     database_by_proxy: bool,
+    small_redis_disk: bool,
     own_clocks: bool,
     own_names: bool,
     raised_limits: bool,
@@ -75,6 +76,7 @@ impl Default for AtriumBuilder {
             small_disk: false,
             private_redis: false,
             database_by_proxy: false,
+            small_redis_disk: false,
             own_clocks: false,
             own_names: false,
             raised_limits: true,
@@ -134,6 +136,15 @@ impl AtriumBuilder {
     pub fn small_disk(mut self) -> Self {
         self.private_postgres = Some(Durability::Durable);
         self.small_disk = true;
+        self
+    }
+
+    /// A Redis of its own, whose append-only file lies on a small disk that can be filled ([`PrivateRedis::disk`]).
+    /// Needs root, or user namespaces.
+    #[must_use]
+    pub fn small_redis_disk(mut self) -> Self {
+        self.private_redis = true;
+        self.small_redis_disk = true;
         self
     }
 
@@ -210,10 +221,10 @@ impl AtriumBuilder {
                 (Postgres::Private(server), urls)
             }
         };
-        let redis = if self.private_redis {
-            Redis::Private(PrivateRedis::start().await?)
-        } else {
-            Redis::Shared(TestRedis::database().await)
+        let redis = match (self.private_redis, self.small_redis_disk) {
+            (false, _) => Redis::Shared(TestRedis::database().await),
+            (true, false) => Redis::Private(PrivateRedis::start().await?),
+            (true, true) => Redis::Private(PrivateRedis::start_on_small_disk().await?),
         };
         let proxy = if self.database_by_proxy {
             let port = parse(&database.app)?.get_port();
