@@ -68,6 +68,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     };
     let (started, ()) = tokio::join!(supervisor, room);
     started.unwrap();
+    guest.client.get(format!("/v1/orgs/{org}")).answers(200).await;
 
     // Those that were refused come again, and of those that were accepted one might not have heard of it.
     let keys: Vec<_> = accepted.keys().chain(&refused).cloned().collect();

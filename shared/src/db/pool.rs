@@ -72,11 +72,20 @@ impl Pool {
             // server connection would stand under our names.
             Pooling::Transaction => "DEALLOCATE ALL; ",
         };
-        let beginning = AssertSqlSafe(format!("{begin}; {forget}{statements}"));
+        let beginning = format!("{begin}; {forget}{statements}");
         let connections = self.connections.clone();
         let begun = tokio::spawn(async move {
-            let begun =
-                tokio::time::timeout(ACQUIRE_TIMEOUT + ANSWER_TIMEOUT, connections.begin_with(beginning));
+            let begun = tokio::time::timeout(ACQUIRE_TIMEOUT + ANSWER_TIMEOUT, async {
+                // A server that was away for a while leaves dead connections behind. Each shows at its next use, which
+                // may be long after the server is back; nothing has happened yet, so another one may be tried.
+                for _ in 0..connections.size() {
+                    match connections.begin_with(AssertSqlSafe(beginning.clone())).await {
+                        Err(error) if is_of_a_dead_connection(&error) => {}
+                        begun => return begun,
+                    }
+                }
+                connections.begin_with(AssertSqlSafe(beginning)).await
+            });
             begun.await.unwrap_or(Err(sqlx::Error::BeginFailed))
         });
         // It is not canceled, but for the end of the runtime, nor does it panic.
@@ -88,6 +97,15 @@ impl Pool {
     pub(super) async fn run(&self, statement: &'static str) -> Result<(), sqlx::Error> {
         sqlx::raw_sql(statement).execute(&self.connections).await?;
         Ok(())
+    }
+}
+
+/// Whether the connection was closed, with or without the server's last word (terminated, shut down, crashed).
+fn is_of_a_dead_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => matches!(error.code().as_deref(), Some("57P01" | "57P02")),
+        _ => false,
     }
 }
 
