@@ -37,7 +37,7 @@ impl Pool {
             // parameter is one that poolers refuse, and only changes how numbers are written as text.
             Pooling::Transaction => options.statement_cache_capacity(0).extra_float_digits(None),
         };
-        Ok(Self { connections: open(options, connections, process_name, pooling).await?, pooling })
+        Ok(Self { connections: open(options, connections, process_name).await?, pooling })
     }
 
     /// One connection to the same server, which is opened when it is needed, and closed after its use.
@@ -112,16 +112,14 @@ fn is_of_a_dead_connection(error: &sqlx::Error) -> bool {
 /// Looks at a connection that is given back. One whose line died without a word, or that hangs inside of a transaction
 /// whose beginning was given up on, is closed, and its place in the pool is free. The library would wait for the answer
 /// of such a line for ever. It costs a round trip, while nobody waits.
-async fn is_fit_for_the_next(connection: &mut PgConnection, pooling: Pooling) -> Result<bool, sqlx::Error> {
-    // Inside of a transaction, `now()` is the time of its beginning.
-    const OUTSIDE: &str = "SELECT now() = statement_timestamp()";
-    let outside = async {
-        match pooling {
-            Pooling::Session => sqlx::query_scalar(OUTSIDE).fetch_one(connection).await,
-            Pooling::Transaction => sqlx::raw_sql(OUTSIDE).fetch_one(connection).await?.try_get(0),
-        }
-    };
-    tokio::time::timeout(ANSWER_TIMEOUT, outside).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+async fn is_fit_for_the_next(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    // Inside of a transaction, `now()` is the time of its beginning. Not prepared: a prepared statement is bound and
+    // executed by two messages, and the time of the second one is never that of the transaction's beginning.
+    let outside = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection);
+    match tokio::time::timeout(ANSWER_TIMEOUT, outside).await {
+        Ok(outside) => outside?.try_get(0),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
+    }
 }
 
 /// A pool for one of the narrow roles, whose few statements look into queues, and find what they look for by an index.
@@ -134,14 +132,13 @@ async fn is_fit_for_the_next(connection: &mut PgConnection, pooling: Pooling) ->
 pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Result<PgPool, sqlx::Error> {
     let planning = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
     let options = url.parse::<PgConnectOptions>()?.options(planning);
-    open(options, connections, process_name, Pooling::Session).await
+    open(options, connections, process_name).await
 }
 
 async fn open(
     options: PgConnectOptions,
     connections: u32,
     process_name: &str,
-    pooling: Pooling,
 ) -> Result<PgPool, sqlx::Error> {
     let options = options.application_name(process_name);
     let pool = PgPoolOptions::new()
@@ -153,7 +150,7 @@ async fn open(
         // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
         // caller answers "try again".
         .test_before_acquire(false)
-        .after_release(move |connection, _| Box::pin(is_fit_for_the_next(connection, pooling)))
+        .after_release(|connection, _| Box::pin(is_fit_for_the_next(connection)))
         .connect_with(options.clone())
         .await;
     // A pool that was refused goes on trying, and then only says that its time was over. One attempt says why.
