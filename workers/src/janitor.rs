@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use atrium_shared::{
-    db::Watcher,
+    db::{Watcher, in_time},
     lifecycle::Shutdown,
     streams::{ConsumerGroup, Inbound, Redis},
     telemetry::metrics::STREAM_SKIPS,
@@ -56,7 +56,8 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
         "DELETE FROM inbox WHERE (org_id, consumer, message_id) IN
              (SELECT org_id, consumer, message_id FROM inbox WHERE consumed_at < now() - interval '7 days' LIMIT $1)",
     ] {
-        while sqlx::query(statement).bind(BATCH).execute(outbox).await?.rows_affected() == BATCH.unsigned_abs() {}
+        let delete = || sqlx::query(statement).bind(BATCH).execute(outbox);
+        while in_time(delete()).await?.rows_affected() == BATCH.unsigned_abs() {}
     }
     watcher.forget_expired_revocations().await?;
     watcher.forget_ended_access().await?;

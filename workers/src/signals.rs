@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use atrium_shared::{
-    db::{RunningSagas, Watcher},
+    db::{RunningSagas, Watcher, in_time},
     lifecycle::Shutdown,
     streams::{Backlog, GROUP, Inbound, Redis, StreamSignals},
     telemetry::metrics::{
@@ -36,7 +36,7 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, shutdown:
                 let signals = StreamSignals::read(&redis, stream).await.ok();
                 say_stream(stream, signals.as_ref());
             }
-            say_outbox(OutboxSignals::read(&outbox).await.ok().as_ref());
+            say_outbox(in_time(OutboxSignals::read(&outbox)).await.ok().as_ref());
             say_sagas(&mut sagas, watcher.running_sagas().await.ok());
         }
         Ok(())

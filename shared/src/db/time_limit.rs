@@ -5,8 +5,6 @@
 
 use std::{future::Future, io, time::Duration};
 
-use super::DbError;
-
 /// Longer than the server lets a statement run.
 const LONGEST_ANSWER: Duration = Duration::from_secs(12);
 
@@ -14,13 +12,10 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(12);
 /// connection closed.
 ///
 /// # Errors
-/// [`DbError::Unavailable`] when its time is over; those of the work.
-pub async fn in_time<T, E: From<DbError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+/// A timed-out [`sqlx::Error::Io`] when its time is over; those of the work.
+pub async fn in_time<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     match tokio::time::timeout(LONGEST_ANSWER, work).await {
         Ok(done) => done,
-        Err(elapsed) => {
-            Err(DbError::Unavailable(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed)))
-                .into())
-        }
+        Err(elapsed) => Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed)).into()),
     }
 }

@@ -74,7 +74,7 @@ impl Watcher {
     pub async fn config_revisions(&self, orgs: &[OrgId]) -> Result<Vec<(OrgId, i64)>, DbError> {
         let orgs: Vec<Uuid> = orgs.iter().map(|org| org.uuid()).collect();
         let revisions = sqlx::query_as("SELECT org_id, revision FROM config_heads WHERE org_id = ANY ($1)");
-        in_time(async { Ok(revisions.bind(orgs).fetch_all(&self.pool).await?) }).await
+        Ok(in_time(revisions.bind(orgs).fetch_all(&self.pool)).await?)
     }
 
     /// Tokens revoked since `since` that have not expired long ago, by id and expiry; and the database's time. Its
@@ -92,8 +92,7 @@ impl Watcher {
                  ON revoked_at >= $1 AND expires_at > now() - interval '1 hour'",
         )
         .bind(since);
-        let rows: Vec<Row> =
-            in_time(async { Ok::<_, DbError>(revoked.fetch_all(&self.pool).await?) }).await?;
+        let rows: Vec<Row> = in_time(revoked.fetch_all(&self.pool)).await?;
         let now = rows.first().map_or(since, |(now, ..)| *now);
         Ok((now, rows.into_iter().filter_map(|(_, jti, expires_at)| jti.zip(expires_at)).collect()))
     }
@@ -112,8 +111,7 @@ impl Watcher {
                  ON revoked_at >= greatest($1, now() - interval '1 hour')",
         )
         .bind(since);
-        let rows: Vec<Row> =
-            in_time(async { Ok::<_, DbError>(revoked.fetch_all(&self.pool).await?) }).await?;
+        let rows: Vec<Row> = in_time(revoked.fetch_all(&self.pool)).await?;
         let now = rows.first().map_or(since, |(now, ..)| *now);
         let ends = rows.into_iter().filter_map(|(_, org, id, principal, project)| {
             Some(RevokedAccess { org: org?, id: id?, principal, project })
@@ -133,7 +131,7 @@ impl Watcher {
                         AS oldest_seconds
                FROM sagas GROUP BY kind, status",
         );
-        in_time(async { Ok(running.fetch_all(&self.pool).await?) }).await
+        Ok(in_time(running.fetch_all(&self.pool)).await?)
     }
 
     /// Forgets ends of access that every process has learned since long. Returns how many.
@@ -141,10 +139,7 @@ impl Watcher {
     /// # Errors
     /// When the database does not answer.
     pub async fn forget_ended_access(&self) -> Result<u64, DbError> {
-        let deleted = sqlx::query("DELETE FROM revoked_access WHERE revoked_at < now() - interval '1 hour'")
-            .execute(&self.pool)
-            .await?;
-        Ok(deleted.rows_affected())
+        self.delete("DELETE FROM revoked_access WHERE revoked_at < now() - interval '1 hour'").await
     }
 
     /// Forgets revocations of tokens that have expired since long. Returns how many.
@@ -152,10 +147,7 @@ impl Watcher {
     /// # Errors
     /// When the database does not answer.
     pub async fn forget_expired_revocations(&self) -> Result<u64, DbError> {
-        let deleted = sqlx::query("DELETE FROM revoked_tokens WHERE expires_at < now() - interval '1 hour'")
-            .execute(&self.pool)
-            .await?;
-        Ok(deleted.rows_affected())
+        self.delete("DELETE FROM revoked_tokens WHERE expires_at < now() - interval '1 hour'").await
     }
 
     /// Deletes recorded answers and sign-ins that are over, of users who have not come back to do it themselves.
@@ -175,7 +167,7 @@ impl Watcher {
         ] {
             loop {
                 let batch = i64::try_from(BATCH - 1).unwrap_or(i64::MAX);
-                let result = sqlx::query(statement).bind(batch).execute(&self.pool).await?;
+                let result = in_time(sqlx::query(statement).bind(batch).execute(&self.pool)).await?;
                 deleted += result.rows_affected();
                 if result.rows_affected() < BATCH {
                     break;
@@ -183,5 +175,9 @@ impl Watcher {
             }
         }
         Ok(deleted)
+    }
+
+    async fn delete(&self, statement: &'static str) -> Result<u64, DbError> {
+        Ok(in_time(sqlx::query(statement).execute(&self.pool)).await?.rows_affected())
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
-    db::Topic,
+    db::{Topic, in_time},
     streams::{Inbound, Redis},
 };
 use sqlx::PgPool;
@@ -50,7 +50,7 @@ impl Shard {
 
     /// Works for as long as the shard is ours. False: somebody else has it, or nobody can tell.
     async fn own(&self, mut place: Place, stop: &CancellationToken) -> bool {
-        let mut lease = match Lease::acquire(&self.pool, self.number, self.share.owner()).await {
+        let mut lease = match in_time(Lease::acquire(&self.pool, self.number, self.share.owner())).await {
             Ok(Some(lease)) => lease,
             Ok(None) => return false,
             Err(error) => {
@@ -68,7 +68,7 @@ impl Shard {
         drop(owned);
         if !kept {
             tracing::warn!(shard = self.number, "a relay shard went to somebody else");
-        } else if let Err(error) = lease.release().await {
+        } else if let Err(error) = in_time(lease.release()).await {
             tracing::debug!(shard = self.number, %error, "a lease was not given back; it ends by itself");
         }
         kept
@@ -78,7 +78,7 @@ impl Shard {
     /// published by the next owner; a batch is never cut in half. False: the lease was lost.
     async fn publish(&self, lease: &mut Lease, place: &mut Place, stop: &CancellationToken) -> bool {
         if let Some(token) = self.raise_fences(lease).await
-            && matches!(lease.advance(token).await, Ok(false))
+            && matches!(in_time(lease.advance(token)).await, Ok(false))
         {
             return false;
         }
@@ -118,11 +118,11 @@ impl Shard {
         let batch = match tokio::time::timeout(BATCH_LIMIT, publish_batch(lease, &self.redis)).await {
             Ok(batch) => batch?,
             // PostgreSQL or Redis hangs: nobody knows what was done.
-            Err(_) => return Ok(lease.advance(0).await?.then(Batch::default)),
+            Err(_) => return Ok(in_time(lease.advance(0)).await?.then(Batch::default)),
         };
         match batch {
             Some(batch) if batch.may_be_late() || batch.outdated_by.is_some() => {
-                Ok(lease.advance(batch.outdated_by.unwrap_or(0)).await?.then_some(batch))
+                Ok(in_time(lease.advance(batch.outdated_by.unwrap_or(0))).await?.then_some(batch))
             }
             batch => Ok(batch),
         }

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use atrium_shared::{
-    db::Topic,
+    db::{Topic, in_time},
     ids::{MessageId, OrgId},
     streams::{Inbound, Redis},
     telemetry::metrics::{OUTBOX_BACKLOG, OUTBOX_REPUBLISHED},
@@ -95,13 +95,13 @@ impl Sweeper {
     }
 
     async fn sweep(&self) -> Result<u64, SweepError> {
-        self.backlog.set(self.count_backlog().await? as f64);
+        self.backlog.set(in_time(self.count_backlog()).await? as f64);
         let lost = self.find_lost().await?;
         if lost.is_empty() {
             return Ok(0);
         }
         tokio::time::sleep(SETTLING).await;
-        Ok(self.publish_again(&lost).await?)
+        Ok(in_time(self.publish_again(&lost)).await?)
     }
 
     async fn count_backlog(&self) -> Result<i64, sqlx::Error> {
@@ -121,7 +121,7 @@ impl Sweeper {
         let mut lost = Vec::new();
         let mut after: Option<(OffsetDateTime, i64)> = None;
         loop {
-            let page = self.page(after).await?;
+            let page = in_time(self.page(after)).await?;
             let full = page.len() >= usize::try_from(PAGE).unwrap_or(0);
             after = page.last().map(|last| (last.published_at, last.id));
             lost.extend(self.not_live(page).await?);

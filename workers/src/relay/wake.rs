@@ -3,11 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atrium_shared::db::OUTBOX_CHANNEL;
-use sqlx::{PgPool, postgres::PgListener};
+use atrium_shared::db::{OUTBOX_CHANNEL, in_time};
+use sqlx::{
+    PgPool,
+    postgres::{PgListener, PgPoolOptions},
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// After so long without news it is asked whether the line is still there.
+const QUIET: Duration = Duration::from_secs(5);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(pool: PgPool, news: Vec<Arc<Notify>>, stop: CancellationToken) -> anyhow::Result<()> {
@@ -21,20 +26,29 @@ pub(super) async fn run(pool: PgPool, news: Vec<Arc<Notify>>, stop: Cancellation
 }
 
 async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(OUTBOX_CHANNEL).await?;
+    // A line of its own: one that has died would never give its place in the pool back.
+    let alone = PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
+    let mut listener = in_time(PgListener::connect_with(&alone)).await?;
+    in_time(listener.listen(OUTBOX_CHANNEL)).await?;
     loop {
-        listener.recv().await?;
+        match tokio::time::timeout(QUIET, listener.recv()).await {
+            Ok(announced) => drop(announced?),
+            Err(_) => {
+                // Nothing is announced, or the line has died without a word.
+                in_time(sqlx::query("SELECT 1").execute(&mut listener)).await?;
+                continue;
+            }
+        }
         // One look is enough for everything that was announced before it.
         while listener.next_buffered().is_some() {}
-        let due: Vec<i32> = sqlx::query_scalar(
+        let due = sqlx::query_scalar(
             "SELECT shard FROM generate_series(0, $1) AS shard
               WHERE EXISTS (SELECT FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = shard AND published_at IS NULL
                                AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL)",
         )
         .bind(i32::try_from(news.len()).unwrap_or(i32::MAX) - 1)
-        .fetch_all(pool)
-        .await?;
+        .fetch_all(pool);
+        let due: Vec<i32> = in_time(due).await?;
         for shard in due.into_iter().filter_map(|shard| news.get(usize::try_from(shard).ok()?)) {
             shard.notify_one();
         }

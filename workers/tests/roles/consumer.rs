@@ -59,7 +59,7 @@ async fn a_long_step_is_not_claimed_by_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_that_died_without_a_word_keep_no_message_in_hand() {
     let builder = Atrium::builder().workers(["relay", "saga"]).database_by_proxy();
-    let mut platform = Platform::start(builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2")).await;
+    let platform = Platform::start(builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2")).await;
     platform.atrium.worker(0).suspend();
     // More than there are connections: none is left to ask over.
     let (mut sagas, mut locks) = (Vec::new(), Vec::new());

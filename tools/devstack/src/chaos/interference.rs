@@ -21,7 +21,7 @@ const PAST_EVERY_TIMEOUT: Duration = Duration::from_secs(4);
 const GRACE: Duration = Duration::from_secs(12);
 const SLOW: Duration = Duration::from_millis(40);
 
-/// Does it, and returns when everything runs again and nobody is held. Half-open lines to Redis stay so until the
+/// Does it, and returns when everything runs again and nobody is held. Half-open lines stay so until the
 /// round's end.
 pub(super) async fn interfere(
     stage: &Stage,
@@ -54,12 +54,7 @@ pub(super) async fn interfere(
         Fault::CutPostgres => broken(stage, &stage.postgres_proxy, Line::Cut, plan.length).await,
         Fault::HangPostgres => broken(stage, &stage.postgres_proxy, Line::Hung, plan.length * 2).await,
         Fault::SlowPostgres => broken(stage, &stage.postgres_proxy, Line::Slow(SLOW), plan.length).await,
-        Fault::HalfOpenPostgres => {
-            stage.postgres_proxy.set(half_open);
-            go_on();
-            tokio::time::sleep(plan.length * 4).await;
-            stage.postgres_proxy.heal();
-        }
+        Fault::HalfOpenPostgres => stage.postgres_proxy.set(half_open),
         Fault::CutRedis => broken(stage, &stage.redis_proxy, Line::Cut, plan.length).await,
         Fault::HangRedis => broken(stage, &stage.redis_proxy, Line::Hung, plan.length * 2).await,
         Fault::SlowRedis => broken(stage, &stage.redis_proxy, Line::Slow(SLOW), plan.length).await,

@@ -466,8 +466,9 @@ async fn configuration(
     if loss.is_none() && !announced.contains(&head) {
         violations.push(format!("revision {head} was not announced, only {announced:?}"));
     }
-    // Without the announcement it takes until the next look into the database.
-    let deadline = Instant::now() + Duration::from_secs(15);
+    // Without the announcement it takes until the next look into the database. And each connection of the API whose line
+    // died without a word costs one request.
+    let deadline = Instant::now() + Duration::from_secs(45);
     loop {
         let applied = resident.applied_value().await;
         if applied.as_ref().is_ok_and(|applied| *applied == value) {
