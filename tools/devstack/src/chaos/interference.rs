@@ -51,6 +51,7 @@ pub(super) async fn interfere(
             victim.resume();
         }
         Fault::Hold => tokio::time::sleep(PAST_EVERY_LEASE).await,
+        Fault::Delay => tokio::time::sleep(plan.length).await,
         Fault::CutPostgres => broken(stage, &stage.postgres_proxy, Line::Cut, plan.length).await,
         Fault::HangPostgres => broken(stage, &stage.postgres_proxy, Line::Hung, plan.length * 2).await,
         Fault::SlowPostgres => broken(stage, &stage.postgres_proxy, Line::Slow(SLOW), plan.length).await,

@@ -44,6 +44,8 @@ faults! {
     Pause = "SIGSTOP, SIGCONT",
     /// The task is held past its leases; the rest of the process goes on.
     Hold = "hold the task",
+    /// The task is late, but within every lease and limit: what it does then is done.
+    Delay = "delay the task",
     /// Every connection to PostgreSQL is closed, and new ones are, for a while.
     CutPostgres = "cut PostgreSQL",
     /// Nothing is carried to and from PostgreSQL for a while; then everything.
