@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     api_key::{ApiKeyText, ApiKeyUse},
-    db::ApiKey,
+    db::{ApiKey, in_time},
     ids::OrgId,
 };
 
@@ -45,7 +45,7 @@ pub(super) fn service(
     if key.is_use_worth_noting() {
         let (task_app, org, id) = (Arc::clone(app), presented.org, presented.id);
         app.shutdown.spawn(async move {
-            if let Err(error) = task_app.database.note_api_key_use(org, id).await {
+            if let Err(error) = in_time(task_app.database.note_api_key_use(org, id)).await {
                 tracing::warn!(%error, %org, key = %id, "the use of an API key was not noted");
             }
         });

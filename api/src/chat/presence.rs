@@ -11,7 +11,7 @@ use std::{
 };
 
 use atrium_shared::{
-    db::{Database, DbError, Principal},
+    db::{Database, DbError, Principal, in_time},
     ids::{OrgId, SessionId},
 };
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,7 @@ impl Presence {
         }
         for (org, sessions) in by_org {
             for chunk in sessions.chunks(CHUNK) {
-                match refresh(database, org, chunk).await {
+                match in_time(refresh(database, org, chunk)).await {
                     Ok(open) => self.end_all_but(org, chunk, &open),
                     Err(error) => {
                         tracing::warn!(%error, %org, "open chat sessions were not refreshed; trying again later");

@@ -1,6 +1,6 @@
 //! One request, from its head to its answer: find the route, find out who asks, count, call the handler.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
@@ -22,6 +22,10 @@ use crate::{
     routes::{Access, Found, Limit, Route},
     state::App,
 };
+
+/// How much longer than its answer is waited for a handler may work, before it is taken to hang: more than the server
+/// gives a statement.
+const HANGS_AFTER: Duration = Duration::from_secs(12);
 
 /// Answers a request from `peer`. Never fails: what goes wrong is an answer too.
 pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incoming>) -> Response {
@@ -112,11 +116,14 @@ async fn run(
         return (answered.unwrap_or_else(|_| Err(late())), request.standing);
     }
     // On a task of its own, which the drain waits for: neither a client that goes away nor our own impatience stops
-    // it half-way.
+    // it half-way. Only what waits for an answer over a line that died without a word is stopped, long after that: it
+    // would keep its connection for a quarter of an hour, and a few of them the whole pool.
+    let longest = route.time_limit + HANGS_AFTER;
     let task_app = Arc::clone(app);
     let (answered, answer) = tokio::sync::oneshot::channel();
     app.shutdown.spawn(async move {
-        let result = panic::catch(handler(&task_app, &mut request)).await;
+        let handled = timeout(longest, panic::catch(handler(&task_app, &mut request))).await;
+        let result = handled.unwrap_or_else(|_| Err(Problem::unavailable("the handler hung")));
         // Nobody waits for it when the client has gone.
         let _ = answered.send((result, request.standing));
     });

@@ -11,7 +11,7 @@ use std::{
 };
 
 use atrium_shared::{
-    db::DbError,
+    db::{DbError, in_time},
     ids::{SagaId, UserId},
     saga::{self, SagaEvent, SagaStatus},
 };
@@ -165,7 +165,7 @@ impl Source for OperationSource {
             let reading = self.reading.get_or_insert_with(|| {
                 // What comes while this reads is looked for after it.
                 self.look = false;
-                Box::pin(read(Arc::clone(&self.app), self.user, self.id, self.seen))
+                Box::pin(in_time(read(Arc::clone(&self.app), self.user, self.id, self.seen)))
             });
             let Poll::Ready(read) = reading.as_mut().poll(context) else {
                 return Next::Open;

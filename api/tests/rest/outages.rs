@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::{postgres::Durability, testing::Atrium};
+use atrium_devstack::{postgres::Durability, proxy::Line, testing::Atrium};
 use serde_json::json;
+use sqlx::Connection as _;
 
 use crate::Ask as _;
 
@@ -34,6 +35,36 @@ async fn without_postgresql_the_api_says_so_and_recovers() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     guest.organization("After").await.unwrap();
+}
+
+// The proxy needs a thread while the test's end waits for the database to be dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_whose_lines_died_without_a_word_give_their_connections_back() {
+    let builder = Atrium::builder().database_by_proxy();
+    let atrium = builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2").start().await;
+    let guest = atrium.guest().await;
+    let org = guest.organization("Before").await.unwrap();
+    let mut superuser = atrium.superuser().await;
+    let mut lock = superuser.begin().await.unwrap();
+    sqlx::query("SELECT FROM orgs FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let write = || guest.client.post(format!("/v1/orgs/{org}/projects")).json(json!({ "name": "Harbor" }));
+    let writes = [tokio::spawn(write().send()), tokio::spawn(write().send())];
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND usename = 'atrium_app' AND wait_event_type = 'Lock'";
+    let mut looker = atrium.superuser().await;
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looker).await.unwrap() < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    atrium.database_proxy().set(Line::DeafClient);
+    lock.rollback().await.unwrap();
+    // Both connections of the pool are waited on, in tasks that no client's leaving ends.
+    for write in writes {
+        write.abort();
+    }
+    let back = Instant::now();
+    while write().send().await.unwrap().code() != 201 {
+        assert!(back.elapsed() < Duration::from_secs(90), "the pool never gets its connections back");
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Snapshot, Values, report};
 use crate::{
-    db::{Database, DbError, Principal, Watcher},
+    db::{Database, DbError, Principal, Watcher, in_time},
     ids::OrgId,
     lifecycle::Shutdown,
     streams::{Live, Redis, Tail, TailEvent},
@@ -336,5 +336,5 @@ impl Held {
 }
 
 async fn read(database: &Database, org: OrgId) -> Result<Values, DbError> {
-    Values::read(&mut database.org_tx(&PRINCIPAL, org).await?).await
+    in_time(async { Values::read(&mut database.org_tx(&PRINCIPAL, org).await?).await }).await
 }

@@ -7,6 +7,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
+use super::time_limit::in_time;
 use crate::settings::Pooling;
 
 /// How long a request waits for a free connection before it is told to come back. The library's default, 30 s, is
@@ -95,8 +96,7 @@ impl Pool {
     /// Runs one statement without parameters on its own. It is not prepared: between the preparation and the
     /// execution, a transaction pooler may change the server connection.
     pub(super) async fn run(&self, statement: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(statement).execute(&self.connections).await?;
-        Ok(())
+        in_time(sqlx::raw_sql(statement).execute(&self.connections)).await.map(drop)
     }
 }
 
