@@ -1,7 +1,8 @@
 //! One request, from its head to its answer: find the route, find out who asks, count, call the handler.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
+use atrium_shared::db::LONGEST_ANSWER;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -22,10 +23,6 @@ use crate::{
     routes::{Access, Found, Limit, Route},
     state::App,
 };
-
-/// How much longer than its answer is waited for a handler may work, before it is taken to hang: more than the server
-/// gives a statement.
-const HANGS_AFTER: Duration = Duration::from_secs(12);
 
 /// Answers a request from `peer`. Never fails: what goes wrong is an answer too.
 pub async fn answer(app: &Arc<App>, peer: IpAddr, incoming: http::Request<Incoming>) -> Response {
@@ -118,7 +115,7 @@ async fn run(
     // On a task of its own, which the drain waits for: neither a client that goes away nor our own impatience stops
     // it half-way. Only what waits for an answer over a line that died without a word is stopped, long after that: it
     // would keep its connection for a quarter of an hour, and a few of them the whole pool.
-    let longest = route.time_limit + HANGS_AFTER;
+    let longest = route.time_limit + LONGEST_ANSWER;
     let task_app = Arc::clone(app);
     let (answered, answer) = tokio::sync::oneshot::channel();
     app.shutdown.spawn(async move {

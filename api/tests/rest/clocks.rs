@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     Ask as _, PATIENCE,
     refresh::{refresh, refresh_token},
+    watched_chat,
 };
 
 const HOUR: i64 = 3600;
@@ -42,10 +43,7 @@ async fn a_worker_whose_clock_jumps_does_everything_once_and_nothing_early() {
     let atrium = Atrium::builder().own_clocks().start().await;
     let (worker, guest) = (atrium.worker(0), atrium.guest().await);
     let org = guest.organization("Clocks").await.unwrap();
-    let project = guest.project(&org, "Harbor").await.unwrap();
-    let window = guest.open_chat(&org, &project).await.unwrap();
-    let mut events = guest.watch(&window);
-    events.connected(PATIENCE).await.unwrap();
+    let (window, mut events) = watched_chat(&guest, &org).await;
     let mut pressed = Vec::new();
     // The right time is what a clock comes from and goes back to.
     for (jump, sessions) in [HOUR, 0, -HOUR, 0].into_iter().zip(2..) {

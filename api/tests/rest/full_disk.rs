@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use atrium_devstack::{actors::patiently, testing::Atrium};
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE};
+use crate::{Ask as _, PATIENCE, watched_chat};
 
 /// More than fit into the pages that have room for another row.
 const MANY: usize = 500;
@@ -104,10 +104,7 @@ async fn a_full_disk_of_redis_refuses_what_is_ephemeral_and_delays_the_rest() {
     let atrium = Atrium::builder().small_redis_disk().start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();
-    let project = guest.project(&org, "Harbor").await.unwrap();
-    let window = guest.open_chat(&org, &project).await.unwrap();
-    let mut events = guest.watch(&window);
-    events.connected(PATIENCE).await.unwrap();
+    let (window, mut events) = watched_chat(&guest, &org).await;
 
     atrium.redis().disk().fill().unwrap();
     let mut pressed = Vec::new();

@@ -37,12 +37,22 @@ mod wire;
 mod world;
 
 use atrium_devstack::{
-    client::{Client, Reply, Request},
+    actors::{Guest, Window},
+    client::{Client, Follower, Reply, Request},
     testing::Atrium,
 };
 
 /// How long something that comes within a second is waited for: a limit against waiting forever, not a measurement.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// A window of the chat of a new project, and its events, which come from now on.
+async fn watched_chat(guest: &Guest, org: &str) -> (Window, Follower) {
+    let project = guest.project(org, "Harbor").await.unwrap();
+    let window = guest.open_chat(org, &project).await.unwrap();
+    let mut events = guest.watch(&window);
+    events.connected(PATIENCE).await.unwrap();
+    (window, events)
+}
 
 /// Sends a request and says what has to come.
 trait Ask {

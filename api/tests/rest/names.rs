@@ -3,7 +3,7 @@
 use atrium_devstack::{actors::patiently, client::Client, postgres::Durability, testing::Atrium};
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE};
+use crate::{Ask as _, PATIENCE, watched_chat};
 
 /// Ends every connection of Atrium's processes; without the name there will be no others.
 async fn cut(atrium: &Atrium) {
@@ -22,10 +22,7 @@ async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
     let atrium = servers.own_names().full_workers(2).start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();
-    let project = guest.project(&org, "Harbor").await.unwrap();
-    let window = guest.open_chat(&org, &project).await.unwrap();
-    let mut events = guest.watch(&window);
-    events.connected(PATIENCE).await.unwrap();
+    let (window, mut events) = watched_chat(&guest, &org).await;
     // Accepted, and on its way for as long as nobody works.
     atrium.worker(1).kill9().await;
     atrium.worker(0).suspend();

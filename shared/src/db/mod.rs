@@ -24,7 +24,7 @@ pub use self::{
     org_tx::OrgTx,
     outbox::Topic,
     pool::{ACQUIRE_TIMEOUT, connect_pool},
-    time_limit::in_time,
+    time_limit::{LONGEST_ANSWER, in_time},
     user_tx::UserTx,
     wake::OUTBOX_CHANNEL,
     wall::{Reach, check_role},

@@ -6,7 +6,7 @@
 use std::{future::Future, io, time::Duration};
 
 /// Longer than the server lets a statement run.
-const LONGEST_ANSWER: Duration = Duration::from_secs(12);
+pub const LONGEST_ANSWER: Duration = Duration::from_secs(12);
 
 /// Waits for work on the database no longer than the server would work on it. What was begun is dropped, and the
 /// connection closed.

@@ -1,4 +1,5 @@
-//! Which binaries of PostgreSQL, Redis, PgBouncer and libfaketime to use: found on this machine, else installed from its packages.
+//! Which binaries of PostgreSQL, Redis, PgBouncer and libfaketime to use: found on this machine, else installed from
+//! its packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

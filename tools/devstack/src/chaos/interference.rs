@@ -21,8 +21,8 @@ const PAST_EVERY_TIMEOUT: Duration = Duration::from_secs(4);
 const GRACE: Duration = Duration::from_secs(12);
 const SLOW: Duration = Duration::from_millis(40);
 
-/// Does it, and returns when everything runs again and nobody is held. Half-open lines stay so until the
-/// round's end.
+/// Does it, and returns when everything runs again and nobody is held. Half-open lines stay so until the round's
+/// end.
 pub(super) async fn interfere(
     stage: &Stage,
     plan: &Plan,
