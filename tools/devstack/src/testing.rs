@@ -8,8 +8,10 @@ mod atrium;
 mod database;
 mod environment;
 mod logical;
+mod photo_finish;
 
 pub use atrium::{Atrium, AtriumBuilder};
 pub use database::TestDatabase;
 pub use environment::Environment;
 pub use logical::TestRedis;
+pub use photo_finish::PhotoFinish;
