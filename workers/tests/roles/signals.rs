@@ -59,6 +59,25 @@ async fn every_process_says_the_same_and_what_is_not_known_is_not_zero() {
         .await;
 }
 
+/// An alert on an increase is silent when its series begins with the first occurrence.
+#[tokio::test]
+async fn what_alerts_count_is_there_before_it_happens() {
+    let alerts = include_str!("../../../docs/signals.md").lines().filter(|line| line.contains("increase("));
+    let counted: Vec<&str> = alerts
+        .flat_map(|line| line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_'))
+        .filter(|word| word.starts_with("atrium_"))
+        .collect();
+    assert!(!counted.is_empty(), "no alert counts anything");
+    let platform = Platform::start(Atrium::builder()).await;
+    for name in counted {
+        let is_there = async || {
+            let metrics = metrics(&platform, 0).await;
+            metrics.iter().any(|(series, value)| series.split('{').next() == Some(name) && value == "0")
+        };
+        until(name, is_there).await;
+    }
+}
+
 #[tokio::test]
 async fn a_pause_of_redis_and_a_restart_of_postgresql_leave_every_process_ready() {
     let platform =
