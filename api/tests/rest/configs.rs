@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use atrium_devstack::{operator, testing::Atrium};
 use serde_json::json;
 
-use crate::Ask as _;
+use crate::{Ask as _, PATIENCE};
 
 const KEY: &str = "chat.max_active_sessions";
 
@@ -207,7 +207,7 @@ async fn every_process_reports_the_revision_it_applies() {
             );
             break;
         }
-        assert!(changed.elapsed() < Duration::from_secs(8), "{status}");
+        assert!(changed.elapsed() < PATIENCE, "{status}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -6,7 +6,7 @@ use atrium_devstack::testing::Atrium;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Ask as _, alike};
+use crate::{Ask as _, PATIENCE, alike};
 
 #[tokio::test]
 async fn an_organization_is_accepted_committed_and_renamed() {
@@ -29,7 +29,7 @@ async fn an_organization_is_accepted_committed_and_renamed() {
         if reply.at("/status") != "PENDING" {
             break reply;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{}", reply.describe());
+        assert!(begun.elapsed() < PATIENCE, "{}", reply.describe());
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(finished.at("/status"), "COMMITTED");
@@ -180,7 +180,7 @@ async fn a_failed_creation_can_still_be_read() {
             if ["COMMITTED", "FAILED"].contains(&reply.at("/status").as_str()) {
                 break reply;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "{}", reply.describe());
+            assert!(begun.elapsed() < PATIENCE, "{}", reply.describe());
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         // The drill's setting takes a moment to reach the workers.
