@@ -1,12 +1,14 @@
 //! The janitor: deletes what has served its purpose, a little at a time, so that no table grows forever; and sees to
-//! it that groups hold no names of processes that ended, and skip nothing.
+//! it that groups hold no names of processes that ended, and skip nothing, and that the streams of dead letters hold
+//! none that was replayed or dropped.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use atrium_shared::{
     db::{Watcher, in_time},
+    ids::MessageId,
     lifecycle::Shutdown,
-    streams::{ConsumerGroup, Inbound, Redis},
+    streams::{ConsumerGroup, DeadLetter, Inbound, Redis},
     telemetry::metrics::STREAM_SKIPS,
 };
 use metrics::counter;
@@ -22,13 +24,16 @@ const BATCH: i64 = 1_000;
 const SILENT_FOR: Duration = Duration::from_secs(15);
 
 pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: &str, shutdown: &Shutdown) {
-    let (outbox, watcher) = (outbox.clone(), watcher.clone());
+    let (outbox, watcher, letters) = (outbox.clone(), watcher.clone(), redis.clone());
     let stop = shutdown.draining().clone();
     shutdown.spawn_critical("janitor", async move {
         let jitter = rand::random_range(0.9..1.1);
         loop {
             if let Err(error) = tidy_database(&outbox, &watcher).await {
                 tracing::warn!(%error, "old rows cannot be deleted; trying again later");
+            }
+            if let Err(error) = forget_stale_copies(&outbox, &letters).await {
+                tracing::warn!(%error, "copies of former dead letters cannot be removed; trying again later");
             }
             if stop.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter))).await.is_none() {
                 return Ok(());
@@ -62,6 +67,32 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
     watcher.forget_expired_revocations().await?;
     watcher.forget_ended_access().await?;
     watcher.forget_the_absent().await?;
+    Ok(())
+}
+
+/// Who replays or drops a dead letter removes its copy in Redis. But it may come later than that, from whoever was just
+/// giving the message up, or have been out of reach; and what stays would raise an alarm that names nothing.
+async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<()> {
+    for stream in Inbound::all() {
+        let letters = DeadLetter::all_of(redis, stream).await?;
+        let messages = letters.iter().filter_map(DeadLetter::message);
+        let (orgs, ids): (Vec<_>, Vec<_>) = messages.map(|(org, id)| (org.uuid(), id.uuid())).unzip();
+        if ids.is_empty() {
+            continue;
+        }
+        let stale = sqlx::query_scalar(
+            "SELECT message_id
+               FROM outbox JOIN unnest($1::uuid[], $2::uuid[]) AS copies (org_id, message_id) USING (org_id, message_id)
+              WHERE dead_at IS NULL OR consumed_at IS NOT NULL",
+        );
+        let stale: HashSet<MessageId> =
+            in_time(stale.bind(orgs).bind(ids).fetch_all(outbox)).await?.into_iter().collect();
+        for letter in letters {
+            if letter.message().is_some_and(|(_, id)| stale.contains(&id)) {
+                DeadLetter::remove(redis, stream, letter.id).await?;
+            }
+        }
+    }
     Ok(())
 }
 

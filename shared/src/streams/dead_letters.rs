@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use redis::{AsyncCommands as _, RedisResult, Script, streams::StreamRangeReply};
 
 use super::{Inbound, Redis, StreamId, tail::text_fields};
+use crate::ids::{MessageId, OrgId};
 
 const PAGE: usize = 500;
 
@@ -21,6 +22,12 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
+    /// Whose message it is, and which, if it is one.
+    #[must_use]
+    pub fn message(&self) -> Option<(OrgId, MessageId)> {
+        Some((self.fields.get("org")?.parse().ok()?, self.fields.get("message")?.parse().ok()?))
+    }
+
     /// All of a stream's, the oldest first.
     ///
     /// # Errors

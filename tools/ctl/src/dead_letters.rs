@@ -122,10 +122,9 @@ impl Sources {
 
     /// Removes the copies of a message whose row is no dead letter any more. What stays is not listed.
     async fn remove_copies(&self, message: MessageId) -> redis::RedisResult<()> {
-        let message = message.to_string();
         for stream in Inbound::all() {
             for letter in DeadLetter::all_of(&self.redis, stream).await? {
-                if letter.fields.get("message") == Some(&message) {
+                if letter.message().is_some_and(|(_, copied)| copied == message) {
                     DeadLetter::remove(&self.redis, stream, letter.id).await?;
                 }
             }
@@ -236,10 +235,7 @@ async fn entries_alone(sources: &Sources, topic: Option<&str>) -> anyhow::Result
 }
 
 async fn has_row(sources: &Sources, letter: &DeadLetter) -> anyhow::Result<bool> {
-    let field = |name: &str| letter.fields.get(name);
-    let org = field("org").and_then(|org| org.parse::<OrgId>().ok());
-    let message = field("message").and_then(|message| message.parse::<MessageId>().ok());
-    let Some((org, message)) = org.zip(message) else {
+    let Some((org, message)) = letter.message() else {
         return Ok(false);
     };
     Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox WHERE org_id = $1 AND message_id = $2)")
@@ -253,7 +249,7 @@ async fn has_row(sources: &Sources, letter: &DeadLetter) -> anyhow::Result<bool>
 async fn refuse_a_copy(sources: &Sources, stream: Inbound, id: StreamId) -> anyhow::Result<()> {
     let letter = sources.entry(stream, id).await?;
     if has_row(sources, &letter).await? {
-        let message = letter.fields.get("message").map_or("", String::as_str);
+        let message = letter.message().map(|(_, message)| message.to_string()).unwrap_or_default();
         bail!("this is the copy of the message {message}: name that one");
     }
     Ok(())

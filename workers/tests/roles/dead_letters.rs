@@ -6,7 +6,7 @@ use atrium_shared::{
     ids::{MessageId, OrgId},
     streams::Inbound,
 };
-use redis::AsyncCommands as _;
+use redis::{AsyncCommands as _, from_redis_value, streams::StreamRangeReply};
 use serde_json::json;
 
 use crate::platform::{Platform, SYSTEM, until};
@@ -74,21 +74,54 @@ async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one
     let tenant = platform.tenant().await;
     let message = poison(&platform, tenant.org).await;
     let id = message.to_string();
+    let copies = async || -> usize {
+        platform.redis.clone().xlen(Inbound::Config.dead_letters()).await.expect("a stream")
+    };
+    until("a copy is in the stream", async || copies().await == 1).await;
     assert_eq!(printed(&platform, &["replay", &id]).await, "replayed\n");
     until("it is given up again", async || printed(&platform, &["list"]).await.starts_with(&id)).await;
-    until("a copy is in the stream", async || {
-        let dead: usize =
-            platform.redis.clone().xlen(Inbound::Config.dead_letters()).await.expect("a stream");
-        dead == 1
-    })
-    .await;
+    until("a copy is in the stream again", async || copies().await == 1).await;
     assert_eq!(printed(&platform, &["drop", &id]).await, "dropped\n");
     assert_eq!(printed(&platform, &["drop", &id]).await, "it is no dead letter (any more)\n");
     assert_eq!(printed(&platform, &["replay", &id]).await, "it is no dead letter (any more)\n");
     assert_eq!(printed(&platform, &["list"]).await, "");
-    let dead: usize = platform.redis.xlen(Inbound::Config.dead_letters()).await.expect("a stream");
-    assert_eq!(dead, 0, "its copy is gone as well");
+    assert_eq!(copies().await, 0, "its copy is gone as well");
     assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 1);
+}
+
+/// As somebody leaves it who was stopped between giving up and burying.
+#[tokio::test]
+async fn a_copy_that_comes_after_the_replay_is_forgotten_and_no_other() {
+    let mut platform = Platform::start(Atrium::builder().workers(["relay", "saga", "config"])).await;
+    let tenant = platform.tenant().await;
+    let (_dead, mended) = (poison(&platform, tenant.org).await, poison(&platform, tenant.org).await);
+    let stream = Inbound::Config.dead_letters();
+    let copies = async || -> Vec<redis::streams::StreamId> {
+        let entries: StreamRangeReply = platform.redis.clone().xrange_all(&stream).await.expect("a stream");
+        entries.ids
+    };
+    until("both have copies", async || copies().await.len() == 2).await;
+    let late = copies().await.pop().expect("the copy of the second");
+    sqlx::query("UPDATE outbox SET payload = '{\"revision\": 1}' WHERE message_id = $1")
+        .bind(mended)
+        .execute(&mut platform.superuser)
+        .await
+        .expect("mended");
+    assert_eq!(printed(&platform, &["replay", &mended.to_string()]).await, "replayed\n");
+
+    let late: Vec<(&String, Vec<u8>)> = late
+        .map
+        .iter()
+        .map(|(name, value)| (name, from_redis_value(value.clone()).expect("bytes")))
+        .collect();
+    let _: String = platform.redis.clone().xadd(&stream, "*", &late).await.expect("the late copy");
+    let _: String =
+        platform.redis.clone().xadd(&stream, "*", &[("kind", "riddle")]).await.expect("no message");
+    let ids = async || copies().await.into_iter().map(|copy| copy.id).collect::<Vec<_>>();
+    let [dead, late, riddle] = <[String; 3]>::try_from(ids().await).expect("three");
+    platform.atrium.add_worker(Some("janitor")).await;
+    until("the late one is gone", async || !ids().await.contains(&late)).await;
+    assert_eq!(ids().await, [dead, riddle]);
 }
 
 #[tokio::test]
