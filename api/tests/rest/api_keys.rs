@@ -1,6 +1,6 @@
 //! Keys of services: what they open, where, for how long, and what is kept of them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use atrium_api::routes;
 use atrium_devstack::{
@@ -14,7 +14,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::{Ask as _, PATIENCE, alike};
+use crate::{Ask as _, PATIENCE, alike, until};
 
 fn all_scopes() -> Vec<&'static str> {
     ApiScope::ALL.iter().map(|scope| scope.name()).collect()
@@ -309,34 +309,23 @@ async fn a_key_counts_for_itself_and_its_use_is_noted_once_a_minute() {
             .await
             .unwrap()
     };
-    let noted = async {
-        while used().await[0].is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, noted).await.is_ok(), "the use is not noted");
+    until("the use is noted", async || used().await[0].is_some()).await;
     let first = used().await;
     with(&atrium, 0, &quiet).get(&path).answers(200).await;
     assert_eq!(used().await, first);
     let busy_again = "UPDATE api_keys SET last_used_at = now() - interval '61 seconds'";
     run(&atrium, busy_again).await;
     with(&atrium, 0, &quiet).get(&path).answers(200).await;
-    let again = async {
-        loop {
-            let newest: bool = sqlx::query_scalar(
-                "SELECT last_used_at > now() - interval '60 seconds' FROM api_keys WHERE id = $1::uuid",
-            )
-            .bind(quiet.at("/id"))
-            .fetch_one(&mut atrium.superuser().await)
-            .await
-            .unwrap();
-            if newest {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, again).await.is_ok(), "the later use is not noted");
+    until("the later use is noted", async || {
+        sqlx::query_scalar::<_, bool>(
+            "SELECT last_used_at > now() - interval '60 seconds' FROM api_keys WHERE id = $1::uuid",
+        )
+        .bind(quiet.at("/id"))
+        .fetch_one(&mut atrium.superuser().await)
+        .await
+        .unwrap()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use atrium_devstack::{
 use atrium_shared::{audit::Action, saga};
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE};
+use crate::{Ask as _, PATIENCE, failed_creation};
 
 #[tokio::test]
 async fn a_creation_that_is_canceled_leaves_nothing() {
@@ -67,12 +67,7 @@ async fn what_has_ended_cannot_be_canceled_and_a_deletion_can_by_its_owner() {
 
     // A creation that failed by itself was not canceled.
     atrium.set_default("saga.fail_step", json!(format!("{}/commit", saga::CREATE_ORGANIZATION))).await;
-    let failed = loop {
-        let created = owner.create_organization("Southwind").await.unwrap();
-        if owner.committed(&created.operation).await.is_err() {
-            break created;
-        }
-    };
+    let failed = failed_creation(&owner).await;
     let cancel = format!("/v1/operations/{}/cancel", failed.operation);
     owner.client.post(cancel).refused(409, "operation_not_cancelable").await;
 }

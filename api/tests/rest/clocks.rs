@@ -7,35 +7,19 @@ use serde_json::{Value, json};
 use crate::{
     Ask as _, PATIENCE,
     refresh::{refresh, refresh_token},
-    watched_chat,
+    until, until_refused, watched_chat,
 };
 
 const HOUR: i64 = 3600;
 
 /// Waits until all processes of this number report the revision, as this client is told.
 async fn all_apply(client: &Client, org: &str, revision: &Value, processes: usize) {
-    let applied = async {
-        loop {
-            let status = client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
-            let told = status["processes"].as_array().unwrap();
-            if told.len() == processes && told.iter().all(|process| process["revision"] == *revision) {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let within = tokio::time::timeout(PATIENCE, applied).await;
-    assert!(within.is_ok(), "not {processes} processes that apply {revision}, says {}", client.base());
-}
-
-/// Waits until a process refuses a token that it would believe otherwise.
-async fn until_refused(client: &Client) {
-    let refused = async {
-        while client.get("/v1/auth/me").send().await.unwrap().code() != 401 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, refused).await.is_ok(), "{} believes it still", client.base());
+    until(&format!("{processes} processes apply {revision}, says {}", client.base()), async || {
+        let status = client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
+        let told = status["processes"].as_array().unwrap();
+        told.len() == processes && told.iter().all(|process| process["revision"] == *revision)
+    })
+    .await;
 }
 
 #[tokio::test]

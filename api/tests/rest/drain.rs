@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
-    Ask as _,
+    Ask as _, until,
     wire::{connect, read_all},
 };
 
@@ -36,8 +36,7 @@ async fn sigterm_finishes_what_was_begun() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let ended = api.end();
     api.sigterm();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    admin.get("/readyz").answers(503).await;
+    until("it drains", async || admin.get("/readyz").send().await.unwrap().code() == 503).await;
     // Whoever has not heard of it yet is served, and told to connect elsewhere.
     let late = guest.client.get("/v1/auth/me").answers(200).await;
     assert_eq!(late.header("connection"), Some("close"));

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
-    Ask as _,
+    Ask as _, metric, until,
     wire::{connect, connect_from, exchange, is_problem, read_all},
 };
 
@@ -243,14 +243,15 @@ async fn one_address_that_hoards_connections_is_refused_and_others_are_not() {
         hoard.push(connect_from(&atrium, 9).await);
     }
     // The last ones may still be on their way to being counted.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let open = async || metric(&atrium, 0, "atrium_http_connections").await;
+    until("all are counted", async || open().await >= 1000.0).await;
     let mut refused = connect_from(&atrium, 9).await;
     let answer = read_all(&mut refused, Duration::from_secs(5)).await;
     is_problem(&answer, "rate_limited", "one connection too many");
     assert!(answer.contains("retry-after: 5\r\n"), "{answer}");
     atrium.client().get("/").answers(200).await;
     drop(hoard);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until("they are counted no more", async || open().await < 100.0).await;
     let mut welcome = connect_from(&atrium, 9).await;
     welcome.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
     assert!(read_all(&mut welcome, Duration::from_secs(5)).await.starts_with("HTTP/1.1 200"));

@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Ask as _, PATIENCE, wire::connect};
+use crate::{Ask as _, PATIENCE, until, wire::connect};
 
 /// The lines of an export that is whole: it says so itself.
 pub(crate) fn lines(body: &[u8]) -> Vec<Value> {
@@ -71,11 +71,7 @@ async fn an_export_holds_everything_once_and_no_secret() {
         let path = format!("/v1/orgs/{org}/projects/{project}/chat/counters");
         owner.client.get(path).answers(200).await.json()["total"] == 1
     };
-    let begun = Instant::now();
-    while !counted().await {
-        assert!(begun.elapsed() < PATIENCE, "the action is not counted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the action is counted", counted).await;
 
     let reply = export(&owner, &org).await;
     assert_eq!(reply.header("content-type"), Some("application/x-ndjson"));

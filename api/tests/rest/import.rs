@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Ask as _, PATIENCE,
+    Ask as _, PATIENCE, end_of,
     export::{export, lines, of_type},
     wire::{exchange, is_problem},
 };
@@ -26,15 +26,10 @@ fn importing(guest: &Guest, body: impl Into<bytes::Bytes>) -> Request {
 
 /// Waits for the operation's end, and says which it was.
 async fn ended(guest: &Guest, accepted: &Reply) -> String {
-    let path = format!("/v1/operations/{}", accepted.at("/operation_id"));
+    let operation = &accepted.at("/operation_id");
+    let path = format!("/v1/operations/{operation}");
     assert_eq!(accepted.header("operation-location"), Some(path.as_str()));
-    loop {
-        let status = guest.client.get(&path).answers(200).await.at("/status");
-        if ["COMMITTED", "FAILED"].contains(&status.as_str()) {
-            return status;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    end_of(guest, operation).await
 }
 
 async fn import(guest: &Guest, body: impl Into<bytes::Bytes>) -> String {

@@ -1,6 +1,6 @@
 //! An organization's life: suspended and resumed, deleted and restored, gone without a trace.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atrium_devstack::{
     actors::{Guest, Window},
@@ -13,7 +13,7 @@ use redis::AsyncCommands as _;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
-use crate::{Ask as _, PATIENCE};
+use crate::{Ask as _, PATIENCE, until};
 
 /// An organization in use: a project, a member, a chat window, configuration, an invitation.
 struct Used {
@@ -135,11 +135,7 @@ async fn what_was_queued_when_an_organization_was_suspended_is_dropped() {
     assert_eq!(redis.xlen::<_, u64>(&inbound).await.unwrap(), 1, "it is queued");
     atrium.add_worker(Some("chat")).await;
     // The worker is ready before it has come to what is queued.
-    let begun = Instant::now();
-    while redis.xlen::<_, u64>(&inbound).await.unwrap() > 0 {
-        assert!(begun.elapsed() < PATIENCE, "it is still queued");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("it is not queued any more", async || redis.xlen::<_, u64>(&inbound).await.unwrap() == 0).await;
     used.act("/resume").await;
     // Both go through one shard, in order: when the second is counted, the first was seen.
     used.member.press(&used.window, "blocked").await.unwrap();

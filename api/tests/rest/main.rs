@@ -37,9 +37,9 @@ mod wire;
 mod world;
 
 use atrium_devstack::{
-    actors::{Guest, Window},
+    actors::{Creation, Guest, Window},
     client::{Client, Follower, Reply, Request},
-    testing::Atrium,
+    testing::{Atrium, until},
 };
 
 /// How long something that comes within a second is waited for: a limit against waiting forever, not a measurement.
@@ -69,6 +69,35 @@ impl Ask for Request {
 
     async fn refused(self, status: u16, code: &str) -> Reply {
         self.send().await.unwrap().must_be(status, code)
+    }
+}
+
+/// Waits until a process refuses a token that it would believe otherwise.
+async fn until_refused(client: &Client) {
+    until(&format!("{} believes it no more", client.base()), async || {
+        client.get("/v1/auth/me").send().await.unwrap().code() == 401
+    })
+    .await;
+}
+
+/// Waits until an operation has ended, and says how.
+async fn end_of(guest: &Guest, operation: &str) -> String {
+    let mut status = String::new();
+    until("an end", async || {
+        status = guest.client.get(format!("/v1/operations/{operation}")).answers(200).await.at("/status");
+        ["COMMITTED", "FAILED"].contains(&status.as_str())
+    })
+    .await;
+    status
+}
+
+/// Creates organizations until one fails: what makes them fail takes a moment to reach the workers.
+async fn failed_creation(guest: &Guest) -> Creation {
+    loop {
+        let created = guest.create_organization("Doomed").await.unwrap();
+        if end_of(guest, &created.operation).await == "FAILED" {
+            return created;
+        }
     }
 }
 

@@ -1,12 +1,10 @@
 //! Organizations: from PENDING to COMMITTED or FAILED, and what strangers see of them.
 
-use std::time::{Duration, Instant};
-
 use atrium_devstack::testing::Atrium;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Ask as _, PATIENCE, alike};
+use crate::{Ask as _, alike, failed_creation, until};
 
 #[tokio::test]
 async fn an_organization_is_accepted_committed_and_renamed() {
@@ -23,15 +21,8 @@ async fn an_organization_is_accepted_committed_and_renamed() {
     let operation = format!("/v1/operations/{}", accepted.at("/operation_id"));
     assert_eq!(accepted.header("operation-location"), Some(operation.as_str()));
 
-    let begun = Instant::now();
-    let finished = loop {
-        let reply = client.get(&operation).answers(200).await;
-        if reply.at("/status") != "PENDING" {
-            break reply;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{}", reply.describe());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    until("an end", async || client.get(&operation).answers(200).await.at("/status") != "PENDING").await;
+    let finished = client.get(&operation).answers(200).await;
     assert_eq!(finished.at("/status"), "COMMITTED");
     assert!(
         finished.json()["steps"].as_array().unwrap().iter().all(|step| step["status"] == "DONE"),
@@ -171,23 +162,8 @@ async fn a_failed_creation_can_still_be_read() {
     };
     let last = steps.as_array().unwrap().last().unwrap()["name"].as_str().unwrap().to_owned();
     atrium.set_default("saga.fail_step", json!(format!("organization.create/{last}"))).await;
-    let begun = Instant::now();
-    let operation = loop {
-        let created = guest.create_organization("Doomed").await.unwrap();
-        let path = format!("/v1/operations/{}", created.operation);
-        let finished = loop {
-            let reply = guest.client.get(&path).answers(200).await;
-            if ["COMMITTED", "FAILED"].contains(&reply.at("/status").as_str()) {
-                break reply;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{}", reply.describe());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        // The drill's setting takes a moment to reach the workers.
-        if finished.at("/status") == "FAILED" {
-            break finished;
-        }
-    };
+    let failed = failed_creation(&guest).await;
+    let operation = guest.client.get(format!("/v1/operations/{}", failed.operation)).answers(200).await;
     assert_eq!(operation.json()["failure"].as_object().unwrap().len(), 2, "{}", operation.describe());
     assert!(
         operation.json()["steps"].as_array().unwrap().iter().all(|step| step["status"] != "DONE"),

@@ -6,7 +6,7 @@ use atrium_devstack::{postgres::Durability, proxy::Line, testing::Atrium};
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::{Ask as _, PATIENCE};
+use crate::{Ask as _, until};
 
 #[tokio::test]
 async fn without_postgresql_the_api_says_so_and_recovers() {
@@ -27,11 +27,10 @@ async fn without_postgresql_the_api_says_so_and_recovers() {
     admin.get("/healthz").answers(200).await;
 
     atrium.postgres().start_again().await.unwrap();
-    let back = Instant::now();
-    while guest.client.get(format!("/v1/orgs/{org}")).send().await.unwrap().code() != 200 {
-        assert!(back.elapsed() < PATIENCE, "the API does not find back");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until("the API finds back", async || {
+        guest.client.get(format!("/v1/orgs/{org}")).send().await.unwrap().code() == 200
+    })
+    .await;
     guest.organization("After").await.unwrap();
 }
 
@@ -50,9 +49,10 @@ async fn writes_whose_lines_died_without_a_word_give_their_connections_back() {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND usename = 'atrium_app' AND wait_event_type = 'Lock'";
     let mut looker = atrium.superuser().await;
-    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looker).await.unwrap() < 2 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("both wait", async || {
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looker).await.unwrap() == 2
+    })
+    .await;
     atrium.database_proxy().set(Line::DeafClient);
     lock.rollback().await.unwrap();
     // Both connections of the pool are waited on, in tasks that no client's leaving ends.
@@ -76,10 +76,9 @@ async fn without_redis_what_must_last_is_still_accepted() {
     guest.configure(&org, "chat.max_active_sessions", json!(2), "an outage").await.unwrap();
     let created = guest.create_organization("During").await.unwrap();
     atrium.redis().start_again().await.unwrap();
-    let back = Instant::now();
     let operation = format!("/v1/operations/{}", created.operation);
-    while guest.client.get(&operation).send().await.unwrap().at("/status") != "COMMITTED" {
-        assert!(back.elapsed() < PATIENCE, "what was accepted does not happen");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until("what was accepted happens", async || {
+        guest.client.get(&operation).send().await.unwrap().at("/status") == "COMMITTED"
+    })
+    .await;
 }

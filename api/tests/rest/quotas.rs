@@ -6,7 +6,7 @@ use atrium_devstack::{client::EventStream, testing::Atrium};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE, alike, metric};
+use crate::{Ask as _, PATIENCE, alike, metric, until};
 
 const QUOTA: usize = 60;
 
@@ -19,14 +19,13 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
     let quiet = atrium.guest().await;
     let other = quiet.organization("Quiet").await.unwrap();
     atrium.set_for(&org, "quotas.requests_per_minute", json!(QUOTA)).await;
-    let applied = Instant::now();
     let path = format!("/v1/orgs/{org}");
     let effective = format!("{path}/configs/status");
-    while owner.client.get(&effective).answers(200).await.at("/applied")
-        != owner.client.get(&effective).answers(200).await.at("/total")
-    {
-        assert!(applied.elapsed() < PATIENCE);
-    }
+    until("every process applies it", async || {
+        let status = owner.client.get(&effective).answers(200).await;
+        status.at("/applied") == status.at("/total")
+    })
+    .await;
 
     // A stranger knows the id.
     let stranger = atrium.guest().await;
@@ -160,34 +159,29 @@ async fn as_many_streams_as_the_quota_allows_are_open_whoever_races_dies_or_forg
     // What was lost is said again: nobody gets a place that is taken.
     atrium.redis().flush_all().await.unwrap();
     assert!(streams(&atrium, 3, &path, &owner, 6, 15).await.is_empty());
-    let flushed = Instant::now();
-    while said(&atrium).await != 6 {
-        assert!(flushed.elapsed() < PATIENCE, "the numbers that a flush lost are not said again");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the numbers that a flush lost are said again", async || said(&atrium).await == 6).await;
     assert!(streams(&atrium, 3, &path, &owner, 6, 15).await.is_empty());
     assert_eq!(counted(&atrium, 0..3).await, 6.0);
 
     // One ends, one may come.
     drop(open.pop());
-    let begun = Instant::now();
-    let mut one = Vec::new();
-    while one.is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "a place that was given back is not given again");
-        one = streams(&atrium, 3, &path, &owner, 5, 1).await;
-    }
-    open.extend(one);
+    until("the place that was given back is given again", async || {
+        open.extend(streams(&atrium, 3, &path, &owner, 5, 1).await);
+        open.len() == 6
+    })
+    .await;
     assert_eq!(counted(&atrium, 0..3).await, 6.0);
 
     // A process that is killed takes its places along for some seconds only.
     let lost = counted(&atrium, 2..3).await;
     atrium.api(2).kill9().await;
-    let begun = Instant::now();
     let mut more = Vec::new();
-    while counted(&atrium, 0..2).await < 6.0 {
-        assert!(begun.elapsed() < PATIENCE, "the {lost} places of a dead process are not given again");
+    until(&format!("the {lost} places of a dead process are given again"), async || {
         let held = counted(&atrium, 0..2).await as usize;
         more.extend(streams(&atrium, 2, &path, &owner, held, 4).await);
-        assert!(counted(&atrium, 0..2).await <= 6.0);
-    }
+        let counted = counted(&atrium, 0..2).await;
+        assert!(counted <= 6.0);
+        counted == 6.0
+    })
+    .await;
 }

@@ -1,6 +1,6 @@
 //! Staying signed in: which refresh tokens are taken, how often, and what becomes of one that was copied.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atrium_devstack::{
     client::{Client, Reply, Request},
@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Ask as _, PATIENCE, alike};
+use crate::{Ask as _, PATIENCE, alike, until, until_refused};
 
 /// A refresh with this token, as our own page sends it.
 pub(crate) fn refresh(atrium: &Atrium, api: usize, token: &str) -> Request {
@@ -133,17 +133,13 @@ async fn a_copied_token_ends_the_sign_in_everywhere() {
     later(&atrium, AFTER_THE_GRACE).await;
 
     let reused = refresh(&atrium, 0, &first).refused(401, "refresh_token_reused").await;
-    let ended = Instant::now();
     assert!(reused.header("set-cookie").is_none());
     for reply in [&signed_in, &refreshed] {
         let client = atrium.client().bearer(reply.at("/access_token"));
         client.get("/v1/auth/me").refused(401, "unauthenticated").await;
     }
     let other = atrium.client_of(1).bearer(refreshed.at("/access_token"));
-    while other.get("/v1/auth/me").send().await.unwrap().code() != 401 {
-        assert!(ended.elapsed() < PATIENCE, "another process still believes the token");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_refused(&other).await;
     // Thief and owner alike, whichever token they hold, at whichever process.
     for (api, token) in [(0, &second), (1, &second), (1, &first)] {
         refresh(&atrium, api, token).refused(401, "refresh_token_reused").await;
@@ -179,9 +175,7 @@ async fn a_stream_ends_with_its_sign_in() {
     let client = atrium.client_of(1).bearer(signed_in.at("/access_token"));
     let created = client.post("/v1/orgs").json(json!({ "name": "Northwind" })).answers(202).await;
     let operation = created.header("operation-location").unwrap().to_owned();
-    while client.get(&operation).answers(200).await.at("/status") != "COMMITTED" {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("COMMITTED", async || client.get(&operation).answers(200).await.at("/status") == "COMMITTED").await;
     let path = format!("/v1/orgs/{}/configs/events", created.at("/id"));
     let mut stream = client.events(&path, None).await.unwrap();
     // Another token of the same sign-in is what signs out.

@@ -11,7 +11,7 @@ use http::header::LOCATION;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::{Ask as _, PATIENCE, operations::Operation, world::World};
+use crate::{Ask as _, operations::Operation, until, world::World};
 
 #[test]
 fn every_create_can_be_sent_again_or_says_why_not() {
@@ -101,15 +101,13 @@ async fn held_up(atrium: &Atrium) -> PgConnection {
 /// Waits until somebody waits for what [`held_up`] holds.
 async fn somebody_waits(atrium: &Atrium) {
     let mut connection = atrium.superuser().await;
-    let waiting = async {
-        let waits = "SELECT count(*) FROM pg_locks
-                      WHERE NOT granted AND relation = 'outbox'::regclass AND database =
-                            (SELECT oid FROM pg_database WHERE datname = current_database())";
-        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await.unwrap() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the create gets that far");
+    let waits = "SELECT count(*) FROM pg_locks
+                  WHERE NOT granted AND relation = 'outbox'::regclass AND database =
+                        (SELECT oid FROM pg_database WHERE datname = current_database())";
+    until("the create gets that far", async || {
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await.unwrap() > 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! Signing out: it holds in every process, on every stream, and whatever else has failed.
 
-use std::time::Duration;
-
 use atrium_devstack::{
     client::{Client, EventStream},
     postgres::Durability,
@@ -9,7 +7,7 @@ use atrium_devstack::{
 };
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE};
+use crate::{Ask as _, PATIENCE, until, until_refused};
 
 const APIS: usize = 3;
 
@@ -17,15 +15,7 @@ const APIS: usize = 3;
 async fn all_refuse(atrium: &Atrium, token: &str) {
     for api in 0..APIS {
         let client = atrium.client_of(api).bearer(token);
-        let refused = async {
-            while client.get("/v1/auth/me").send().await.unwrap().code() != 401 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        assert!(
-            tokio::time::timeout(PATIENCE, refused).await.is_ok(),
-            "process {api} still believes the token"
-        );
+        until_refused(&client).await;
         client.get("/v1/orgs").refused(401, "unauthenticated").await;
     }
 }
@@ -98,12 +88,10 @@ async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_af
     third.client.get("/v1/auth/me").answers(200).await;
 
     atrium.postgres().start_again().await.unwrap();
-    let signed_out = async {
-        while third.client.post("/v1/auth/logout").send().await.unwrap().code() != 204 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, signed_out).await.is_ok(), "PostgreSQL is back");
+    until("PostgreSQL is back", async || {
+        third.client.post("/v1/auth/logout").send().await.unwrap().code() == 204
+    })
+    .await;
     all_refuse(&atrium, third.client.token().unwrap()).await;
     all_know(&atrium, &token).await;
     all_know(&atrium, second).await;

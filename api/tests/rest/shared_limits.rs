@@ -8,7 +8,7 @@ use atrium_devstack::{actors::Guest, client::Client, testing::Atrium};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE, metric};
+use crate::{Ask as _, metric, until};
 
 const LIMIT: usize = 100;
 /// A process's part of the limit, rounded up.
@@ -17,12 +17,11 @@ const SHARE: usize = LIMIT.div_ceil(3);
 /// Three processes that know of each other.
 async fn three() -> Atrium {
     let atrium = Atrium::builder().default_limits().private_redis().apis(3).start().await;
-    let begun = Instant::now();
     for api in 0..3 {
-        while metric(&atrium, api, "atrium_api_processes").await != 3.0 {
-            assert!(begun.elapsed() < PATIENCE, "process {api} has not heard of the others");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("it has heard of the others", async || {
+            metric(&atrium, api, "atrium_api_processes").await == 3.0
+        })
+        .await;
     }
     atrium
 }
@@ -110,10 +109,8 @@ async fn without_redis_at_most_one_share_more_is_given_and_its_return_opens_noth
 
     atrium.redis().start_again().await.unwrap();
     for api in 0..3 {
-        while metric(&atrium, api, "atrium_limits_shared").await != 1.0 {
-            assert!(asked.elapsed() < PATIENCE * 2, "process {api} does not find back to Redis");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("it finds back to Redis", async || metric(&atrium, api, "atrium_limits_shared").await == 1.0)
+            .await;
     }
     total += admitted(&atrium, &spender, &[0, 1, 2], 300).await;
     assert!(total <= LIMIT + SHARE + refill(begun), "{total} admitted");

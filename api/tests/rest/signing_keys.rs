@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use tokio::{sync::RwLock, task::JoinSet};
 
-use crate::{Ask as _, PATIENCE};
+use crate::{Ask as _, metric, until};
 
 /// How old a key's file is when it begins to sign.
 const ACTIVATION: Duration = Duration::from_secs(5 * 60);
@@ -53,23 +53,6 @@ fn kid_of(token: &str) -> String {
 
 async fn sign_in(client: &Client) -> String {
     client.post("/v1/auth/guest").answers(201).await.at("/access_token")
-}
-
-/// Asks until what comes is what must come.
-async fn eventually<F: Future<Output = bool>>(what: &str, ask: impl Fn() -> F) {
-    let waited = async {
-        while !ask().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, waited).await.is_ok(), "in vain: {what}");
-}
-
-/// A metric of an API process.
-async fn metric(atrium: &Atrium, api: usize, name: &str) -> f64 {
-    let text = Client::new(atrium.api(api).admin_url()).get("/metrics").answers(200).await.text();
-    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
-    line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
 }
 
 /// People who sign in everywhere and read everywhere with what they got anywhere.
@@ -150,14 +133,13 @@ async fn keys_are_added_used_and_removed_under_traffic_without_a_failed_request(
         let whole = std::fs::read(write_key(&atrium, new)).unwrap();
         let failures_before = metric(&atrium, 0, "atrium_signing_key_failures_total").await;
         std::fs::write(file_of(&atrium, new), &whole[..whole.len() / 2]).unwrap();
-        eventually("the half key is noticed", async || {
+        until("the half key is noticed", async || {
             metric(&atrium, 0, "atrium_signing_key_failures_total").await > failures_before
         })
         .await;
         add_key(&atrium, new);
         for api in 0..3 {
-            eventually("the new key signs", async || kid_of(&sign_in(&atrium.client_of(api)).await) == new)
-                .await;
+            until("the new key signs", async || kid_of(&sign_in(&atrium.client_of(api)).await) == new).await;
         }
 
         // What is to be removed signs no more, and nobody holds a token of it any longer.
@@ -165,7 +147,7 @@ async fn keys_are_added_used_and_removed_under_traffic_without_a_failed_request(
         std::fs::remove_file(file_of(&atrium, old)).unwrap();
         for api in 0..3 {
             let client = atrium.client_of(api).bearer(&of_the_old);
-            eventually("the old key's tokens end", async || {
+            until("the old key's tokens end", async || {
                 client.get("/v1/auth/me").send().await.unwrap().code() == 401
             })
             .await;
@@ -209,7 +191,7 @@ async fn published_keys_are_kept_for_a_minute_and_asked_for_again_by_their_tag()
     let held = ask().header("if-none-match", &tag).answers(304).await;
     assert!(held.body.is_empty() && held.etag() == Some(tag.as_str()));
     add_key(&atrium, "test-2");
-    eventually("the new key is published", async || {
+    until("the new key is published", async || {
         ask().header("if-none-match", &tag).send().await.unwrap().code() == 200
     })
     .await;

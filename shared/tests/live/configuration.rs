@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::testing::{TestDatabase, TestRedis};
+use atrium_devstack::testing::{TestDatabase, TestRedis, until};
 use atrium_shared::{
     configuration::{
         ConfigurationStore, report,
@@ -99,15 +99,6 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.shutdown.draining().cancel();
-    }
-}
-
-/// Longer than the reconcile interval.
-async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !so().await {
-        assert!(tokio::time::Instant::now() < deadline, "it never came to this: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -9,9 +9,11 @@ mod database;
 mod environment;
 mod logical;
 mod photo_finish;
+mod waiting;
 
 pub use atrium::{Atrium, AtriumBuilder};
 pub use database::TestDatabase;
 pub use environment::Environment;
 pub use logical::TestRedis;
 pub use photo_finish::PhotoFinish;
+pub use waiting::until;

@@ -1,7 +1,6 @@
 //! Workers around a database, and the API's part of the write path, without an API.
 
-use std::time::Duration;
-
+pub(crate) use atrium_devstack::testing::until;
 use atrium_devstack::testing::{Atrium, AtriumBuilder};
 use atrium_shared::{
     configuration::ChatAction,
@@ -16,8 +15,6 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 pub(crate) const SYSTEM: Principal = Principal::System("test");
-/// Longer than the sweeper and the claims need after a fault.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Platform {
     pub(crate) atrium: Atrium,
@@ -168,15 +165,6 @@ impl Platform {
                 == 0
         })
         .await;
-    }
-}
-
-/// Waits until something is so, and fails when it is not for a long time.
-pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !so().await {
-        assert!(tokio::time::Instant::now() < deadline, "it never came to this: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
