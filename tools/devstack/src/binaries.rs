@@ -1,5 +1,5 @@
-//! Which binaries of PostgreSQL, Redis, PgBouncer and libfaketime to use: found on this machine, else installed from
-//! its packages.
+//! Which binaries of PostgreSQL and Redis to use, and of what only tests need: PgBouncer, libfaketime and Prometheus.
+//! Found on this machine, else installed from its packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,6 +46,13 @@ pub struct FakeTime {
     pub library: PathBuf,
 }
 
+/// The program that knows what Prometheus makes of its rules.
+#[derive(Clone, Debug)]
+pub struct Promtool {
+    /// The program.
+    pub program: PathBuf,
+}
+
 /// The oldest PostgreSQL that works.
 const POSTGRES_SINCE: u32 = 15;
 /// The products that speak Redis Streams, with the oldest version of each that works.
@@ -90,6 +97,7 @@ const REDIS: Missing = Missing {
 };
 const PGBOUNCER: Missing = Missing { name: "PgBouncer", package: "pgbouncer", elsewhere: None };
 const FAKE_TIME: Missing = Missing { name: "libfaketime", package: "libfaketime", elsewhere: None };
+const PROMTOOL: Missing = Missing { name: "promtool", package: "prometheus", elsewhere: None };
 
 impl PostgresBinaries {
     /// Looks in `PATH`, in Debian's folders and where `pg_config` points; takes the newest that is new enough.
@@ -156,6 +164,15 @@ impl FakeTime {
     }
 }
 
+impl Promtool {
+    /// Looks in `PATH` and the usual folders.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        let mut candidates = usual_folders().into_iter().map(|folder| folder.join("promtool"));
+        candidates.find(|program| program.is_file()).map(|program| Self { program })
+    }
+}
+
 /// What a stack still has to find; the rest runs elsewhere, or is not used.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -163,10 +180,8 @@ pub struct Wanted {
     pub postgres: bool,
     /// Redis or Valkey is wanted.
     pub redis: bool,
-    /// PgBouncer is wanted.
-    pub pgbouncer: bool,
-    /// libfaketime is wanted.
-    pub fake_time: bool,
+    /// What only tests need is wanted: PgBouncer, libfaketime and promtool.
+    pub for_tests: bool,
 }
 
 /// Installs what is wanted and missing, where this machine lets us.
@@ -199,9 +214,10 @@ pub fn ensure(wanted: Wanted, screen: &Screen) -> anyhow::Result<()> {
 fn missing(wanted: Wanted) -> Vec<Missing> {
     let postgres = (wanted.postgres && PostgresBinaries::find().is_none()).then_some(POSTGRES);
     let redis = (wanted.redis && RedisBinary::find().is_none()).then_some(REDIS);
-    let pgbouncer = (wanted.pgbouncer && PgBouncerBinary::find().is_none()).then_some(PGBOUNCER);
-    let fake_time = (wanted.fake_time && FakeTime::find().is_none()).then_some(FAKE_TIME);
-    postgres.into_iter().chain(redis).chain(pgbouncer).chain(fake_time).collect()
+    let pgbouncer = (wanted.for_tests && PgBouncerBinary::find().is_none()).then_some(PGBOUNCER);
+    let fake_time = (wanted.for_tests && FakeTime::find().is_none()).then_some(FAKE_TIME);
+    let promtool = (wanted.for_tests && Promtool::find().is_none()).then_some(PROMTOOL);
+    [postgres, redis, pgbouncer, fake_time, promtool].into_iter().flatten().collect()
 }
 
 /// How to come by what is missing; nothing about what is there.

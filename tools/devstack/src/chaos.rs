@@ -65,7 +65,7 @@ pub struct Options {
 pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
-    binaries::ensure(Wanted { postgres: true, redis: true, pgbouncer: false, fake_time: false }, &screen)?;
+    binaries::ensure(Wanted { postgres: true, redis: true, for_tests: false }, &screen)?;
     let turns = Turns::of(options.fault.as_deref(), options.point.as_deref())?;
     let binaries = compile::binaries(&Checkout::find()?).await?;
     let seed = options.seed.unwrap_or_else(rand::random);

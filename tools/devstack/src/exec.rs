@@ -32,7 +32,7 @@ pub async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     // The pooler is started by the tests that go through it, and clocks are set by those that say so.
-    binaries::ensure(Wanted { postgres: true, redis: true, pgbouncer: true, fake_time: true }, &screen)?;
+    binaries::ensure(Wanted { postgres: true, redis: true, for_tests: true }, &screen)?;
     let start = Instant::now();
     let servers = tokio::select! {
         servers = Servers::start() => servers?,

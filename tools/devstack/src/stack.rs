@@ -86,8 +86,7 @@ impl Stack {
         let wanted = Wanted {
             postgres: existing.postgres.is_none(),
             redis: existing.redis.is_none(),
-            pgbouncer: false,
-            fake_time: false,
+            for_tests: false,
         };
         binaries::ensure(wanted, screen)?;
         let folder = Arc::new(Folder::create()?);

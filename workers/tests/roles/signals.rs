@@ -62,7 +62,7 @@ async fn every_process_says_the_same_and_what_is_not_known_is_not_zero() {
 /// An alert on an increase is silent when its series begins with the first occurrence.
 #[tokio::test]
 async fn what_alerts_count_is_there_before_it_happens() {
-    let alerts = include_str!("../../../docs/signals.md").lines().filter(|line| line.contains("increase("));
+    let alerts = include_str!("../../../docs/alerts.yaml").lines().filter(|line| line.contains("increase("));
     let counted: Vec<&str> = alerts
         .flat_map(|line| line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_'))
         .filter(|word| word.starts_with("atrium_"))
