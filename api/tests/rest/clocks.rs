@@ -2,25 +2,16 @@
 //! one does is no worse than it has to be, and over when the clock is right again.
 
 use atrium_devstack::{actors::Guest, client::Client, testing::Atrium};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Ask as _, PATIENCE,
+    configs::all_apply,
     refresh::{refresh, refresh_token},
-    until, until_refused, watched_chat,
+    until_refused, watched_chat,
 };
 
 const HOUR: i64 = 3600;
-
-/// Waits until all processes of this number report the revision, as this client is told.
-async fn all_apply(client: &Client, org: &str, revision: &Value, processes: usize) {
-    until(&format!("{processes} processes apply {revision}, says {}", client.base()), async || {
-        let status = client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
-        let told = status["processes"].as_array().unwrap();
-        told.len() == processes && told.iter().all(|process| process["revision"] == *revision)
-    })
-    .await;
-}
 
 #[tokio::test]
 async fn a_worker_whose_clock_jumps_does_everything_once_and_nothing_early() {

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use atrium_devstack::{operator, testing::Atrium};
-use serde_json::json;
+use atrium_devstack::{client::Client, operator, testing::Atrium};
+use serde_json::{Value, json};
 
 use crate::{Ask as _, until};
 
@@ -187,6 +187,21 @@ async fn of_many_who_change_at_once_one_wins_each_revision() {
     assert_eq!(owner.client.get(&path).send().await.unwrap().at("/value"), won[0]);
 }
 
+/// Waits until all processes of this number report the revision, as this client is told, and answers with the status.
+///
+/// Who has not heard of the organization yet counts as up to date, and has nothing to report.
+pub(crate) async fn all_apply(client: &Client, org: &str, revision: &Value, processes: usize) -> Value {
+    let mut status = Value::Null;
+    until(&format!("{processes} processes apply {revision}, says {}", client.base()), async || {
+        status = client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
+        assert_eq!(status["revision"], *revision);
+        let told = status["processes"].as_array().unwrap();
+        told.len() == processes && told.iter().all(|process| process["revision"] == *revision)
+    })
+    .await;
+    status
+}
+
 #[tokio::test]
 async fn every_process_reports_the_revision_it_applies() {
     let atrium = Atrium::builder().apis(2).start().await;
@@ -194,21 +209,12 @@ async fn every_process_reports_the_revision_it_applies() {
     let org = owner.organization("Status").await.unwrap();
     let begun = Instant::now();
     let revision = owner.configure(&org, KEY, json!(2), "a test").await.unwrap().json()["revision"].clone();
-    until("all three processes apply it", async || {
-        let status = owner.client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
-        assert_eq!(status["revision"], revision);
-        let processes = status["processes"].as_array().unwrap();
-        // Who has not heard of the organization yet counts as up to date, and has nothing to report.
-        let all = processes.len() == 3 && processes.iter().all(|process| process["revision"] == revision);
-        if all {
-            assert_eq!((&status["applied"], &status["total"]), (&json!(3), &json!(3)));
-            let lags = processes.iter().map(|process| process["lag_ms"].as_f64().unwrap());
-            let longest = begun.elapsed().as_secs_f64() * 1000.0;
-            assert!(lags.clone().all(|lag| lag <= longest), "{status}");
-        }
-        all
-    })
-    .await;
+    let status = all_apply(&owner.client, &org, &revision, 3).await;
+    assert_eq!((&status["applied"], &status["total"]), (&json!(3), &json!(3)));
+    let longest = begun.elapsed().as_secs_f64() * 1000.0;
+    let mut lags =
+        status["processes"].as_array().unwrap().iter().map(|process| process["lag_ms"].as_f64().unwrap());
+    assert!(lags.all(|lag| lag <= longest), "{status}");
 }
 
 #[tokio::test]

@@ -26,10 +26,9 @@ fn importing(guest: &Guest, body: impl Into<bytes::Bytes>) -> Request {
 
 /// Waits for the operation's end, and says which it was.
 async fn ended(guest: &Guest, accepted: &Reply) -> String {
-    let operation = &accepted.at("/operation_id");
-    let path = format!("/v1/operations/{operation}");
+    let path = format!("/v1/operations/{}", accepted.at("/operation_id"));
     assert_eq!(accepted.header("operation-location"), Some(path.as_str()));
-    end_of(guest, operation).await
+    end_of(&guest.client, &path).await
 }
 
 async fn import(guest: &Guest, body: impl Into<bytes::Bytes>) -> String {

@@ -80,11 +80,11 @@ async fn until_refused(client: &Client) {
     .await;
 }
 
-/// Waits until an operation has ended, and says how.
-async fn end_of(guest: &Guest, operation: &str) -> String {
+/// Waits until the operation at this address has ended, and says how.
+async fn end_of(client: &Client, operation: &str) -> String {
     let mut status = String::new();
     until("an end", async || {
-        status = guest.client.get(format!("/v1/operations/{operation}")).answers(200).await.at("/status");
+        status = client.get(operation).answers(200).await.at("/status");
         ["COMMITTED", "FAILED"].contains(&status.as_str())
     })
     .await;
@@ -95,7 +95,7 @@ async fn end_of(guest: &Guest, operation: &str) -> String {
 async fn failed_creation(guest: &Guest) -> Creation {
     loop {
         let created = guest.create_organization("Doomed").await.unwrap();
-        if end_of(guest, &created.operation).await == "FAILED" {
+        if end_of(&guest.client, &format!("/v1/operations/{}", created.operation)).await == "FAILED" {
             return created;
         }
     }

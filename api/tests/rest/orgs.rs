@@ -4,7 +4,7 @@ use atrium_devstack::testing::Atrium;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Ask as _, alike, failed_creation, until};
+use crate::{Ask as _, alike, end_of, failed_creation};
 
 #[tokio::test]
 async fn an_organization_is_accepted_committed_and_renamed() {
@@ -21,9 +21,8 @@ async fn an_organization_is_accepted_committed_and_renamed() {
     let operation = format!("/v1/operations/{}", accepted.at("/operation_id"));
     assert_eq!(accepted.header("operation-location"), Some(operation.as_str()));
 
-    until("an end", async || client.get(&operation).answers(200).await.at("/status") != "PENDING").await;
+    assert_eq!(end_of(client, &operation).await, "COMMITTED");
     let finished = client.get(&operation).answers(200).await;
-    assert_eq!(finished.at("/status"), "COMMITTED");
     assert!(
         finished.json()["steps"].as_array().unwrap().iter().all(|step| step["status"] == "DONE"),
         "{}",

@@ -6,7 +6,7 @@ use atrium_devstack::{postgres::Durability, proxy::Line, testing::Atrium};
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::{Ask as _, until};
+use crate::{Ask as _, end_of, until};
 
 #[tokio::test]
 async fn without_postgresql_the_api_says_so_and_recovers() {
@@ -77,8 +77,5 @@ async fn without_redis_what_must_last_is_still_accepted() {
     let created = guest.create_organization("During").await.unwrap();
     atrium.redis().start_again().await.unwrap();
     let operation = format!("/v1/operations/{}", created.operation);
-    until("what was accepted happens", async || {
-        guest.client.get(&operation).send().await.unwrap().at("/status") == "COMMITTED"
-    })
-    .await;
+    assert_eq!(end_of(&guest.client, &operation).await, "COMMITTED", "what was accepted happens");
 }

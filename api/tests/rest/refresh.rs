@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Ask as _, PATIENCE, alike, until, until_refused};
+use crate::{Ask as _, PATIENCE, alike, end_of, until_refused};
 
 /// A refresh with this token, as our own page sends it.
 pub(crate) fn refresh(atrium: &Atrium, api: usize, token: &str) -> Request {
@@ -174,8 +174,7 @@ async fn a_stream_ends_with_its_sign_in() {
     let (signed_in, first) = sign_in(&atrium).await;
     let client = atrium.client_of(1).bearer(signed_in.at("/access_token"));
     let created = client.post("/v1/orgs").json(json!({ "name": "Northwind" })).answers(202).await;
-    let operation = created.header("operation-location").unwrap().to_owned();
-    until("COMMITTED", async || client.get(&operation).answers(200).await.at("/status") == "COMMITTED").await;
+    assert_eq!(end_of(&client, created.header("operation-location").unwrap()).await, "COMMITTED");
     let path = format!("/v1/orgs/{}/configs/events", created.at("/id"));
     let mut stream = client.events(&path, None).await.unwrap();
     // Another token of the same sign-in is what signs out.

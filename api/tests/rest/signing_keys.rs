@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use tokio::{sync::RwLock, task::JoinSet};
 
-use crate::{Ask as _, metric, until};
+use crate::{Ask as _, metric, until, until_refused};
 
 /// How old a key's file is when it begins to sign.
 const ACTIVATION: Duration = Duration::from_secs(5 * 60);
@@ -146,11 +146,7 @@ async fn keys_are_added_used_and_removed_under_traffic_without_a_failed_request(
         *traffic.retired.write().await = Some(old.to_owned());
         std::fs::remove_file(file_of(&atrium, old)).unwrap();
         for api in 0..3 {
-            let client = atrium.client_of(api).bearer(&of_the_old);
-            until("the old key's tokens end", async || {
-                client.get("/v1/auth/me").send().await.unwrap().code() == 401
-            })
-            .await;
+            until_refused(&atrium.client_of(api).bearer(&of_the_old)).await;
             assert_eq!(metric(&atrium, api, "atrium_signing_keys").await, 1.0);
         }
     }

@@ -48,10 +48,8 @@ fn every_alert_is_seen_to_fire_and_to_be_silent() {
     for test in read("alerts.test.yaml")["tests"].as_array().expect("tests") {
         for looked_at in test["alert_rule_test"].as_array().expect("a look") {
             let name = looked_at["alertname"].as_str().expect("a name").to_owned();
-            match looked_at["exp_alerts"].as_array().is_none_or(Vec::is_empty) {
-                true => is_silent.insert(name),
-                false => fires.insert(name),
-            };
+            let none = looked_at["exp_alerts"].as_array().is_none_or(Vec::is_empty);
+            if none { &mut is_silent } else { &mut fires }.insert(name);
         }
     }
     assert_eq!((&fires, &is_silent), (&names, &names));
