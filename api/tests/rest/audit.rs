@@ -3,12 +3,8 @@
 use std::collections::BTreeSet;
 
 use atrium_api::routes::{Found, Routes, table};
-use atrium_devstack::{
-    actors::Guest,
-    client::{Reply, Request},
-    operator,
-    testing::Atrium,
-};
+use atrium_contract::Reply;
+use atrium_harness::{Atrium, client::Request, guest::Guest, operator};
 use atrium_shared::{audit::Action, saga};
 use http::Method;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use atrium_devstack::{client::Client, operator, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, operator};
 use serde_json::{Value, json};
 
 use crate::{Ask as _, until};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use futures_util::future::try_join_all;
 use sqlx::{Connection as _, PgConnection};
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atrium_devstack::{actors::Guest, client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, guest::Guest};
 use serde_json::json;
 
 use crate::percentiles::percentile;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::{client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use atrium_shared::ids::OrgId;
 use sqlx::{AssertSqlSafe, PgConnection};
 

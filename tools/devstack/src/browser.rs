@@ -8,16 +8,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use atrium_harness::checkout::Checkout;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::Screen;
+use atrium_harness::stack::Stack;
+use atrium_harness::supervisor;
+use atrium_servers::binaries::path_folders;
+use atrium_servers::folder::Folder;
+use atrium_servers::packages;
 use tokio::process::Command;
-
-use crate::binaries::path_folders;
-use crate::checkout::Checkout;
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::packages;
-use crate::screen::Screen;
-use crate::stack::Stack;
-use crate::supervisor;
 
 /// The names under which distributions ship the browser.
 const BROWSERS: [&str; 2] = ["chromium", "chromium-browser"];
@@ -26,7 +25,7 @@ const BROWSERS: [&str; 2] = ["chromium", "chromium-browser"];
 ///
 /// # Errors
 /// When no browser can be had, or the stack does not start.
-pub async fn run() -> anyhow::Result<ExitCode> {
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     screen.title("The main job in a browser");
@@ -36,7 +35,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     }
     let browser = browser(&screen)?;
     let folder = Folder::create()?;
-    let stack = Arc::new(Stack::for_one_visit(&folder, &screen).await?);
+    let stack = Arc::new(Stack::for_one_command(&folder, &screen).await?);
     // The test stops the API once: the windows must go on when it is back.
     let watched = Arc::clone(&stack);
     let supervisor = tokio::spawn(async move { supervisor::watch(&watched, &Screen::new(), || {}).await });

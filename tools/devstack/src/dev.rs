@@ -6,35 +6,35 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use atrium_harness::checkout::Checkout;
+use atrium_harness::compile;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::stack::{Plan, Stack};
+use atrium_harness::supervisor;
+use atrium_servers::existing::Existing;
+use atrium_servers::postgres::Durability;
+use atrium_servers::process::is_alive;
 use clap::Args;
 
-use crate::checkout::Checkout;
-use crate::compile;
-use crate::existing::Existing;
-use crate::interrupt::Interrupts;
-use crate::postgres::Durability;
-use crate::process::is_alive;
-use crate::screen::{Screen, spoken};
 use crate::seed::{self, Demo};
-use crate::stack::{Plan, Stack};
-use crate::supervisor;
 
 /// The port people expect.
 const PORT: u16 = 8080;
 
 /// How to run.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Where addresses and logs go [default: .dev in the checkout].
     #[arg(long, value_name = "FOLDER")]
-    pub files: Option<PathBuf>,
+    pub(crate) files: Option<PathBuf>,
 }
 
 /// Runs until it is told to stop.
 ///
 /// # Errors
 /// When something does not start.
-pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();

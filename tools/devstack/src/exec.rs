@@ -8,17 +8,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use atrium_harness::Environment;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::{Screen, spoken};
+use atrium_servers::binaries::{self, Wanted};
+use atrium_servers::folder::Folder;
+use atrium_servers::postgres::{Durability, PrivatePostgres};
+use atrium_servers::process::Launch;
+use atrium_servers::redis::PrivateRedis;
+use atrium_servers::urls::Passwords;
 use sqlx::{Connection as _, PgConnection};
-
-use crate::binaries::{self, Wanted};
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::postgres::{Durability, PrivatePostgres};
-use crate::process::Launch;
-use crate::redis::PrivateRedis;
-use crate::screen::{Screen, spoken};
-use crate::testing::Environment;
-use crate::urls::Passwords;
 
 /// The database that tests copy.
 const TEMPLATE: &str = "atrium_template";
@@ -28,11 +27,11 @@ const TEMPLATE: &str = "atrium_template";
 ///
 /// # Errors
 /// When the servers or the command cannot be started.
-pub async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     // The pooler is started by the tests that go through it, and clocks are set by those that say so.
-    binaries::ensure(Wanted { postgres: true, redis: true, for_tests: true }, &screen)?;
+    binaries::ensure(Wanted { postgres: true, redis: true, for_tests: true }, |text| screen.note(text))?;
     let start = Instant::now();
     let servers = tokio::select! {
         servers = Servers::start() => servers?,

@@ -9,16 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output, Stdio};
 
 use anyhow::{Context as _, bail};
+use atrium_harness::checkout::Checkout;
+use atrium_harness::guest::{Guest, patiently};
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::Screen;
+use atrium_harness::stack::Stack;
+use atrium_servers::folder::Folder;
+use atrium_servers::packages;
 use serde_json::json;
 use tokio::process::Command;
-
-use crate::actors::{Guest, patiently};
-use crate::checkout::Checkout;
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::packages;
-use crate::screen::Screen;
-use crate::stack::Stack;
 
 /// What each run begins with, and what it does: what no seed changes is done once.
 const RUNS: [(&str, &[&str]); 3] = [("1", &["--max-examples", "5"]), ("2", CHANCE), ("3", CHANCE)];
@@ -30,7 +29,7 @@ const PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3
 ///
 /// # Errors
 /// When Schemathesis cannot be installed, or the stack does not start.
-pub async fn run() -> anyhow::Result<ExitCode> {
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     screen.title("What no test thought of");
@@ -42,7 +41,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let files = Checkout::find()?.root().join("tools/devstack/schemathesis");
     let program = screen.step("Schemathesis", installed(&files)).await?;
     let folder = Folder::create()?;
-    let stack = Stack::for_one_visit(&folder, &screen).await?;
+    let stack = Stack::for_one_command(&folder, &screen).await?;
     let outcome = tokio::select! {
         outcome = ask(&stack, &program, &files, &folder, &screen) => outcome,
         _ = interrupts.next() => Ok(false),

@@ -1,10 +1,18 @@
 //! `atrium-devstack`: the stack for development (`dev`), for tests (`exec`), the tour through the main job, the same in
 //! a browser, requests that no test thought of (`fuzz`), and the crash matrix (`chaos`).
 
+mod browser;
+mod dev;
+mod exec;
+mod fuzz;
+mod seed;
+mod tour;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use atrium_devstack::{browser, chaos, dev, exec, fuzz, screen, tour};
+use atrium_chaos as chaos;
+use atrium_harness::screen;
 use clap::{Parser, Subcommand};
 
 /// Starts private stacks of PostgreSQL, Redis and Atrium.
@@ -46,7 +54,7 @@ async fn main() -> ExitCode {
         Command::Tour(options) => tour::run(&options).await,
     };
     outcome.unwrap_or_else(|error| {
-        screen::complain(&error);
+        screen::print_error(&error);
         ExitCode::FAILURE
     })
 }

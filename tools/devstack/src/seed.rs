@@ -1,7 +1,7 @@
 //! A demo that came to be as everything does: through the public API.
 
-use crate::actors::{Guest, patiently};
-use crate::client::Client;
+use atrium_harness::client::Client;
+use atrium_harness::guest::{Guest, patiently};
 
 /// Organizations, their projects, and the roles of those who joined them: with the founders, ten guests.
 const DEMO: [(&str, &[&str], &[&str]); 3] = [
@@ -15,31 +15,31 @@ const ACTIONS: [&str; 5] = ["ready", "thumbs_up", "in_review", "tests_green", "d
 
 /// An organization of the demo, and a code with which one more person can join it.
 #[derive(Clone, Debug)]
-pub struct Invitation {
+pub(crate) struct Invitation {
     /// The organization's name.
-    pub organization: String,
+    pub(crate) organization: String,
     /// Lets one person in as an admin.
-    pub code: String,
+    pub(crate) code: String,
 }
 
 /// What was made.
 #[derive(Clone, Debug, Default)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// One code for each organization.
-    pub invitations: Vec<Invitation>,
+    pub(crate) invitations: Vec<Invitation>,
     /// How many people there are.
-    pub guests: usize,
+    pub(crate) guests: usize,
     /// How many projects there are.
-    pub projects: usize,
+    pub(crate) projects: usize,
     /// How many actions were pressed.
-    pub actions: usize,
+    pub(crate) actions: usize,
 }
 
 /// Makes the demo.
 ///
 /// # Errors
 /// When the API refuses any of it.
-pub async fn plant(client: &Client) -> anyhow::Result<Demo> {
+pub(crate) async fn plant(client: &Client) -> anyhow::Result<Demo> {
     let mut demo = Demo::default();
     for (organization, projects, roles) in DEMO {
         let founder = Guest::sign_in(client).await?;

@@ -4,7 +4,8 @@
 //! killed and restarted under it: it asks again with the same idempotency key, and streams go on after their last
 //! event.
 
-pub mod latency;
+mod latency;
+mod step;
 mod steps;
 mod window;
 
@@ -14,49 +15,43 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use atrium_contract::Contract;
+use atrium_harness::addresses::Addresses;
+use atrium_harness::checkout::Checkout;
+use atrium_harness::client::Client;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::stack::Stack;
+use atrium_servers::folder::Folder;
 use clap::Args;
 
-use crate::addresses::Addresses;
-use crate::checkout::Checkout;
-use crate::client::Client;
-use crate::contract::Contract;
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::screen::{Screen, spoken};
-use crate::stack::Stack;
+use step::Tour;
 
 /// How to go.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// The addresses of the stack to visit, as `make dev` wrote them [default: .dev/env].
     #[arg(long, value_name = "FILE")]
-    pub env: Option<PathBuf>,
+    pub(crate) env: Option<PathBuf>,
     /// Visits the Atrium at this address, whoever started it.
     #[arg(long, value_name = "URL", conflicts_with = "env")]
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Starts a stack for the tour, whatever else runs.
     #[arg(long, conflicts_with_all = ["env", "url"])]
-    pub own_stack: bool,
+    pub(crate) own_stack: bool,
     /// Afterwards measures so many presses and so many configuration changes.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// Milliseconds to wait between two steps.
     #[arg(long, value_name = "MS", default_value_t = 0)]
-    pub pause: u64,
-}
-
-/// What the steps share.
-pub(crate) struct Tour {
-    screen: Screen,
-    client: Client,
-    pause: Duration,
+    pub(crate) pause: u64,
 }
 
 /// Goes on tour.
 ///
 /// # Errors
 /// When no stack can be reached or started.
-pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     let tour = async {
@@ -96,7 +91,7 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
 async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
     screen.title("A tour of an Atrium of its own");
     let folder = Folder::create()?;
-    let stack = Stack::for_one_visit(&folder, screen).await?;
+    let stack = Stack::for_one_command(&folder, screen).await?;
     let outcome = visit(screen, stack.url(), options).await;
     if !matches!(outcome, Ok(code) if code == ExitCode::SUCCESS) {
         stack.show_logs(screen);
@@ -132,22 +127,5 @@ async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<
             screen.title("  The tour ends here; see above.");
             Ok(ExitCode::FAILURE)
         }
-    }
-}
-
-impl Tour {
-    /// One step, with its time and what came of it.
-    async fn step<T>(
-        &self,
-        name: &str,
-        step: impl Future<Output = anyhow::Result<(T, String)>>,
-    ) -> anyhow::Result<T> {
-        if !self.pause.is_zero() {
-            tokio::time::sleep(self.pause).await;
-        }
-        let start = Instant::now();
-        let (value, outcome) = step.await.with_context(|| format!("“{name}” is not as it must be"))?;
-        self.screen.done(start.elapsed(), name, &outcome);
-        Ok(value)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use atrium_devstack::binaries::Promtool;
+use atrium_servers::binaries::Promtool;
 use serde_json::Value;
 
 /// Where every metric is named.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use atrium_devstack::addresses::Addresses;
-use atrium_devstack::client::Client;
-use atrium_devstack::process::{Launch, Process, Signal, is_alive};
+use atrium_harness::addresses::Addresses;
+use atrium_harness::client::Client;
+use atrium_servers::process::{Launch, Process, Signal, is_alive};
 
 const DEVSTACK: &str = env!("CARGO_BIN_EXE_atrium-devstack");
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -93,7 +93,7 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
 async fn a_redis_that_does_not_answer_is_named_before_anything_starts() {
     let folder = tempfile::tempdir().expect("a folder");
     let screen = folder.path().join("screen");
-    let nobody = atrium_devstack::ports::free().expect("a port");
+    let nobody = atrium_servers::ports::free().expect("a port");
     let launch = Launch::new("dev", DEVSTACK).args(["dev", "--files"]).arg(folder.path().join(".dev"));
     let dev = launch
         .env("ATRIUM_REDIS_URL", format!("redis://:secret@127.0.0.1:{nobody}/0"))

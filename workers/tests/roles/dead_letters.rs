@@ -1,6 +1,6 @@
 //! What was given up is found by an operator, whatever became of Redis, and is replayed or dropped once.
 
-use atrium_devstack::{operator, testing::Atrium};
+use atrium_harness::{Atrium, operator};
 use atrium_shared::{
     db::Topic,
     ids::{MessageId, OrgId},

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use atrium_harness::guest::{Creation, Guest, patiently};
+use atrium_harness::screen::spoken;
 use serde_json::{Value, json};
 
-use super::Tour;
+use super::step::Tour;
 use super::window::{press, watched};
-use crate::actors::{Creation, Guest, patiently};
-use crate::screen::spoken;
 
 /// How long anything may take that should take milliseconds: processes may be on their way up again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

@@ -5,11 +5,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use atrium_harness::client::Follower;
+use atrium_harness::guest::{Guest, Window};
+use atrium_harness::screen::spoken;
 
 use super::steps::PATIENCE;
-use crate::actors::{Guest, Window};
-use crate::client::Follower;
-use crate::screen::spoken;
 
 /// The reasons for a `reset` that a tour puts up with: Redis was started again under it, and with it went the short
 /// history of the live events. What was pressed then still counts: it is pressed again, and the counters are checked.

@@ -1,0 +1,31 @@
+//! One step of the tour: timed, and told on the screen.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use atrium_harness::client::Client;
+use atrium_harness::screen::Screen;
+
+/// What the steps share.
+pub(super) struct Tour {
+    pub(super) screen: Screen,
+    pub(super) client: Client,
+    pub(super) pause: Duration,
+}
+
+impl Tour {
+    /// One step, with its time and what came of it.
+    pub(super) async fn step<T>(
+        &self,
+        name: &str,
+        step: impl Future<Output = anyhow::Result<(T, String)>>,
+    ) -> anyhow::Result<T> {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
+        let start = Instant::now();
+        let (value, outcome) = step.await.with_context(|| format!("“{name}” is not as it must be"))?;
+        self.screen.done(start.elapsed(), name, &outcome);
+        Ok(value)
+    }
+}
