@@ -1,6 +1,7 @@
-//! Measures how long a sign-out takes to hold: the next request to each of three API processes, and a stream on each.
+//! Measures how long a sign-out takes to apply: to the next request on each of three API processes, and to a stream on
+//! each.
 //!
-//! `cargo run --bin atrium-devstack -- exec -- cargo run -p atrium-devstack --example revocation -- 100`
+//! `cargo run --bin atrium-devstack -- exec -- cargo run -p atrium-bench --example revocation -- 100`
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 const APIS: usize = 3;
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#[expect(clippy::print_stdout, reason = "a measurement prints to standard output")]
 async fn main() -> anyhow::Result<()> {
     let rounds: u32 =
         std::env::args().nth(1).as_deref().unwrap_or("100").parse().context("rounds: a number")?;
@@ -50,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
             if request { refused.push(took) } else { ended.push(took) }
         }
     }
-    println!("sign-out asked for to token refused: {}", summary(refused));
-    println!("sign-out asked for to stream ended: {}", summary(ended));
+    println!("from sign-out to refused token: {}", summary(refused));
+    println!("from sign-out to ended stream: {}", summary(ended));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A demo that came to be as everything does: through the public API.
+//! Demo data, created through the public API.
 
 use atrium_harness::client::Client;
 use atrium_harness::guest::{Guest, patiently};
@@ -10,7 +10,7 @@ const DEMO: [(&str, &[&str], &[&str]); 3] = [
     ("Lantern Press", &["Autumn issue"], &["admin", "member"]),
 ];
 
-/// What somebody does in each project's chat, by turns.
+/// The actions in each project's chat, in turn.
 const ACTIONS: [&str; 5] = ["ready", "thumbs_up", "in_review", "tests_green", "deployed"];
 
 /// An organization of the demo, and a code with which one more person can join it.
@@ -18,28 +18,28 @@ const ACTIONS: [&str; 5] = ["ready", "thumbs_up", "in_review", "tests_green", "d
 pub(crate) struct Invitation {
     /// The organization's name.
     pub(crate) organization: String,
-    /// Lets one person in as an admin.
+    /// Lets one person join as an admin.
     pub(crate) code: String,
 }
 
-/// What was made.
+/// What was created.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Demo {
     /// One code for each organization.
     pub(crate) invitations: Vec<Invitation>,
-    /// How many people there are.
+    /// The number of guests.
     pub(crate) guests: usize,
-    /// How many projects there are.
+    /// The number of projects.
     pub(crate) projects: usize,
-    /// How many actions were pressed.
+    /// The number of pressed actions.
     pub(crate) actions: usize,
 }
 
-/// Makes the demo.
+/// Creates the demo data.
 ///
 /// # Errors
 /// When the API refuses any of it.
-pub(crate) async fn plant(client: &Client) -> anyhow::Result<Demo> {
+pub(crate) async fn create(client: &Client) -> anyhow::Result<Demo> {
     let mut demo = Demo::default();
     for (organization, projects, roles) in DEMO {
         let founder = Guest::sign_in(client).await?;
@@ -60,7 +60,7 @@ pub(crate) async fn plant(client: &Client) -> anyhow::Result<Demo> {
     Ok(demo)
 }
 
-/// Everybody who may presses something, then closes the window.
+/// Everybody except viewers presses something, then closes the window.
 async fn chat(org: &str, project: &str, people: &[(Guest, &str)]) -> anyhow::Result<usize> {
     let mut pressed = 0;
     for (turn, (guest, role)) in people.iter().enumerate() {

@@ -1,8 +1,7 @@
-//! `tour`: the main job through the public API, each step with its time.
+//! `tour`: the main user journey through the public API, each step with its time.
 //!
-//! Every step says what has to come and fails with what came instead. The tour puts up with processes that are
-//! killed and restarted under it: it asks again with the same idempotency key, and streams go on after their last
-//! event.
+//! A step that fails says what was expected and what it got. The tour tolerates processes that are killed and restarted
+//! while it runs: requests are repeated with the same idempotency key, and streams continue after their last event.
 
 mod latency;
 mod step;
@@ -27,19 +26,19 @@ use clap::Args;
 
 use step::Tour;
 
-/// How to go.
+/// Options of `tour`.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Options {
-    /// The addresses of the stack to visit, as `make dev` wrote them [default: .dev/env].
+    /// The file with the addresses of a running stack, as `make dev` wrote it [default: .dev/env].
     #[arg(long, value_name = "FILE")]
     pub(crate) env: Option<PathBuf>,
-    /// Visits the Atrium at this address, whoever started it.
+    /// Uses the Atrium at this address.
     #[arg(long, value_name = "URL", conflicts_with = "env")]
     pub(crate) url: Option<String>,
-    /// Starts a stack for the tour, whatever else runs.
+    /// Starts a stack for the tour, even if another one is running.
     #[arg(long, conflicts_with_all = ["env", "url"])]
     pub(crate) own_stack: bool,
-    /// Afterwards measures so many presses and so many configuration changes.
+    /// Measures this many presses and configuration changes afterwards.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) rounds: u32,
     /// Milliseconds to wait between two steps.
@@ -47,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) pause: u64,
 }
 
-/// Goes on tour.
+/// Runs the tour.
 ///
 /// # Errors
 /// When no stack can be reached or started.
@@ -57,7 +56,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let tour = async {
         match running(options)? {
             Some(url) => {
-                screen.title(&format!("A tour of the Atrium at {url}"));
+                screen.title(&format!("Tour of the Atrium at {url}"));
                 visit(&screen, &url, options).await
             }
             None => visit_own(&screen, options).await,
@@ -69,7 +68,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The address of the Atrium to visit, if it runs already.
+/// The address of the running Atrium to use, if any.
 fn running(options: &Options) -> anyhow::Result<Option<String>> {
     if options.own_stack || options.url.is_some() {
         return Ok(options.url.clone());
@@ -77,7 +76,7 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
     let addresses = match &options.env {
         Some(file) => {
             let addresses = Addresses::read(file)?;
-            anyhow::ensure!(addresses.is_live(), "the stack that wrote {} is gone", file.display());
+            anyhow::ensure!(addresses.is_live(), "the stack that wrote {} is not running", file.display());
             Some(addresses)
         }
         None => {
@@ -89,7 +88,7 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
 }
 
 async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
-    screen.title("A tour of an Atrium of its own");
+    screen.title("Tour on a private stack");
     let folder = Folder::create()?;
     let stack = Stack::for_one_command(&folder, screen).await?;
     let outcome = visit(screen, stack.url(), options).await;
@@ -101,11 +100,11 @@ async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCod
 }
 
 async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<ExitCode> {
-    let contract = Contract::load().context("the tour holds every answer against the contract")?;
+    let contract = Contract::load().context("the tour checks every answer against the contract")?;
     let client = Client::new(url).with_contract(Arc::new(contract));
     let tour = Tour { screen: *screen, client, pause: Duration::from_millis(options.pause) };
     let start = Instant::now();
-    // A task of its own: an answer against the contract panics, and the stack has to be stopped all the same.
+    // In a task: an answer that violates the contract panics, and the stack has to be stopped all the same.
     let rounds = options.rounds;
     let walk = tokio::spawn(async move {
         let visit = tour.walk().await?;
@@ -120,11 +119,11 @@ async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<
             Ok(ExitCode::SUCCESS)
         }
         Ok(Err(error)) => {
-            screen.title(&format!("  The tour ends here: {error:#}"));
+            screen.title(&format!("  The tour failed: {error:#}"));
             Ok(ExitCode::FAILURE)
         }
         Err(_) => {
-            screen.title("  The tour ends here; see above.");
+            screen.title("  The tour failed; see above.");
             Ok(ExitCode::FAILURE)
         }
     }

@@ -1,4 +1,4 @@
-//! `exec`: it passes on what its command did, and leaves nothing behind.
+//! `exec`: it passes on its command's exit code, and leaves nothing behind.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -30,8 +30,8 @@ async fn exec_passes_on_the_commands_status() {
     assert_eq!(exec("kill -9 $$").status.code(), Some(128 + 9));
 }
 
-/// Starts `exec` with a command that lasts, and finds out which servers it started.
-async fn lasting_exec() -> (Process, Vec<u32>, PathBuf) {
+/// Starts `exec` with a long command, and finds the servers that it started.
+async fn long_exec() -> (Process, Vec<u32>, PathBuf) {
     let output = tempfile::tempdir().expect("a folder");
     let log = output.path().join("exec.log");
     let exec = Launch::new("exec", DEVSTACK)
@@ -54,7 +54,7 @@ async fn lasting_exec() -> (Process, Vec<u32>, PathBuf) {
     (exec, children(&folder), folder)
 }
 
-/// The processes that work in the folder: every server does.
+/// The processes whose working directory is in the folder, as every server's is.
 fn children(folder: &std::path::Path) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("there is /proc").flatten();
     processes
@@ -67,7 +67,7 @@ fn children(folder: &std::path::Path) -> Vec<u32> {
 
 #[tokio::test]
 async fn a_terminated_exec_leaves_nothing() {
-    let (exec, children, folder) = lasting_exec().await;
+    let (exec, children, folder) = long_exec().await;
     assert!(children.len() >= 2, "{children:?}");
     exec.signal(Signal::TERM);
     assert_eq!(exec.ended().await.code(), Some(128 + 15));
@@ -79,12 +79,12 @@ async fn a_terminated_exec_leaves_nothing() {
 
 #[tokio::test]
 async fn the_servers_of_a_killed_exec_die_with_it() {
-    let (exec, children, folder) = lasting_exec().await;
+    let (exec, children, folder) = long_exec().await;
     assert!(children.len() >= 2, "{children:?}");
     exec.kill().await;
     for pid in children {
         assert!(gone(pid).await, "{pid} still runs");
     }
-    // Nobody was left to tidy up; the next stack would, a minute later.
+    // Nothing cleaned up; the next stack would, a minute later.
     std::fs::remove_dir_all(folder).expect("the folder stayed");
 }

@@ -36,7 +36,7 @@ async fn every_process_killed_once_loses_nothing() {
         .log(&screen)
         .spawn()
         .expect("starts");
-    // After so many lines of the tour, which begins with its title.
+    // Each is killed after this many lines of the tour's output, the title included.
     for (lines, victim) in
         [(3, "workers"), (5, "api"), (7, "Redis"), (8, "workers"), (9, "PostgreSQL"), (11, "api")]
     {

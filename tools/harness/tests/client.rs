@@ -1,4 +1,4 @@
-//! The client against a server made of a socket: what it sends, what it reads, how it follows a stream.
+//! The client against a minimal server: what it sends, what it reads, how it follows a stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A server that answers one connection after the other with these texts, and hands out what it was sent.
+/// A server that answers one connection after the other with these texts, and returns the requests.
 async fn server(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = format!("http://{}", listener.local_addr().expect("has an address"));

@@ -1,4 +1,4 @@
-//! The migrations, on servers where roles differ from the usual ones.
+//! The migrations, run by a role that is not a superuser.
 
 use atrium_migrations::{RolePasswords, migrate};
 use atrium_servers::postgres::{Durability, PrivatePostgres};

@@ -8,7 +8,7 @@ use atrium_servers::urls::Passwords;
 use sqlx::{Connection as _, PgConnection};
 
 #[tokio::test]
-async fn postgres_keeps_what_was_committed_over_a_kill() {
+async fn postgres_keeps_committed_data_over_a_kill() {
     let server = PrivatePostgres::start(Durability::Durable).await.expect("starts");
     let urls = server.migrated("atrium", &Passwords::random()).await.expect("migrates");
     let mut connection = PgConnection::connect(&urls.owner).await.expect("connects");
@@ -29,7 +29,7 @@ async fn postgres_keeps_what_was_committed_over_a_kill() {
 }
 
 #[tokio::test]
-async fn redis_keeps_what_was_written_over_a_restart_and_forgets_on_a_flush() {
+async fn redis_keeps_its_data_over_a_restart_and_loses_it_by_a_flush() {
     let server = PrivateRedis::start().await.expect("starts");
     let mut connection = server.connection(3).await.expect("connects");
     redis::cmd("SET").arg("k").arg("v").query_async::<()>(&mut connection).await.expect("sets");
@@ -44,7 +44,7 @@ async fn redis_keeps_what_was_written_over_a_restart_and_forgets_on_a_flush() {
 }
 
 #[tokio::test]
-async fn strangers_are_kept_out() {
+async fn clients_without_the_password_are_refused() {
     let redis = PrivateRedis::start().await.expect("starts");
     let (_, address) =
         redis.url(0).split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("has a password");

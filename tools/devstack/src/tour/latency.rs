@@ -1,4 +1,4 @@
-//! The two numbers that matter to people: how soon others see a press, how soon a change holds everywhere.
+//! Two latencies: until others see a press, and until a configuration change is applied everywhere.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use atrium_harness::latency::summary;
 use serde_json::json;
 
 use super::step::Tour;
-use super::steps::{CAP, Visit};
+use super::steps::{CAP, Created};
 use super::window::{press, watched};
 
 impl Tour {
-    /// Measures so many of each, one after the other.
-    pub(super) async fn measure(&self, visit: Visit, rounds: u32) -> anyhow::Result<()> {
-        let Visit { org, project, admin, member } = visit;
-        self.step(&format!("{rounds} presses, each seen on two streams"), async {
+    /// Measures this many of each, one after the other.
+    pub(super) async fn measure(&self, created: Created, rounds: u32) -> anyhow::Result<()> {
+        let Created { org, project, admin, member } = created;
+        self.step(&format!("{rounds} presses, each received on two streams"), async {
             let mut presser = watched(&member, &org, &project).await?;
             let mut other = watched(&admin, &org, &project).await?;
             let mut took = Vec::new();

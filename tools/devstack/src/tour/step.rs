@@ -14,7 +14,7 @@ pub(super) struct Tour {
 }
 
 impl Tour {
-    /// One step, with its time and what came of it.
+    /// Runs one step, and prints its time and outcome.
     pub(super) async fn step<T>(
         &self,
         name: &str,
@@ -24,7 +24,7 @@ impl Tour {
             tokio::time::sleep(self.pause).await;
         }
         let start = Instant::now();
-        let (value, outcome) = step.await.with_context(|| format!("“{name}” is not as it must be"))?;
+        let (value, outcome) = step.await.with_context(|| format!("the step “{name}” failed"))?;
         self.screen.done(start.elapsed(), name, &outcome);
         Ok(value)
     }
