@@ -150,19 +150,19 @@ impl Deployment {
         }
     }
 
-    /// A client that holds every answer against the contract.
+    /// A client that checks every answer against the contract.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.api.url()).with_contract(Arc::clone(&self.contract))
     }
 
-    /// Past the proxy and past the wall.
+    /// Without the proxy, and without the tenant wall.
     pub(crate) async fn superuser(&self) -> anyhow::Result<PgConnection> {
         superuser(&self.postgres).await
     }
 
     /// Past the proxy.
     pub(crate) async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
-        // The library's half a second is too short for a machine on which several lanes play.
+        // The library's half a second is too short for a machine on which several runners work.
         let patient = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(RUNNER_WAITS))
             .set_response_timeout(Some(RUNNER_WAITS));

@@ -17,7 +17,7 @@ use crate::plan::{Fault, Plan};
 const PAST_EVERY_LEASE: Duration = Duration::from_millis(6_500);
 /// Longer than clients of Redis wait for an answer.
 const PAST_EVERY_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a process that was told to stop may take: its drain, and a little.
+/// How long a process may take to stop: its drain, and a little more.
 const GRACE: Duration = Duration::from_secs(12);
 const SLOW: Duration = Duration::from_millis(40);
 

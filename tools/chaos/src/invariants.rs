@@ -68,7 +68,7 @@ async fn last(redis: &mut MultiplexedConnection, stream: &str) -> anyhow::Result
     Ok(last.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone()))
 }
 
-/// Waits until no work is left, and otherwise tells what is.
+/// Waits until no work is left, and otherwise returns what is.
 pub(crate) async fn wait_until_idle(deployment: &Deployment, plan: &Plan) -> anyhow::Result<Vec<String>> {
     let deadline = Instant::now() + PATIENCE;
     loop {

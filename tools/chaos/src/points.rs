@@ -50,9 +50,9 @@ impl Points {
         while said.try_recv().is_ok() {}
         let command = format!("arm {} {passage}\n", point.name());
         let mut waiting = {
-            let known = locked(&self.processes);
-            let told = processes.iter().filter_map(|pid| known.get(pid));
-            told.filter(|process| process.send(command.clone()).is_ok()).count()
+            let connected = locked(&self.processes);
+            let armed = processes.iter().filter_map(|pid| connected.get(pid));
+            armed.filter(|process| process.send(command.clone()).is_ok()).count()
         };
         let _ = tokio::time::timeout(PATIENCE, async {
             while waiting > 0 {

@@ -49,7 +49,7 @@ impl Report {
         self.violated.is_empty()
     }
 
-    /// One line.
+    /// The totals, in one line.
     pub(crate) fn summary(&self) -> String {
         format!(
             "{} rounds, the crash point was reached in {}; {} violated; the longest took {:.1} s",

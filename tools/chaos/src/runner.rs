@@ -73,7 +73,7 @@ impl<'a> Runner<'a> {
                 let round = AssertUnwindSafe(state.run(&plan, &mut reached)).catch_unwind();
                 match tokio::time::timeout(LONGEST_ROUND, round).await {
                     Ok(Ok(outcome)) => outcome,
-                    Ok(Err(_)) => Ok(vec!["an answer broke the contract; see above".to_owned()]),
+                    Ok(Err(_)) => Ok(vec!["an answer violated the contract; see above".to_owned()]),
                     Err(_) => Ok(vec![format!("the round did not end within {LONGEST_ROUND:?}")]),
                 }
             }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::deployment::Deployment;
 use crate::plan::Plan;
 
-/// How long a user repeats a request that has to be answered: longer than every fault and its healing.
+/// How long a user repeats a request that has to be answered: longer than every fault and the recovery from it.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a user waits for one answer before the next attempt.
 const ANSWER: Duration = Duration::from_secs(4);

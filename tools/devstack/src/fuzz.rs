@@ -137,7 +137,7 @@ fn token(guest: &Guest) -> String {
     guest.client.token().unwrap_or_default().to_owned()
 }
 
-/// The line of its summary that counts.
+/// The line of its summary with the numbers.
 fn figures(text: &str) -> &str {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("Test cases:")).skip(1);
     lines.next().unwrap_or("no summary").trim()

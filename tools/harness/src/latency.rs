@@ -15,7 +15,7 @@ pub fn summary(mut took: Vec<Duration>) -> String {
     format!("p50 {}, p99 {}, max {} (n = {})", at(50), at(99), spoken(*longest), took.len())
 }
 
-/// The smallest value that so many percent do not exceed.
+/// The smallest value that this percentage of the values does not exceed.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_to_be_nothing() {
+    fn without_values_there_is_no_percentile() {
         assert_eq!(summary(Vec::new()), "nothing measured");
     }
 }

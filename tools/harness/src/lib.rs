@@ -4,7 +4,7 @@
 //! The tests of the workspace run under `atrium-devstack exec`, which starts PostgreSQL and Redis once and migrates a
 //! template database. A test takes its share of them: a copy of the template ([`TestDatabase`]), a logical database of
 //! Redis ([`TestRedis`]), processes around both ([`Atrium`]). Tests that kill, flush or pause a server start a private
-//! one. The client holds every answer against the contract, so that whoever tests anything tests the contract, too.
+//! one. The client checks every answer against the contract, so that whoever tests anything tests the contract, too.
 
 pub mod addresses;
 mod atrium;

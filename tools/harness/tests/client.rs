@@ -55,7 +55,7 @@ fn stream(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_carries_identity_and_body_and_the_answer_is_read() {
+async fn a_request_has_identity_and_body_and_the_answer_is_read() {
     let (address, serving) =
         server(vec![json_answer("201 Created", "etag: \"3\"\r\n", r#"{"a":{"b":"c"}}"#)]).await;
     let client = Client::new(&address).bearer("t0ken");
@@ -109,23 +109,23 @@ async fn a_follower_continues_after_the_last_event() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_refused_says_what_came() {
+async fn a_refused_stream_reports_the_answer() {
     let (address, _serving) = server(vec![json_answer("404 Not Found", "", "{}")]).await;
     let refused = Client::new(&address).events("/events", None).await.expect_err("no stream");
     assert_eq!(refused.reply().map(atrium_contract::Reply::code), Some(404));
-    assert!(refused.to_string().contains("expected a stream of events, came 404"), "{refused}");
+    assert!(refused.to_string().contains("expected a stream of events, got 404"), "{refused}");
 }
 
 #[tokio::test]
 #[should_panic(expected = "the status is not documented")]
-async fn an_answer_against_the_contract_panics() {
+async fn an_answer_that_violates_the_contract_panics() {
     let (address, _serving) = server(vec![json_answer("418 I'm a teapot", "", "{}")]).await;
     let contract = Arc::new(Contract::load().expect("the repository has a contract"));
     let _ = Client::new(&address).with_contract(contract).get("/v1/orgs").send().await;
 }
 
 #[tokio::test]
-async fn an_unchecked_request_is_not_held_against_the_contract() {
+async fn an_unchecked_request_is_not_checked_against_the_contract() {
     let (address, _serving) = server(vec![json_answer("418 I'm a teapot", "", "{}")]).await;
     let contract = Arc::new(Contract::load().expect("the repository has a contract"));
     let reply = Client::new(&address).with_contract(contract).get("/v1/orgs").unchecked().send().await;
@@ -133,7 +133,7 @@ async fn an_unchecked_request_is_not_held_against_the_contract() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_an_error() {
+async fn a_server_that_cannot_be_reached_is_an_error() {
     let error =
         Client::new("http://127.0.0.1:1").get("/").send().await.expect_err("nobody listens on port 1");
     assert!(error.to_string().contains("GET /"), "{error}");

@@ -18,7 +18,7 @@ impl Account {
     /// `None` when we are not root: then servers run as the current user.
     ///
     /// # Errors
-    /// When we are root and the machine knows neither `postgres` nor `nobody`.
+    /// When we are root and the machine has neither `postgres` nor `nobody`.
     pub fn for_servers() -> anyhow::Result<Option<Self>> {
         if !is_root() {
             return Ok(None);

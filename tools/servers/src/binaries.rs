@@ -183,7 +183,7 @@ pub struct Wanted {
     pub for_tests: bool,
 }
 
-/// Installs what is wanted and missing, if this machine allows it. `announce` is told before an installation, which
+/// Installs what is wanted and missing, if this machine allows it. `announce` is called before an installation, which
 /// takes a while.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Sets it so many seconds ahead of the machine's clock, or behind.
+    /// Sets it ahead of the machine's clock by this many seconds, or behind.
     ///
     /// # Errors
     /// When the file cannot be written.

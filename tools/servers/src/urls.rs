@@ -124,7 +124,7 @@ fn split(url: &str) -> anyhow::Result<(&str, &str)> {
 /// When this is not an address of PostgreSQL.
 pub fn parse(url: &str) -> anyhow::Result<PgConnectOptions> {
     PgConnectOptions::from_str(url)
-        .context("not an address of PostgreSQL; it looks like postgres://user:password@127.0.0.1:5432/atrium")
+        .context("not an address of PostgreSQL; expected postgres://user:password@127.0.0.1:5432/atrium")
 }
 
 /// 128 random bits as hexadecimal digits: needs no escaping anywhere.

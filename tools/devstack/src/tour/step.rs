@@ -1,10 +1,13 @@
-//! One step of the tour: timed, and told on the screen.
+//! One step of the tour: timed, and reported on the screen.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use atrium_harness::client::Client;
 use atrium_harness::screen::Screen;
+
+/// How long a step may take that should take milliseconds: a process may be restarting.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the steps share.
 pub(super) struct Tour {

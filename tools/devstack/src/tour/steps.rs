@@ -7,11 +7,9 @@ use atrium_harness::guest::{Creation, Guest, patiently};
 use atrium_harness::screen::spoken;
 use serde_json::{Value, json};
 
-use super::step::Tour;
+use super::step::{PATIENCE, Tour};
 use super::window::{press, watched};
 
-/// How long a step may take that should take milliseconds: a process may be restarting.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A process that was killed is listed this long; one without a revision after that loads the newest at first use.
 const LISTED: Duration = Duration::from_secs(8);
 
@@ -110,7 +108,7 @@ impl Tour {
                     data["session_id"] == first.window.session.as_str() && data["reason"] == "replaced",
                     "expected that the first window is replaced, got {data}"
                 );
-                Ok((second, "its stream was told: replaced".to_owned()))
+                Ok((second, "its stream reported the reason: replaced".to_owned()))
             })
             .await?;
         self.step("pressing in the closed window is refused", async {

@@ -9,7 +9,7 @@ use atrium_harness::client::Follower;
 use atrium_harness::guest::{Guest, Window};
 use atrium_harness::screen::spoken;
 
-use super::steps::PATIENCE;
+use super::step::PATIENCE;
 
 /// The reasons for a `reset` that the tour tolerates: Redis was restarted, which lost the short history of live events.
 /// The action was counted all the same: it is pressed again, and the counters are checked later.

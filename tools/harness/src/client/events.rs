@@ -78,7 +78,7 @@ impl EventStream {
     /// The next event, or `None` when the stream has ended.
     ///
     /// # Panics
-    /// When the client carries a contract and the event breaks it.
+    /// When the client has a contract and the event violates it.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             match self.items.recv().await? {

@@ -104,7 +104,7 @@ impl Request {
     /// When no answer came.
     ///
     /// # Panics
-    /// When the client carries a contract and the answer breaks it.
+    /// When the client has a contract and the answer violates it.
     pub async fn send(self) -> Result<Reply, ClientError> {
         let (request, limit) = (self.describe(), self.timeout);
         tokio::time::timeout(limit, self.exchange())
@@ -118,7 +118,7 @@ impl Request {
     /// When no answer came, or it is not a stream.
     ///
     /// # Panics
-    /// When the client carries a contract and the answer breaks it.
+    /// When the client has a contract and the answer violates it.
     pub async fn events(mut self) -> Result<EventStream, StreamError> {
         self.headers.insert("accept", HeaderValue::from_static("text/event-stream"));
         let (request, limit) = (self.describe(), self.timeout);
