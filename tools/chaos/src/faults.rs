@@ -54,16 +54,16 @@ pub(crate) async fn inject(
         Fault::Delay => tokio::time::sleep(plan.length).await,
         Fault::CutPostgres => break_for(deployment, &deployment.postgres_proxy, Link::Cut, plan.length).await,
         Fault::HangPostgres => {
-            break_for(deployment, &deployment.postgres_proxy, Link::Hung, plan.length * 2).await
+            break_for(deployment, &deployment.postgres_proxy, Link::Hung, plan.length * 2).await;
         }
         Fault::SlowPostgres => {
-            break_for(deployment, &deployment.postgres_proxy, Link::Slow(SLOW), plan.length).await
+            break_for(deployment, &deployment.postgres_proxy, Link::Slow(SLOW), plan.length).await;
         }
         Fault::HalfOpenPostgres => deployment.postgres_proxy.set(half_open),
         Fault::CutRedis => break_for(deployment, &deployment.redis_proxy, Link::Cut, plan.length).await,
         Fault::HangRedis => break_for(deployment, &deployment.redis_proxy, Link::Hung, plan.length * 2).await,
         Fault::SlowRedis => {
-            break_for(deployment, &deployment.redis_proxy, Link::Slow(SLOW), plan.length).await
+            break_for(deployment, &deployment.redis_proxy, Link::Slow(SLOW), plan.length).await;
         }
         Fault::HalfOpenRedis => deployment.redis_proxy.set(half_open),
         Fault::TerminateBackends => {
