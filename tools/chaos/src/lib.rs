@@ -1,9 +1,9 @@
 //! The crash matrix: faults injected at every crash point of the write path, and the promises checked afterwards.
 //!
 //! In every round simulated users work while a process is held at a crash point, and there something is killed, paused,
-//! disconnected or deleted. Then everything is healed, and the database and the streams are compared with what the users
-//! were promised. A round is drawn from the seed and its number alone; see `docs/reliability.md`. Most of a round is
-//! waiting for leases and timeouts, so several runners work at the same time, each on servers of its own.
+//! disconnected or deleted. Then everything is healed, and the database and the streams are compared with what the
+//! users were promised. A round is drawn from the seed and its number alone; see `docs/reliability.md`. Most of a round
+//! is waiting for leases and timeouts, so several runners work at the same time, each on servers of its own.
 
 mod deployment;
 mod faults;

@@ -1,5 +1,5 @@
-//! What the simulated users do in a round, and what they know afterwards: which requests were accepted, refused, or never
-//! answered.
+//! What the simulated users do in a round, and what they know afterwards: which requests were accepted, refused, or
+//! never answered.
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ const KEY: &str = "limits.chat_actions_per_second";
 /// Values are between this and twice as much, so that no limit is reached.
 const LOWEST: u32 = 500;
 
-/// An organization that is used for several rounds, with a project, an owner who presses actions, and a member who opens
-/// and closes chat windows.
+/// An organization that is used for several rounds, with a project, an owner who presses actions, and a member who
+/// opens and closes chat windows.
 pub(crate) struct Tenant {
     pub(crate) org: Uuid,
     pub(crate) project: Uuid,

@@ -1,7 +1,7 @@
 //! The contract of the API, `docs/api/openapi.yaml`, as something that answers can be checked against.
 //!
-//! A client hands over each [`Reply`] and each [`Event`] that it read. [`Contract`] finds the operation by method and path,
-//! then the documented response by status, and compares required headers, media type and body; what differs is a
+//! A client hands over each [`Reply`] and each [`Event`] that it read. [`Contract`] finds the operation by method and
+//! path, then the documented response by status, and compares required headers, media type and body; what differs is a
 //! [`Violation`]. Schemas are compiled when they are first needed, and kept.
 
 mod contract;

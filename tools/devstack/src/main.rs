@@ -1,7 +1,8 @@
 //! `atrium-devstack`: the command line for developers.
 //!
-//! Each subcommand starts a private stack from `atrium-harness`, and stops it at the end: `dev` for a person, `exec` for
-//! tests, `tour` and `browser` for the main user journey, `fuzz` for generated requests, `chaos` for the crash matrix.
+//! Each subcommand starts a private stack from `atrium-harness`, and stops it at the end: `dev` for a person, `exec`
+//! for tests, `tour` and `browser` for the main user journey, `fuzz` for generated requests, `chaos` for the crash
+//! matrix.
 
 mod browser;
 mod dev;

@@ -159,8 +159,8 @@ impl AtriumBuilder {
         self
     }
 
-    /// The processes find PostgreSQL and Redis by a host name that can be made unresolvable ([`Atrium::names`]). Needs root, or
-    /// user namespaces.
+    /// The processes find PostgreSQL and Redis by a host name that can be made unresolvable ([`Atrium::names`]). Needs
+    /// root, or user namespaces.
     #[must_use]
     pub fn own_names(mut self) -> Self {
         self.own_names = true;

@@ -15,7 +15,8 @@ pub async fn binaries(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     let executable = std::env::current_exe()?;
     let folder = executable.parent().context("a program is in a folder")?.to_owned();
     let mut cargo = Launch::new("cargo", std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        // The whole workspace, as all targets of the Makefile build it: with the same features, so nothing is built twice.
+        // The whole workspace, as all targets of the Makefile build it: with the same features, so nothing is built
+        // twice.
         .args(["build", "--workspace", "--bins", "--manifest-path"])
         .arg(checkout.root().join("Cargo.toml"))
         // In our process group, so that Ctrl-C reaches both.

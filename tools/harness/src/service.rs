@@ -1,7 +1,7 @@
 //! One process of Atrium: its settings, its addresses, its log, and what can be done to it.
 //!
-//! A service listens on a given port or, at first, on any free one. It logs its addresses, and keeps them over restarts,
-//! so that its clients find it again.
+//! A service listens on a given port or, at first, on any free one. It logs its addresses, and keeps them over
+//! restarts, so that its clients find it again.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

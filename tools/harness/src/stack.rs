@@ -1,4 +1,5 @@
-//! A complete stack for development: PostgreSQL, Redis, the API and the workers, started in order and stopped in reverse.
+//! A complete stack for development: PostgreSQL, Redis, the API and the workers, started in order and stopped in
+//! reverse.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -39,8 +39,8 @@ const OWNER: &str = "ATRIUM_OWNER_DATABASE_URL";
 impl Existing {
     /// Reads `ATRIUM_DATABASE_URL`, `ATRIUM_REDIS_URL` and the settings beside them.
     ///
-    /// `ATRIUM_OWNER_DATABASE_URL` is the address of a role that may create roles. Without it `ATRIUM_DATABASE_URL` has to
-    /// be that, and the addresses of Atrium's own roles are derived from it.
+    /// `ATRIUM_OWNER_DATABASE_URL` is the address of a role that may create roles. Without it `ATRIUM_DATABASE_URL` has
+    /// to be that, and the addresses of Atrium's own roles are derived from it.
     ///
     /// # Errors
     /// When an address cannot be used.

@@ -3,7 +3,8 @@
 //! A server runs from this machine's packages (installed where that is possible without a password), on a free port of
 //! the loopback address, with random passwords, in a temporary folder that goes with it. Every process asks the kernel
 //! to be signaled when we die, so that nothing is left behind. Beside the servers: what tests do to them, which is a
-//! proxy that breaks connections, a disk that can be filled, a clock that can be set, and a name that can be taken away.
+//! proxy that breaks connections, a disk that can be filled, a clock that can be set, and a name that can be taken
+//! away.
 
 pub mod account;
 pub mod binaries;

@@ -1,9 +1,9 @@
 //! A mount namespace: files and folders that only the processes inside of it see.
 //!
 //! An idle process keeps it alive, so that what is mounted there outlives the processes that use it: a server that was
-//! killed finds its data again. Root can create one directly. Other users need a user namespace around it, in which they
-//! are root and may mount; each program then runs in an inner one, with its usual user id, because PostgreSQL refuses to
-//! run as root.
+//! killed finds its data again. Root can create one directly. Other users need a user namespace around it, in which
+//! they are root and may mount; each program then runs in an inner one, with its usual user id, because PostgreSQL
+//! refuses to run as root.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Creates one and runs a shell script in it that mounts; its arguments are `$1` and so on. The script's output goes
-    /// to a file in `folder`.
+    /// Creates one and runs a shell script in it that mounts; its arguments are `$1` and so on. The script's output
+    /// goes to a file in `folder`.
     ///
     /// # Errors
     /// When this machine does not allow such a namespace, or the script fails.

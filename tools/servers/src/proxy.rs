@@ -70,8 +70,8 @@ impl Proxy {
         self.address.port()
     }
 
-    /// Changes the state of all connections. A proxy that is cut refuses new ones; half-open are only those that are open
-    /// now.
+    /// Changes the state of all connections. A proxy that is cut refuses new ones; half-open are only those that are
+    /// open now.
     pub fn set(&self, link: Link) {
         let mut links = locked(&self.links);
         links.new = if matches!(link, Link::DeafClient | Link::DeafServer) { Link::Open } else { link };
