@@ -19,7 +19,7 @@ tour:
 # POINT=chat.counted: only these.
 chaos:
 	@$(DEVSTACK) chaos $(if $(SEED),--seed $(SEED)) $(if $(FROM),--from $(FROM)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(LANES),--lanes $(LANES)) $(if $(FAULT),--fault "$(FAULT)") $(if $(POINT),--point $(POINT))
+		$(if $(PARALLEL),--parallel $(PARALLEL)) $(if $(FAULT),--fault "$(FAULT)") $(if $(POINT),--point $(POINT))
 
 # How fast the write path is, against a floor in the same run. WHAT="sagas relay": only these.
 bench:

@@ -4,7 +4,7 @@ mod scene;
 
 use std::time::Duration;
 
-use atrium_devstack::{actors::Guest, client::EventStream, testing::Atrium};
+use atrium_harness::{Atrium, client::EventStream, guest::Guest};
 use scene::{SOON, Scene, actions, answered, open, refused};
 use serde_json::json;
 

@@ -17,9 +17,9 @@ use atrium_api::{
     chat::presence::Presence,
     live::open_streams::{Kind, OpenStreams},
 };
-use atrium_devstack::{
-    actors::{Guest, Window},
-    testing::Atrium,
+use atrium_harness::{
+    Atrium,
+    guest::{Guest, Window},
 };
 use atrium_shared::{
     db::Database,

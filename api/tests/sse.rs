@@ -5,7 +5,7 @@ mod scene;
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::{client::EventStream, testing::Atrium};
+use atrium_harness::{Atrium, client::EventStream};
 use scene::{SOON, Scene, actions, answered, metric, open, refused};
 use serde_json::json;
 

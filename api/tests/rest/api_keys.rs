@@ -3,12 +3,8 @@
 use std::collections::BTreeMap;
 
 use atrium_api::routes;
-use atrium_devstack::{
-    actors::Guest,
-    client::{Client, Reply},
-    contract::Contract,
-    testing::Atrium,
-};
+use atrium_contract::{Contract, Reply};
+use atrium_harness::{Atrium, client::Client, guest::Guest};
 use atrium_shared::api_key::ApiScope;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::Method;

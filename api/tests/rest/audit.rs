@@ -3,12 +3,8 @@
 use std::collections::BTreeSet;
 
 use atrium_api::routes::{Found, Routes, table};
-use atrium_devstack::{
-    actors::Guest,
-    client::{Reply, Request},
-    operator,
-    testing::Atrium,
-};
+use atrium_contract::Reply;
+use atrium_harness::{Atrium, client::Request, guest::Guest, operator};
 use atrium_shared::{audit::Action, saga};
 use http::Method;
 use serde_json::{Value, json};
@@ -419,7 +415,7 @@ async fn the_operators_command_fails_where_the_log_was_tampered_with() {
     let verify = async |org: &str| operator::run(atrium.wiring(), &["audit", "verify", "--org", org]).await;
     assert!(verify(&org).await.unwrap().starts_with("entries 4\nlast "));
     let unknown = verify(&uuid::Uuid::now_v7().to_string()).await.unwrap_err().to_string();
-    assert!(unknown.contains("there is no organization"), "{unknown}");
+    assert!(unknown.contains("does not exist"), "{unknown}");
 
     let mut superuser = atrium.superuser().await;
     for statement in [
@@ -429,5 +425,5 @@ async fn the_operators_command_fails_where_the_log_was_tampered_with() {
         sqlx::query(statement).execute(&mut superuser).await.unwrap();
     }
     let broken = verify(&org).await.unwrap_err().to_string();
-    assert!(broken.contains("the log is broken at entry 3"), "{broken}");
+    assert!(broken.contains("the audit log was changed at entry 3"), "{broken}");
 }

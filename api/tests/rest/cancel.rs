@@ -1,9 +1,6 @@
 //! Operations are canceled by whoever owns the organization, until it is too late.
 
-use atrium_devstack::{
-    service::Service,
-    testing::{Atrium, PhotoFinish},
-};
+use atrium_harness::{Atrium, TiedRace, service::Service};
 use atrium_shared::{audit::Action, saga};
 use serde_json::json;
 
@@ -77,7 +74,7 @@ async fn a_cancel_that_races_the_commit_tells_how_it_ended() {
     let atrium = Atrium::builder().full_workers(2).start().await;
     let owner = atrium.guest().await;
     let workers = [atrium.worker(0), atrium.worker(1)];
-    let mut race = PhotoFinish::default();
+    let mut race = TiedRace::default();
     for _ in 0..40 {
         workers.into_iter().for_each(Service::suspend);
         let created = owner.create_organization("Northwind").await.unwrap();

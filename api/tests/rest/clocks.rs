@@ -1,7 +1,7 @@
 //! Clocks that jump an hour ahead, or back: PostgreSQL's decides what lasts for how long, and what a process with a wrong
 //! one does is no worse than it has to be, and over when the clock is right again.
 
-use atrium_devstack::{actors::Guest, client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, guest::Guest};
 use serde_json::json;
 
 use crate::{

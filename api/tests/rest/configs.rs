@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use atrium_devstack::{client::Client, operator, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, operator};
 use serde_json::{Value, json};
 
 use crate::{Ask as _, until};
@@ -260,7 +260,7 @@ async fn a_quota_is_the_operators_to_set_and_every_members_to_read() {
     assert_eq!(ctl("get quotas.projects").await.trim(), "50");
     let nobody = ["config", "set", "quotas.projects", "1", "--reason", "x", "--org", &stranger.id];
     let refused = operator::run(atrium.wiring(), &nobody).await.unwrap_err().to_string();
-    assert!(refused.contains("there is no organization"), "{refused}");
+    assert!(refused.contains("does not exist"), "{refused}");
     let everywhere = ["config", "set", "log.level", "\"info\"", "--reason", "x", "--org", &org];
     assert!(operator::run(atrium.wiring(), &everywhere).await.is_err(), "a key of the default scope alone");
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use atrium_api::{edge::problem::Code, routes};
-use atrium_devstack::{checkout::Checkout, contract::Contract};
+use atrium_contract::Contract;
+use atrium_harness::checkout::Checkout;
 use atrium_shared::audit::Action;
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atrium_devstack::{actors::patiently, client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, guest::patiently};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -46,7 +46,7 @@ async fn sigterm_finishes_what_was_begun() {
     let answer = read_all(&mut stream, Duration::from_secs(5)).await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     let status = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
-    assert!(status.success(), "{status}: {}", api.last_words(20));
+    assert!(status.success(), "{status}: {}", api.log_tail(20));
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn under_load_no_answer_is_cut() {
     let (ended, begun) = (atrium.api(0).end(), Instant::now());
     atrium.api(0).sigterm();
     let status = ended.await;
-    assert!(status.success(), "{status}: {}", atrium.api(0).last_words(20));
+    assert!(status.success(), "{status}: {}", atrium.api(0).log_tail(20));
     // Without open streams there is nothing to spread over the whole window.
     assert!(begun.elapsed() < Duration::from_secs(30), "the drain took {:?}", begun.elapsed());
     stop.store(true, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use http::Method;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atrium_devstack::{actors::Guest, client::Reply, testing::Atrium};
+use atrium_contract::Reply;
+use atrium_harness::{Atrium, guest::Guest};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;

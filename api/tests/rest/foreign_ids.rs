@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use atrium_devstack::{client::Reply, testing::Atrium};
+use atrium_contract::Reply;
+use atrium_harness::Atrium;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use atrium_devstack::{actors::patiently, testing::Atrium};
+use atrium_harness::{Atrium, guest::patiently};
 use serde_json::json;
 
 use crate::{Ask as _, PATIENCE, watched_chat};

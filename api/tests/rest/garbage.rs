@@ -1,7 +1,7 @@
 //! Requests that are wrong in one place each, made out of the contract: each operation with a body, each part of it.
 //! Whatever is wrong, the answer is a problem of the client's, and the process is as well as before.
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 

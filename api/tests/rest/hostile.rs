@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use futures_util::future::join_all;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use atrium_devstack::{client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
 
@@ -181,7 +181,7 @@ async fn only_our_own_tokens_are_believed_and_all_others_are_refused_alike() {
 fn foreign_key(atrium: &Atrium) -> EncodingKey {
     let folder = atrium.wiring().logs.join("foreign-keys");
     std::fs::create_dir_all(&folder).unwrap();
-    let file = atrium_devstack::keys::generate(&folder, "test-1").unwrap();
+    let file = atrium_harness::keys::generate(&folder, "test-1").unwrap();
     EncodingKey::from_ed_pem(&std::fs::read(file).unwrap()).unwrap()
 }
 

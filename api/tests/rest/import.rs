@@ -2,12 +2,8 @@
 
 use std::collections::HashMap;
 
-use atrium_devstack::{
-    actors::Guest,
-    client::{Reply, Request},
-    operator,
-    testing::Atrium,
-};
+use atrium_contract::Reply;
+use atrium_harness::{Atrium, client::Request, guest::Guest, operator};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use atrium_devstack::{
-    actors::{Guest, Window},
-    client::Reply,
+use atrium_contract::Reply;
+use atrium_harness::{
+    Atrium,
+    guest::{Guest, Window},
     operator,
-    testing::Atrium,
 };
 use atrium_shared::streams::{Inbound, chat_shard};
 use redis::AsyncCommands as _;

@@ -36,10 +36,12 @@ mod telemetry;
 mod wire;
 mod world;
 
-use atrium_devstack::{
-    actors::{Creation, Guest, Window},
-    client::{Client, Follower, Reply, Request},
-    testing::{Atrium, until},
+use atrium_contract::Reply;
+use atrium_harness::{
+    Atrium,
+    client::{Client, Follower, Request},
+    guest::{Creation, Guest, Window},
+    until,
 };
 
 /// How long something that comes within a second is waited for: a limit against waiting forever, not a measurement.

@@ -1,6 +1,6 @@
 //! Members and invitations: one code, one person.
 
-use atrium_devstack::{actors::Guest, testing::Atrium};
+use atrium_harness::{Atrium, guest::Guest};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 use sqlx::Connection as _;
@@ -15,7 +15,7 @@ async fn a_code_lets_one_person_in_once() {
     let invitations = format!("/v1/orgs/{org}/invitations");
     let invite = |body| owner.client.post(&invitations).json(body);
     let made = invite(json!({ "role": "member", "expires_in_seconds": 60 })).answers(201).await;
-    let accept = |client: &atrium_devstack::client::Client, code: &str| {
+    let accept = |client: &atrium_harness::client::Client, code: &str| {
         client.post("/v1/invitations/accept").json(json!({ "code": code }))
     };
     let code = made.at("/code");

@@ -1,6 +1,7 @@
 //! The name of PostgreSQL and Redis is gone for a while, and with it every connection.
 
-use atrium_devstack::{actors::patiently, client::Client, postgres::Durability, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, guest::patiently};
+use atrium_servers::postgres::Durability;
 use serde_json::json;
 
 use crate::{Ask as _, PATIENCE, watched_chat};

@@ -11,7 +11,8 @@ use std::{
     },
 };
 
-use atrium_devstack::{actors::Guest, client::Reply, client::Request, testing::Atrium};
+use atrium_contract::Reply;
+use atrium_harness::{Atrium, client::Request, guest::Guest};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use uuid::Uuid;

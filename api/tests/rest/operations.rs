@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use atrium_devstack::{
-    client::{Client, Reply, Request, StreamError},
-    contract::Contract,
-};
+use atrium_contract::{Contract, Reply};
+use atrium_harness::client::{Client, Request, StreamError};
 use http::Method;
 use serde_json::Value;
 use uuid::Uuid;

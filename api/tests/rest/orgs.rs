@@ -1,6 +1,6 @@
 //! Organizations: from PENDING to COMMITTED or FAILED, and what strangers see of them.
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use serde_json::json;
 use uuid::Uuid;
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::{postgres::Durability, proxy::Line, testing::Atrium};
+use atrium_harness::Atrium;
+use atrium_servers::{postgres::Durability, proxy::Link};
 use serde_json::json;
 use sqlx::Connection as _;
 
@@ -23,7 +24,7 @@ async fn without_postgresql_the_api_says_so_and_recovers() {
     // What needs no database goes on; a token is believed as before.
     guest.client.get("/v1/auth/me").answers(200).await;
     atrium.client().get("/").answers(200).await;
-    let admin = atrium_devstack::client::Client::new(atrium.api(0).admin_url());
+    let admin = atrium_harness::client::Client::new(atrium.api(0).admin_url());
     admin.get("/healthz").answers(200).await;
 
     atrium.postgres().start_again().await.unwrap();
@@ -53,7 +54,7 @@ async fn writes_whose_lines_died_without_a_word_give_their_connections_back() {
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looker).await.unwrap() == 2
     })
     .await;
-    atrium.database_proxy().set(Line::DeafClient);
+    atrium.database_proxy().set(Link::DeafClient);
     lock.rollback().await.unwrap();
     // Both connections of the pool are waited on, in tasks that no client's leaving ends.
     for write in writes {

@@ -1,6 +1,6 @@
 //! Projects: made, read, renamed and deleted by those who may.
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use serde_json::json;
 use uuid::Uuid;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::{client::EventStream, testing::Atrium};
+use atrium_harness::{Atrium, client::EventStream};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -88,7 +88,7 @@ async fn streams(
     atrium: &Atrium,
     apis: usize,
     path: &str,
-    owner: &atrium_devstack::actors::Guest,
+    owner: &atrium_harness::guest::Guest,
     held: usize,
     count: usize,
 ) -> Vec<EventStream> {

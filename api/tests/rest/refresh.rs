@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use atrium_devstack::{
-    client::{Client, Reply, Request},
-    testing::Atrium,
+use atrium_contract::Reply;
+use atrium_harness::{
+    Atrium,
+    client::{Client, Request},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use atrium_devstack::{
-    actors::{Guest, patiently},
-    client::{Reply, Request},
-    testing::Atrium,
+use atrium_contract::Reply;
+use atrium_harness::{
+    Atrium,
+    client::Request,
+    guest::{Guest, patiently},
 };
 use http::header::LOCATION;
 use serde_json::json;

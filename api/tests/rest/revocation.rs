@@ -1,10 +1,10 @@
 //! Signing out: it holds in every process, on every stream, and whatever else has failed.
 
-use atrium_devstack::{
+use atrium_harness::{
+    Atrium,
     client::{Client, EventStream},
-    postgres::Durability,
-    testing::Atrium,
 };
+use atrium_servers::postgres::Durability;
 use serde_json::json;
 
 use crate::{Ask as _, PATIENCE, until, until_refused};

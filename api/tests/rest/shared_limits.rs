@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::{actors::Guest, client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, guest::Guest};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -45,7 +45,7 @@ async fn admitted(atrium: &Atrium, guest: &Guest, apis: &[usize], requests: usiz
 }
 
 /// Whoever decided it, the headers of a refusal say one thing.
-fn agrees(refused: &atrium_devstack::client::Reply) {
+fn agrees(refused: &atrium_contract::Reply) {
     let wait = refused.header("retry-after").unwrap();
     assert_eq!(refused.header("ratelimit"), Some(format!("\"requests\";r=0;t={wait}").as_str()));
     assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=100;w=60"));

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use atrium_devstack::{client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use tokio::{sync::RwLock, task::JoinSet};
@@ -31,7 +31,7 @@ fn add_key(atrium: &Atrium, kid: &str) {
 fn write_key(atrium: &Atrium, kid: &str) -> PathBuf {
     let folder = atrium.wiring().logs.join("new-keys");
     std::fs::create_dir_all(&folder).unwrap();
-    let written = atrium_devstack::keys::generate(&folder, kid).unwrap();
+    let written = atrium_harness::keys::generate(&folder, kid).unwrap();
     let file = std::fs::File::options().append(true).open(&written).unwrap();
     file.set_modified(SystemTime::now() - ACTIVATION + SOON).unwrap();
     written

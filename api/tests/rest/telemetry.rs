@@ -1,6 +1,6 @@
 //! What the API tells its operator: names of routes, never names of people or things.
 
-use atrium_devstack::{client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client};
 use serde_json::{Value, json};
 
 use crate::Ask as _;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atrium_devstack::{actors::Guest, testing::Atrium};
+use atrium_harness::{Atrium, guest::Guest};
 use serde_json::json;
 
 use crate::{Ask as _, operations::Operation};

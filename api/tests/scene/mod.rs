@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use atrium_devstack::{
-    actors::{Guest, Window},
-    client::{Event, EventStream, Reply, Request},
-    testing::Atrium,
+use atrium_contract::{Event, Reply};
+use atrium_harness::{
+    Atrium,
+    client::{EventStream, Request},
+    guest::{Guest, Window},
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -84,7 +85,7 @@ pub(crate) fn accepted(event: &Event) -> (String, String) {
 
 /// A counter of an API process, summed over the labels that are not named.
 pub(crate) async fn metric(atrium: &Atrium, api: usize, name: &str, label: &str) -> f64 {
-    let admin = atrium_devstack::client::Client::new(atrium.api(api).admin_url());
+    let admin = atrium_harness::client::Client::new(atrium.api(api).admin_url());
     let text = admin.get("/metrics").send().await.expect("metrics").must(200).text();
     let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
     lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()

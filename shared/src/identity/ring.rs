@@ -180,7 +180,7 @@ fn moment(kid: &str) -> Option<OffsetDateTime> {
 
 #[cfg(test)]
 mod tests {
-    use atrium_devstack::keys::generate;
+    use atrium_harness::keys::generate;
 
     use super::*;
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::testing::TestRedis;
+use atrium_harness::TestRedis;
 use atrium_shared::{
     settings::Secret,
     streams::{Backlog, ConsumerGroup, GROUP, Inbound, Redis, StreamSignals},

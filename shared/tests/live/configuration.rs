@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::testing::{TestDatabase, TestRedis, until};
+use atrium_harness::{TestDatabase, TestRedis, until};
 use atrium_shared::{
     configuration::{
         ConfigurationStore, report,

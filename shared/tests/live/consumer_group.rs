@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::testing::TestRedis;
+use atrium_harness::TestRedis;
 use atrium_shared::{
     settings::Secret,
     streams::{ConsumerGroup, GROUP, Inbound, Redis, StreamId},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::redis::PrivateRedis;
+use atrium_servers::redis::PrivateRedis;
 use atrium_shared::{
     settings::Secret,
     streams::{Live, Redis, Tail, TailEvent},

@@ -1,6 +1,6 @@
 //! What users who never come back leave behind goes, and nothing else does.
 
-use atrium_devstack::testing::{TestDatabase, TestRedis};
+use atrium_harness::{TestDatabase, TestRedis};
 use atrium_shared::{
     db::Watcher,
     settings::{Pooling, Reader},

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use sqlx::PgConnection;
 
 const ALLOWED: &str = include_str!("allow_list.txt");

@@ -1,6 +1,6 @@
 //! The audit log is added to, and nothing else; and whoever goes around that is found out.
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use atrium_shared::{
     audit::{self, Action, Change, Verdict},
     db::Database,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use sqlx::PgConnection;
 
 /// Tables around one user instead of one organization.

@@ -1,6 +1,6 @@
 //! Ways around the rows' wall: whole tables, definitions, statistics, cascades.
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use atrium_shared::ids::ProjectId;
 use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};

@@ -1,6 +1,6 @@
 //! The history of a configuration is not deleted, but with an organization that never opened, or that is gone.
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use atrium_shared::{
     configuration::write::{Change, apply},
     db::{Database, DbError},

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgDatabaseError};
 
 use crate::{

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::{allow_list::differences, catalog::weaknesses, matrix::breach, rows::World};

@@ -3,7 +3,7 @@
 //!
 //! The operations are drawn from a seed; `WALL_SEED` sets it.
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use atrium_shared::{
     db::{Database, DbError, OrgTx},
     ids::{OrgId, ProjectId},

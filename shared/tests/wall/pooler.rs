@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use atrium_devstack::{pgbouncer::PrivatePgBouncer, testing::TestDatabase};
+use atrium_harness::TestDatabase;
+use atrium_servers::pgbouncer::PrivatePgBouncer;
 use atrium_shared::{
     db::{Database, DbError},
     settings::Pooling,

@@ -1,6 +1,6 @@
 //! A process whose role could pass the wall does not start, and says why.
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use atrium_shared::db::{Reach, Watcher, check_role, connect_pool};
 use sqlx::AssertSqlSafe;
 

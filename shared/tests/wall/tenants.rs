@@ -1,6 +1,6 @@
 //! What most tests here begin with: tenants in a database of their own, and a way in as the application.
 
-use atrium_devstack::testing::TestDatabase;
+use atrium_harness::TestDatabase;
 use atrium_shared::{
     db::{Database, Principal},
     ids::{OrgId, ProjectId, UserId},

@@ -1,8 +1,8 @@
-//! What the stores themselves do: nothing that Atrium does with them can be faster.
+//! How fast the stores themselves are: nothing that Atrium does with them can be faster.
 
 use std::time::Instant;
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use futures_util::future::try_join_all;
 use sqlx::{Connection as _, PgConnection};
 
@@ -12,7 +12,7 @@ const BATCH: usize = 200;
 const BATCHES: usize = 200;
 
 /// Transactions a second that insert one row and change one, over 16 connections at once, as the owner: without the
-/// wall, and with nothing in between.
+/// tenant wall.
 pub(crate) async fn transactions(atrium: &Atrium) -> anyhow::Result<f64> {
     let mut setup = atrium.superuser().await;
     sqlx::raw_sql(

@@ -1,8 +1,8 @@
-//! From the commit of a change to the commit of its effect, at a rate that leaves the machine idle most of the time.
+//! From the commit of a change to the commit of its effect, at a rate at which the machine is mostly idle.
 
 use std::time::Duration;
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use sqlx::PgConnection;
 
 use crate::{percentiles::percentile, throughput};
@@ -35,7 +35,7 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From the row to the moment that `column` names, by the database's clock.
+/// From the row's creation to the time in `column`, by the database's clock.
 async fn milliseconds(connection: &mut PgConnection, column: &'static str) -> anyhow::Result<Vec<f64>> {
     let query = match column {
         "published_at" => "SELECT EXTRACT(EPOCH FROM published_at - created_at)::float8 * 1000 FROM outbox",

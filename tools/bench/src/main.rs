@@ -1,9 +1,9 @@
 //! `atrium-bench`: how fast the write path is, against a floor measured in the same run.
 //!
 //! `make bench` builds everything optimized, and runs this on private servers. Load, Atrium and its stores share the
-//! machine: figures of two runs are compared by their ratio to the floor, never by themselves.
+//! machine: compare two runs by their ratio to the floor, not by absolute numbers.
 
-#![expect(clippy::print_stdout, reason = "a measurement answers on standard output")]
+#![expect(clippy::print_stdout, reason = "a measurement prints to standard output")]
 
 mod floor;
 mod latency;
@@ -33,7 +33,7 @@ enum Measurement {
     Relay,
     /// Messages consumed a second, by 1, 2 and 4 processes.
     Consumers,
-    /// What one tenant at ten times its quota does to the others' latency.
+    /// How much one tenant at ten times its quota slows the others down.
     Neighbor,
 }
 

@@ -1,5 +1,5 @@
-//! How much one tenant at ten times its quota slows the others: their latencies without it and beside it, in turns so
-//! short that whatever else the machine does falls on both.
+//! How much one tenant at ten times its quota slows the others down: their latencies without it and beside it, in turns
+//! so short that other load on the machine affects both.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atrium_devstack::{actors::Guest, client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client, guest::Guest};
 use serde_json::json;
 
 use crate::percentiles::percentile;
@@ -17,13 +17,13 @@ use crate::percentiles::percentile;
 const TURNS: usize = 60;
 /// Requests of the quiet tenants in a turn of either kind.
 const SAMPLES: usize = 200;
-/// What the noisy tenant may send a minute; it sends ten times as much.
+/// The noisy tenant's quota of requests a minute; it sends ten times as much.
 const QUOTA: u64 = 1_200;
 
 pub(crate) async fn measure() -> anyhow::Result<()> {
     let atrium =
         Atrium::builder().default_value("limits.requests_per_minute", json!(1_000_000)).start().await;
-    // Without the contract: its checks would be the latency.
+    // Without the contract: its checks would dominate the latency.
     let plain = |guest: &Guest| Client::new(atrium.url()).bearer(guest.client.token().unwrap_or_default());
     let (noisy, quiet) = (atrium.guest().await, atrium.guest().await);
     let (loud, calm) = (noisy.organization("Noisy").await?, quiet.organization("Quiet").await?);
@@ -52,7 +52,7 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
             }
         }
     });
-    // Its burst first: what is measured is a tenant that is over its quota.
+    // Its burst is used up first: the measured tenant is over its quota.
     while refused.load(Ordering::Relaxed) == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

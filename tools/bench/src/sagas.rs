@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::{client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
@@ -49,11 +49,11 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
         let took = begun.elapsed();
         let events: i64 =
             sqlx::query_scalar("SELECT count(*) FROM saga_events").fetch_one(&mut connection).await?;
-        anyhow::ensure!(events == count * 5, "{events} events of {count} sagas: not each step once");
+        anyhow::ensure!(events == count * 5, "{events} events of {count} sagas; expected one for each step");
         let rate = COUNT as f64 / took.as_secs_f64();
         println!(
             "sagas, {workers} worker(s): {rate:.0}/s to COMMITTED ({COUNT} accepted in {:.1} s, all committed after {:.1} s); \
-             floor {floor:.0} bare transactions/s, so {:.1} of them a saga",
+             floor {floor:.0} bare transactions/s, which is {:.1} of them per saga",
             accepted.as_secs_f64(),
             took.as_secs_f64(),
             floor / rate,

@@ -1,11 +1,11 @@
-//! Rows a second: through the relay with nobody consuming, and through the consumers with everything published.
+//! Rows a second: through the relay without consumers, and through the consumers with everything published.
 //!
-//! The messages are configuration changes of 64 organizations, whose effect is an event for the other processes: the
-//! least that a message can do, so this measures the path and not what is at its end.
+//! The messages are configuration changes of 64 organizations, whose only effect is an event for the other
+//! processes, so this measures the path and not the work at its end.
 
 use std::time::{Duration, Instant};
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use atrium_shared::ids::OrgId;
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -55,7 +55,7 @@ pub(crate) async fn consumers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Organizations that messages can be about.
+/// Creates the organizations of the messages.
 pub(crate) async fn organizations(connection: &mut PgConnection) -> anyhow::Result<Vec<OrgId>> {
     let orgs: Vec<OrgId> = (0..ORGS).map(|_| OrgId::new()).collect();
     for org in &orgs {
@@ -68,7 +68,7 @@ pub(crate) async fn organizations(connection: &mut PgConnection) -> anyhow::Resu
     Ok(orgs)
 }
 
-/// So many messages about each of the organizations.
+/// Adds this many messages for each organization.
 pub(crate) async fn add_messages(
     connection: &mut PgConnection,
     orgs: &[OrgId],
@@ -87,16 +87,16 @@ pub(crate) async fn add_messages(
     Ok(())
 }
 
-/// Waits until no message is so.
-pub(crate) async fn until_none(connection: &mut PgConnection, so: &'static str) -> anyhow::Result<()> {
-    let query = format!("SELECT EXISTS (SELECT FROM outbox WHERE {so})");
+/// Waits until no message matches the condition.
+pub(crate) async fn until_none(connection: &mut PgConnection, condition: &'static str) -> anyhow::Result<()> {
+    let query = format!("SELECT EXISTS (SELECT FROM outbox WHERE {condition})");
     while sqlx::query_scalar::<_, bool>(AssertSqlSafe(query.clone())).fetch_one(&mut *connection).await? {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
 
-/// How many messages a second came to have this time, from the first to the last of them.
+/// How many messages a second got this timestamp, from the first to the last of them.
 async fn rate(connection: &mut PgConnection, column: &'static str) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let none: &'static str =

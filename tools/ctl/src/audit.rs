@@ -1,4 +1,4 @@
-//! Looking at an organization's audit log, and making sure that nobody has rewritten it.
+//! Lists an organization's audit log, and verifies its chain of hashes.
 
 use anyhow::{bail, ensure};
 use atrium_shared::{
@@ -9,26 +9,26 @@ use atrium_shared::{
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Computes the chain of hashes again. Fails with the number of the first entry that is not what was recorded.
-    /// Compare what it prints with what was noted down before, or stands in an export: a log that was cut off at its
-    /// end, or made anew as a whole, has a chain of its own.
+    /// Recomputes the chain of hashes. Fails with the number of the first entry that was changed. Compare the output
+    /// with an earlier one or with an export: a log that was truncated, or rewritten as a whole, has a valid chain with
+    /// another last hash.
     Verify {
         /// The organization's id.
         #[arg(long)]
         org: OrgId,
     },
-    /// Prints the newest entries, each as a line of JSON.
+    /// Prints the newest entries, one JSON object per line.
     List {
         /// The organization's id.
         #[arg(long)]
         org: OrgId,
-        /// The most entries.
+        /// The maximum number of entries.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
         limit: i64,
     },
 }
 
-#[expect(clippy::print_stdout, reason = "a command answers on standard output")]
+#[expect(clippy::print_stdout, reason = "a command prints its result")]
 pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result<()> {
     match command {
         Command::Verify { org } => match audit::verify(&mut open(database, org).await?).await? {
@@ -36,7 +36,7 @@ pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result
                 println!("entries {entries}");
                 println!("last {}", last.as_deref().unwrap_or("none"));
             }
-            Verdict::Broken { seq } => bail!("the log is broken at entry {seq}"),
+            Verdict::Broken { seq } => bail!("the audit log was changed at entry {seq}"),
         },
         Command::List { org, limit } => {
             for entry in audit::entries(&mut open(database, org).await?, None, None, limit).await? {
@@ -53,6 +53,6 @@ async fn open(database: &Database, org: OrgId) -> anyhow::Result<OrgTx> {
         .bind(org)
         .fetch_one(tx.conn())
         .await?;
-    ensure!(exists, "there is no organization {org}");
+    ensure!(exists, "organization {org} does not exist");
     Ok(tx)
 }

@@ -1,5 +1,5 @@
-//! Reading and changing configuration: the platform's, or one organization's. The same code, validation and history as for organizations;
-//! every process applies a change within milliseconds.
+//! Reads and changes configuration: the platform's defaults, or one organization's values. Validation and history are
+//! those of the API; every process applies a change within milliseconds.
 
 use anyhow::{Context as _, bail};
 use atrium_shared::{
@@ -16,38 +16,38 @@ const PRINCIPAL: Principal = Principal::System(Principal::OPERATOR);
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Every key, its value, and where the value comes from.
+    /// Lists every key with its value and the value's source.
     List {
-        /// What holds in this organization, instead of what holds by default.
+        /// Shows the values of this organization instead of the defaults.
         #[arg(long, value_name = "ID")]
         org: Option<OrgId>,
     },
-    /// One key's value.
+    /// Prints a key's value.
     Get {
         /// The key, such as log.level.
         key: String,
-        /// What holds in this organization, instead of what holds by default.
+        /// Shows the values of this organization instead of the defaults.
         #[arg(long, value_name = "ID")]
         org: Option<OrgId>,
     },
-    /// Sets a key for everybody, or for one organization.
+    /// Sets the default of a key, or its value for one organization.
     Set {
         /// The key, such as log.level.
         key: String,
         /// The value, as JSON: 5, true, '"debug"', '["ready"]'.
         value: String,
-        /// Why; kept in the history.
+        /// The reason; kept in the history.
         #[arg(long)]
         reason: String,
         /// For this organization only.
         #[arg(long, value_name = "ID")]
         org: Option<OrgId>,
     },
-    /// Takes a key's value away, so that the one beneath it holds again: the default, or the built-in one.
+    /// Removes a key's value, so that the default or the built-in value applies again.
     Unset {
         /// The key, such as log.level.
         key: String,
-        /// Why; kept in the history.
+        /// The reason; kept in the history.
         #[arg(long)]
         reason: String,
         /// For this organization only.
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     },
 }
 
-#[expect(clippy::print_stdout, reason = "a command answers on standard output")]
+#[expect(clippy::print_stdout, reason = "a command prints its result")]
 pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result<()> {
     match command {
         Command::List { org } => {
@@ -72,7 +72,7 @@ pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result
         }
         Command::Set { key, value, reason, org } => {
             let value = serde_json::from_str(&value).with_context(|| {
-                format!("{value} is not JSON; a text needs quotes of its own: '\"{value}\"'")
+                format!("{value} is not valid JSON; a string needs double quotes: '\"{value}\"'")
             })?;
             println!("revision {}", change(database, org, key, Some(value), reason).await?);
         }
@@ -83,7 +83,7 @@ pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result
     Ok(())
 }
 
-/// What is set, from the narrowest scope to the widest, each with its name.
+/// The values that are set, from the narrowest scope to the widest, each with the scope's name.
 type Layers = Vec<(Values, &'static str)>;
 
 async fn read(database: &Database, org: Option<OrgId>) -> anyhow::Result<Layers> {
@@ -125,20 +125,22 @@ async fn change(
         Err(ChangeError::Database(DbError::NotFound)) => bail!(no_organization(org)),
         Err(ChangeError::Invalid(violations)) => {
             let wrong: Vec<_> = violations.iter().map(|wrong| wrong.detail.as_str()).collect();
-            bail!("{key} does not take this value: {}", wrong.join("; "))
+            bail!("invalid value for {key}: {}", wrong.join("; "))
         }
         Err(error) => return Err(error.into()),
     };
     tx.commit().await?;
-    // A command ends before the task that folds notifications would send one.
+    // The process ends before the task that combines notifications would send one.
     database.wake_relay().await?;
     Ok(revision)
 }
 
 fn no_organization(org: OrgId) -> String {
-    format!("there is no organization {org}, or its creation has not come to its configuration")
+    format!(
+        "organization {org} does not exist, or has no configuration yet because it is still being created"
+    )
 }
 
 fn unknown(key: &str) -> String {
-    format!("there is no key {key}; `atrium-ctl config list` names them all")
+    format!("unknown key {key}; `atrium-ctl config list` lists all keys")
 }

@@ -1,8 +1,8 @@
-//! Dead letters: messages that were given up, and wait for an operator.
+//! Dead letters: messages that could not be processed, and wait for an operator.
 //!
-//! A message of the outbox is a dead letter by its row, which no flush of Redis reaches; the entry in the stream of
-//! dead letters is a copy. Only what never was in the outbox, or was no message, stands in the stream alone. Rows
-//! change by one conditional update, so doing it twice, or at the same time, does it once.
+//! A message of the outbox is marked as a dead letter in its row, which a flush of Redis does not affect; the entry in
+//! the dead-letter stream is a copy. Only chat actions and malformed entries, which never were in the outbox, exist in
+//! the stream alone. A row changes by one conditional update, so a command that runs twice has an effect once.
 
 use anyhow::{Context as _, bail, ensure};
 use atrium_shared::{
@@ -21,31 +21,30 @@ const COLUMNS: &str = "org_id, message_id, topic, aggregate_id, payload, created
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Every dead letter: id, topic, age, organization, reason.
+    /// Lists all dead letters: id, topic, age, organization, reason.
     List {
-        /// Of this topic only: saga, config or chat.
+        /// Only this topic: saga, config or chat.
         #[arg(long, value_parser = ["saga", "config", "chat"])]
         topic: Option<String>,
     },
-    /// All of one dead letter, as JSON.
+    /// Prints a dead letter as JSON.
     Show {
-        /// As `list` prints it.
+        /// The id, as printed by `list`.
         id: Id,
     },
-    /// Publishes a dead letter again, once what it failed of is mended. It is recorded in the organization's audit
-    /// log.
+    /// Publishes a dead letter again, after the cause is fixed. Recorded in the organization's audit log.
     Replay {
-        /// As `list` prints it.
+        /// The id, as printed by `list`.
         id: Id,
     },
-    /// Gives a dead letter up for good. It is recorded in the organization's audit log.
+    /// Drops a dead letter for good. Recorded in the organization's audit log.
     Drop {
-        /// As `list` prints it.
+        /// The id, as printed by `list`.
         id: Id,
     },
 }
 
-/// A message of the outbox, or an entry that only stands in a stream: `chat.3/1700000000000-0`.
+/// A message of the outbox, or an entry that is only in a stream: `chat.3/1700000000000-0`.
 #[derive(Clone, Copy)]
 pub(crate) enum Id {
     Message(MessageId),
@@ -61,14 +60,14 @@ impl std::str::FromStr for Id {
             .and_then(|(stream, id)| Some(Self::Entry(Inbound::named(stream)?, id.parse().ok()?)));
         entry
             .or_else(|| Some(Self::Message(text.parse().ok()?)))
-            .ok_or("neither a message's id nor an entry such as chat.3/1700000000000-0")
+            .ok_or("expected a message id, or a stream entry such as chat.3/1700000000000-0")
     }
 }
 
 /// Where dead letters are.
 pub(crate) struct Sources {
     pub(crate) database: Database,
-    /// As the relay, which sees the outbox of all organizations.
+    /// A connection as the relay, which reads the outbox of all organizations.
     pub(crate) outbox: PgPool,
     pub(crate) redis: Redis,
 }
@@ -88,7 +87,7 @@ struct Row {
 
 impl Sources {
     pub(crate) fn redis(url: &Secret) -> anyhow::Result<Redis> {
-        Redis::new(url).context("ATRIUM_REDIS_URL is no address of Redis")
+        Redis::new(url).context("ATRIUM_REDIS_URL is not a valid Redis address")
     }
 
     async fn row(&self, message: MessageId) -> anyhow::Result<Row> {
@@ -98,7 +97,9 @@ impl Sources {
             .fetch_optional(&self.outbox)
             .await?
             .with_context(|| {
-                format!("there is no message {message}; `atrium-ctl dead-letters list` names them all")
+                format!(
+                    "message {message} does not exist; `atrium-ctl dead-letters list` lists all dead letters"
+                )
             })
     }
 
@@ -107,7 +108,7 @@ impl Sources {
         letters.into_iter().find(|letter| letter.id == id).with_context(|| no_entry(stream, id))
     }
 
-    /// Ends a row's time as a dead letter with `statement`. False: it was none any more.
+    /// Runs `statement`, after which the row is no longer a dead letter. False: it was not one.
     async fn change(&self, row: &Row, statement: &'static str, action: Action) -> anyhow::Result<bool> {
         let mut tx = self.database.org_tx(&Principal::System(Principal::OPERATOR), row.org_id).await?;
         let changed = sqlx::query(statement).bind(row.org_id).bind(row.message_id).execute(tx.conn()).await?;
@@ -120,7 +121,7 @@ impl Sources {
         Ok(true)
     }
 
-    /// Removes the copies of a message whose row is no dead letter any more. What stays is not listed.
+    /// Removes the copies of a message whose row is no longer a dead letter. Copies that remain are not listed.
     async fn remove_copies(&self, message: MessageId) -> redis::RedisResult<()> {
         for stream in Inbound::all() {
             for letter in DeadLetter::all_of(&self.redis, stream).await? {
@@ -133,7 +134,7 @@ impl Sources {
     }
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command answers on standard output")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its result")]
 pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<()> {
     match command {
         Command::List { topic } => {
@@ -142,8 +143,8 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
                 let reason = row.dead_reason.as_deref().unwrap_or("-");
                 println!("{}  {}  {age}s  {}  {reason}", row.message_id, row.topic, row.org_id);
             }
-            // What PostgreSQL knows is listed without Redis, too.
-            match entries_alone(sources, topic.as_deref()).await {
+            // The rows of PostgreSQL are listed even if Redis is down.
+            match entries_without_row(sources, topic.as_deref()).await {
                 Ok(letters) => {
                     for letter in letters {
                         let name = letter.stream.name();
@@ -153,7 +154,7 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
                         println!("{name}/{}  {topic}  {age}s  -  {reason}", letter.id);
                     }
                 }
-                Err(error) => eprintln!("what only stands in Redis is not listed: {error:#}"),
+                Err(error) => eprintln!("warning: entries that are only in Redis are not listed: {error:#}"),
             }
         }
         Command::Show { id: Id::Message(message) } => {
@@ -174,11 +175,11 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
             let statement = "UPDATE outbox SET dead_at = NULL, dead_reason = NULL, published_at = NULL
                               WHERE org_id = $1 AND message_id = $2 AND dead_at IS NOT NULL AND consumed_at IS NULL";
             if sources.change(&row, statement, Action::DeadLetterReplayed).await? {
-                // A command ends before the task that folds notifications would send one.
+                // The process ends before the task that combines notifications would send one.
                 sources.database.wake_relay().await?;
                 println!("replayed");
             } else {
-                println!("it is no dead letter (any more)");
+                println!("not a dead letter; nothing changed");
             }
             forget_copies(sources, message).await;
         }
@@ -189,11 +190,11 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
         }
         Command::Drop { id: Id::Message(message) } => {
             let row = sources.row(message).await?;
-            // It stays dead, so that no copy of it is handled, and done with, so that nobody asks for it again.
+            // The row stays dead, so that no copy is processed, and becomes consumed, so that it is not listed again.
             let statement = "UPDATE outbox SET consumed_at = clock_timestamp()
                               WHERE org_id = $1 AND message_id = $2 AND dead_at IS NOT NULL AND consumed_at IS NULL";
             let dropped = sources.change(&row, statement, Action::DeadLetterDropped).await?;
-            println!("{}", if dropped { "dropped" } else { "it is no dead letter (any more)" });
+            println!("{}", if dropped { "dropped" } else { "not a dead letter; nothing changed" });
             forget_copies(sources, message).await;
         }
         Command::Drop { id: Id::Entry(stream, id) } => {
@@ -206,7 +207,10 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
 }
 
 fn no_entry(stream: Inbound, id: StreamId) -> String {
-    format!("there is no dead letter {}/{id}; `atrium-ctl dead-letters list` names them all", stream.name())
+    format!(
+        "dead letter {}/{id} does not exist; `atrium-ctl dead-letters list` lists all of them",
+        stream.name()
+    )
 }
 
 async fn dead_rows(sources: &Sources, topic: Option<&str>) -> anyhow::Result<Vec<Row>> {
@@ -219,7 +223,7 @@ async fn dead_rows(sources: &Sources, topic: Option<&str>) -> anyhow::Result<Vec
 }
 
 /// Entries without a row in the outbox.
-async fn entries_alone(sources: &Sources, topic: Option<&str>) -> anyhow::Result<Vec<DeadLetter>> {
+async fn entries_without_row(sources: &Sources, topic: Option<&str>) -> anyhow::Result<Vec<DeadLetter>> {
     let mut alone = Vec::new();
     for stream in Inbound::all() {
         if topic.is_some_and(|topic| stream.name().split('.').next() != Some(topic)) {
@@ -245,20 +249,21 @@ async fn has_row(sources: &Sources, letter: &DeadLetter) -> anyhow::Result<bool>
         .await?)
 }
 
-/// The copy of a row is not put back beside it: the row would stay dead, and the entry be taken for a late copy.
+/// Refuses an entry that is the copy of a row: replaying it alone would leave the row dead, and the entry would be
+/// ignored as a duplicate.
 async fn refuse_a_copy(sources: &Sources, stream: Inbound, id: StreamId) -> anyhow::Result<()> {
     let letter = sources.entry(stream, id).await?;
     if has_row(sources, &letter).await? {
         let message = letter.message().map(|(_, message)| message.to_string()).unwrap_or_default();
-        bail!("this is the copy of the message {message}: name that one");
+        bail!("this entry is a copy of message {message}; use that id");
     }
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "a command says what it could not do")]
+#[expect(clippy::print_stderr, reason = "warnings go to standard error")]
 async fn forget_copies(sources: &Sources, message: MessageId) {
     if let Err(error) = sources.remove_copies(message).await {
-        eprintln!("its copy in Redis could not be removed, which is harmless: {error}");
+        eprintln!("warning: the copy in Redis could not be removed, which has no effect: {error}");
     }
 }
 

@@ -1,4 +1,6 @@
-//! `atrium-ctl`: what an operator changes while the platform runs.
+//! `atrium-ctl`: the operator's command line for a running platform.
+//!
+//! It connects as the same roles as the services, so the tenant wall applies to it, too.
 
 mod audit;
 mod config;
@@ -27,17 +29,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Configuration: what holds for everybody unless an organization or a project sets its own, or with --org what
-    /// one organization has, quotas included.
+    /// Reads and changes configuration: the defaults of all organizations or, with --org, the values and quotas of one.
     #[command(subcommand)]
     Config(config::Command),
-    /// Organizations: suspended and resumed against their owners' will.
+    /// Suspends and resumes organizations.
     #[command(subcommand)]
     Org(org::Command),
-    /// Messages that were given up. Needs ATRIUM_RELAY_DATABASE_URL and ATRIUM_REDIS_URL as well.
+    /// Lists, replays and drops messages that could not be processed. Also needs ATRIUM_RELAY_DATABASE_URL and
+    /// ATRIUM_REDIS_URL.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
-    /// The audit log of an organization.
+    /// Lists and verifies an organization's audit log.
     #[command(subcommand)]
     Audit(audit::Command),
 }
@@ -64,7 +66,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Config(command) => config::run(command, &database).await,
         Command::Org(command) => org::run(command, &database).await,
         Command::DeadLetters(command) => {
-            let (relay, redis) = across.context("the addresses of the relay and of Redis are needed")?;
+            let (relay, redis) =
+                across.context("ATRIUM_RELAY_DATABASE_URL and ATRIUM_REDIS_URL are required")?;
             let outbox = connect_pool(relay.expose(), 1, "atrium-ctl")
                 .await
                 .context("cannot connect with ATRIUM_RELAY_DATABASE_URL")?;

@@ -1,4 +1,4 @@
-//! An organization in the operator's hands: suspended against its owners' will, and resumed.
+//! Suspends and resumes organizations, without their owners' consent.
 
 use anyhow::{bail, ensure};
 use atrium_shared::{
@@ -9,11 +9,12 @@ use atrium_shared::{
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Suspends an organization: it can be read and exported, not changed, and its streams end. No owner can undo it.
+    /// Suspends an organization: it can be read and exported, but not changed, and its streams end. Its owners cannot
+    /// resume it.
     Suspend {
         /// The organization's id.
         org: OrgId,
-        /// Why; its owners read it in the audit log.
+        /// The reason; shown to its owners in the audit log.
         #[arg(long)]
         reason: String,
     },
@@ -21,13 +22,13 @@ pub(crate) enum Command {
     Resume {
         /// The organization's id.
         org: OrgId,
-        /// Why; its owners read it in the audit log.
+        /// The reason; shown to its owners in the audit log.
         #[arg(long)]
         reason: String,
     },
 }
 
-#[expect(clippy::print_stdout, reason = "a command answers on standard output")]
+#[expect(clippy::print_stdout, reason = "a command prints its result")]
 pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result<()> {
     match command {
         Command::Suspend { org, reason } => {
@@ -47,15 +48,15 @@ pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result
 }
 
 async fn open(database: &Database, org: OrgId, reason: &str) -> anyhow::Result<OrgTx> {
-    ensure!(org != OrgId::PLATFORM, "the platform itself is no organization that can be suspended");
-    ensure!((1..=500).contains(&reason.chars().count()), "a reason of 1 to 500 characters is needed");
+    ensure!(org != OrgId::PLATFORM, "the platform itself cannot be suspended");
+    ensure!((1..=500).contains(&reason.chars().count()), "the reason must have 1 to 500 characters");
     Ok(database.org_tx(&Principal::System(Principal::OPERATOR), org).await?)
 }
 
 fn done(result: Result<(), DbError>, org: OrgId) -> anyhow::Result<()> {
     match result {
-        Err(DbError::NotFound) => bail!("there is no organization {org}"),
-        Err(DbError::NotReady) => bail!("the organization's creation is not finished, or failed"),
+        Err(DbError::NotFound) => bail!("organization {org} does not exist"),
+        Err(DbError::NotReady) => bail!("the organization is still being created, or its creation failed"),
         Err(DbError::Deleting) => bail!("the organization is being deleted; only its owners can restore it"),
         other => Ok(other?),
     }

@@ -1,15 +1,15 @@
-"""What the configuration file cannot say: who asks where it is not the owner, and a key of its own for every create."""
+"""What the configuration file cannot express: other callers than the owner, and a new key for every create."""
 
 import os
 import uuid
 
 import schemathesis
 
-# Lines of JSON are text.
+# NDJSON is sent as text.
 schemathesis.serializer.alias("application/x-ndjson", "text/plain")
 
 OWNER = f"Bearer {os.environ['FUZZ_TOKEN']}"
-# Who asks where the owner would cut off the requests after it.
+# Other callers, where the owner's request would break the requests after it.
 OTHERS = {
     "signOut": os.environ["FUZZ_LEAVING_TOKEN"],
     # A new session closes one's oldest.
@@ -22,6 +22,6 @@ def before_call(context, case, kwargs):
     token = OTHERS.get(case.operation.definition.raw.get("operationId"))
     if token and case.headers.get("Authorization") == OWNER:
         case.headers["Authorization"] = f"Bearer {token}"
-    # One key for two bodies is refused, and a generator tries few keys.
+    # The same key with another body is refused, and the generator reuses few keys.
     if case.meta and case.meta.generation.mode.is_positive and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())

@@ -1,43 +1,42 @@
-//! `browser`: the main job in a real Chromium, on a stack of its own.
+//! `browser`: the main user journey in a real Chromium, on a stack of its own.
 //!
 //! The test itself is JavaScript, beside the page (`web/tests`). It needs Node, which is a prerequisite of the web app;
-//! the browser is installed from the system's packages where that may be done.
+//! the browser is installed from the system's packages where possible.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use atrium_harness::checkout::Checkout;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::Screen;
+use atrium_harness::stack::Stack;
+use atrium_harness::supervisor;
+use atrium_servers::binaries::path_folders;
+use atrium_servers::folder::Folder;
+use atrium_servers::packages;
 use tokio::process::Command;
-
-use crate::binaries::path_folders;
-use crate::checkout::Checkout;
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::packages;
-use crate::screen::Screen;
-use crate::stack::Stack;
-use crate::supervisor;
 
 /// The names under which distributions ship the browser.
 const BROWSERS: [&str; 2] = ["chromium", "chromium-browser"];
 
-/// Runs the test; without Node, says that it is left out.
+/// Runs the test; without Node, says that it is skipped.
 ///
 /// # Errors
-/// When no browser can be had, or the stack does not start.
-pub async fn run() -> anyhow::Result<ExitCode> {
+/// When there is no browser, or the stack does not start.
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
-    screen.title("The main job in a browser");
+    screen.title("The main user journey in a browser");
     if find("npm").is_none() {
-        screen.note("left out: there is no Node on this machine, which the web app's tests need");
+        screen.note("skipped: the web app's tests need Node, which is not installed");
         return Ok(ExitCode::SUCCESS);
     }
     let browser = browser(&screen)?;
     let folder = Folder::create()?;
-    let stack = Arc::new(Stack::for_one_visit(&folder, &screen).await?);
-    // The test stops the API once: the windows must go on when it is back.
+    let stack = Arc::new(Stack::for_one_command(&folder, &screen).await?);
+    // The test stops the API once: the windows must continue when it is back.
     let watched = Arc::clone(&stack);
     let supervisor = tokio::spawn(async move { supervisor::watch(&watched, &Screen::new(), || {}).await });
     let outcome = tokio::select! {
@@ -66,7 +65,7 @@ async fn test(stack: &Stack, browser: &Path) -> anyhow::Result<bool> {
             .kill_on_drop(true)
             .status()
             .await
-            .context("npm cannot be run")?;
+            .context("cannot run npm")?;
         if !status.success() {
             return Ok(false);
         }
@@ -74,18 +73,18 @@ async fn test(stack: &Stack, browser: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The browser, installed if that may be done.
+/// The browser, installed if that is possible.
 fn browser(screen: &Screen) -> anyhow::Result<PathBuf> {
     let found = || BROWSERS.into_iter().find_map(find);
     if let Some(browser) = found() {
         return Ok(browser);
     }
     if packages::may_install() {
-        screen.note("Chromium: not found; installing it from this system's packages");
+        screen.note("Chromium: not installed; installing it from this system's packages");
         packages::install(&["chromium"])?;
     }
     let Some(browser) = found() else {
-        bail!("Chromium: not found on this machine. On Debian:  sudo apt-get install -y chromium");
+        bail!("Chromium is not installed. On Debian:  sudo apt-get install -y chromium");
     };
     Ok(browser)
 }

@@ -1,4 +1,4 @@
-//! `dev`: everything at once, for a person at a terminal.
+//! `dev`: a complete stack with demo data, for a person at a terminal.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -6,40 +6,40 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use atrium_harness::checkout::Checkout;
+use atrium_harness::compile;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::stack::{Plan, Stack};
+use atrium_harness::supervisor;
+use atrium_servers::existing::Existing;
+use atrium_servers::postgres::Durability;
+use atrium_servers::process::is_alive;
 use clap::Args;
 
-use crate::checkout::Checkout;
-use crate::compile;
-use crate::existing::Existing;
-use crate::interrupt::Interrupts;
-use crate::postgres::Durability;
-use crate::process::is_alive;
-use crate::screen::{Screen, spoken};
 use crate::seed::{self, Demo};
-use crate::stack::{Plan, Stack};
-use crate::supervisor;
 
-/// The port people expect.
+/// The usual port, used if it is free.
 const PORT: u16 = 8080;
 
-/// How to run.
+/// Options of `dev`.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Options {
-    /// Where addresses and logs go [default: .dev in the checkout].
+pub(crate) struct Options {
+    /// The folder for addresses and logs [default: .dev in the checkout].
     #[arg(long, value_name = "FOLDER")]
-    pub files: Option<PathBuf>,
+    pub(crate) files: Option<PathBuf>,
 }
 
-/// Runs until it is told to stop.
+/// Runs until it is asked to stop.
 ///
 /// # Errors
 /// When something does not start.
-pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     let checkout = Checkout::find()?;
-    let place = Place::take(&options.files.clone().unwrap_or_else(|| checkout.dev_folder()))?;
+    let files = Files::take(&options.files.clone().unwrap_or_else(|| checkout.dev_folder()))?;
 
     screen.title("Atrium for development");
     let prepare = async {
@@ -48,27 +48,27 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
             existing: Existing::from_env()?,
             durability: Durability::Durable,
             port: Some(PORT),
-            logs: place.logs.clone(),
+            logs: files.logs.clone(),
             binaries,
         };
         let stack = Stack::start(plan, &screen).await?;
-        let demo = screen.step("a demo, through the public API", seed::plant(&stack.client())).await?;
+        let demo = screen.step("demo data, through the public API", seed::create(&stack.client())).await?;
         anyhow::Ok((stack, demo))
     };
     let (stack, demo) = tokio::select! {
         prepared = prepare => prepared?,
-        // Dropping what was started stops it.
+        // Dropping the stack stops it.
         signal = interrupts.next() => {
-            screen.alert("stopped before it was ready");
+            screen.alert("stopped before the stack was ready");
             return Ok(ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1)));
         }
     };
-    stack.addresses().write(&place.addresses)?;
-    welcome(&screen, &stack, &demo, &place, start);
+    stack.addresses().write(&files.addresses)?;
+    welcome(&screen, &stack, &demo, &files, start);
 
     let changed = || {
-        if let Err(error) = stack.addresses().write(&place.addresses) {
-            screen.alert(&format!("{} is out of date: {error:#}", Place::shown(&place.addresses)));
+        if let Err(error) = stack.addresses().write(&files.addresses) {
+            screen.alert(&format!("{} is out of date: {error:#}", Files::shown(&files.addresses)));
         }
     };
     tokio::select! {
@@ -76,31 +76,31 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         _ = interrupts.next() => {}
     }
     screen.text("");
-    screen.note("stopping; once more to stop at once");
-    place.leave();
+    screen.note("stopping; press Ctrl-C again to stop at once");
+    files.remove_addresses();
     tokio::select! {
         killed = stack.stop() => {
             for name in killed {
-                screen.alert(&format!("{name} did not end by itself and was killed"));
+                screen.alert(&format!("{name} did not stop in time and was killed"));
             }
-            screen.note("everything is stopped");
+            screen.note("everything has stopped");
         }
         _ = interrupts.next() => screen.alert("killed"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// This stack's files in `.dev`. The first stack of a checkout holds a lock and has the plain names; further ones
-/// have their process id in theirs.
-struct Place {
+/// This stack's files in `.dev`. The first stack of a checkout holds a lock and uses the plain names; further ones
+/// add their process id.
+struct Files {
     addresses: PathBuf,
     logs: PathBuf,
     lock: Option<File>,
 }
 
-impl Place {
+impl Files {
     fn take(folder: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         remove_orphans(folder);
         let lock = File::create(folder.join("lock"))?;
         let (suffix, lock) = match lock.try_lock() {
@@ -108,37 +108,37 @@ impl Place {
             Err(TryLockError::WouldBlock) => (format!(".{}", std::process::id()), None),
             Err(TryLockError::Error(error)) => return Err(error).context("cannot lock .dev/lock"),
         };
-        let place = Self {
+        let files = Self {
             addresses: folder.join(format!("env{suffix}")),
             logs: folder.join(format!("logs{suffix}")),
             lock,
         };
-        // What a killed predecessor left.
-        let _ = std::fs::remove_file(&place.addresses);
-        let _ = std::fs::remove_dir_all(&place.logs);
-        std::fs::create_dir(&place.logs)?;
-        Ok(place)
+        // Left by a stack that was killed.
+        let _ = std::fs::remove_file(&files.addresses);
+        let _ = std::fs::remove_dir_all(&files.logs);
+        std::fs::create_dir(&files.logs)?;
+        Ok(files)
     }
 
     fn is_first(&self) -> bool {
         self.lock.is_some()
     }
 
-    /// A path as one types it where `dev` was started.
+    /// A path relative to the folder in which `dev` was started.
     fn shown(path: &Path) -> String {
         let here = std::env::current_dir().unwrap_or_default();
         path.strip_prefix(&here).unwrap_or(path).display().to_string()
     }
 
-    fn leave(&self) {
+    fn remove_addresses(&self) {
         let _ = std::fs::remove_file(&self.addresses);
     }
 }
 
-impl Drop for Place {
+impl Drop for Files {
     fn drop(&mut self) {
-        self.leave();
-        // The first stack's logs stay for reading until the next start.
+        self.remove_addresses();
+        // The first stack's logs are kept until the next start.
         if !self.is_first() {
             let _ = std::fs::remove_dir_all(&self.logs);
         }
@@ -156,12 +156,12 @@ fn remove_orphans(folder: &Path) {
     }
 }
 
-fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, place: &Place, start: Instant) {
+fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, files: &Files, start: Instant) {
     let url = stack.url();
-    let tour = if place.is_first() {
+    let tour = if files.is_first() {
         "make tour".to_owned()
     } else {
-        format!("make tour ENV={}", Place::shown(&place.addresses))
+        format!("make tour ENV={}", Files::shown(&files.addresses))
     };
     let Demo { guests, projects, actions, invitations } = demo;
     let mut codes = String::new();
@@ -169,16 +169,16 @@ fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, place: &Place, start: In
         codes.push_str(&format!("\n                  {:<14} {}", invitation.organization, invitation.code));
     }
     screen.text("");
-    screen.title(&format!("  Atrium runs at  {url}  ({} after the start)", spoken(start.elapsed())));
+    screen.title(&format!("  Atrium is running at  {url}  (started in {})", spoken(start.elapsed())));
     screen.text(&format!(
         "
-  Sign in         open {url} and sign in as a guest: there is nothing to fill in.
+  Sign in         open {url} and sign in as a guest; no account is needed.
                   In a terminal: curl -sX POST {url}/v1/auth/guest
   Demo            {} organizations, {projects} projects, {guests} guests, {actions} chat actions.
-                  Join as an admin with one of these codes, each good for one person:{codes}
-  Try             {tour}: the main job through the public API, step by step
-                  {url}/docs: the API, to browse
-                  kill -9 {} (the API) or {} (the workers): they come back
+                  Invitation codes, each for one more admin:{codes}
+  Try             {tour}: the main user journey through the public API, step by step
+                  {url}/docs: the API reference
+                  kill -9 {} (the API) or {} (the workers): they are restarted
   Files           {} (addresses, process ids)
                   {} (logs of the API and the workers)
 
@@ -187,7 +187,7 @@ fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, place: &Place, start: In
         invitations.len(),
         stack.api.pid(),
         stack.workers.pid(),
-        Place::shown(&place.addresses),
-        Place::shown(&place.logs),
+        Files::shown(&files.addresses),
+        Files::shown(&files.logs),
     ));
 }

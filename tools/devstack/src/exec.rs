@@ -8,31 +8,30 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use atrium_harness::Environment;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::{Screen, spoken};
+use atrium_servers::binaries::{self, Wanted};
+use atrium_servers::folder::Folder;
+use atrium_servers::postgres::{Durability, PrivatePostgres};
+use atrium_servers::process::Launch;
+use atrium_servers::redis::PrivateRedis;
+use atrium_servers::urls::Passwords;
 use sqlx::{Connection as _, PgConnection};
-
-use crate::binaries::{self, Wanted};
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::postgres::{Durability, PrivatePostgres};
-use crate::process::Launch;
-use crate::redis::PrivateRedis;
-use crate::screen::{Screen, spoken};
-use crate::testing::Environment;
-use crate::urls::Passwords;
 
 /// The database that tests copy.
 const TEMPLATE: &str = "atrium_template";
 
-/// Starts the servers, runs the command with their addresses in its environment, stops them, and answers with the
-/// command's own exit code.
+/// Starts the servers, runs the command with their addresses in its environment, stops them, and returns the
+/// command's exit code.
 ///
 /// # Errors
 /// When the servers or the command cannot be started.
-pub async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
-    // The pooler is started by the tests that go through it, and clocks are set by those that say so.
-    binaries::ensure(Wanted { postgres: true, redis: true, for_tests: true }, &screen)?;
+    // PgBouncer and libfaketime are only installed here; the tests that need them start them.
+    binaries::ensure(Wanted { postgres: true, redis: true, for_tests: true }, |text| screen.note(text))?;
     let start = Instant::now();
     let servers = tokio::select! {
         servers = Servers::start() => servers?,
@@ -40,7 +39,7 @@ pub async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
         signal = interrupts.next() => return Ok(ExitCode::from(code_of_signal(signal.as_raw()))),
     };
     screen.note(&format!(
-        "PostgreSQL {} and {}, private, ready after {}",
+        "PostgreSQL {} and {}, private, ready in {}",
         servers.postgres.version(),
         servers.redis.description(),
         spoken(start.elapsed()),
@@ -65,7 +64,7 @@ impl Servers {
         )?;
         let passwords = Passwords::random();
         postgres.migrated(TEMPLATE, &passwords).await.context("cannot migrate the template database")?;
-        // Copying needs a template that nobody is connected to.
+        // A template can be copied only while nobody is connected to it.
         let mut connection = PgConnection::connect(&postgres.superuser_url("postgres")).await?;
         sqlx::query("ALTER DATABASE atrium_template WITH is_template true allow_connections false")
             .execute(&mut connection)
@@ -77,7 +76,7 @@ impl Servers {
             template: TEMPLATE.to_owned(),
             passwords,
             redis_url: redis.url(0),
-            binaries: executable.parent().context("a program lies in a folder")?.to_owned(),
+            binaries: executable.parent().context("a program is in a folder")?.to_owned(),
         };
         Ok(Self { postgres, redis, environment })
     }
@@ -96,7 +95,7 @@ async fn supervise(
     let mut launch =
         Launch::new(program.to_string_lossy(), program).args(arguments).envs(environment.variables());
     if std::io::stdin().is_terminal() {
-        // A person's command keeps the terminal, and hears its Ctrl-C.
+        // An interactive command keeps the terminal, and gets its Ctrl-C.
         launch = launch.in_our_group();
     }
     let process = launch.spawn()?;

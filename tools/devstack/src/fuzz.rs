@@ -1,58 +1,56 @@
-//! `fuzz`: asks the API what no test thought of. Schemathesis makes requests out of the contract, well-formed and not,
-//! alone and in sequences, and holds every answer against it.
+//! `fuzz`: generated requests. Schemathesis derives them from the contract, valid and invalid, alone and in sequences,
+//! and checks every answer against it.
 //!
-//! It is a Python program, at home in an environment of its own under `target`. Each run begins with a seed of its
-//! own, so that what it finds can be found again, and with people, an organization and a project of its own. How it
-//! asks is in `tools/devstack/schemathesis`.
+//! It is a Python program, installed in a virtual environment under `target`. Each run has a fixed seed, so that a
+//! finding can be reproduced, and its own guests, organization and project. Its configuration is in
+//! `tools/devstack/schemathesis`.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output, Stdio};
 
 use anyhow::{Context as _, bail};
+use atrium_harness::checkout::Checkout;
+use atrium_harness::guest::{Guest, patiently};
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::Screen;
+use atrium_harness::stack::Stack;
+use atrium_servers::folder::Folder;
+use atrium_servers::packages;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::actors::{Guest, patiently};
-use crate::checkout::Checkout;
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::packages;
-use crate::screen::Screen;
-use crate::stack::Stack;
-
-/// What each run begins with, and what it does: what no seed changes is done once.
-const RUNS: [(&str, &[&str]); 3] = [("1", &["--max-examples", "5"]), ("2", CHANCE), ("3", CHANCE)];
-const CHANCE: &[&str] = &["--max-examples", "8", "--phases", "fuzzing,stateful", "--exclude-tag", "Pages"];
-/// What the environment is made with; Schemathesis asks for Python 3.11.
+/// The seed and the options of each run: what does not depend on the seed is done once.
+const RUNS: [(&str, &[&str]); 3] = [("1", &["--max-examples", "5"]), ("2", RANDOM), ("3", RANDOM)];
+const RANDOM: &[&str] = &["--max-examples", "8", "--phases", "fuzzing,stateful", "--exclude-tag", "Pages"];
+/// Checks that the environment can be created; Schemathesis needs Python 3.11.
 const PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))";
 
-/// Asks; without Python, says that it is left out.
+/// Runs it; without Python, says that it is skipped.
 ///
 /// # Errors
 /// When Schemathesis cannot be installed, or the stack does not start.
-pub async fn run() -> anyhow::Result<ExitCode> {
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
-    screen.title("What no test thought of");
+    screen.title("Generated requests");
     if !python(&screen).await? {
-        screen
-            .note("left out: there is no Python 3.11 with `venv` on this machine, which Schemathesis needs");
+        screen.note("skipped: Schemathesis needs Python 3.11 with `venv`, which is not installed");
         return Ok(ExitCode::SUCCESS);
     }
     let files = Checkout::find()?.root().join("tools/devstack/schemathesis");
     let program = screen.step("Schemathesis", installed(&files)).await?;
     let folder = Folder::create()?;
-    let stack = Stack::for_one_visit(&folder, &screen).await?;
+    let stack = Stack::for_one_command(&folder, &screen).await?;
     let outcome = tokio::select! {
-        outcome = ask(&stack, &program, &files, &folder, &screen) => outcome,
+        outcome = run_all(&stack, &program, &files, &folder, &screen) => outcome,
         _ = interrupts.next() => Ok(false),
     };
     stack.stop().await;
     Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs them all at once; shows what those that found something say.
-async fn ask(
+/// Runs them all at once; shows the output of those that found something.
+async fn run_all(
     stack: &Stack,
     program: &Path,
     files: &Path,
@@ -72,7 +70,7 @@ async fn ask(
             .args(arguments)
             .envs(prepared(stack).await?)
             .env("FUZZ_HOOKS", files.join("hooks.py"))
-            // What it remembers of earlier runs stays out of the checkout, and out of this run.
+            // Its database of earlier runs stays out of the checkout, and out of this run.
             .current_dir(folder.private(&format!("seed-{seed}"), None)?)
             .stdin(Stdio::null())
             .kill_on_drop(true);
@@ -81,7 +79,7 @@ async fn ask(
     let mut clean = true;
     while let Some(run) = runs.join_next().await {
         let (seed, output) = run?;
-        let Output { status, stdout, stderr } = output.context("Schemathesis cannot be run")?;
+        let Output { status, stdout, stderr } = output.context("cannot run Schemathesis")?;
         let text = String::from_utf8_lossy(&stdout);
         if status.success() {
             screen.note(&format!("seed {seed}: {}", figures(&text)));
@@ -94,7 +92,7 @@ async fn ask(
     Ok(clean)
 }
 
-/// Real people and ids, under the names that the configuration knows.
+/// Real tokens and ids, under the names that the configuration uses.
 async fn prepared(stack: &Stack) -> anyhow::Result<Vec<(&'static str, String)>> {
     let client = stack.client();
     let owner = Guest::sign_in(&client).await?;
@@ -139,7 +137,7 @@ fn token(guest: &Guest) -> String {
     guest.client.token().unwrap_or_default().to_owned()
 }
 
-/// The line of its summary that counts.
+/// The line of its summary with the numbers.
 fn figures(text: &str) -> &str {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("Test cases:")).skip(1);
     lines.next().unwrap_or("no summary").trim()

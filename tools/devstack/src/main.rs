@@ -1,10 +1,21 @@
-//! `atrium-devstack`: the stack for development (`dev`), for tests (`exec`), the tour through the main job, the same in
-//! a browser, requests that no test thought of (`fuzz`), and the crash matrix (`chaos`).
+//! `atrium-devstack`: the command line for developers.
+//!
+//! Each subcommand starts a private stack from `atrium-harness`, and stops it at the end: `dev` for a person, `exec`
+//! for tests, `tour` and `browser` for the main user journey, `fuzz` for generated requests, `chaos` for the crash
+//! matrix.
+
+mod browser;
+mod dev;
+mod exec;
+mod fuzz;
+mod seed;
+mod tour;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use atrium_devstack::{browser, chaos, dev, exec, fuzz, screen, tour};
+use atrium_chaos as chaos;
+use atrium_harness::screen;
 use clap::{Parser, Subcommand};
 
 /// Starts private stacks of PostgreSQL, Redis and Atrium.
@@ -17,11 +28,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Starts everything with a demo inside, and keeps it running until Ctrl-C.
+    /// Starts a complete stack with demo data, and keeps it running until Ctrl-C.
     Dev(dev::Options),
-    /// Does the main job in a real browser, on a stack of its own.
+    /// Runs the main user journey in a real browser, on a stack of its own.
     Browser,
-    /// Interferes at every place of the write path where it could hurt, and holds the promises against what came of it.
+    /// Injects faults at every crash point of the write path, and checks that nothing accepted is lost or done twice.
     Chaos(chaos::Options),
     /// Runs a command with a private PostgreSQL and Redis, and a migrated template database for tests.
     Exec {
@@ -29,9 +40,9 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Makes requests out of the contract, well-formed and not, and holds the answers of a stack of its own against it.
+    /// Generates valid and invalid requests from the contract, and checks the answers of a stack of its own.
     Fuzz,
-    /// Plays the main job through the public API of the running stack, or of one of its own.
+    /// Runs the main user journey through the public API, on the running stack or on one of its own.
     Tour(tour::Options),
 }
 
@@ -46,7 +57,7 @@ async fn main() -> ExitCode {
         Command::Tour(options) => tour::run(&options).await,
     };
     outcome.unwrap_or_else(|error| {
-        screen::complain(&error);
+        screen::print_error(&error);
         ExitCode::FAILURE
     })
 }

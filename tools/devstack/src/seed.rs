@@ -1,7 +1,7 @@
-//! A demo that came to be as everything does: through the public API.
+//! Demo data, created through the public API.
 
-use crate::actors::{Guest, patiently};
-use crate::client::Client;
+use atrium_harness::client::Client;
+use atrium_harness::guest::{Guest, patiently};
 
 /// Organizations, their projects, and the roles of those who joined them: with the founders, ten guests.
 const DEMO: [(&str, &[&str], &[&str]); 3] = [
@@ -10,36 +10,36 @@ const DEMO: [(&str, &[&str], &[&str]); 3] = [
     ("Lantern Press", &["Autumn issue"], &["admin", "member"]),
 ];
 
-/// What somebody does in each project's chat, by turns.
+/// The actions in each project's chat, in turn.
 const ACTIONS: [&str; 5] = ["ready", "thumbs_up", "in_review", "tests_green", "deployed"];
 
 /// An organization of the demo, and a code with which one more person can join it.
 #[derive(Clone, Debug)]
-pub struct Invitation {
+pub(crate) struct Invitation {
     /// The organization's name.
-    pub organization: String,
-    /// Lets one person in as an admin.
-    pub code: String,
+    pub(crate) organization: String,
+    /// Lets one person join as an admin.
+    pub(crate) code: String,
 }
 
-/// What was made.
+/// What was created.
 #[derive(Clone, Debug, Default)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// One code for each organization.
-    pub invitations: Vec<Invitation>,
-    /// How many people there are.
-    pub guests: usize,
-    /// How many projects there are.
-    pub projects: usize,
-    /// How many actions were pressed.
-    pub actions: usize,
+    pub(crate) invitations: Vec<Invitation>,
+    /// The number of guests.
+    pub(crate) guests: usize,
+    /// The number of projects.
+    pub(crate) projects: usize,
+    /// The number of pressed actions.
+    pub(crate) actions: usize,
 }
 
-/// Makes the demo.
+/// Creates the demo data.
 ///
 /// # Errors
 /// When the API refuses any of it.
-pub async fn plant(client: &Client) -> anyhow::Result<Demo> {
+pub(crate) async fn create(client: &Client) -> anyhow::Result<Demo> {
     let mut demo = Demo::default();
     for (organization, projects, roles) in DEMO {
         let founder = Guest::sign_in(client).await?;
@@ -60,7 +60,7 @@ pub async fn plant(client: &Client) -> anyhow::Result<Demo> {
     Ok(demo)
 }
 
-/// Everybody who may presses something, then closes the window.
+/// Everybody except viewers presses something, then closes the window.
 async fn chat(org: &str, project: &str, people: &[(Guest, &str)]) -> anyhow::Result<usize> {
     let mut pressed = 0;
     for (turn, (guest, role)) in people.iter().enumerate() {

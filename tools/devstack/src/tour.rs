@@ -1,10 +1,10 @@
-//! `tour`: the main job through the public API, each step with its time.
+//! `tour`: the main user journey through the public API, each step with its time.
 //!
-//! Every step says what has to come and fails with what came instead. The tour puts up with processes that are
-//! killed and restarted under it: it asks again with the same idempotency key, and streams go on after their last
-//! event.
+//! A step that fails says what was expected and what it got. The tour tolerates processes that are killed and restarted
+//! while it runs: requests are repeated with the same idempotency key, and streams continue after their last event.
 
-pub mod latency;
+mod latency;
+mod step;
 mod steps;
 mod window;
 
@@ -14,55 +14,49 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use atrium_contract::Contract;
+use atrium_harness::addresses::Addresses;
+use atrium_harness::checkout::Checkout;
+use atrium_harness::client::Client;
+use atrium_harness::interrupt::Interrupts;
+use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::stack::Stack;
+use atrium_servers::folder::Folder;
 use clap::Args;
 
-use crate::addresses::Addresses;
-use crate::checkout::Checkout;
-use crate::client::Client;
-use crate::contract::Contract;
-use crate::folder::Folder;
-use crate::interrupt::Interrupts;
-use crate::screen::{Screen, spoken};
-use crate::stack::Stack;
+use step::Tour;
 
-/// How to go.
+/// Options of `tour`.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Options {
-    /// The addresses of the stack to visit, as `make dev` wrote them [default: .dev/env].
+pub(crate) struct Options {
+    /// The file with the addresses of a running stack, as `make dev` wrote it [default: .dev/env].
     #[arg(long, value_name = "FILE")]
-    pub env: Option<PathBuf>,
-    /// Visits the Atrium at this address, whoever started it.
+    pub(crate) env: Option<PathBuf>,
+    /// Uses the Atrium at this address.
     #[arg(long, value_name = "URL", conflicts_with = "env")]
-    pub url: Option<String>,
-    /// Starts a stack for the tour, whatever else runs.
+    pub(crate) url: Option<String>,
+    /// Starts a stack for the tour, even if another one is running.
     #[arg(long, conflicts_with_all = ["env", "url"])]
-    pub own_stack: bool,
-    /// Afterwards measures so many presses and so many configuration changes.
+    pub(crate) own_stack: bool,
+    /// Measures this many presses and configuration changes afterwards.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// Milliseconds to wait between two steps.
     #[arg(long, value_name = "MS", default_value_t = 0)]
-    pub pause: u64,
+    pub(crate) pause: u64,
 }
 
-/// What the steps share.
-pub(crate) struct Tour {
-    screen: Screen,
-    client: Client,
-    pause: Duration,
-}
-
-/// Goes on tour.
+/// Runs the tour.
 ///
 /// # Errors
 /// When no stack can be reached or started.
-pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
     let screen = Screen::new();
     let tour = async {
         match running(options)? {
             Some(url) => {
-                screen.title(&format!("A tour of the Atrium at {url}"));
+                screen.title(&format!("Tour of the Atrium at {url}"));
                 visit(&screen, &url, options).await
             }
             None => visit_own(&screen, options).await,
@@ -74,7 +68,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The address of the Atrium to visit, if it runs already.
+/// The address of the running Atrium to use, if any.
 fn running(options: &Options) -> anyhow::Result<Option<String>> {
     if options.own_stack || options.url.is_some() {
         return Ok(options.url.clone());
@@ -82,7 +76,7 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
     let addresses = match &options.env {
         Some(file) => {
             let addresses = Addresses::read(file)?;
-            anyhow::ensure!(addresses.is_live(), "the stack that wrote {} is gone", file.display());
+            anyhow::ensure!(addresses.is_live(), "the stack that wrote {} is not running", file.display());
             Some(addresses)
         }
         None => {
@@ -94,9 +88,9 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
 }
 
 async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
-    screen.title("A tour of an Atrium of its own");
+    screen.title("Tour on a private stack");
     let folder = Folder::create()?;
-    let stack = Stack::for_one_visit(&folder, screen).await?;
+    let stack = Stack::for_one_command(&folder, screen).await?;
     let outcome = visit(screen, stack.url(), options).await;
     if !matches!(outcome, Ok(code) if code == ExitCode::SUCCESS) {
         stack.show_logs(screen);
@@ -106,11 +100,11 @@ async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCod
 }
 
 async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<ExitCode> {
-    let contract = Contract::load().context("the tour holds every answer against the contract")?;
+    let contract = Contract::load().context("the tour checks every answer against the contract")?;
     let client = Client::new(url).with_contract(Arc::new(contract));
     let tour = Tour { screen: *screen, client, pause: Duration::from_millis(options.pause) };
     let start = Instant::now();
-    // A task of its own: an answer against the contract panics, and the stack has to be stopped all the same.
+    // In a task: an answer that violates the contract panics, and the stack has to be stopped all the same.
     let rounds = options.rounds;
     let walk = tokio::spawn(async move {
         let visit = tour.walk().await?;
@@ -125,29 +119,12 @@ async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<
             Ok(ExitCode::SUCCESS)
         }
         Ok(Err(error)) => {
-            screen.title(&format!("  The tour ends here: {error:#}"));
+            screen.title(&format!("  The tour failed: {error:#}"));
             Ok(ExitCode::FAILURE)
         }
         Err(_) => {
-            screen.title("  The tour ends here; see above.");
+            screen.title("  The tour failed; see above.");
             Ok(ExitCode::FAILURE)
         }
-    }
-}
-
-impl Tour {
-    /// One step, with its time and what came of it.
-    async fn step<T>(
-        &self,
-        name: &str,
-        step: impl Future<Output = anyhow::Result<(T, String)>>,
-    ) -> anyhow::Result<T> {
-        if !self.pause.is_zero() {
-            tokio::time::sleep(self.pause).await;
-        }
-        let start = Instant::now();
-        let (value, outcome) = step.await.with_context(|| format!("“{name}” is not as it must be"))?;
-        self.screen.done(start.elapsed(), name, &outcome);
-        Ok(value)
     }
 }

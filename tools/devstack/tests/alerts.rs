@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use atrium_devstack::binaries::Promtool;
+use atrium_servers::binaries::Promtool;
 use serde_json::Value;
 
 /// Where every metric is named.
@@ -41,23 +41,23 @@ fn prometheus_raises_each_alert_when_it_should_and_only_then() {
 }
 
 #[test]
-fn every_alert_is_seen_to_fire_and_to_be_silent() {
+fn every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() {
     let names: BTreeSet<String> =
         rules().iter().map(|rule| rule["alert"].as_str().expect("a name").to_owned()).collect();
     let (mut fires, mut is_silent) = (BTreeSet::new(), BTreeSet::new());
     for test in read("alerts.test.yaml")["tests"].as_array().expect("tests") {
-        for looked_at in test["alert_rule_test"].as_array().expect("a look") {
-            let name = looked_at["alertname"].as_str().expect("a name").to_owned();
-            let none = looked_at["exp_alerts"].as_array().is_none_or(Vec::is_empty);
+        for case in test["alert_rule_test"].as_array().expect("cases") {
+            let name = case["alertname"].as_str().expect("a name").to_owned();
+            let none = case["exp_alerts"].as_array().is_none_or(Vec::is_empty);
             if none { &mut is_silent } else { &mut fires }.insert(name);
         }
     }
     assert_eq!((&fires, &is_silent), (&names, &names));
 }
 
-/// An alert on what nobody measures never fires, whatever its test says.
+/// An alert on a metric that does not exist never fires, whatever its test says.
 #[test]
-fn alerts_speak_of_metrics_that_there_are() {
+fn alerts_use_existing_metrics() {
     for rule in rules() {
         let expression = rule["expr"].as_str().expect("an expression");
         let words = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
@@ -66,7 +66,7 @@ fn alerts_speak_of_metrics_that_there_are() {
         for metric in metrics {
             assert!(
                 METRICS.contains(&format!("\"{metric}\"")),
-                "{metric} is no metric of ours: {expression}"
+                "{metric} is not a metric of Atrium: {expression}"
             );
         }
     }

@@ -1,11 +1,11 @@
-//! `dev` as a person uses it: two at once, a process that is killed, Ctrl-C.
+//! `dev`: two stacks at once, a process that is killed, and Ctrl-C.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use atrium_devstack::addresses::Addresses;
-use atrium_devstack::client::Client;
-use atrium_devstack::process::{Launch, Process, Signal, is_alive};
+use atrium_harness::addresses::Addresses;
+use atrium_harness::client::Client;
+use atrium_servers::process::{Launch, Process, Signal, is_alive};
 
 const DEVSTACK: &str = env!("CARGO_BIN_EXE_atrium-devstack");
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -45,7 +45,7 @@ fn pid(addresses: &Addresses, key: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn two_at_once_a_killed_process_and_nothing_left() {
+async fn two_stacks_run_at_once_restart_killed_processes_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
     let files = folder.path().join(".dev");
     let first = Dev::start(folder.path(), "first");
@@ -64,7 +64,7 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
         assert_ne!(one.get(key).expect("is there"), other.get(key).expect("is there"));
     }
 
-    // A killed process comes back at the same address, and the file knows.
+    // A killed process is restarted at the same address, and the file has its new id.
     let api = pid(&one, "ATRIUM_API_PID");
     kill(api);
     first.shows("api: running again").await;
@@ -74,7 +74,7 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
     let client = Client::new(now.get("ATRIUM_URL").expect("is there"));
     let _ = client.post("/v1/auth/guest").send().await.expect("answers").must(201);
 
-    // Politely for one, not at all politely for the other: nothing stays of either.
+    // One is interrupted, the other is killed: neither leaves a process behind.
     let keys = ["ATRIUM_API_PID", "ATRIUM_WORKERS_PID", "ATRIUM_POSTGRES_PID", "ATRIUM_REDIS_PID"];
     let pids: Vec<_> = keys.iter().flat_map(|key| [pid(&now, key), pid(&other, key)]).collect();
     first.process.signal(Signal::INT);
@@ -90,21 +90,21 @@ async fn two_at_once_a_killed_process_and_nothing_left() {
 }
 
 #[tokio::test]
-async fn a_redis_that_does_not_answer_is_named_before_anything_starts() {
+async fn a_redis_that_does_not_answer_is_reported_before_anything_starts() {
     let folder = tempfile::tempdir().expect("a folder");
     let screen = folder.path().join("screen");
-    let nobody = atrium_devstack::ports::free().expect("a port");
+    let unused = atrium_servers::ports::free().expect("a port");
     let launch = Launch::new("dev", DEVSTACK).args(["dev", "--files"]).arg(folder.path().join(".dev"));
     let dev = launch
-        .env("ATRIUM_REDIS_URL", format!("redis://:secret@127.0.0.1:{nobody}/0"))
+        .env("ATRIUM_REDIS_URL", format!("redis://:secret@127.0.0.1:{unused}/0"))
         .log(&screen)
         .spawn()
         .expect("starts");
     assert_eq!(dev.ended().await.code(), Some(1));
     let shown = std::fs::read_to_string(&screen).expect("the screen");
-    let complaint = shown.lines().find(|line| line.contains("ATRIUM_REDIS_URL")).expect("a complaint");
-    assert!(complaint.contains(&format!("127.0.0.1:{nobody}")), "{shown}");
-    assert!(complaint.contains("for example redis://127.0.0.1:6379/0"), "{shown}");
+    let message = shown.lines().find(|line| line.contains("ATRIUM_REDIS_URL")).expect("an error message");
+    assert!(message.contains(&format!("127.0.0.1:{unused}")), "{shown}");
+    assert!(message.contains("for example redis://127.0.0.1:6379/0"), "{shown}");
     assert!(!shown.contains("secret") && !shown.contains("PostgreSQL, private"), "{shown}");
 }
 

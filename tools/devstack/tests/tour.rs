@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atrium_devstack::existing::Existing;
-use atrium_devstack::folder::Folder;
-use atrium_devstack::postgres::Durability;
-use atrium_devstack::process::Launch;
-use atrium_devstack::screen::Screen;
-use atrium_devstack::stack::{Plan, Stack};
-use atrium_devstack::supervisor;
-use atrium_devstack::testing::Environment;
+use atrium_harness::Environment;
+use atrium_harness::screen::Screen;
+use atrium_harness::stack::{Plan, Stack};
+use atrium_harness::supervisor;
+use atrium_servers::existing::Existing;
+use atrium_servers::folder::Folder;
+use atrium_servers::postgres::Durability;
+use atrium_servers::process::Launch;
 
 const DEVSTACK: &str = env!("CARGO_BIN_EXE_atrium-devstack");
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -36,7 +36,7 @@ async fn every_process_killed_once_loses_nothing() {
         .log(&screen)
         .spawn()
         .expect("starts");
-    // After so many lines of the tour, which begins with its title.
+    // Each is killed after this many lines of the tour's output, the title included.
     for (lines, victim) in
         [(3, "workers"), (5, "api"), (7, "Redis"), (8, "workers"), (9, "PostgreSQL"), (11, "api")]
     {
@@ -57,8 +57,8 @@ async fn every_process_killed_once_loses_nothing() {
         status.success(),
         "{}\n──── api\n{}\n──── workers\n{}",
         shown(),
-        stack.api.last_words(60),
-        stack.workers.last_words(60),
+        stack.api.log_tail(60),
+        stack.workers.log_tail(60),
     );
     supervisor.abort();
     let _ = supervisor.await;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use atrium_devstack::{postgres::Durability, proxy::Line, testing::Atrium};
+use atrium_harness::Atrium;
+use atrium_servers::{postgres::Durability, proxy::Link};
 use atrium_shared::{
     ids::SagaId,
     streams::{GROUP, Inbound},
@@ -72,7 +73,7 @@ async fn lines_that_died_without_a_word_keep_no_message_in_hand() {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND usename = 'atrium_app' AND wait_event_type = 'Lock'";
     until("all connections wait for locks", async || platform.number(waiting).await == 2).await;
-    platform.atrium.database_proxy().set(Line::DeafClient);
+    platform.atrium.database_proxy().set(Link::DeafClient);
     for lock in locks {
         lock.close().await.expect("out of the way");
     }

@@ -1,6 +1,6 @@
 //! What was given up is found by an operator, whatever became of Redis, and is replayed or dropped once.
 
-use atrium_devstack::{operator, testing::Atrium};
+use atrium_harness::{Atrium, operator};
 use atrium_shared::{
     db::Topic,
     ids::{MessageId, OrgId},
@@ -57,13 +57,13 @@ async fn a_dead_letter_is_replayed_once_when_its_cause_is_mended_also_after_a_fl
     let (one, other) = tokio::join!(ctl(&platform, &replay), ctl(&platform, &replay));
     let mut answers = [one.expect("an answer"), other.expect("an answer")];
     answers.sort();
-    assert_eq!(answers, ["it is no dead letter (any more)\n", "replayed\n"]);
+    assert_eq!(answers, ["not a dead letter; nothing changed\n", "replayed\n"]);
     let consumed = format!(
         "SELECT count(*) FROM outbox WHERE message_id = '{id}' AND consumed_at IS NOT NULL AND dead_at IS NULL"
     );
     until("it is handled", async || platform.number(&consumed).await == 1).await;
     assert_eq!(printed(&platform, &["list"]).await, "");
-    assert_eq!(printed(&platform, &["drop", &id]).await, "it is no dead letter (any more)\n");
+    assert_eq!(printed(&platform, &["drop", &id]).await, "not a dead letter; nothing changed\n");
     assert_eq!(audited(&platform, tenant.org, "dead_letter.replayed").await, 1);
     assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 0);
 }
@@ -82,8 +82,8 @@ async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one
     until("it is given up again", async || printed(&platform, &["list"]).await.starts_with(&id)).await;
     until("a copy is in the stream again", async || copies().await == 1).await;
     assert_eq!(printed(&platform, &["drop", &id]).await, "dropped\n");
-    assert_eq!(printed(&platform, &["drop", &id]).await, "it is no dead letter (any more)\n");
-    assert_eq!(printed(&platform, &["replay", &id]).await, "it is no dead letter (any more)\n");
+    assert_eq!(printed(&platform, &["drop", &id]).await, "not a dead letter; nothing changed\n");
+    assert_eq!(printed(&platform, &["replay", &id]).await, "not a dead letter; nothing changed\n");
     assert_eq!(printed(&platform, &["list"]).await, "");
     assert_eq!(copies().await, 0, "its copy is gone as well");
     assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 1);
@@ -146,11 +146,12 @@ async fn an_entry_that_never_was_in_the_outbox_is_listed_put_back_and_dropped() 
     assert_eq!(printed(&platform, &["drop", &second]).await, "dropped\n");
     assert_eq!(printed(&platform, &["list"]).await, "");
 
+    let absent = format!("dead letter {second} does not exist");
     for (wrong, said) in [
-        (second.as_str(), "there is no dead letter chat.2/"),
-        (&MessageId::new().to_string(), "there is no message"),
-        ("chat.99/1-0", "neither a message's id nor an entry"),
-        ("7", "neither a message's id nor an entry"),
+        (second.as_str(), absent.as_str()),
+        (&MessageId::new().to_string(), "does not exist; `atrium-ctl dead-letters list`"),
+        ("chat.99/1-0", "expected a message id, or a stream entry"),
+        ("7", "expected a message id, or a stream entry"),
     ] {
         for command in ["show", "replay", "drop"] {
             let error = ctl(&platform, &[command, wrong]).await.expect_err("it is refused").to_string();

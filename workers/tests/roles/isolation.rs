@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::testing::{Atrium, AtriumBuilder};
+use atrium_harness::{Atrium, AtriumBuilder};
 use atrium_shared::{
     db::Principal,
     ids::SagaId,

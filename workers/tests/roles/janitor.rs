@@ -1,6 +1,6 @@
 //! What has served its purpose is deleted, also when nobody who used it comes back.
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use atrium_shared::streams::{GROUP, Inbound};
 use redis::{
     AsyncCommands as _,

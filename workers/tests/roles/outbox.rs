@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use atrium_shared::{
     db::Topic,
     ids::MessageId,

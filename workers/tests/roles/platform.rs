@@ -1,7 +1,7 @@
 //! Workers around a database, and the API's part of the write path, without an API.
 
-pub(crate) use atrium_devstack::testing::until;
-use atrium_devstack::testing::{Atrium, AtriumBuilder};
+pub(crate) use atrium_harness::until;
+use atrium_harness::{Atrium, AtriumBuilder};
 use atrium_shared::{
     configuration::ChatAction,
     db::{Database, Principal},

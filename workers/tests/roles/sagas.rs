@@ -1,10 +1,7 @@
 //! Sagas end in exactly one state, with every effect once or taken back.
 
-use atrium_devstack::{
-    postgres::Durability,
-    service::Service,
-    testing::{Atrium, PhotoFinish},
-};
+use atrium_harness::{Atrium, TiedRace, service::Service};
+use atrium_servers::postgres::Durability;
 use atrium_shared::{ids::SagaId, saga};
 use serde_json::json;
 
@@ -205,7 +202,7 @@ async fn a_compensation_that_fails_ten_times_alarms_goes_on_and_works_in_the_end
 #[tokio::test]
 async fn a_deadline_that_races_the_commit_ends_in_one_of_them() {
     let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
-    let mut race = PhotoFinish::default();
+    let mut race = TiedRace::default();
     for _ in 0..40 {
         let workers = [platform.atrium.worker(0), platform.atrium.worker(1)];
         workers.into_iter().for_each(Service::suspend);

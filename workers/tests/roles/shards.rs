@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use atrium_devstack::testing::Atrium;
+use atrium_harness::Atrium;
 use atrium_shared::{
     configuration::ChatAction,
     db::Topic,

@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use atrium_devstack::{postgres::Durability, testing::Atrium};
+use atrium_harness::Atrium;
+use atrium_servers::postgres::Durability;
 use atrium_shared::streams::Inbound;
 use redis::AsyncCommands as _;
 
@@ -18,7 +19,7 @@ async fn metrics(platform: &Platform, worker: usize) -> HashMap<String, String> 
 async fn admin(platform: &Platform, worker: usize, path: &str) -> (u16, String) {
     let url = platform.atrium.worker(worker).admin_url();
     let reply =
-        atrium_devstack::client::Client::new(url).get(path).send().await.expect("the admin port answers");
+        atrium_harness::client::Client::new(url).get(path).send().await.expect("the admin port answers");
     (reply.code(), reply.text())
 }
 

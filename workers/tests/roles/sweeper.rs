@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use atrium_devstack::{client::Client, testing::Atrium};
+use atrium_harness::{Atrium, client::Client};
 use atrium_shared::{
     db::Topic,
     ids::MessageId,

@@ -1,25 +1,23 @@
-//! The steps, in the order in which a team would take them.
+//! The steps of the main user journey, in the order in which a team would take them.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use atrium_harness::guest::{Creation, Guest, patiently};
+use atrium_harness::screen::spoken;
 use serde_json::{Value, json};
 
-use super::Tour;
+use super::step::{PATIENCE, Tour};
 use super::window::{press, watched};
-use crate::actors::{Creation, Guest, patiently};
-use crate::screen::spoken;
 
-/// How long anything may take that should take milliseconds: processes may be on their way up again.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// A process that was killed is listed this long; what holds no configuration after that will load the newest.
+/// A process that was killed is listed this long; one without a revision after that loads the newest at first use.
 const LISTED: Duration = Duration::from_secs(8);
 
 /// The key that the tour changes.
 pub(super) const CAP: &str = "chat.max_active_sessions";
 
-/// What the steps leave behind for the measurements.
-pub(super) struct Visit {
+/// What the steps created, for the measurements.
+pub(super) struct Created {
     pub(super) org: String,
     pub(super) project: String,
     pub(super) admin: Guest,
@@ -33,13 +31,13 @@ pub(super) struct Rollout {
 }
 
 impl Tour {
-    /// The main job.
-    pub(super) async fn walk(&self) -> anyhow::Result<Visit> {
+    /// The main user journey.
+    pub(super) async fn walk(&self) -> anyhow::Result<Created> {
         let founder = self
             .step("a guest signs in", async {
                 let guest = Guest::sign_in(&self.client).await?;
                 let me = patiently(|| guest.client.get("/v1/auth/me")).await?.expect_status(200)?;
-                ensure!(me.at("/user/id") == guest.id, "expected to be {}, came {}", guest.id, me.describe());
+                ensure!(me.at("/user/id") == guest.id, "expected to be {}, got {}", guest.id, me.describe());
                 let key = guest.key.clone();
                 Ok((guest, key))
             })
@@ -60,33 +58,35 @@ impl Tour {
                 let path = format!("/v1/orgs/{org}/members");
                 let members = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
                 let count = members.json()["items"].as_array().map_or(0, Vec::len);
-                ensure!(count == 3, "expected 3 members, came {}", members.describe());
+                ensure!(count == 3, "expected 3 members, got {}", members.describe());
                 let outcome = format!("{} as admin, {} as member", admin.key, member.key);
                 Ok(((admin, member), outcome))
             })
             .await?;
         let project = self
-            .step("a project", async {
+            .step("creates a project", async {
                 let project = founder.project(&org, "Launch").await?;
                 Ok((project.clone(), project))
             })
             .await?;
         let (mut first, mut other) = self
-            .step("both open its chat, each with a stream", async {
+            .step("two members open its chat, each with a stream", async {
                 let mine = watched(&member, &org, &project).await?;
                 let others = watched(&admin, &org, &project).await?;
                 Ok(((mine, others), "two windows".to_owned()))
             })
             .await?;
         let ready = self
-            .step("one presses Ready, both streams show it", async {
+            .step("one presses Ready, and both streams show it", async {
                 let press = press(&member, "ready", [&mut first, &mut other]).await?;
                 Ok((press.times, format!("after {press}")))
             })
             .await?;
         let revision = self
             .step(&format!("the admin sets {CAP} to 1"), async {
-                let reply = admin.configure(&org, CAP, json!(1), "one window each during the tour").await?;
+                let reply = admin
+                    .configure(&org, CAP, json!(1), "one window for each member during the tour")
+                    .await?;
                 let revision = reply.json()["revision"].as_i64().context("expected a revision")?;
                 Ok((revision, format!("revision {revision}")))
             })
@@ -99,16 +99,16 @@ impl Tour {
         })
         .await?;
         let mut second = self
-            .step("the member's second window closes the first", async {
+            .step("the member's second window closes the first one", async {
                 let second = watched(&member, &org, &project).await?;
-                ensure!(second.window.closed.is_some(), "expected `closed_session_id`, came null");
+                ensure!(second.window.closed.is_some(), "expected `closed_session_id`, got null");
                 let closed = first.stream.see("chat.session-closed", PATIENCE).await?;
                 let data = closed.json();
                 ensure!(
                     data["session_id"] == first.window.session.as_str() && data["reason"] == "replaced",
-                    "expected that the first window is replaced, came {data}"
+                    "expected that the first window is replaced, got {data}"
                 );
-                Ok((second, "its stream was told: replaced".to_owned()))
+                Ok((second, "its stream reported the reason: replaced".to_owned()))
             })
             .await?;
         self.step("pressing in the closed window is refused", async {
@@ -118,32 +118,32 @@ impl Tour {
         })
         .await?;
         let green = self
-            .step("pressing in the new one is not", async {
+            .step("pressing in the new window is accepted", async {
                 let press = press(&member, "tests_green", [&mut second, &mut other]).await?;
                 Ok((press.times, format!("shown after {press}")))
             })
             .await?;
         self.step(
-            "the counters have counted",
+            "the counters are right",
             self.counted(&founder, &org, &project, [("ready", ready), ("tests_green", green)]),
         )
         .await?;
-        self.step("the history names the admin", async {
+        self.step("the history shows the admin as author", async {
             let path = format!("/v1/orgs/{org}/configs/{CAP}/history");
             let reply = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
             let newest = reply.json()["items"][0].clone();
             ensure!(
                 newest["author"]["id"] == admin.id.as_str() && newest["new_value"] == 1,
-                "expected a change to 1 by {}, came {newest}",
+                "expected a change to 1 by {}, got {newest}",
                 admin.key
             );
             Ok(((), newest["reason"].as_str().unwrap_or_default().to_owned()))
         })
         .await?;
-        Ok(Visit { org, project, admin, member })
+        Ok(Created { org, project, admin, member })
     }
 
-    /// Every step of the saga must be seen done, in an order without gaps, and the end must be COMMITTED.
+    /// Every step of the saga must be reported done, with sequence numbers without gaps, and the end must be COMMITTED.
     async fn follow_saga(&self, founder: &Guest, creation: &Creation) -> anyhow::Result<((), String)> {
         let operation = format!("/v1/operations/{}", creation.operation);
         let mut stream = founder.client.follow(format!("{operation}/events"));
@@ -152,38 +152,38 @@ impl Tour {
         loop {
             let Some(event) = stream.next(PATIENCE).await? else {
                 bail!(
-                    "expected `operation.finished`, the stream is over without it; steps so far: {steps:?}"
+                    "expected `operation.finished`, but the stream ended without it; steps so far: {steps:?}"
                 );
             };
             let data = event.json();
             if !event.event.starts_with("operation.") {
-                // A process that stops says so; the stream goes on elsewhere.
+                // A process that stops says so; the stream continues on another one.
                 continue;
             }
-            let came = data["seq"].as_i64().unwrap_or_default();
+            let seq = data["seq"].as_i64().unwrap_or_default();
             sequence += 1;
-            ensure!(came == sequence, "expected event number {sequence}, came {data}");
+            ensure!(seq == sequence, "expected event number {sequence}, got {data}");
             let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
             if event.event == "operation.finished" {
-                ensure!(text("status") == "COMMITTED", "expected COMMITTED, came {data}");
+                ensure!(text("status") == "COMMITTED", "expected COMMITTED, got {data}");
                 break;
             }
             if text("status") == "DONE" {
                 steps.push(format!("{} {}", text("step"), spoken(event.at.duration_since(start))));
             }
         }
-        ensure!(!steps.is_empty(), "expected steps before the end, came none");
+        ensure!(!steps.is_empty(), "expected steps before the end, got none");
         let path = format!("/v1/orgs/{}", creation.org);
         let org = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
         ensure!(
             org.at("/status") == "COMMITTED",
-            "expected a COMMITTED organization, came {}",
+            "expected a COMMITTED organization, got {}",
             org.describe()
         );
         Ok(((), steps.join(", ")))
     }
 
-    /// Asks until every process has applied the revision.
+    /// Polls until every process has applied the revision.
     pub(super) async fn rolled_out(
         &self,
         admin: &Guest,
@@ -206,14 +206,14 @@ impl Tour {
                 return Ok(Rollout { lags });
             }
             if start.elapsed() > PATIENCE {
-                bail!("expected every process at revision {revision} within {PATIENCE:?}, came {status}");
+                bail!("expected every process at revision {revision} within {PATIENCE:?}, got {status}");
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(100));
         }
     }
 
-    /// Each accepted press counts once; presses whose answer was lost may count too.
+    /// Each accepted press is counted once; presses whose answer was lost may be counted, too.
     async fn counted(
         &self,
         founder: &Guest,
@@ -235,7 +235,7 @@ impl Tour {
                 return Ok(((), counts.join(", ")));
             }
             if start.elapsed() > PATIENCE {
-                bail!("expected at least {pressed:?}, came {counters}");
+                bail!("expected at least {pressed:?}, got {counters}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

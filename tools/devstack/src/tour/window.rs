@@ -1,22 +1,22 @@
-//! A chat window with its stream: what was pressed has to show, once, everywhere.
+//! A chat window with its stream: each pressed action has to appear once on every stream.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use atrium_harness::client::Follower;
+use atrium_harness::guest::{Guest, Window};
+use atrium_harness::screen::spoken;
 
-use super::steps::PATIENCE;
-use crate::actors::{Guest, Window};
-use crate::client::Follower;
-use crate::screen::spoken;
+use super::step::PATIENCE;
 
-/// The reasons for a `reset` that a tour puts up with: Redis was started again under it, and with it went the short
-/// history of the live events. What was pressed then still counts: it is pressed again, and the counters are checked.
-const REDIS_AGAIN: [&str; 2] = ["history_lost", "gap"];
+/// The reasons for a `reset` that the tour tolerates: Redis was restarted, which lost the short history of live events.
+/// The action was counted all the same: it is pressed again, and the counters are checked later.
+const REDIS_RESTARTED: [&str; 2] = ["history_lost", "gap"];
 /// How long an event may still come after such a reset.
 const AFTER_RESET: Duration = Duration::from_secs(2);
-/// How often something is pressed at most.
+/// How often an action is pressed at most.
 const ATTEMPTS: i64 = 3;
 
 /// An open window with its stream, and the ids of the actions it showed.
@@ -30,7 +30,7 @@ pub(super) struct Watched {
 pub(super) struct Press<const N: usize> {
     /// How long each window took to show it.
     pub(super) took: [Duration; N],
-    /// How often it was accepted until then: once, unless a window was told that it may have missed it.
+    /// How often it was accepted until then: once, unless a stream may have missed it.
     pub(super) times: i64,
 }
 
@@ -44,10 +44,10 @@ impl<const N: usize> fmt::Display for Press<N> {
     }
 }
 
-/// What came of waiting for an action.
+/// The outcome of waiting for an action.
 enum Shown {
     At(Instant),
-    /// The stream said that something may be missing, and it was.
+    /// The stream reported a possible loss, and the action did not appear.
     Missed,
 }
 
@@ -79,10 +79,10 @@ pub(super) async fn press<const N: usize>(
             return Ok(Press { took, times });
         }
     }
-    bail!("expected `{action}` on every stream, came a `reset` instead, {ATTEMPTS} times");
+    bail!("expected `{action}` on every stream, got a `reset` instead, {ATTEMPTS} times");
 }
 
-/// Presses until it is accepted; answers with when the accepted attempt began, and the action's id.
+/// Presses until it is accepted; returns when the accepted attempt began, and the action's id.
 async fn accepted(guest: &Guest, window: &Window, action: &str) -> anyhow::Result<(Instant, String)> {
     let start = Instant::now();
     loop {
@@ -111,24 +111,29 @@ impl Watched {
                 Err(_) if reset && Instant::now() >= deadline => return Ok(Shown::Missed),
                 next => next
                     .with_context(|| format!("expected `{action}` ({id})"))?
-                    .with_context(|| format!("expected `{action}` ({id}), the stream is over"))?,
+                    .with_context(|| format!("expected `{action}` ({id}), but the stream ended"))?,
             };
             match event.event.as_str() {
                 "chat.action" => {
                     let data = event.json();
-                    let came = data["id"].as_str().unwrap_or_default().to_owned();
-                    ensure!(self.seen.insert(came.clone()), "expected each action once, came twice: {data}");
-                    if came == id {
-                        ensure!(data["action"] == action, "expected `{action}`, came {data}");
+                    let shown = data["id"].as_str().unwrap_or_default().to_owned();
+                    ensure!(
+                        self.seen.insert(shown.clone()),
+                        "expected each action once, got it twice: {data}"
+                    );
+                    if shown == id {
+                        ensure!(data["action"] == action, "expected `{action}`, got {data}");
                         return Ok(Shown::At(event.at));
                     }
                 }
-                "reset" if event.json()["reason"].as_str().is_some_and(|why| REDIS_AGAIN.contains(&why)) => {
+                "reset"
+                    if event.json()["reason"].as_str().is_some_and(|why| REDIS_RESTARTED.contains(&why)) =>
+                {
                     reset = true;
                     deadline = deadline.min(Instant::now() + AFTER_RESET);
                 }
                 "drain" | "token-expiring" => {}
-                other => bail!("expected `{action}`, came `{other}` {}", event.data),
+                other => bail!("expected `{action}`, got `{other}` {}", event.data),
             }
         }
     }

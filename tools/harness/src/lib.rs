@@ -1,0 +1,34 @@
+//! What integration tests and the command line run on: Atrium's processes around servers, and a client that checks what
+//! they answer.
+//!
+//! The tests of the workspace run under `atrium-devstack exec`, which starts PostgreSQL and Redis once and migrates a
+//! template database. A test takes its share of them: a copy of the template ([`TestDatabase`]), a logical database of
+//! Redis ([`TestRedis`]), processes around both ([`Atrium`]). Tests that kill, flush or pause a server start a private
+//! one. The client checks every answer against the contract, so that whoever tests anything tests the contract, too.
+
+pub mod addresses;
+mod atrium;
+pub mod checkout;
+pub mod client;
+pub mod compile;
+mod database;
+mod environment;
+pub mod guest;
+pub mod interrupt;
+pub mod keys;
+pub mod latency;
+pub mod operator;
+mod redis_database;
+pub mod screen;
+pub mod service;
+pub mod stack;
+pub mod supervisor;
+mod tied_race;
+mod waiting;
+
+pub use atrium::{Atrium, AtriumBuilder};
+pub use database::TestDatabase;
+pub use environment::Environment;
+pub use redis_database::TestRedis;
+pub use tied_race::TiedRace;
+pub use waiting::until;
