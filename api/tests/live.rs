@@ -13,9 +13,11 @@ use std::{
 };
 
 use atrium_api::{
-    auth::Credential,
-    chat::presence::Presence,
-    live::open_streams::{Kind, OpenStreams},
+    http::caller::Credential,
+    live::{
+        open_streams::{Kind, OpenStreams},
+        presence::Presence,
+    },
 };
 use atrium_devstack::{
     actors::{Guest, Window},

@@ -6,18 +6,17 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    api_key::{ApiKeyText, ApiKeyUse},
+    api_key::{ApiKeyText, ApiKeyUse, ApiScope},
     db::{ApiKey, in_time},
     ids::OrgId,
 };
 
-use super::Service;
 use crate::{
-    edge::{
+    http::{
+        caller::Service,
         problem::{Code, Problem},
         request::Request,
     },
-    routes::Route,
     state::App,
 };
 
@@ -28,12 +27,12 @@ use crate::{
 /// [`Code::ApiKeyScopeMissing`] when the key is not for this.
 pub(super) fn service(
     app: &Arc<App>,
-    route: &Route,
+    scope: Option<ApiScope>,
     request: &Request,
     presented: &ApiKeyText,
     key: ApiKey,
 ) -> Result<Service, Problem> {
-    let scope = route.scope.ok_or_else(Problem::api_key_not_accepted)?;
+    let scope = scope.ok_or_else(Problem::api_key_not_accepted)?;
     // The same answer as to a stranger, whatever the key may do at home.
     if request.path::<OrgId>("org").ok() != Some(presented.org) {
         return Err(Problem::not_found());

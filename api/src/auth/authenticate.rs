@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    api_key::{self, ApiKeyText},
+    api_key::{self, ApiKeyText, ApiScope},
     db::ApiKey,
     telemetry::metrics::REVOKED_TOKENS_REFUSED,
 };
 use http::{HeaderMap, header};
 use metrics::counter;
 
-use super::{Caller, Identity, cookie::Cookie};
+use super::cookie::Cookie;
 use crate::{
-    edge::{
+    http::{
+        caller::{Caller, Identity},
         problem::{Code, Problem},
         request::Request,
     },
-    routes::Route,
     state::App,
 };
 
@@ -33,10 +33,10 @@ pub enum Carrier {
 ///
 /// # Errors
 /// `unauthenticated`, always in the same words: why a token does not hold is for the log; `rate_limited` when too
-/// many did not. What `route` does not take from a service.
+/// many did not. `api_key_not_accepted` and the like when a service's key does not reach a route that asks for `scope`.
 pub async fn authenticate(
     app: &Arc<App>,
-    route: &Route,
+    scope: Option<ApiScope>,
     request: &Request,
 ) -> Result<(Caller, Carrier), Problem> {
     let headers = &request.headers;
@@ -60,7 +60,7 @@ pub async fn authenticate(
     let caller = match holder {
         Holder::User(identity) => Caller::User(identity),
         Holder::Service(presented, key) => {
-            Caller::Service(super::api_key::service(app, route, request, &presented, key)?)
+            Caller::Service(super::api_key::service(app, scope, request, &presented, key)?)
         }
     };
     Ok((caller, carrier))

@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn over_tls_the_cookies_are_bound_to_it() {
-        let url = crate::edge::tests::api_settings().public_url;
+        let url = crate::auth::tests::api_settings().public_url;
         assert_eq!(
             Cookie::Session.set(&url, "a.b.c", 900).expect("a header value"),
             "__Host-atrium_session=a.b.c; HttpOnly; SameSite=Strict; Path=/; Max-Age=900; Secure"
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn one_cookie_of_the_name_counts() {
-        let url = crate::edge::tests::api_settings().public_url;
+        let url = crate::auth::tests::api_settings().public_url;
         let read = |value| {
             let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(value))]);
             Cookie::Session.read(&url, &headers).map(str::to_owned)

@@ -7,11 +7,11 @@ use http::{StatusCode, header};
 
 use super::{cookie::Cookie, families};
 use crate::{
-    edge::{
+    http::{
         body::one_of,
         problem::Problem,
         request::Request,
-        respond::{Response, empty},
+        response::{Response, empty},
     },
     state::App,
 };

@@ -6,12 +6,12 @@ use http::StatusCode;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::User;
 use crate::{
-    edge::{
+    http::{
+        caller::User,
         problem::Problem,
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
     state::App,
 };

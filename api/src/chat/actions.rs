@@ -14,14 +14,13 @@ use http::StatusCode;
 use serde::{Deserialize as _, Serialize, de::value::StrDeserializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::session_cache::{Known, SessionKey};
 use crate::{
-    edge::{
+    http::{
         problem::{Code, FieldError, Problem},
-        quotas,
         request::Request,
-        respond::{self, Response},
+        response::{self, Response},
     },
+    live::session_cache::{Known, SessionKey},
     state::App,
 };
 
@@ -56,9 +55,9 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     }
     let snapshot = app.configuration.org(org).await?;
     let configuration = snapshot.project(project);
-    let standing = app.rate_limits.chat_action(user, org, project, configuration.chat_actions_per_second)?;
-    request.note_standing(standing);
-    quotas::count_member(app, org).await.inspect_err(|_| request.forget_standing())?;
+    let status = app.rate_limits.chat_action(user, org, project, configuration.chat_actions_per_second)?;
+    request.set_quota_status(status);
+    app.quotas.count_member(org).await.inspect_err(|_| request.clear_quota_status())?;
 
     let mut object = request.object().await?;
     let name = object.required("action", |value| match value {
@@ -85,7 +84,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let added: Result<String, _> =
         redis::cmd("XADD").arg(stream).arg("*").arg(&fields[..]).query_async(&mut app.redis.shared()).await;
     added.map_err(Problem::unavailable)?;
-    respond::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
+    response::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
 }
 
 /// The session, from memory if it was looked at lately. A look into the database counts as a request: only the

@@ -22,23 +22,17 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use super::{
-    presence::Present,
-    session_cache::{CloseReason, Closed, Known, SessionKey},
-};
 use crate::{
-    edge::{
-        problem::Problem,
-        quotas,
-        request::Request,
-        respond::Response,
-        sse::{self, Next, Source},
-    },
+    http::{problem::Problem, request::Request, response::Response},
     live::{
+        answer::{self, Next, Source},
         frame::Batch,
         open_streams::Kind,
-        resume::{self, Page, Position, SESSION_CLOSED},
+        position::Position,
+        presence::Present,
+        resume::{self, Page, SESSION_CLOSED},
         ring::{Frame, Join, Read, ResetReason, Subscription, TopicKey},
+        session_cache::{CloseReason, Closed, Known, SessionKey},
     },
     state::App,
 };
@@ -53,19 +47,19 @@ const EMPTY_PAGES: u32 = 3;
 /// `GET …/chat/sessions/{session}/events`.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`](crate::edge::problem::Code::LastEventIdInvalid), and `not_found` for a session that
+/// [`Code::LastEventIdInvalid`](crate::http::problem::Code::LastEventIdInvalid), and `not_found` for a session that
 /// is not the caller's.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    sse::try_again(respond(app, request).await)
+    answer::try_again(respond(app, request).await)
 }
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
-    let position: Option<Position> = sse::last_event_id(request)?
+    let position: Option<Position> = answer::last_event_id(request)?
         .map(|id| id.parse())
         .transpose()
-        .map_err(|_| sse::last_event_id_invalid())?;
+        .map_err(|_| answer::last_event_id_invalid())?;
     let identity = request.identity()?;
     let key = SessionKey { org, project, session, user: identity.user };
 
@@ -77,14 +71,14 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     if let Known { closed: Some(closed), .. } = known {
         return Ok(after_the_end(session, closed, position));
     }
-    let place = quotas::enter(app, org).await?;
-    Ok(sse::open(
+    let permit = app.quotas.enter(org).await?;
+    Ok(answer::open(
         &app.live.streams,
         Kind::Chat,
         identity.into(),
         (org, Some(project)),
         looked_at,
-        place,
+        permit,
         |registration| {
             let stream = registration.stream();
             let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
@@ -118,15 +112,15 @@ fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>)
         at: OffsetDateTime,
     }
     let (Some(position), Some(at)) = (position, closed.at) else {
-        return sse::nothing_more();
+        return answer::nothing_more();
     };
     let after_end = u64::try_from(at.unix_timestamp_nanos() / 1_000_000 + 1).unwrap_or_default();
     if position.id.ms >= after_end {
-        return sse::nothing_more();
+        return answer::nothing_more();
     }
     let id = Position { epoch: position.epoch, id: StreamId { ms: after_end, seq: 0 } };
     let data = SessionClosed { session_id: session, reason: closed.reason, at };
-    sse::once(&sse::event(Some(&id), SESSION_CLOSED, &data))
+    answer::once(&answer::event(Some(&id), SESSION_CLOSED, &data))
 }
 
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, RedisError>> + Send>>;
@@ -289,7 +283,7 @@ impl ChatSource {
         counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
         let position = self.subscription.position();
         let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
-        batch.event(&sse::event(id, "reset", &Reset { reason: reason.name() }));
+        batch.event(&answer::event(id, "reset", &Reset { reason: reason.name() }));
     }
 }
 

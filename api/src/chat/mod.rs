@@ -6,6 +6,4 @@
 pub mod actions;
 pub mod counters;
 pub mod events;
-pub mod presence;
-pub mod session_cache;
 pub mod sessions;

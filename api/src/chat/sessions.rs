@@ -12,14 +12,14 @@ use http::StatusCode;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::session_cache::{CloseReason, SessionKey};
 use crate::{
-    edge::{
+    http::{
         idempotency::Intention,
         problem::{Code, Problem},
         request::Request,
-        respond::{self, Response},
+        response::{self, Response},
     },
+    live::session_cache::{CloseReason, SessionKey},
     state::App,
 };
 
@@ -107,7 +107,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let (role, closed_session_id) = (tx.role(), surplus.first().copied());
     let actions = configuration.chat_actions.clone();
     let opened = Opened { id, project_id: project, opened_at, actions, closed_session_id };
-    let response = respond::json(StatusCode::CREATED, &opened)?;
+    let response = response::json(StatusCode::CREATED, &opened)?;
     if let Some(intention) = &intention {
         intention.record(&mut tx, &response).await?;
     }
@@ -144,7 +144,7 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     }
     tx.commit().await?;
     app.live.sessions.close(session);
-    Ok(respond::empty(StatusCode::NO_CONTENT))
+    Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
 /// Makes sure that the project exists, and lets one request of this member decide about sessions at a time: the

@@ -31,7 +31,7 @@ use super::{
     access::{Access, EndedAccess},
     slots::Slots,
 };
-use crate::auth::Credential;
+use crate::http::caller::Credential;
 
 /// How long before its token expires a stream is told.
 pub const TOKEN_EXPIRING_BEFORE: Duration = Duration::from_secs(10);

@@ -21,7 +21,7 @@ use atrium_shared::{
 };
 use bytes::Bytes;
 
-use super::{frame::Batch, open_streams::OpenStream, resume::Position, slots::Slots};
+use super::{frame::Batch, open_streams::OpenStream, position::Position, slots::Slots};
 
 /// How much a ring keeps.
 #[derive(Clone, Copy, Debug)]
@@ -452,7 +452,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::Credential,
+        http::caller::Credential,
         live::open_streams::{Kind, OpenStreams, Registration},
     };
 

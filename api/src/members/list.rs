@@ -9,12 +9,12 @@ use time::OffsetDateTime;
 
 use super::Member;
 use crate::{
-    auth::User,
-    edge::{
+    http::{
+        caller::User,
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
     state::App,
 };

@@ -17,9 +17,9 @@ use atrium_shared::{
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::{
-    auth::User,
-    edge::problem::{Code, Problem},
+use crate::http::{
+    caller::User,
+    problem::{Code, Problem},
 };
 
 #[derive(Serialize)]

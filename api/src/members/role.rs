@@ -13,20 +13,20 @@ use serde_json::json;
 
 use super::{Member, end_rights, lock, require_another_owner};
 use crate::{
-    edge::{
+    http::{
         body::one_of,
         problem::{FieldError, Problem},
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
-    orgs,
+    organizations,
     state::App,
 };
 
 /// `PATCH /v1/orgs/{org}/members/{user}`
 ///
 /// # Errors
-/// When the caller may not give the role, or not to this member; [`Code::LastOwner`](crate::edge::problem::Code::LastOwner).
+/// When the caller may not give the role, or not to this member; [`Code::LastOwner`](crate::http::problem::Code::LastOwner).
 pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let user: UserId = request.path("user")?;
@@ -74,9 +74,9 @@ pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response,
     let mut former = super::read(&mut tx, caller).await?;
     set(&mut tx, &mut heir, Role::Owner).await?;
     set(&mut tx, &mut former, Role::Admin).await?;
-    let organization = orgs::read(&mut tx, Role::Admin).await?;
+    let organization = organizations::read(&mut tx, Role::Admin).await?;
     tx.commit().await?;
-    orgs::respond(&organization)
+    organizations::respond(&organization)
 }
 
 /// Gives a member a role, under the organization's row.

@@ -20,14 +20,17 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::{
-    edge::{
+    http::{
         problem::{Code, Problem},
-        quotas,
         request::Request,
-        respond::Response,
-        sse::{self, Next, Source},
+        response::Response,
     },
-    live::{frame::Batch, hints::Listening, open_streams::Kind},
+    live::{
+        answer::{self, Next, Source},
+        frame::Batch,
+        hints::Listening,
+        open_streams::Kind,
+    },
     state::App,
 };
 
@@ -60,12 +63,12 @@ struct Finished<'a> {
 /// # Errors
 /// [`Code::LastEventIdInvalid`] for an id that the operation has not come to.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    sse::try_again(respond(app, request).await)
+    answer::try_again(respond(app, request).await)
 }
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let id: SagaId = request.path("operation")?;
-    let seen = sse::last_event_id(request)?.map(|id| sse::number(&id)).transpose()?.unwrap_or(0);
+    let seen = answer::last_event_id(request)?.map(|id| answer::number(&id)).transpose()?.unwrap_or(0);
     let identity = request.identity()?;
 
     let looked_at = Instant::now();
@@ -73,9 +76,9 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         Err(DbError::NotFound) => {
             let end = purged(app, identity.user, id).await?;
             return Ok(if seen < end.seq {
-                sse::once(&frame(id, &end, None).bytes)
+                answer::once(&frame(id, &end, None).bytes)
             } else {
-                sse::nothing_more()
+                answer::nothing_more()
             });
         }
         tx => tx?,
@@ -92,20 +95,20 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     .await?;
     drop(tx);
     if seen > newest {
-        return Err(sse::last_event_id_invalid());
+        return Err(answer::last_event_id_invalid());
     }
     if seen == newest && matches!(status, SagaStatus::Committed | SagaStatus::Failed) {
-        return Ok(sse::nothing_more());
+        return Ok(answer::nothing_more());
     }
     let user = identity.user;
-    let place = quotas::enter(app, org).await?;
-    Ok(sse::open(
+    let permit = app.quotas.enter(org).await?;
+    Ok(answer::open(
         &app.live.streams,
         Kind::Operation,
         identity.into(),
         (org, None),
         looked_at,
-        place,
+        permit,
         |registration| OperationSource {
             app: Arc::clone(app),
             user,
@@ -201,11 +204,11 @@ fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&Value>) -> Fr
     match step {
         Some(step) => {
             let data = Step { operation_id, seq, step, status, detail: detail.as_deref(), at };
-            Framed { bytes: sse::event(Some(&seq), "operation.step", &data), last: false }
+            Framed { bytes: answer::event(Some(&seq), "operation.step", &data), last: false }
         }
         None => {
             let data = Finished { operation_id, seq, status, failure, at };
-            Framed { bytes: sse::event(Some(&seq), "operation.finished", &data), last: true }
+            Framed { bytes: answer::event(Some(&seq), "operation.finished", &data), last: true }
         }
     }
 }

@@ -14,10 +14,10 @@ use atrium_shared::{
 use http::StatusCode;
 
 use crate::{
-    edge::{
+    http::{
         problem::{Code, Problem},
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
     state::App,
 };
