@@ -31,7 +31,7 @@ pub enum Access {
     Public,
     /// Whoever brings an access token that holds.
     User,
-    /// Whoever brings a refresh token: the handler looks at it, and at where the request comes from.
+    /// Whoever brings a refresh token: the handler verifies it, and where the request comes from.
     Refresh,
 }
 

@@ -41,7 +41,7 @@ pub struct App {
     pub portability: Portability,
     /// Events on their way to open streams.
     pub live: Live,
-    /// The stages of stopping.
+    /// How far stopping has come: draining, then forced.
     pub shutdown: Shutdown,
     /// Cancelled a moment after the drain began: connections end after the request they are serving.
     pub closing: CancellationToken,

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use crate::{
     http::{
         body::{self, integer},
-        idempotency::{Intention, made_before, without_secret},
+        idempotency::{IdempotentRequest, made_before, without_secret},
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
@@ -63,17 +63,17 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let scopes = body.required("scopes", scopes);
     let lifetime = body.optional("expires_in_seconds", integer(60..=A_YEAR));
     let ((name, scopes), lifetime) = body.finish(name.zip(scopes).zip(lifetime))?;
-    let intention = Intention::of(request).await?;
+    let idempotent = IdempotentRequest::of(request).await?;
 
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     // Nobody gives away more than they have.
     for scope in &scopes {
         tx.require(scope.role())?;
     }
-    if let Some(intention) = &intention
-        && let Some(made) = intention.begin(&mut tx).await?
+    if let Some(idempotent) = &idempotent
+        && let Some(made) = idempotent.begin(&mut tx).await?
     {
         return Err(made_before(
             &made,
@@ -101,8 +101,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     audit::record(&mut tx, change.after(json!({ "name": name, "scopes": scopes }))).await?;
     let location =
         HeaderValue::try_from(format!("/v1/orgs/{org}/api-keys/{}", key.id)).map_err(Problem::internal)?;
-    if let Some(intention) = &intention {
-        intention.record(&mut tx, &without_secret(&location)).await?;
+    if let Some(idempotent) = &idempotent {
+        idempotent.record(&mut tx, &without_secret(&location)).await?;
     }
     tx.commit().await?;
     let mut response = json(StatusCode::CREATED, &Created { api_key, key: key.to_text() })?;

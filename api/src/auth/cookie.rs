@@ -1,7 +1,7 @@
-//! The two cookies: tokens in a place that scripts cannot read.
+//! The two cookies: tokens where scripts cannot read them.
 //!
 //! The access token goes along with every request. The refresh token, which lives longer, goes only to where it is
-//! used: its path keeps it out of every other request, and out of whatever looks at those.
+//! used: its path keeps it out of every other request, and out of whatever records those.
 
 use atrium_shared::settings::PublicUrl;
 use http::{HeaderMap, HeaderValue, header};
@@ -47,7 +47,7 @@ impl Cookie {
         if tokens.next().is_some() { None } else { token }
     }
 
-    /// The value of `Set-Cookie` that hands out a token for so many seconds.
+    /// The value of `Set-Cookie` that hands out a token for `max_age` seconds.
     ///
     /// # Errors
     /// When the token is no header value, which is a defect.

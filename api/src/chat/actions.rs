@@ -24,7 +24,7 @@ use crate::{
     state::App,
 };
 
-/// How long a session and its user's role may be taken from memory without another look.
+/// How long a session and its user's role may be taken from memory without asking the database.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// An action that was accepted.
@@ -43,8 +43,8 @@ struct Accepted {
 pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
-    let identity = request.identity()?;
-    let (user, user_key) = (identity.user, identity.key.clone());
+    let user = request.signed_in_user()?;
+    let (user, user_key) = (user.id, user.key.clone());
 
     let known = session_of(app, SessionKey { org, project, session, user }).await?;
     if known.role < Role::Member {
@@ -87,7 +87,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     response::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
 }
 
-/// The session, from memory if it was looked at lately. A look into the database counts as a request: only the
+/// The session, from memory if it was read lately. Reading the database counts as a request: only the
 /// first action in a while needs one, and guessed sessions would need one each.
 async fn session_of(app: &App, key: SessionKey) -> Result<Known, Problem> {
     match app.live.sessions.get(&key, MAX_AGE) {

@@ -27,7 +27,7 @@ use crate::{
     live::{
         answer::{self, Next, Source},
         frame::Batch,
-        open_streams::Kind,
+        open_streams::StreamKind,
         position::Position,
         presence::Present,
         resume::{self, Page, SESSION_CLOSED},
@@ -37,11 +37,11 @@ use crate::{
     state::App,
 };
 
-/// How long ago a session may have been looked at when a stream of it opens. Short: coming back checks again.
+/// How long ago a session may have been read when a stream of it opens. Short: coming back checks again.
 const MAX_AGE: Duration = Duration::from_secs(2);
 /// How many streams read from Redis at once: the pages of the others are not in memory yet.
 static READS: Semaphore = Semaphore::const_new(64);
-/// After so many empty pages in a row, Redis does not have what the ring says it had.
+/// After this many empty pages in a row, Redis does not have what the ring says it had.
 const EMPTY_PAGES: u32 = 3;
 
 /// `GET …/chat/sessions/{session}/events`.
@@ -60,10 +60,10 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         .map(|id| id.parse())
         .transpose()
         .map_err(|_| answer::last_event_id_invalid())?;
-    let identity = request.identity()?;
-    let key = SessionKey { org, project, session, user: identity.user };
+    let user = request.signed_in_user()?;
+    let key = SessionKey { org, project, session, user: user.id };
 
-    let looked_at = Instant::now();
+    let checked_at = Instant::now();
     let known = match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => known,
         None => app.live.sessions.read(&app.database, key).await?,
@@ -74,10 +74,10 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let permit = app.quotas.enter(org).await?;
     Ok(answer::open(
         &app.live.streams,
-        Kind::Chat,
-        identity.into(),
+        StreamKind::Chat,
+        user.into(),
         (org, Some(project)),
-        looked_at,
+        checked_at,
         permit,
         |registration| {
             let stream = registration.stream();
@@ -186,8 +186,8 @@ impl Resuming {
     }
 }
 
-/// What a step of resuming came to.
-enum Step {
+/// How far resuming has come.
+enum Progress {
     /// Another step.
     Again,
     /// Nothing more for now.
@@ -232,17 +232,17 @@ impl Source for ChatSource {
                         context,
                         batch,
                     ) {
-                        Step::Again => {}
-                        Step::Wait => return Next::Open,
-                        Step::Joined => self.phase = Phase::Live,
-                        Step::Closed => return Next::End,
-                        Step::Lost(reason) => {
+                        Progress::Again => {}
+                        Progress::Wait => return Next::Open,
+                        Progress::Joined => self.phase = Phase::Live,
+                        Progress::Closed => return Next::End,
+                        Progress::Lost(reason) => {
                             counter!(SSE_RESUMES, "source" => "reset").increment(1);
                             self.subscription.restart();
                             self.reset(reason, batch);
                             self.phase = Phase::Live;
                         }
-                        Step::Broken => self.phase = Phase::Over,
+                        Progress::Broken => self.phase = Phase::Over,
                     }
                 }
                 Phase::Live => match self.subscription.read(self.session, batch) {
@@ -296,7 +296,7 @@ impl Resuming {
         session: SessionId,
         context: &mut Context<'_>,
         batch: &mut Batch,
-    ) -> Step {
+    ) -> Progress {
         // What a page held goes out first.
         while !batch.is_full()
             && let Some(frame) = self.pending.next()
@@ -307,13 +307,13 @@ impl Resuming {
                 closes => {
                     batch.event(&frame.bytes);
                     if closes.is_some() {
-                        return Step::Closed;
+                        return Progress::Closed;
                     }
                 }
             }
         }
         if self.pending.len() > 0 {
-            return Step::Wait;
+            return Progress::Wait;
         }
         self.after.id = self.page_end;
         if self.reading.is_none() {
@@ -321,20 +321,20 @@ impl Resuming {
                 Join::Joined => {
                     let source = if self.from_redis { "redis" } else { "ring" };
                     counter!(SSE_RESUMES, "source" => source).increment(1);
-                    return Step::Joined;
+                    return Progress::Joined;
                 }
-                Join::OtherHistory => return Step::Lost(ResetReason::HistoryLost),
+                Join::OtherHistory => return Progress::Lost(ResetReason::HistoryLost),
                 // Redis was read to its end, and nothing has come since.
-                Join::Unknown if self.at_end => return Step::Wait,
+                Join::Unknown if self.at_end => return Progress::Wait,
                 Join::Unknown | Join::NotCovered if self.empty_pages >= EMPTY_PAGES => {
-                    return Step::Lost(ResetReason::HistoryLost);
+                    return Progress::Lost(ResetReason::HistoryLost);
                 }
                 Join::Unknown | Join::NotCovered | Join::Ahead => {}
             }
         }
         let reading = self.reading.get_or_insert_with(|| read_page(redis.clone(), topic, self.after.clone()));
         let page = match reading.as_mut().poll(context) {
-            Poll::Pending => return Step::Wait,
+            Poll::Pending => return Progress::Wait,
             Poll::Ready(page) => page,
         };
         self.reading = None;
@@ -343,12 +343,12 @@ impl Resuming {
                 self.empty_pages = if end == self.after.id { self.empty_pages + 1 } else { 0 };
                 (self.pending, self.page_end, self.at_end) = (frames.into_iter(), end, last);
                 (self.verified, self.from_redis) = (true, true);
-                Step::Again
+                Progress::Again
             }
-            Ok(Page::Lost(reason)) => Step::Lost(reason),
+            Ok(Page::Lost(reason)) => Progress::Lost(reason),
             Err(error) => {
                 tracing::warn!(%error, "missed events cannot be read now; the client comes back");
-                Step::Broken
+                Progress::Broken
             }
         }
     }

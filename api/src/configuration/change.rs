@@ -11,7 +11,7 @@ use atrium_shared::{
 };
 use serde_json::Value;
 
-use super::{Place, key, respond, unknown_key};
+use super::{Target, key, respond, unknown_key};
 use crate::{
     http::{
         body::{self, check_line, line},
@@ -30,13 +30,13 @@ const LONGEST_REASON: usize = 500;
 /// # Errors
 /// When the caller may not, the key or the value is not one, or somebody else was first.
 pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let place = Place::of(request)?;
+    let target = Target::of(request)?;
     let condition = request.if_match()?;
     let mut body = request.object().await?;
     let value = body.required("value", body::any);
     let reason = body.required("reason", line(LONGEST_REASON));
     let (value, reason) = body.finish(value.zip(reason))?;
-    change(app, request, place, condition, Some(value), reason).await
+    change(app, request, target, condition, Some(value), reason).await
 }
 
 /// `DELETE …/configs/{key}?reason=`
@@ -44,30 +44,30 @@ pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 /// # Errors
 /// When the caller may not, the key is not one, or somebody else was first.
 pub async fn unset(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let place = Place::of(request)?;
+    let target = Target::of(request)?;
     let condition = request.if_match()?;
     let query = request.query(&["reason"])?;
     let reason = query.get("reason").ok_or_else(|| "is required".to_owned());
     let reason = reason
         .and_then(|text| check_line(text, LONGEST_REASON))
         .map_err(|wrong| Problem::validation(vec![FieldError::parameter("reason", wrong)]))?;
-    change(app, request, place, condition, None, reason).await
+    change(app, request, target, condition, None, reason).await
 }
 
 async fn change(
     app: &App,
     request: &Request,
-    place: Place,
+    target: Target,
     condition: IfMatch,
     value: Option<Value>,
     reason: String,
 ) -> Result<Response, Problem> {
     let author = request.author()?;
-    let mut tx = place.open(app, request).await?;
+    let mut tx = target.open(app, request).await?;
     let key = key(request)?;
     tx.require_writable(Role::Admin)?;
     let change = Change {
-        project: place.project,
+        project: target.project,
         key: key.name.to_owned(),
         value,
         author: Some(author),
@@ -79,7 +79,7 @@ async fn change(
         },
     };
     apply(&mut tx, change).await.map_err(|error| refused(error, key))?;
-    let layers = place.layers(app, &mut tx).await?;
+    let layers = target.layers(app, &mut tx).await?;
     tx.commit().await?;
     respond(&layers, key)
 }

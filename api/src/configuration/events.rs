@@ -14,7 +14,7 @@ use crate::{
         answer::{self, Next, Source},
         frame::Batch,
         hints::Listening,
-        open_streams::Kind,
+        open_streams::StreamKind,
     },
     state::App,
 };
@@ -43,7 +43,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let seen = answer::last_event_id(request)?.map(|id| answer::number(&id)).transpose()?;
     let credential = request.caller()?.credential();
 
-    let looked_at = Instant::now();
+    let checked_at = Instant::now();
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_live()?;
     let newest: i64 = sqlx::query_scalar("SELECT revision FROM config_heads WHERE org_id = $1")
@@ -60,10 +60,10 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let permit = app.quotas.enter(org).await?;
     Ok(answer::open(
         &app.live.streams,
-        Kind::Config,
+        StreamKind::Config,
         credential,
         (org, None),
-        looked_at,
+        checked_at,
         permit,
         |registration| {
             ConfigSource {
@@ -81,7 +81,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
 
 struct ConfigSource {
     org: OrgId,
-    /// The last revision the client knows of; none before the first look.
+    /// The last revision the client knows of; none before the first comparison.
     told: Option<i64>,
     begin: i64,
     defaults: i64,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{Place, key};
+use super::{Target, key};
 use crate::{
     http::{
         caller::User,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct Entry {
+struct HistoryItem {
     revision: i64,
     key: String,
     scope: Scope,
@@ -43,7 +43,7 @@ struct Entry {
     changed_at: OffsetDateTime,
 }
 
-impl From<HistoryEntry> for Entry {
+impl From<HistoryEntry> for HistoryItem {
     fn from(entry: HistoryEntry) -> Self {
         let (author, api_key) = match entry.author() {
             Some(Author::User(id, key)) => (Some(User { id, key }), None),
@@ -71,11 +71,11 @@ impl From<HistoryEntry> for Entry {
 /// # Errors
 /// When the caller is no member, or there is no such project or key.
 pub async fn history(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let place = Place::of(request)?;
+    let target = Target::of(request)?;
     let page: Page<i64> = request.query(PAGE)?.page()?;
-    let mut tx = place.open(app, request).await?;
+    let mut tx = target.open(app, request).await?;
     let key = key(request)?;
-    let entries = write::history(&mut tx, key.name, place.project, page.after, page.fetch()).await?;
-    let entries: Vec<Entry> = entries.into_iter().map(Entry::from).collect();
+    let entries = write::history(&mut tx, key.name, target.project, page.after, page.fetch()).await?;
+    let entries: Vec<HistoryItem> = entries.into_iter().map(HistoryItem::from).collect();
     json(StatusCode::OK, &page.cut(entries, |entry| entry.revision))
 }

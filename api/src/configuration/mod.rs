@@ -32,12 +32,12 @@ use crate::{
 
 /// Whose configuration a request is about.
 #[derive(Clone, Copy)]
-struct Place {
+struct Target {
     org: OrgId,
     project: Option<ProjectId>,
 }
 
-impl Place {
+impl Target {
     fn of(request: &Request) -> Result<Self, Problem> {
         let project = request.parameter("project").map(|_| request.path("project")).transpose()?;
         Ok(Self { org: request.path("org")?, project })
@@ -69,7 +69,7 @@ fn unknown_key() -> Problem {
 }
 
 #[derive(Serialize)]
-struct Entry {
+struct ConfigurationEntry {
     #[serde(flatten)]
     value: ConfigValue,
     revision: i64,
@@ -78,7 +78,7 @@ struct Entry {
 /// One key in force, at the organization's revision.
 fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Problem> {
     let revision = layers.revision();
-    let mut response = json(StatusCode::OK, &Entry { value: layers.value(key), revision })?;
+    let mut response = json(StatusCode::OK, &ConfigurationEntry { value: layers.value(key), revision })?;
     response.headers_mut().insert(header::ETAG, etag(revision));
     Ok(response)
 }

@@ -6,7 +6,7 @@ use atrium_shared::configuration::catalog;
 use http::{StatusCode, header};
 use serde::Serialize;
 
-use super::{Place, key, layers::ConfigValue, respond};
+use super::{Target, key, layers::ConfigValue, respond};
 use crate::{
     http::{
         etag::etag,
@@ -28,9 +28,9 @@ struct Configuration {
 /// # Errors
 /// When the caller is no member, or there is no such project.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let place = Place::of(request)?;
-    let mut tx = place.open(app, request).await?;
-    let layers = place.layers(app, &mut tx).await?;
+    let target = Target::of(request)?;
+    let mut tx = target.open(app, request).await?;
+    let layers = target.layers(app, &mut tx).await?;
     let revision = layers.revision();
     let items = catalog::all().iter().map(|key| layers.value(key)).collect();
     let mut response = json(StatusCode::OK, &Configuration { revision, items })?;
@@ -43,10 +43,10 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 /// # Errors
 /// When the caller is no member, or there is no such project or key.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let place = Place::of(request)?;
-    let mut tx = place.open(app, request).await?;
+    let target = Target::of(request)?;
+    let mut tx = target.open(app, request).await?;
     let key = key(request)?;
-    respond(&place.layers(app, &mut tx).await?, key)
+    respond(&target.layers(app, &mut tx).await?, key)
 }
 
 /// `GET …/configs/{key}/explain`
@@ -54,8 +54,8 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 /// # Errors
 /// When the caller is no member, or there is no such project or key.
 pub async fn explain(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let place = Place::of(request)?;
-    let mut tx = place.open(app, request).await?;
+    let target = Target::of(request)?;
+    let mut tx = target.open(app, request).await?;
     let key = key(request)?;
-    json(StatusCode::OK, &place.layers(app, &mut tx).await?.explain(key))
+    json(StatusCode::OK, &target.layers(app, &mut tx).await?.explain(key))
 }

@@ -4,17 +4,17 @@
 
 use atrium_shared::{
     api_key::ApiKeyUse,
-    ids::{FamilyId, OrgId, UserId},
+    ids::{FamilyId, UserId},
 };
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Who asks, as their access token says.
+/// A person who is signed in, as their access token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The user.
-    pub user: UserId,
+pub struct SignedInUser {
+    /// The user's id.
+    pub id: UserId,
     /// The user's public name, guest-NNNN.
     pub key: String,
     /// The token's id, by which it is revoked.
@@ -25,20 +25,18 @@ pub struct Identity {
     pub expires_at: OffsetDateTime,
 }
 
-/// Whoever asks.
+/// Who asks.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// Somebody who is signed in.
-    User(Identity),
-    /// A service with a key.
-    Service(Service),
+    /// A person who is signed in.
+    User(SignedInUser),
+    /// A service with an API key.
+    ApiKey(ApiKeyCaller),
 }
 
 /// A service that asks with a key of an organization, for what the route's scope covers.
 #[derive(Clone, Debug)]
-pub struct Service {
-    /// The organization.
-    pub org: OrgId,
+pub struct ApiKeyCaller {
     /// The key, and what it is used for.
     pub key: ApiKeyUse,
     /// What the organization calls the key.
@@ -52,8 +50,8 @@ impl Caller {
     #[must_use]
     pub fn id(&self) -> Uuid {
         match self {
-            Self::User(identity) => identity.user.uuid(),
-            Self::Service(service) => service.key.id.uuid(),
+            Self::User(user) => user.id.uuid(),
+            Self::ApiKey(caller) => caller.key.id.uuid(),
         }
     }
 
@@ -61,13 +59,13 @@ impl Caller {
     #[must_use]
     pub fn credential(&self) -> Credential {
         match self {
-            Self::User(identity) => identity.into(),
+            Self::User(user) => user.into(),
             // A key is its own token and family: it is revoked by its id.
-            Self::Service(service) => Credential {
-                principal: service.key.id.uuid(),
-                token: service.key.id.uuid(),
-                family: service.key.id.uuid().into(),
-                expires_at: service.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
+            Self::ApiKey(caller) => Credential {
+                principal: caller.key.id.uuid(),
+                token: caller.key.id.uuid(),
+                family: caller.key.id.uuid().into(),
+                expires_at: caller.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
             },
         }
     }
@@ -89,13 +87,13 @@ pub struct Credential {
     pub expires_at: OffsetDateTime,
 }
 
-impl From<&Identity> for Credential {
-    fn from(identity: &Identity) -> Self {
+impl From<&SignedInUser> for Credential {
+    fn from(user: &SignedInUser) -> Self {
         Self {
-            principal: identity.user.uuid(),
-            token: identity.token,
-            family: identity.family,
-            expires_at: identity.expires_at,
+            principal: user.id.uuid(),
+            token: user.token,
+            family: user.family,
+            expires_at: user.expires_at,
         }
     }
 }
@@ -109,8 +107,8 @@ pub struct User {
     pub key: String,
 }
 
-impl From<&Identity> for User {
-    fn from(identity: &Identity) -> Self {
-        Self { id: identity.user, key: identity.key.clone() }
+impl From<&SignedInUser> for User {
+    fn from(user: &SignedInUser) -> Self {
+        Self { id: user.id, key: user.key.clone() }
     }
 }

@@ -22,8 +22,8 @@ const RECORDED: [HeaderName; 3] =
     [header::LOCATION, header::ETAG, HeaderName::from_static("operation-location")];
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// What a client named its intention, and what it was.
-pub struct Intention {
+/// A request that brings an `Idempotency-Key`, and what it asks for.
+pub struct IdempotentRequest {
     /// A user's id, or that of a service's key.
     caller: Uuid,
     route: String,
@@ -31,7 +31,7 @@ pub struct Intention {
     fingerprint: Vec<u8>,
 }
 
-impl Intention {
+impl IdempotentRequest {
     /// The request's key, if it brings one. Reads the body.
     ///
     /// # Errors

@@ -93,7 +93,7 @@ codes! {
     LastOwner = CONFLICT, "last_owner", "An organization needs an owner", "after making another owner";
     /// There is no deletion to cancel.
     OrganizationNotDeleting = CONFLICT, "organization_not_deleting", "The organization is not being deleted", "no";
-    /// It has ended, or cannot be taken back any more.
+    /// It has ended, or has passed the point from which it can be taken back.
     OperationNotCancelable = CONFLICT, "operation_not_cancelable", "The operation cannot be canceled any more", "no";
     /// The same idempotency key is at work now.
     IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "The first request with this key is still at work", "after a moment";

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use super::{
     body::{self, Object, Reader},
     body_lines::Lines,
-    caller::{Caller, Identity},
+    caller::{Caller, SignedInUser},
     etag::IfMatch,
     problem::{Code, FieldError, Problem},
     query::{self, Query},
@@ -77,10 +77,10 @@ impl Request {
     ///
     /// # Errors
     /// As [`Self::caller`]; [`Code::ApiKeyNotAccepted`] for a service.
-    pub fn identity(&self) -> Result<&Identity, Problem> {
+    pub fn signed_in_user(&self) -> Result<&SignedInUser, Problem> {
         match self.caller()? {
-            Caller::User(identity) => Ok(identity),
-            Caller::Service(_) => Err(Problem::api_key_not_accepted()),
+            Caller::User(user) => Ok(user),
+            Caller::ApiKey(_) => Err(Problem::api_key_not_accepted()),
         }
     }
 
@@ -90,8 +90,8 @@ impl Request {
     /// As [`Self::caller`].
     pub fn principal(&self) -> Result<Principal, Problem> {
         Ok(match self.caller()? {
-            Caller::User(identity) => Principal::User(identity.user),
-            Caller::Service(service) => Principal::ApiKey(service.key),
+            Caller::User(user) => Principal::User(user.id),
+            Caller::ApiKey(caller) => Principal::ApiKey(caller.key),
         })
     }
 
@@ -101,8 +101,8 @@ impl Request {
     /// As [`Self::caller`].
     pub fn author(&self) -> Result<Author, Problem> {
         Ok(match self.caller()? {
-            Caller::User(identity) => Author::User(identity.user, identity.key.clone()),
-            Caller::Service(service) => Author::ApiKey(service.name.clone()),
+            Caller::User(user) => Author::User(user.id, user.key.clone()),
+            Caller::ApiKey(caller) => Author::ApiKey(caller.name.clone()),
         })
     }
 

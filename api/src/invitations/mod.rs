@@ -1,6 +1,6 @@
 //! Invitations: a code that one person may use once to join. Nobody's address is needed, or stored.
 //!
-//! A code is the organization's id and a secret. The id says behind which wall to look; the secret is stored as a
+//! A code is the organization's id and a secret. The id says where to look the code up; the secret is stored as a
 //! hash only, so the code can be shown once and never again. That is also why a create that comes again under its
 //! `Idempotency-Key` is not answered as the first time: the record of the answer holds no code. It is refused with the
 //! address of the invitation that was made, which its maker can revoke before they make another.
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     http::{
         body::{integer, one_of},
-        idempotency::{Intention, made_before, without_secret},
+        idempotency::{IdempotentRequest, made_before, without_secret},
         problem::{Code, Problem},
         query::{PAGE, Page},
         request::Request,
@@ -70,15 +70,15 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let role = body.required("role", one_of::<Role>("owner, admin, member or viewer"));
     let lifetime = body.optional("expires_in_seconds", integer(60..=A_WEEK));
     let (role, lifetime) = body.finish(role.zip(lifetime))?;
-    let intention = Intention::of(request).await?;
+    let idempotent = IdempotentRequest::of(request).await?;
 
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     // Nobody gives away more than they have.
     tx.require(role)?;
-    if let Some(intention) = &intention
-        && let Some(made) = intention.begin(&mut tx).await?
+    if let Some(idempotent) = &idempotent
+        && let Some(made) = idempotent.begin(&mut tx).await?
     {
         return Err(made_before(
             &made,
@@ -104,8 +104,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     audit::record(&mut tx, change.after(json!({ "role": role }))).await?;
     let location = HeaderValue::try_from(format!("/v1/orgs/{org}/invitations/{}", invitation.id))
         .map_err(Problem::internal)?;
-    if let Some(intention) = &intention {
-        intention.record(&mut tx, &without_secret(&location)).await?;
+    if let Some(idempotent) = &idempotent {
+        idempotent.record(&mut tx, &without_secret(&location)).await?;
     }
     tx.commit().await?;
     let mut response = json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })?;
@@ -180,8 +180,8 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         || Problem::new(Code::InvitationNotFound, "The code is used up, revoked, expired, or was never one.");
     let code = InvitationCode::parse(code.trim()).ok_or_else(refused)?;
 
-    let identity = request.identity()?;
-    let mut tx = app.database.joining_tx(identity.user, code.org).await?;
+    let user = request.signed_in_user()?;
+    let mut tx = app.database.joining_tx(user.id, code.org).await?;
     // The lock lets one of two who use the same code go first; the other then finds it used.
     let invitation: Option<(InvitationId, Role)> = sqlx::query_as(
         "SELECT id, role FROM invitations
@@ -197,7 +197,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let known: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id = $2)")
             .bind(code.org)
-            .bind(identity.user)
+            .bind(user.id)
             .fetch_one(tx.conn())
             .await?;
     if !known {
@@ -209,8 +209,8 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
          ON CONFLICT ON CONSTRAINT members_pkey DO NOTHING",
     )
     .bind(code.org)
-    .bind(identity.user)
-    .bind(&identity.key)
+    .bind(user.id)
+    .bind(&user.key)
     .bind(role)
     .execute(tx.conn())
     .await?
@@ -219,7 +219,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let role = if joined == 0 {
         sqlx::query_scalar("SELECT role FROM members WHERE org_id = $1 AND user_id = $2")
             .bind(code.org)
-            .bind(identity.user)
+            .bind(user.id)
             .fetch_one(tx.conn())
             .await?
     } else {
@@ -228,7 +228,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         )
         .bind(code.org)
         .bind(invitation)
-        .bind(identity.user)
+        .bind(user.id)
         .execute(tx.conn())
         .await?;
         role
@@ -236,7 +236,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let org = organizations::read(&mut tx, role).await?;
     org.status.require_open()?;
     if joined > 0 {
-        let change = Change::new(Action::MemberJoined, "user", identity.user);
+        let change = Change::new(Action::MemberJoined, "user", user.id);
         audit::record(&mut tx, change.after(json!({ "role": role, "invitation_id": invitation }))).await?;
     }
     tx.commit().await?;

@@ -20,7 +20,7 @@ const SHARDS: usize = 16;
 /// every process has taken and not used, stays below anything that can be measured.
 const PART: u32 = 2000;
 
-/// A limit: so many cells, which flow back within the window.
+/// A limit: a number of cells, which flow back within the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Quota {
     pub(super) cells: NonZeroU32,
@@ -131,7 +131,7 @@ impl Bucket {
 pub(super) struct Slot(u64);
 
 impl Slot {
-    /// One of so many, for keys that share.
+    /// One of `count`, for keys that share.
     pub(super) fn among(self, count: u64) -> u64 {
         self.0 % count
     }
@@ -152,7 +152,7 @@ impl std::hash::Hash for Slot {
 }
 
 impl Buckets {
-    /// Room for so many keys.
+    /// Room for `capacity` keys.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             shards: Default::default(),
@@ -195,7 +195,7 @@ impl Buckets {
         }
     }
 
-    /// Takes in what the shared counter said: so many cells were taken, and the bucket now lacks this much.
+    /// Takes in what the shared counter said: `cells` were taken, and the bucket now lacks `lack`.
     pub(super) fn learn(&self, slot: Slot, quota: Quota, now: Duration, cells: u32, lack: Duration) -> Level {
         let mut shard = self.shard(slot);
         let bucket = shard.entry(slot).or_default();

@@ -22,10 +22,10 @@ use super::buckets::{Level, Quota, Slot};
 /// Buckets for all the keys without one of their own.
 const COMMON: u64 = 4096;
 
-type Buckets = DefaultKeyedRateLimiter<Key, StateInformationMiddleware>;
+type Buckets = DefaultKeyedRateLimiter<BucketKey, StateInformationMiddleware>;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Key {
+enum BucketKey {
     Own(Slot),
     Common(u64),
 }
@@ -36,7 +36,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Room for so many keys under one quota.
+    /// Room for `capacity` keys under one quota.
     pub(super) fn new(capacity: usize) -> Self {
         Self { by_quota: Mutex::default(), capacity }
     }
@@ -44,8 +44,11 @@ impl Gate {
     /// Takes a cell, if this process has one left for the key.
     pub(super) fn take(&self, slot: Slot, quota: Quota) -> Level {
         let buckets = self.buckets(quota);
-        let key =
-            if buckets.len() < self.capacity { Key::Own(slot) } else { Key::Common(slot.among(COMMON)) };
+        let key = if buckets.len() < self.capacity {
+            BucketKey::Own(slot)
+        } else {
+            BucketKey::Common(slot.among(COMMON))
+        };
         take(&buckets, &key, quota)
     }
 
@@ -53,7 +56,7 @@ impl Gate {
     pub(super) fn take_in_common(&self, slot: Slot, quota: Quota, processes: u32) -> Level {
         let cells = NonZeroU32::new(quota.cells.get() / processes.max(1)).unwrap_or(NonZeroU32::MIN);
         let quota = Quota { cells, ..quota };
-        take(&self.buckets(quota), &Key::Common(slot.among(COMMON)), quota)
+        take(&self.buckets(quota), &BucketKey::Common(slot.among(COMMON)), quota)
     }
 
     /// Forgets what is full again.
@@ -63,7 +66,7 @@ impl Gate {
             buckets.retain_recent();
             buckets.shrink_to_fit();
         }
-        // A quota that nobody has any more. Whoever checks right now holds the set, which then stays.
+        // A quota that nobody has now. A check under way holds the set, which then stays.
         self.lock().retain(|_, buckets| !buckets.is_empty() || Arc::strong_count(buckets) > 1);
     }
 
@@ -84,7 +87,7 @@ impl Gate {
     }
 }
 
-fn take(buckets: &Buckets, key: &Key, quota: Quota) -> Level {
+fn take(buckets: &Buckets, key: &BucketKey, quota: Quota) -> Level {
     match buckets.check_key(key) {
         Ok(state) => {
             let remaining = state.remaining_burst_capacity();
@@ -105,7 +108,7 @@ mod tests {
         Quota { cells: NonZeroU32::new(cells).unwrap_or(NonZeroU32::MIN), window: Duration::from_secs(60) }
     }
 
-    /// How many of so many takes were admitted, each of the key that is given.
+    /// How many takes were admitted, one for each of the keys.
     fn admitted(gate: &Gate, quota: Quota, keys: impl Iterator<Item = u32>) -> usize {
         let slots = buckets::Buckets::new(1);
         let taken = keys.map(|key| gate.take(slots.slot(&key.to_be_bytes(), quota), quota));

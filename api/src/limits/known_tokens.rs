@@ -1,8 +1,8 @@
-//! Access tokens that held in this process lately.
+//! Access tokens that were valid in this process lately.
 //!
-//! From an address that has sent too many tokens that do not hold, no other token is looked at any more: that is
-//! what bounds guessing. But behind one address there may be many people, and one of them must not lock out the
-//! others. So a token that held before is looked at in any case, and still has to hold.
+//! Once an address has sent too many invalid tokens, no other token from it is verified: that is what bounds guessing.
+//! But behind one address there may be many people, and one of them must not lock out the others. So a token that was
+//! valid before is verified in any case, and still has to be valid.
 
 use std::hash::{BuildHasher as _, RandomState};
 

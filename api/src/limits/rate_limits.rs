@@ -114,8 +114,8 @@ impl RateLimits {
         self.chat_actions.check_here(&key, per_second)
     }
 
-    /// Whether a token from this address may be looked at: not when too many from there did not hold, unless this
-    /// very one held before.
+    /// Whether a token from this address may be verified: not when too many from there were invalid, unless this very
+    /// one was valid before.
     ///
     /// # Errors
     /// [`Code::RateLimited`], with the headers that say until when.
@@ -127,12 +127,12 @@ impl RateLimits {
         }
     }
 
-    /// Remembers a token that held.
+    /// Remembers a token that was valid.
     pub fn held(&self, token: &str) {
         self.known_tokens.insert(token);
     }
 
-    /// Counts a token that did not hold.
+    /// Counts an invalid token.
     ///
     /// # Errors
     /// [`Code::RateLimited`], with the headers that say until when.

@@ -55,7 +55,7 @@ pub(crate) async fn require_room(tx: &mut OrgTx, quota: Quota, platform: &Effect
     require_room_for(tx, quota, 1, platform).await
 }
 
-/// The same for so many more.
+/// The same for `more` of them.
 ///
 /// # Errors
 /// [`Code::QuotaReached`].

@@ -1,7 +1,7 @@
 //! The buckets that all API processes share, in Redis, and what holds while Redis does not answer.
 //!
 //! One script takes cells from a bucket, by Redis' own clock. A call has a short time limit. After an error, or a few
-//! answers in a row that came too late, nobody calls any more: a heartbeat, which counts the living processes anyway,
+//! answers in a row that came too late, calls stop: a heartbeat, which counts the living processes anyway,
 //! finds out when Redis is back. So a slow Redis slows a handful of requests, and a dead one none.
 //!
 //! A flush must not open a door. Every call brings along what its process knows of the bucket, so the script never
@@ -28,7 +28,7 @@ use super::buckets::{Quota, Share};
 
 /// How long a call may take. A request waits no longer for its limit.
 const TIME_LIMIT: Duration = Duration::from_millis(100);
-/// After so many answers in a row that came too late, Redis counts as away.
+/// Redis counts as away after this many answers in a row that came too late.
 const TOO_LATE: u32 = 3;
 /// How often a process says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
@@ -36,7 +36,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const BEAT_AWAY: Duration = Duration::from_millis(250);
 /// A process that has not said that it lives for this long does not.
 const SILENT_AFTER: Duration = Duration::from_secs(6);
-/// After so many beats that count fewer processes there are fewer. Right after a flush not all have said so yet.
+/// A smaller number of processes is believed after this many beats that count it: right after a flush, not all have
+/// reported yet.
 const FEWER_BEATS: u32 = 6;
 
 /// KEYS: bucket, whole. ARGV: window, interval (both in microseconds), cells to take, what the bucket lacks as far as

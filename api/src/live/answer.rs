@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 
 use super::{
     frame::{Batch, frame},
-    open_streams::{Kind, OpenStreams, Registration},
+    open_streams::{OpenStreams, Registration, StreamKind},
 };
 use crate::{
     http::{
@@ -39,7 +39,7 @@ use crate::{
     limits::streams::StreamPermit,
 };
 
-/// Longer than any id of ours; what is longer is not looked at.
+/// Longer than any id of ours; a longer one is refused unread.
 const MAX_EVENT_ID: usize = 128;
 /// How long clients wait before they come back, milliseconds. Each gets a value of its own, so that those who
 /// lost the same process do not come back at the same moment.
@@ -60,7 +60,7 @@ pub enum Next {
 
 /// Where a stream's events come from.
 pub trait Source: Send + Unpin + 'static {
-    /// Gives the batch what is pending. `news` says that a hint came, or that it is time to look without one; it is
+    /// Gives the batch what is pending. `news` says that a hint came, or that it is time to read without one; it is
     /// also set at the first call. When nothing is given, the source has arranged to be woken.
     fn poll(&mut self, context: &mut Context<'_>, news: bool, batch: &mut Batch) -> Next;
 
@@ -73,7 +73,7 @@ pub trait Source: Send + Unpin + 'static {
 /// The body of an event stream.
 pub struct EventStream<S> {
     registration: Registration,
-    kind: Kind,
+    kind: StreamKind,
     source: S,
     _permit: StreamPermit,
     greeted: bool,
@@ -83,16 +83,16 @@ pub struct EventStream<S> {
 impl<S: Source> EventStream<S> {
     /// A stream of that source's events.
     #[must_use]
-    pub fn new(registration: Registration, kind: Kind, source: S, permit: StreamPermit) -> Self {
+    pub fn new(registration: Registration, kind: StreamKind, source: S, permit: StreamPermit) -> Self {
         Self { registration, kind, source, _permit: permit, greeted: false, ended: false }
     }
 
     /// What to write now. Empty when there is nothing, or when the stream has ended.
     fn pending(&mut self, context: &mut Context<'_>) -> Batch {
         let mut batch = Batch::default();
-        // The waker is left before anything is looked at: what comes later wakes this stream again.
-        let orders = self.registration.take_orders(context.waker());
-        if orders.end {
+        // The waker is left before anything is read: what comes later wakes this stream again.
+        let commands = self.registration.take_commands(context.waker());
+        if commands.end {
             self.ended = true;
             return batch;
         }
@@ -100,17 +100,17 @@ impl<S: Source> EventStream<S> {
         if first {
             batch.greeting(rand::random_range(RETRY_MS));
         }
-        let next = self.source.poll(context, orders.news || first, &mut batch);
-        if orders.expiring {
+        let next = self.source.poll(context, commands.news || first, &mut batch);
+        if commands.expiring {
             batch.event(&token_expiring(self.registration.stream().expires_at()));
         }
         if next == Next::End {
             self.ended = true;
-        } else if orders.drain && !batch.is_full() {
+        } else if commands.drain && !batch.is_full() {
             // Not before what is pending has gone out; a full batch comes here again.
             batch.event(&drain());
             self.ended = true;
-        } else if orders.heartbeat && batch.is_empty() {
+        } else if commands.heartbeat && batch.is_empty() {
             self.source.heartbeat(&mut batch);
         }
         batch
@@ -146,15 +146,15 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
 }
 
 /// Answers with a stream for this caller about an organization, and one of its projects, to which they had access at
-/// `looked_at`; or, while the process drains, sends them elsewhere. The source is made with
+/// `checked_at`; or, while the process drains, sends them elsewhere. The source is made with
 /// the stream's registration at hand, so that it can be woken from its first moment on; its permit among the
 /// organization's streams is held as long as it is open.
 pub fn open<S: Source>(
     streams: &OpenStreams,
-    kind: Kind,
+    kind: StreamKind,
     credential: Credential,
     about: (OrgId, Option<ProjectId>),
-    looked_at: Instant,
+    checked_at: Instant,
     permit: StreamPermit,
     source: impl FnOnce(&Registration) -> S,
 ) -> Response {
@@ -162,7 +162,7 @@ pub fn open<S: Source>(
         let retry = rand::random_range(DRAIN_RETRY_MS);
         return answer(Body::Whole([format!("retry: {retry}\n\n").as_bytes(), &drain()].concat().into()));
     }
-    let registration = streams.register(kind, credential, about, looked_at);
+    let registration = streams.register(kind, credential, about, checked_at);
     let source = source(&registration);
     answer(Body::stream(EventStream::new(registration, kind, source, permit)))
 }

@@ -43,7 +43,7 @@ pub struct Live {
     pub streams: OpenStreams,
     /// What is known of chat sessions.
     pub sessions: Arc<SessionCache>,
-    /// Which chat sessions somebody looks at.
+    /// Which chat sessions have an open stream.
     pub presence: Presence,
 }
 

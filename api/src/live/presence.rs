@@ -1,7 +1,7 @@
-//! Which chat sessions somebody looks at: those with an open stream in this process.
+//! Which chat sessions are shown in a window: those with an open stream in this process.
 //!
 //! Every half minute their `last_seen_at` is refreshed, one transaction per organization, so that a session that
-//! nobody has looked at for two minutes can be told from one that is open. What turns out to be gone or over, its
+//! no window has shown for two minutes can be told from one that is open. What turns out to be gone or over, its
 //! event having been lost, loses its streams here.
 
 use std::{

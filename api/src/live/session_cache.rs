@@ -14,7 +14,7 @@ use atrium_shared::{
 use quick_cache::{UnitWeighter, sync::Cache};
 use time::OffsetDateTime;
 
-use super::access::{Access, EndedAccess};
+use super::access::{AccessGrant, EndedAccess};
 
 /// The most sessions that are remembered.
 const CAPACITY: u64 = 50_000;
@@ -35,8 +35,8 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
-    fn access(&self) -> Access {
-        Access { org: self.org, principal: self.user.uuid(), project: Some(self.project) }
+    fn access(&self) -> AccessGrant {
+        AccessGrant { org: self.org, principal: self.user.uuid(), project: Some(self.project) }
     }
 }
 
@@ -67,20 +67,20 @@ pub enum CloseReason {
     Replaced,
     /// Its user closed it.
     Closed,
-    /// Nobody looked at it any more.
+    /// No window showed it for a while.
     Expired,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct CachedSession {
     known: Known,
-    /// When the look began.
+    /// When the read began.
     read_at: Instant,
 }
 
 /// The sessions this process knows.
 pub struct SessionCache {
-    entries: Cache<SessionKey, Entry>,
+    entries: Cache<SessionKey, CachedSession>,
     closed: Cache<SessionId, ()>,
     ended: EndedAccess,
 }
@@ -118,9 +118,9 @@ impl SessionCache {
         self.closed.insert(session, ());
     }
 
-    /// Remembers a session that was opened with a look at `read_at`.
+    /// Remembers a session that was opened with what was read at `read_at`.
     pub fn opened(&self, key: SessionKey, role: Role, read_at: Instant) {
-        self.entries.insert(key, Entry { known: Known { role, closed: None }, read_at });
+        self.entries.insert(key, CachedSession { known: Known { role, closed: None }, read_at });
     }
 
     /// Asks the database, as the session's user.
@@ -146,7 +146,7 @@ impl SessionCache {
         if known.closed.is_some() {
             self.close(key.session);
         }
-        self.entries.insert(key, Entry { known, read_at });
+        self.entries.insert(key, CachedSession { known, read_at });
         Ok(known)
     }
 }

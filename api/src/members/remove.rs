@@ -28,7 +28,7 @@ use crate::{
 pub async fn remove(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let user: UserId = request.path("user")?;
-    let caller = request.identity()?.user;
+    let caller = request.signed_in_user()?.id;
     let leaves = user == caller;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;

@@ -36,7 +36,7 @@ pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let (mine, mut member) = lock(&mut tx, request.identity()?.user, user).await?;
+    let (mine, mut member) = lock(&mut tx, request.signed_in_user()?.id, user).await?;
     // Who asks may have lost their own role while waiting.
     let needed = Role::Admin.max(role).max(member.role);
     if mine < needed {
@@ -60,7 +60,7 @@ pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response,
     let to = body.required("user_id", one_of::<UserId>("a member's id"));
     let to = body.finish(to)?;
 
-    let caller = request.identity()?.user;
+    let caller = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Owner)?;
     if to == caller {

@@ -1,4 +1,4 @@
-//! Operations: long-running work as a resource. Each is a saga, seen from outside.
+//! Operations: long-running work as a resource. Each shows a saga to those who may watch or cancel it.
 
 pub mod events;
 
@@ -28,7 +28,7 @@ use crate::{
 /// When the caller neither asked for it nor is a member of its organization.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let id = request.path("operation")?;
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let operation = match app.database.operation_tx(user, id).await {
         Ok(mut tx) => saga::operation(&mut tx, id).await,
         Err(error) => Err(error),
@@ -48,7 +48,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let id = request.path("operation")?;
     request.no_fields().await?;
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let org = match app.database.operation_tx(user, id).await {
         Ok(tx) => tx.org(),
         Err(DbError::NotFound) => {

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::Organization;
 use crate::{
     http::{
-        body, caller::Identity, idempotency::Intention, problem::Problem, request::Request,
+        body, caller::SignedInUser, idempotency::IdempotentRequest, problem::Problem, request::Request,
         response::Response,
     },
     state::App,
@@ -30,21 +30,21 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let mut body = request.object().await?;
     let name = body.required("name", body::name);
     let name = body.finish(name)?;
-    let intention = Intention::of(request).await?;
-    let identity = request.identity()?;
+    let idempotent = IdempotentRequest::of(request).await?;
+    let user = request.signed_in_user()?;
 
     let id = OrgId::new();
-    let mut tx = app.database.founding_tx(identity.user, id).await?;
-    if let Some(intention) = &intention
-        && let Some(replayed) = intention.begin(&mut tx).await?
+    let mut tx = app.database.founding_tx(user.id, id).await?;
+    if let Some(idempotent) = &idempotent
+        && let Some(replayed) = idempotent.begin(&mut tx).await?
     {
         return Ok(replayed);
     }
-    let accepted = found(&mut tx, identity, &name).await?;
+    let accepted = found(&mut tx, user, &name).await?;
     let change = Change::new(Action::OrganizationCreated, "organization", id);
     let after = json!({ "name": name, "slug": accepted.organization.slug });
     audit::record(&mut tx, change.after(after)).await?;
-    accepted.commit(tx, intention.as_ref()).await
+    accepted.commit(tx, idempotent.as_ref()).await
 }
 
 /// An organization that was asked for.
@@ -57,7 +57,7 @@ pub(super) struct Accepted {
 ///
 /// # Errors
 /// When the database does not answer.
-pub(super) async fn found(tx: &mut OrgTx, founder: &Identity, name: &str) -> Result<Accepted, DbError> {
+pub(super) async fn found(tx: &mut OrgTx, founder: &SignedInUser, name: &str) -> Result<Accepted, DbError> {
     let (id, slug) = (tx.org(), slug(name));
     sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, 'PENDING')")
         .bind(id)
@@ -67,13 +67,13 @@ pub(super) async fn found(tx: &mut OrgTx, founder: &Identity, name: &str) -> Res
         .await?;
     sqlx::query("INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, $3, $4)")
         .bind(id)
-        .bind(founder.user)
+        .bind(founder.id)
         .bind(&founder.key)
         .bind(Role::Owner)
         .execute(tx.conn())
         .await?;
-    let input = json!({ "name": name, "slug": slug, "owner": founder.user });
-    let operation_id = saga::start(tx, CREATE_ORGANIZATION, &input, founder.user).await?;
+    let input = json!({ "name": name, "slug": slug, "owner": founder.id });
+    let operation_id = saga::start(tx, CREATE_ORGANIZATION, &input, founder.id).await?;
     let organization = super::read(tx, Role::Owner).await?;
     Ok(Accepted { organization, operation_id })
 }
@@ -86,14 +86,14 @@ impl Accepted {
     pub(super) async fn commit(
         self,
         mut tx: OrgTx,
-        intention: Option<&Intention>,
+        idempotent: Option<&IdempotentRequest>,
     ) -> Result<Response, Problem> {
         let location =
             HeaderValue::try_from(format!("/v1/orgs/{}", self.organization.id)).map_err(Problem::internal)?;
         let mut response = super::accepted(self.organization, self.operation_id)?;
         response.headers_mut().insert(header::LOCATION, location);
-        if let Some(intention) = intention {
-            intention.record(&mut tx, &response).await?;
+        if let Some(idempotent) = idempotent {
+            idempotent.record(&mut tx, &response).await?;
         }
         reached(CrashPoint::ApiBeforeCommit).await;
         tx.commit().await?;

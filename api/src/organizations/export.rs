@@ -52,8 +52,8 @@ const STALLED: Duration = Duration::from_secs(30);
 /// How long an export may take altogether.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A kind of lines: an object of `columns`, for each of the organization's rows in `table`, in this order.
-struct Kind {
+/// A kind of record: an object of `columns`, for each of the organization's rows in `table`, in this order.
+struct RecordKind {
     name: &'static str,
     columns: &'static str,
     table: &'static str,
@@ -61,45 +61,50 @@ struct Kind {
 }
 
 /// What an export holds, in its order: what is referred to comes first. No secret, nor the hash of one.
-const KINDS: &[Kind] = &[
-    Kind { name: "project", columns: "id, name, created_at, updated_at", table: "projects", order: "id" },
-    Kind {
+const RECORD_KINDS: &[RecordKind] = &[
+    RecordKind {
+        name: "project",
+        columns: "id, name, created_at, updated_at",
+        table: "projects",
+        order: "id",
+    },
+    RecordKind {
         name: "member",
         columns: "user_id, user_key, role, joined_at",
         table: "members",
         order: "joined_at, user_id",
     },
-    Kind {
+    RecordKind {
         name: "invitation",
         columns: "id, role, created_by, created_at, expires_at, accepted_by, accepted_at, revoked_at",
         table: "invitations",
         order: "id",
     },
-    Kind {
+    RecordKind {
         name: "api_key",
         columns: "id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at",
         table: "api_keys",
         order: "id",
     },
-    Kind {
+    RecordKind {
         name: "configuration_value",
         columns: "project_id, key, value, revision",
         table: "config_values",
         order: "revision",
     },
-    Kind {
+    RecordKind {
         name: "configuration_change",
         columns: "revision, project_id, key, action, old_value, new_value, author_id, author_key, reason, changed_at",
         table: "config_history",
         order: "revision",
     },
-    Kind {
+    RecordKind {
         name: "chat_counter",
         columns: "project_id, action, total",
         table: "chat_counters",
         order: "project_id, action",
     },
-    Kind {
+    RecordKind {
         name: "audit_entry",
         columns: "seq, at, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after,
                   encode(hash, 'hex') AS hash",
@@ -108,7 +113,7 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// `GET /v1/orgs/{org}/export`, also while the organization is suspended or about to be deleted. A `HEAD` looks whether
+/// `GET /v1/orgs/{org}/export`, also while the organization is suspended or about to be deleted. A `HEAD` finds out whether
 /// there would be one, and exports nothing.
 ///
 /// # Errors
@@ -228,8 +233,8 @@ async fn write(
     };
     let mut out = Out { sender, chunk: Vec::with_capacity(CHUNK), lines: 0, hash: Sha256::new() };
     out.line(&serde_json::to_string(&first)?).await?;
-    for kind in KINDS {
-        let Kind { name, columns, table, order } = kind;
+    for kind in RECORD_KINDS {
+        let RecordKind { name, columns, table, order } = kind;
         let declare = format!(
             "DECLARE lines NO SCROLL CURSOR FOR SELECT row_to_json(line)::text FROM
                  (SELECT '{name}' AS type, {columns} FROM {table} WHERE org_id = $1 ORDER BY {order}) AS line"

@@ -64,10 +64,10 @@ pub(super) struct Counter {
     total: i64,
 }
 
-/// The kinds of lines.
+/// The kinds of records; each line of an export holds one.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+enum RecordKind {
     Export,
     Project,
     Member,
@@ -148,22 +148,22 @@ impl Reader {
 
     fn object(&mut self, mut object: Object) -> Checked<()> {
         // Of a line that is of no known type, no field can be known.
-        let Some(kind) = object.required("type", one_of::<Kind>("a type")) else {
+        let Some(kind) = object.required("type", one_of::<RecordKind>("a type")) else {
             return Err(wrong("/type", "must be a type of lines that is known here"));
         };
         match (kind, self.number) {
-            (Kind::Export, 1) => self.first(object),
+            (RecordKind::Export, 1) => self.first(object),
             (_, 1) => Err(wrong("/type", "must be export on the first line")),
-            (Kind::Export, _) => Err(wrong("/type", "must be export on the first line only")),
-            (Kind::Project, _) => self.project(object),
-            (Kind::Member, _) => self.member(object),
-            (Kind::Invitation, _) => self.invitation(object),
-            (Kind::ApiKey, _) => self.api_key(object),
-            (Kind::ConfigurationValue, _) => self.value(object),
-            (Kind::ConfigurationChange, _) => self.change(object),
-            (Kind::ChatCounter, _) => self.counter(object),
-            (Kind::AuditEntry, _) => self.audit_entry(object),
-            (Kind::End, _) => self.end(object),
+            (RecordKind::Export, _) => Err(wrong("/type", "must be export on the first line only")),
+            (RecordKind::Project, _) => self.project(object),
+            (RecordKind::Member, _) => self.member(object),
+            (RecordKind::Invitation, _) => self.invitation(object),
+            (RecordKind::ApiKey, _) => self.api_key(object),
+            (RecordKind::ConfigurationValue, _) => self.value(object),
+            (RecordKind::ConfigurationChange, _) => self.change(object),
+            (RecordKind::ChatCounter, _) => self.counter(object),
+            (RecordKind::AuditEntry, _) => self.audit_entry(object),
+            (RecordKind::End, _) => self.end(object),
         }
     }
 
@@ -212,7 +212,7 @@ impl Reader {
         if self.members.insert(user) { Ok(()) } else { Err(wrong("/user_id", "is another member's already")) }
     }
 
-    /// Nobody has its code any more: the export holds not even the hash.
+    /// Its code is lost: the export does not even hold the hash.
     fn invitation(&mut self, mut object: Object) -> Checked<()> {
         let invitation = object.required("id", id::<InvitationId>);
         object.required("role", one_of::<Role>("a role"));
@@ -230,7 +230,7 @@ impl Reader {
         }
     }
 
-    /// Nobody has its secret any more; services get new ones.
+    /// Its secret is lost; services get new ones.
     fn api_key(&mut self, mut object: Object) -> Checked<()> {
         let key = object.required("id", id::<ApiKeyId>);
         object.required("name", body::name);

@@ -21,7 +21,7 @@ use super::{
     export_reader::{self, Export},
 };
 use crate::{
-    http::{idempotency::Intention, problem::Problem, request::Request, response::Response},
+    http::{idempotency::IdempotentRequest, problem::Problem, request::Request, response::Response},
     limits::resource_quotas::{Quota, require_room_for},
     state::App,
 };
@@ -43,17 +43,17 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let mut lines = request.lines(NDJSON, LONGEST_LINE, ARRIVAL)?;
     let _permit = app.portability.import()?;
     let export = export_reader::read(&mut lines).await?;
-    let intention = Intention::with_fingerprint(request, export.fingerprint.clone())?;
-    let identity = request.identity()?;
+    let idempotent = IdempotentRequest::with_fingerprint(request, export.fingerprint.clone())?;
+    let user = request.signed_in_user()?;
 
     let id = OrgId::new();
-    let mut tx = app.database.founding_tx(identity.user, id).await?;
-    if let Some(intention) = &intention
-        && let Some(replayed) = intention.begin(&mut tx).await?
+    let mut tx = app.database.founding_tx(user.id, id).await?;
+    if let Some(idempotent) = &idempotent
+        && let Some(replayed) = idempotent.begin(&mut tx).await?
     {
         return Ok(replayed);
     }
-    let accepted = found(&mut tx, identity, &export.name).await?;
+    let accepted = found(&mut tx, user, &export.name).await?;
     let platform = app.configuration.platform();
     require_room_for(&mut tx, Quota::Projects, export.projects.len(), platform.organization()).await?;
     store(&mut tx, &export).await?;
@@ -69,7 +69,7 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         },
     });
     audit::record(&mut tx, change.after(after)).await?;
-    accepted.commit(tx, intention.as_ref()).await
+    accepted.commit(tx, idempotent.as_ref()).await
 }
 
 async fn store(tx: &mut OrgTx, export: &Export) -> Result<(), DbError> {

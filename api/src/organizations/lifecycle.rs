@@ -43,7 +43,7 @@ pub async fn resume(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// When the caller is no owner, or the organization is in no state for it.
 pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let grace = app.configuration.platform().organization().deletion_grace();
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let mut tx = owned(app, request).await?;
     let operation_id = organization::request_deletion(&mut tx, user, grace).await?;
     let organization = super::read(&mut tx, Role::Owner).await?;

@@ -22,7 +22,7 @@ use crate::{
 /// When the query is not as it must be, or the database is away.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let page: Page<OrgId> = request.query(PAGE)?.page()?;
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let mut tx = app.database.user_tx(user).await?;
     let organizations: Vec<Organization> = sqlx::query_as(
         "SELECT orgs.id, name, slug, status, suspended_by, delete_at, role, created_at, updated_at, version

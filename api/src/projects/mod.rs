@@ -17,7 +17,7 @@ use crate::{
     http::{
         body,
         etag::etag,
-        idempotency::Intention,
+        idempotency::IdempotentRequest,
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
@@ -47,12 +47,12 @@ struct Project {
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let name = name(request).await?;
-    let intention = Intention::of(request).await?;
+    let idempotent = IdempotentRequest::of(request).await?;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    if let Some(intention) = &intention
-        && let Some(replayed) = intention.begin(&mut tx).await?
+    if let Some(idempotent) = &idempotent
+        && let Some(replayed) = idempotent.begin(&mut tx).await?
     {
         return Ok(replayed);
     }
@@ -71,8 +71,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let location =
         HeaderValue::try_from(format!("/v1/orgs/{org}/projects/{id}")).map_err(Problem::internal)?;
     response.headers_mut().insert(header::LOCATION, location);
-    if let Some(intention) = &intention {
-        intention.record(&mut tx, &response).await?;
+    if let Some(idempotent) = &idempotent {
+        idempotent.record(&mut tx, &response).await?;
     }
     tx.commit().await?;
     Ok(response)

@@ -1,7 +1,7 @@
 //! How many connections there may be: in all, and resting ones from one address.
 //!
-//! A connection that waits for a request costs memory and gives nothing, so one address may hold only so many of
-//! them. Connections at work are not counted by address: thousands of open streams may come through one proxy.
+//! A connection that waits for a request costs memory and gives nothing, so one address may hold only a limited number
+//! of them. Connections at work are not counted by address: thousands of open streams may come through one proxy.
 
 use std::{
     collections::HashMap,

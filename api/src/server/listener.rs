@@ -1,6 +1,6 @@
 //! The public listener: accepts connections while there is room, and ends them well when the process stops.
 //!
-//! The end comes in order. SIGTERM makes readiness fail at once; the listener goes on for a moment, because whoever
+//! The end comes in steps. SIGTERM makes readiness fail at once; the listener goes on for a moment, because whoever
 //! sends us requests learns of it late, and each answer ends its connection. Then the listener closes, and after a
 //! grace every connection that is left ends after the request it is serving; open streams end themselves, spread
 //! over the drain window. What is left when the window is over is cut.

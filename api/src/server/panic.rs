@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use crate::http::problem::Problem;
 
-/// Runs a handler's future; a panic becomes a [`Problem`]. What the future had borrowed is not used any more after
+/// Runs a handler's future; a panic becomes a [`Problem`]. What the future had borrowed is not used after
 /// one, and shared state is behind locks that recover.
 pub async fn catch<T>(future: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     match AssertUnwindSafe(future).catch_unwind().await {
