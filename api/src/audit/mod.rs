@@ -1,4 +1,6 @@
 //! The audit log, for those who answer for the organization: who changed what, newest first.
+//!
+//! The entries are written by the transactions that make the changes; here they are only read.
 
 use std::sync::Arc;
 

@@ -1,4 +1,8 @@
-//! Signing in as a guest, staying signed in, signing out, and knowing who asks.
+//! Signing in as a guest, staying signed in, signing out, and authenticating every request.
+//!
+//! A request carries a short-lived access token, in `Authorization` or in a cookie, or an API key ([`authenticate`]). A
+//! token from the cookie counts only in requests of our own pages ([`origin`]). The refresh token is exchanged for the
+//! next one at each use; one that is used twice ends its sign-in.
 
 mod api_key;
 pub mod authenticate;

@@ -2,7 +2,7 @@
 //!
 //! The answer is recorded in the transaction that does the work, so a repetition finds the whole effect and its
 //! answer, or nothing. An advisory lock, held until that transaction ends, tells a repetition that comes while the
-//! first is still at work. Every create honors it, but for those that the contract marks as `x-not-repeatable`.
+//! first is still at work. Every create honors it, except those that the contract marks as `x-not-repeatable`.
 
 use atrium_shared::db::OrgTx;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A request that brings an `Idempotency-Key`, and what it asks for.
 pub struct IdempotentRequest {
-    /// A user's id, or that of a service's key.
+    /// The id of a user or of an API key.
     caller: Uuid,
     route: String,
     key: String,
@@ -32,7 +32,7 @@ pub struct IdempotentRequest {
 }
 
 impl IdempotentRequest {
-    /// The request's key, if it brings one. Reads the body.
+    /// The request with its key, if it brings one. Reads the body.
     ///
     /// # Errors
     /// [`Code::MalformedRequest`] when the key is not 1 to 255 visible ASCII characters.

@@ -16,13 +16,10 @@ use super::{
     problem::{Code, FieldError, Problem},
     query::{self, Query},
     quota_status::QuotaStatus,
-    request_id::RequestId,
 };
 
 /// A request that has found its route.
 pub struct Request {
-    /// The id that its log lines, its answer and its problem documents carry.
-    pub id: RequestId,
     /// The method.
     pub method: Method,
     /// The address as it was sent.
@@ -40,7 +37,6 @@ pub struct Request {
 impl Request {
     /// A request whose caller is not known yet. `parameters` are those of the path; `body_limit` is in bytes.
     pub(crate) fn new(
-        id: RequestId,
         head: http::request::Parts,
         client: IpAddr,
         parameters: Vec<(String, String)>,
@@ -48,7 +44,6 @@ impl Request {
         body_limit: usize,
     ) -> Self {
         Self {
-            id,
             method: head.method,
             uri: head.uri,
             headers: head.headers,

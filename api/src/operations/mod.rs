@@ -1,4 +1,7 @@
 //! Operations: long-running work as a resource. Each shows a saga to those who may watch or cancel it.
+//!
+//! A saga of an organization that was purged went with it; what remains for whoever asked for the deletion is its
+//! certificate, which is shown as an operation that has committed.
 
 pub mod events;
 

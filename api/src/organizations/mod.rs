@@ -1,4 +1,7 @@
 //! Organizations: creating one starts a saga; until it commits, the organization can be read and not used.
+//!
+//! Creation, import and deletion are stored in one transaction together with the saga that does the rest, and are
+//! answered with 202 and the operation to watch. Suspending and resuming take effect at once.
 
 pub mod create;
 pub mod export;

@@ -1,4 +1,6 @@
 //! Projects: where people of one organization meet. Each has a chat and a configuration of its own.
+//!
+//! A project is a row with a version, which is its entity tag: changes name the version they were decided on.
 
 use std::sync::Arc;
 

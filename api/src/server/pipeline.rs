@@ -58,7 +58,7 @@ pub async fn answer(
         }
         (Ok(()), Found::Route(route, parameters)) => {
             let client = client(peer, &head.headers, app.api.trusted_proxy_hops);
-            let request = Request::new(id.clone(), head, client, parameters, body, route.body_limit);
+            let request = Request::new(head, client, parameters, body, route.body_limit);
             let (result, quota_status) = run(app, &route, request).await;
             (route.template, result, quota_status)
         }
