@@ -1,20 +1,31 @@
-//! The edge of Atrium: REST and Server-Sent Events over hyper, without a framework.
+//! Atrium's API: REST and Server-Sent Events over hyper, without a framework.
 //!
-//! A connection becomes requests in [`edge`], a request finds its handler in the one table in [`routes`], and a
-//! handler gets [`state::App`] and an [`edge::request::Request`]. Each resource is a file or folder of its own.
+//! A connection becomes requests in [`server`], a request finds its handler in the one table in [`routes`], and a
+//! handler gets [`state::App`] and an [`http::request::Request`]. Each resource is a folder of its own.
+//!
+//! What is listed further down imports nothing of what is listed further up: `server`, `routes`, the resources (from
+//! `organizations` to `pages`), `state`, `live`, `limits`, `http`.
+
+pub mod server;
+
+pub mod routes;
 
 pub mod api_keys;
 pub mod audit;
 pub mod auth;
 pub mod chat;
-pub mod configs;
-pub mod edge;
+pub mod configuration;
 pub mod invitations;
-pub mod live;
 pub mod members;
 pub mod operations;
-pub mod orgs;
+pub mod organizations;
 pub mod pages;
 pub mod projects;
-pub mod routes;
+
 pub mod state;
+
+pub mod live;
+
+pub mod limits;
+
+pub mod http;

@@ -4,14 +4,13 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use atrium_api::{
-    edge::{
-        quotas::Members,
-        rate_limits::{RateLimits, Shared, streams::StreamQuotas},
-        server,
+    limits::{
+        portability::Portability, quotas::Quotas, rate_limits::RateLimits, shared::Shared,
+        streams::StreamQuotas,
     },
     live::Live,
-    orgs::portability::Portability,
     routes::{self, Routes},
+    server::listener,
     state::App,
 };
 use atrium_shared::{
@@ -77,21 +76,23 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     let live =
         Live::start(&database, &watcher, &redis, &configuration, &revocations, &shutdown, settings.drain);
 
-    let listener = server::bind(api.listen)
+    let listener = listener::bind(api.listen)
         .with_context(|| format!("cannot listen on {}, which ATRIUM_LISTEN names", api.listen))?;
     let listen = listener.local_addr()?;
     let window = settings.drain;
     let draining = shutdown.draining().clone();
     let shared_limits = Arc::new(Shared::new(redis.clone(), &settings.process_name));
-    // Places are given back until the last stream has ended.
+    // Permits are given back until the last stream has ended.
     let (stream_quotas, keep_stream_quotas) =
         StreamQuotas::new(Arc::clone(&shared_limits), live.streams.done().clone());
     shutdown.spawn_critical("stream quotas", keep_stream_quotas);
+    let rate_limits = Arc::new(RateLimits::new(configuration.clone(), shared_limits));
+    let quotas =
+        Quotas::new(configuration.clone(), database.clone(), Arc::clone(&rate_limits), stream_quotas);
+    let routes = Arc::new(Routes::new(routes::table())?);
     let app = Arc::new(App {
-        rate_limits: RateLimits::new(configuration.clone(), shared_limits),
-        stream_quotas,
-        members: Members::default(),
-        routes: Routes::new(routes::table())?,
+        rate_limits,
+        quotas,
         closing: CancellationToken::new(),
         shutdown: shutdown.clone(),
         settings,
@@ -116,7 +117,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
         async move { app.rate_limits.upkeep(draining).await }
     });
     shutdown.spawn_critical("server", async move {
-        let result = server::serve(app, listener).await;
+        let result = listener::serve(app, routes, listener).await;
         served.cancel();
         result
     });

@@ -9,9 +9,9 @@ use http::{HeaderValue, Method};
 use matchit::Router;
 
 use crate::{
-    api_keys, audit, auth, chat, configs,
-    edge::{problem::Problem, query::decode, request::Request, respond::Response},
-    invitations, members, operations, orgs, pages, projects,
+    api_keys, audit, auth, chat, configuration,
+    http::{problem::Problem, query::decode, request::Request, response::Response},
+    invitations, members, operations, organizations, pages, projects,
     state::App,
 };
 
@@ -31,7 +31,7 @@ pub enum Access {
     Public,
     /// Whoever brings an access token that holds.
     User,
-    /// Whoever brings a refresh token: the handler looks at it, and at where the request comes from.
+    /// Whoever brings a refresh token: the handler verifies it, and where the request comes from.
     Refresh,
 }
 
@@ -143,18 +143,18 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/auth/logout" => auth::logout::logout),
         route!(GET "/v1/auth/me" => auth::me::me),
         route!(GET "/.well-known/jwks.json" => auth::jwks::jwks).public(),
-        route!(GET "/v1/orgs" => orgs::list::list),
-        route!(POST "/v1/orgs" => orgs::create::create),
-        route!(POST "/v1/orgs/import" => orgs::import::import)
-            .large(orgs::import::BODY_LIMIT, orgs::import::TIME_LIMIT),
-        route!(GET "/v1/orgs/{org}" => orgs::get::get),
-        route!(PATCH "/v1/orgs/{org}" => orgs::rename::rename),
-        route!(DELETE "/v1/orgs/{org}" => orgs::lifecycle::delete),
-        route!(POST "/v1/orgs/{org}/suspend" => orgs::lifecycle::suspend),
-        route!(POST "/v1/orgs/{org}/resume" => orgs::lifecycle::resume),
-        route!(POST "/v1/orgs/{org}/restore" => orgs::lifecycle::restore),
+        route!(GET "/v1/orgs" => organizations::list::list),
+        route!(POST "/v1/orgs" => organizations::create::create),
+        route!(POST "/v1/orgs/import" => organizations::import::import)
+            .large(organizations::import::BODY_LIMIT, organizations::import::TIME_LIMIT),
+        route!(GET "/v1/orgs/{org}" => organizations::get::get),
+        route!(PATCH "/v1/orgs/{org}" => organizations::rename::rename),
+        route!(DELETE "/v1/orgs/{org}" => organizations::lifecycle::delete),
+        route!(POST "/v1/orgs/{org}/suspend" => organizations::lifecycle::suspend),
+        route!(POST "/v1/orgs/{org}/resume" => organizations::lifecycle::resume),
+        route!(POST "/v1/orgs/{org}/restore" => organizations::lifecycle::restore),
         route!(POST "/v1/orgs/{org}/transfer" => members::role::transfer),
-        route!(GET "/v1/orgs/{org}/export" => orgs::export::export).scope(ApiScope::ExportRead),
+        route!(GET "/v1/orgs/{org}/export" => organizations::export::export).scope(ApiScope::ExportRead),
         route!(GET "/v1/orgs/{org}/audit" => audit::list).scope(ApiScope::AuditRead),
         route!(GET "/v1/operations/{operation}" => operations::get),
         route!(POST "/v1/operations/{operation}/cancel" => operations::cancel),
@@ -180,20 +180,20 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/actions" => chat::actions::press)
             .limit(Limit::ChatActions),
         route!(GET "/v1/orgs/{org}/projects/{project}/chat/counters" => chat::counters::get),
-        route!(GET "/v1/orgs/{org}/configs" => configs::read::list).scope(ApiScope::ConfigRead),
-        route!(GET "/v1/orgs/{org}/configs/status" => configs::status::status).scope(ApiScope::ConfigRead),
-        route!(GET "/v1/orgs/{org}/configs/events" => configs::events::stream).stream().scope(ApiScope::ConfigRead),
-        route!(GET "/v1/orgs/{org}/configs/{key}" => configs::read::get).scope(ApiScope::ConfigRead),
-        route!(PUT "/v1/orgs/{org}/configs/{key}" => configs::change::set).scope(ApiScope::ConfigWrite),
-        route!(DELETE "/v1/orgs/{org}/configs/{key}" => configs::change::unset).scope(ApiScope::ConfigWrite),
-        route!(GET "/v1/orgs/{org}/configs/{key}/history" => configs::history::history).scope(ApiScope::ConfigRead),
-        route!(GET "/v1/orgs/{org}/configs/{key}/explain" => configs::read::explain).scope(ApiScope::ConfigRead),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs" => configs::read::list).scope(ApiScope::ConfigRead),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::read::get).scope(ApiScope::ConfigRead),
-        route!(PUT "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::set).scope(ApiScope::ConfigWrite),
-        route!(DELETE "/v1/orgs/{org}/projects/{project}/configs/{key}" => configs::change::unset).scope(ApiScope::ConfigWrite),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/history" => configs::history::history).scope(ApiScope::ConfigRead),
-        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configs::read::explain).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs" => configuration::read::list).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/status" => configuration::status::status).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/events" => configuration::events::stream).stream().scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/{key}" => configuration::read::get).scope(ApiScope::ConfigRead),
+        route!(PUT "/v1/orgs/{org}/configs/{key}" => configuration::change::set).scope(ApiScope::ConfigWrite),
+        route!(DELETE "/v1/orgs/{org}/configs/{key}" => configuration::change::unset).scope(ApiScope::ConfigWrite),
+        route!(GET "/v1/orgs/{org}/configs/{key}/history" => configuration::history::history).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/configs/{key}/explain" => configuration::read::explain).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs" => configuration::read::list).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}" => configuration::read::get).scope(ApiScope::ConfigRead),
+        route!(PUT "/v1/orgs/{org}/projects/{project}/configs/{key}" => configuration::change::set).scope(ApiScope::ConfigWrite),
+        route!(DELETE "/v1/orgs/{org}/projects/{project}/configs/{key}" => configuration::change::unset).scope(ApiScope::ConfigWrite),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/history" => configuration::history::history).scope(ApiScope::ConfigRead),
+        route!(GET "/v1/orgs/{org}/projects/{project}/configs/{key}/explain" => configuration::read::explain).scope(ApiScope::ConfigRead),
         route!(GET "/v1/openapi.json" => pages::openapi).public(),
     ];
     table

@@ -1,5 +1,7 @@
 //! What handlers share: one [`App`] for the process, made at start.
 
+use std::sync::Arc;
+
 use atrium_shared::{
     configuration::ConfigurationStore,
     db::Database,
@@ -11,13 +13,8 @@ use atrium_shared::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    edge::{
-        quotas::Members,
-        rate_limits::{RateLimits, streams::StreamQuotas},
-    },
+    limits::{portability::Portability, quotas::Quotas, rate_limits::RateLimits},
     live::Live,
-    orgs::portability::Portability,
-    routes::Routes,
 };
 
 /// Everything a handler may need. Shared by an `Arc`; its parts are cheap to clone.
@@ -34,22 +31,18 @@ pub struct App {
     pub configuration: ConfigurationStore,
     /// The keys of access tokens.
     pub keyring: Keyring,
-    /// Tokens that were signed out.
+    /// Sign-ins and tokens that were revoked.
     pub revocations: Revocations,
     /// Who may ask how often.
-    pub rate_limits: RateLimits,
+    pub rate_limits: Arc<RateLimits>,
+    /// What the members of an organization may use together.
+    pub quotas: Quotas,
     /// Exports and imports under way.
     pub portability: Portability,
-    /// How many event streams organizations have open.
-    pub stream_quotas: StreamQuotas,
-    /// Who was seen to be a member of which organization.
-    pub members: Members,
     /// Events on their way to open streams.
     pub live: Live,
-    /// The stages of stopping.
+    /// How far stopping has come: draining, then forced.
     pub shutdown: Shutdown,
     /// Cancelled a moment after the drain began: connections end after the request they are serving.
     pub closing: CancellationToken,
-    /// The table of routes.
-    pub routes: Routes,
 }

@@ -13,9 +13,11 @@ use std::{
 };
 
 use atrium_api::{
-    auth::Credential,
-    chat::presence::Presence,
-    live::open_streams::{Kind, OpenStreams},
+    http::caller::Credential,
+    live::{
+        open_streams::{OpenStreams, StreamKind},
+        presence::Presence,
+    },
 };
 use atrium_harness::{
     Atrium,
@@ -518,14 +520,14 @@ async fn open_streams_keep_their_sessions_fresh() {
     let mut present = Vec::new();
     for window in [&fresh, &over] {
         let registration =
-            streams.register(Kind::Chat, credential, (OrgId::new(), None), std::time::Instant::now());
+            streams.register(StreamKind::Chat, credential, (OrgId::new(), None), std::time::Instant::now());
         let (org, session) = (scene.org.parse().expect("an id"), window.session.parse().expect("an id"));
         let entered = presence.enter(org, session, Arc::clone(registration.stream()));
         present.push((registration, entered));
     }
     let database = Database::connect(&settings(&atrium)).await.expect("the database answers");
     presence.report(&database).await;
-    let ended = present.iter().map(|(registration, _)| registration.take_orders(Waker::noop()).end);
+    let ended = present.iter().map(|(registration, _)| registration.take_commands(Waker::noop()).end);
     assert_eq!(ended.collect::<Vec<_>>(), [false, true]);
     let seen = run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await;
     assert_eq!(seen, 1, "only the one that is open");

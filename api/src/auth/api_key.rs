@@ -1,39 +1,38 @@
-//! A service that asks with a key: found behind the wall of the organization that the key names.
+//! A service that asks with an API key: it is looked up among the keys of the organization that it names.
 //!
-//! The look into the database says whose key it is before anything else of the request counts; the handler's
-//! transaction looks again, so a key that is revoked in between opens nothing.
+//! It is looked up before anything else of the request counts; the handler's transaction looks it up again, so a key
+//! that is revoked in between opens nothing.
 
 use std::sync::Arc;
 
 use atrium_shared::{
-    api_key::{ApiKeyText, ApiKeyUse},
+    api_key::{ApiKeyText, ApiKeyUse, ApiScope},
     db::{ApiKey, in_time},
     ids::OrgId,
 };
 
-use super::Service;
 use crate::{
-    edge::{
+    http::{
+        caller::ApiKeyCaller,
         problem::{Code, Problem},
         request::Request,
     },
-    routes::Route,
     state::App,
 };
 
-/// What the holder of a key is to this request.
+/// The caller that a key makes, on a route that asks for `scope`.
 ///
 /// # Errors
 /// [`Code::ApiKeyNotAccepted`] where no key is; [`Code::NotFound`] in another organization;
 /// [`Code::ApiKeyScopeMissing`] when the key is not for this.
-pub(super) fn service(
+pub(super) fn caller(
     app: &Arc<App>,
-    route: &Route,
+    scope: Option<ApiScope>,
     request: &Request,
     presented: &ApiKeyText,
     key: ApiKey,
-) -> Result<Service, Problem> {
-    let scope = route.scope.ok_or_else(Problem::api_key_not_accepted)?;
+) -> Result<ApiKeyCaller, Problem> {
+    let scope = scope.ok_or_else(Problem::api_key_not_accepted)?;
     // The same answer as to a stranger, whatever the key may do at home.
     if request.path::<OrgId>("org").ok() != Some(presented.org) {
         return Err(Problem::not_found());
@@ -51,5 +50,5 @@ pub(super) fn service(
         });
     }
     let used = ApiKeyUse { id: presented.id, hash: presented.hash(), scope };
-    Ok(Service { org: presented.org, key: used, name: key.name, expires_at: key.expires_at })
+    Ok(ApiKeyCaller { key: used, name: key.name, expires_at: key.expires_at })
 }

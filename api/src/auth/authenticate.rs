@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    api_key::{self, ApiKeyText},
+    api_key::{self, ApiKeyText, ApiScope},
     db::ApiKey,
     telemetry::metrics::REVOKED_TOKENS_REFUSED,
 };
 use http::{HeaderMap, header};
 use metrics::counter;
 
-use super::{Caller, Identity, cookie::Cookie};
+use super::cookie::Cookie;
 use crate::{
-    edge::{
+    http::{
+        caller::{Caller, SignedInUser},
         problem::{Code, Problem},
         request::Request,
     },
-    routes::Route,
     state::App,
 };
 
@@ -33,10 +33,10 @@ pub enum Carrier {
 ///
 /// # Errors
 /// `unauthenticated`, always in the same words: why a token does not hold is for the log; `rate_limited` when too
-/// many did not. What `route` does not take from a service.
+/// many did not. `api_key_not_accepted` and the like when a service's key does not reach a route that asks for `scope`.
 pub async fn authenticate(
     app: &Arc<App>,
-    route: &Route,
+    scope: Option<ApiScope>,
     request: &Request,
 ) -> Result<(Caller, Carrier), Problem> {
     let headers = &request.headers;
@@ -47,48 +47,48 @@ pub async fn authenticate(
     };
     let token = token.ok_or_else(|| refused("no token"))?;
     app.rate_limits.may_try(request.client, token)?;
-    let holder = match holder(app, token, carrier).await {
+    let verified = match verify(app, token, carrier).await {
         // Nobody knows yet whether it holds.
         Err(problem) if problem.code() != Code::Unauthenticated => return Err(problem),
         Err(problem) => {
             app.rate_limits.bad_token(request.client).await?;
             return Err(problem);
         }
-        Ok(holder) => holder,
+        Ok(verified) => verified,
     };
     app.rate_limits.held(token);
-    let caller = match holder {
-        Holder::User(identity) => Caller::User(identity),
-        Holder::Service(presented, key) => {
-            Caller::Service(super::api_key::service(app, route, request, &presented, key)?)
+    let caller = match verified {
+        Verified::User(user) => Caller::User(user),
+        Verified::ApiKey(presented, key) => {
+            Caller::ApiKey(super::api_key::caller(app, scope, request, &presented, key)?)
         }
     };
     Ok((caller, carrier))
 }
 
-/// Who holds a token, whatever they may do with it.
-enum Holder {
-    /// Of an access token.
-    User(Identity),
-    /// Of a service's key.
-    Service(ApiKeyText, ApiKey),
+/// A token that holds, whatever may be done with it.
+enum Verified {
+    /// An access token.
+    User(SignedInUser),
+    /// An API key: as it was sent, and as the database has it.
+    ApiKey(ApiKeyText, ApiKey),
 }
 
-/// Who holds this token, if it holds.
-async fn holder(app: &App, token: &str, carrier: Carrier) -> Result<Holder, Problem> {
+/// Verifies a token.
+async fn verify(app: &App, token: &str, carrier: Carrier) -> Result<Verified, Problem> {
     // Only where whoever wrote the request put it: a browser's cookie holds no key.
     if carrier == Carrier::Bearer && token.starts_with(api_key::PREFIX) {
         let presented = ApiKeyText::parse(token).ok_or_else(|| refused("not an API key"))?;
         let key = app.database.api_key(&presented).await?;
-        return Ok(Holder::Service(presented, key.ok_or_else(|| refused("no such API key, or no longer"))?));
+        return Ok(Verified::ApiKey(presented, key.ok_or_else(|| refused("no such API key, or no longer"))?));
     }
     let claims = app.keyring.verify(token).await.map_err(|error| refused(&error.to_string()))?;
     if app.revocations.is_revoked(claims.jti, claims.family()) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));
     }
-    Ok(Holder::User(Identity {
-        user: claims.sub,
+    Ok(Verified::User(SignedInUser {
+        id: claims.sub,
         token: claims.jti,
         family: claims.family(),
         expires_at: claims.expires_at(),

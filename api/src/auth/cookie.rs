@@ -1,7 +1,7 @@
-//! The two cookies: tokens in a place that scripts cannot read.
+//! The two cookies: tokens where scripts cannot read them.
 //!
 //! The access token goes along with every request. The refresh token, which lives longer, goes only to where it is
-//! used: its path keeps it out of every other request, and out of whatever looks at those.
+//! used: its path keeps it out of every other request, and out of whatever records those.
 
 use atrium_shared::settings::PublicUrl;
 use http::{HeaderMap, HeaderValue, header};
@@ -47,7 +47,7 @@ impl Cookie {
         if tokens.next().is_some() { None } else { token }
     }
 
-    /// The value of `Set-Cookie` that hands out a token for so many seconds.
+    /// The value of `Set-Cookie` that hands out a token for `max_age` seconds.
     ///
     /// # Errors
     /// When the token is no header value, which is a defect.
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn over_tls_the_cookies_are_bound_to_it() {
-        let url = crate::edge::tests::api_settings().public_url;
+        let url = crate::auth::tests::api_settings().public_url;
         assert_eq!(
             Cookie::Session.set(&url, "a.b.c", 900).expect("a header value"),
             "__Host-atrium_session=a.b.c; HttpOnly; SameSite=Strict; Path=/; Max-Age=900; Secure"
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn one_cookie_of_the_name_counts() {
-        let url = crate::edge::tests::api_settings().public_url;
+        let url = crate::auth::tests::api_settings().public_url;
         let read = |value| {
             let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(value))]);
             Cookie::Session.read(&url, &headers).map(str::to_owned)

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::{families, signed_in::signed_in};
 use crate::{
-    edge::{problem::Problem, request::Request, respond::Response},
+    http::{problem::Problem, request::Request, response::Response},
     state::App,
 };
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::{
-    edge::{
+    http::{
+        etag::{content_etag, unless_held},
         problem::Problem,
         request::Request,
-        respond::{Response, json},
-        revalidation::{content_etag, unless_held},
+        response::{Response, json},
     },
     state::App,
 };

@@ -7,11 +7,11 @@ use http::{StatusCode, header};
 
 use super::{cookie::Cookie, families};
 use crate::{
-    edge::{
+    http::{
         body::one_of,
         problem::Problem,
         request::Request,
-        respond::{Response, empty},
+        response::{Response, empty},
     },
     state::App,
 };
@@ -22,9 +22,9 @@ use crate::{
 /// When the database is away: the token then still holds.
 pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let everywhere = everywhere(request).await?;
-    let identity = request.identity()?;
-    let mut tx = app.database.user_tx(identity.user).await?;
-    let revoked = families::end(&mut tx, identity.family, identity.token, everywhere).await?;
+    let user = request.signed_in_user()?;
+    let mut tx = app.database.user_tx(user.id).await?;
+    let revoked = families::end(&mut tx, user.family, user.token, everywhere).await?;
     tx.commit().await?;
     // Other processes find the rows within their poll; this one knows already.
     for id in revoked {

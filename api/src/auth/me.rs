@@ -6,12 +6,12 @@ use http::StatusCode;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::User;
 use crate::{
-    edge::{
+    http::{
+        caller::User,
         problem::Problem,
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
     state::App,
 };
@@ -28,6 +28,6 @@ struct Me {
 /// # Errors
 /// Never, once authenticated.
 pub async fn me(_: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let identity = request.identity()?;
-    json(StatusCode::OK, &Me { user: identity.into(), expires_at: identity.expires_at })
+    let user = request.signed_in_user()?;
+    json(StatusCode::OK, &Me { user: user.into(), expires_at: user.expires_at })
 }

@@ -1,4 +1,8 @@
-//! Signing in as a guest, staying signed in, signing out, and knowing who asks.
+//! Signing in as a guest, staying signed in, signing out, and authenticating every request.
+//!
+//! A request carries a short-lived access token, in `Authorization` or in a cookie, or an API key ([`authenticate`]). A
+//! token from the cookie counts only in requests of our own pages ([`origin`]). The refresh token is exchanged for the
+//! next one at each use; one that is used twice ends its sign-in.
 
 mod api_key;
 pub mod authenticate;
@@ -8,119 +12,25 @@ pub mod guest;
 pub mod jwks;
 pub mod logout;
 pub mod me;
+pub mod origin;
 pub mod refresh;
 mod refresh_token;
 mod signed_in;
 
-use atrium_shared::{
-    api_key::ApiKeyUse,
-    ids::{FamilyId, OrgId, UserId},
-};
-use serde::Serialize;
-use time::OffsetDateTime;
-use uuid::Uuid;
+#[cfg(test)]
+pub(crate) mod tests {
+    use atrium_shared::settings::{ApiSettings, Reader};
 
-/// Who asks, as their access token says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The user.
-    pub user: UserId,
-    /// The user's public name, guest-NNNN.
-    pub key: String,
-    /// The token's id, by which it is revoked.
-    pub token: Uuid,
-    /// The sign-in that the token comes from.
-    pub family: FamilyId,
-    /// When the token ends, and with it every stream it opened.
-    pub expires_at: OffsetDateTime,
-}
-
-/// Whoever asks.
-#[derive(Clone, Debug)]
-pub enum Caller {
-    /// Somebody who is signed in.
-    User(Identity),
-    /// A service with a key.
-    Service(Service),
-}
-
-/// A service that asks with a key of an organization, for what the route's scope covers.
-#[derive(Clone, Debug)]
-pub struct Service {
-    /// The organization.
-    pub org: OrgId,
-    /// The key, and what it is used for.
-    pub key: ApiKeyUse,
-    /// What the organization calls the key.
-    pub name: String,
-    /// When the key ends, if it ends by itself.
-    pub expires_at: Option<OffsetDateTime>,
-}
-
-impl Caller {
-    /// Their id: a user's or a key's.
-    #[must_use]
-    pub fn id(&self) -> Uuid {
-        match self {
-            Self::User(identity) => identity.user.uuid(),
-            Self::Service(service) => service.key.id.uuid(),
-        }
-    }
-
-    /// What their open streams depend on.
-    #[must_use]
-    pub fn credential(&self) -> Credential {
-        match self {
-            Self::User(identity) => identity.into(),
-            // A key is its own token and family: it is revoked by its id.
-            Self::Service(service) => Credential {
-                principal: service.key.id.uuid(),
-                token: service.key.id.uuid(),
-                family: service.key.id.uuid().into(),
-                expires_at: service.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
-            },
-        }
-    }
-}
-
-/// Longer than any connection lives.
-const FOREVER: time::Duration = time::Duration::days(10 * 365);
-
-/// What keeps a stream open, and ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credential {
-    /// Whose stream it is: a user's id, or a key's.
-    pub principal: Uuid,
-    /// The id by which the token is revoked.
-    pub token: Uuid,
-    /// The sign-in that the token comes from.
-    pub family: FamilyId,
-    /// When it ends by itself.
-    pub expires_at: OffsetDateTime,
-}
-
-impl From<&Identity> for Credential {
-    fn from(identity: &Identity) -> Self {
-        Self {
-            principal: identity.user.uuid(),
-            token: identity.token,
-            family: identity.family,
-            expires_at: identity.expires_at,
-        }
-    }
-}
-
-/// A person, as others see them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct User {
-    /// Their id.
-    pub id: UserId,
-    /// Their public name.
-    pub key: String,
-}
-
-impl From<&Identity> for User {
-    fn from(identity: &Identity) -> Self {
-        Self { id: identity.user, key: identity.key.clone() }
+    /// Settings of an API at https://atrium.example that allows https://friend.example.
+    pub(crate) fn api_settings() -> ApiSettings {
+        let variables = [
+            ("ATRIUM_PUBLIC_URL", "https://atrium.example"),
+            ("ATRIUM_ALLOWED_ORIGINS", "https://friend.example"),
+            ("ATRIUM_SIGNING_KEYS_DIR", "/"),
+        ];
+        let mut reader =
+            Reader::from_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let settings = reader.api();
+        reader.finish(settings).expect("valid settings")
     }
 }

@@ -9,11 +9,12 @@ use metrics::counter;
 use super::{
     cookie::Cookie,
     families::{self, Presented},
+    origin,
     refresh_token::RefreshToken,
     signed_in::signed_in,
 };
 use crate::{
-    edge::{origin, problem::Problem, request::Request, respond::Response},
+    http::{problem::Problem, request::Request, response::Response},
     state::App,
 };
 

@@ -5,11 +5,12 @@ use atrium_shared::identity::TOKEN_LIFETIME;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::{User, cookie::Cookie, families::Issued};
+use super::{cookie::Cookie, families::Issued};
 use crate::{
-    edge::{
+    http::{
+        caller::User,
         problem::Problem,
-        respond::{Response, json},
+        response::{Response, json},
     },
     state::App,
 };

@@ -14,18 +14,17 @@ use http::StatusCode;
 use serde::{Deserialize as _, Serialize, de::value::StrDeserializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::session_cache::{Known, SessionKey};
 use crate::{
-    edge::{
+    http::{
         problem::{Code, FieldError, Problem},
-        quotas,
         request::Request,
-        respond::{self, Response},
+        response::{self, Response},
     },
+    live::session_cache::{Known, SessionKey},
     state::App,
 };
 
-/// How long a session and its user's role may be taken from memory without another look.
+/// How long a session and its user's role may be taken from memory without asking the database.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// An action that was accepted.
@@ -44,8 +43,8 @@ struct Accepted {
 pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
-    let identity = request.identity()?;
-    let (user, user_key) = (identity.user, identity.key.clone());
+    let user = request.signed_in_user()?;
+    let (user, user_key) = (user.id, user.key.clone());
 
     let known = session_of(app, SessionKey { org, project, session, user }).await?;
     if known.role < Role::Member {
@@ -56,9 +55,9 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     }
     let snapshot = app.configuration.org(org).await?;
     let configuration = snapshot.project(project);
-    let standing = app.rate_limits.chat_action(user, org, project, configuration.chat_actions_per_second)?;
-    request.note_standing(standing);
-    quotas::count_member(app, org).await.inspect_err(|_| request.forget_standing())?;
+    let status = app.rate_limits.chat_action(user, org, project, configuration.chat_actions_per_second)?;
+    request.set_quota_status(status);
+    app.quotas.count_member(org).await.inspect_err(|_| request.clear_quota_status())?;
 
     let mut object = request.object().await?;
     let name = object.required("action", |value| match value {
@@ -85,10 +84,10 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let added: Result<String, _> =
         redis::cmd("XADD").arg(stream).arg("*").arg(&fields[..]).query_async(&mut app.redis.shared()).await;
     added.map_err(Problem::unavailable)?;
-    respond::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
+    response::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
 }
 
-/// The session, from memory if it was looked at lately. A look into the database counts as a request: only the
+/// The session, from memory if it was read lately. Reading the database counts as a request: only the
 /// first action in a while needs one, and guessed sessions would need one each.
 async fn session_of(app: &App, key: SessionKey) -> Result<Known, Problem> {
     match app.live.sessions.get(&key, MAX_AGE) {

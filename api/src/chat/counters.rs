@@ -7,10 +7,10 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
-    edge::{
+    http::{
         problem::Problem,
         request::Request,
-        respond::{self, Response},
+        response::{self, Response},
     },
     state::App,
 };
@@ -30,7 +30,7 @@ struct Counter {
 /// `GET …/chat/counters`.
 ///
 /// # Errors
-/// [`Code::NotFound`](crate::edge::problem::Code::NotFound) for a project that is not there.
+/// [`Code::NotFound`](crate::http::problem::Code::NotFound) for a project that is not there.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.query(&[])?;
@@ -55,5 +55,5 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
         .filter_map(|(action, count)| Some(Counter { action: action?, count: count? }))
         .collect();
     let total = items.iter().map(|item| item.count).sum();
-    respond::json(StatusCode::OK, &Counters { items, total })
+    response::json(StatusCode::OK, &Counters { items, total })
 }

@@ -22,54 +22,48 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use super::{
-    presence::Present,
-    session_cache::{CloseReason, Closed, Known, SessionKey},
-};
 use crate::{
-    edge::{
-        problem::Problem,
-        quotas,
-        request::Request,
-        respond::Response,
-        sse::{self, Next, Source},
-    },
+    http::{problem::Problem, request::Request, response::Response},
     live::{
+        answer::{self, Next, Source},
         frame::Batch,
-        open_streams::Kind,
-        resume::{self, Page, Position, SESSION_CLOSED},
+        open_streams::StreamKind,
+        position::Position,
+        presence::Present,
+        resume::{self, Page, SESSION_CLOSED},
         ring::{Frame, Join, Read, ResetReason, Subscription, TopicKey},
+        session_cache::{CloseReason, Closed, Known, SessionKey},
     },
     state::App,
 };
 
-/// How long ago a session may have been looked at when a stream of it opens. Short: coming back checks again.
+/// How long ago a session may have been read when a stream of it opens. Short: coming back checks again.
 const MAX_AGE: Duration = Duration::from_secs(2);
 /// How many streams read from Redis at once: the pages of the others are not in memory yet.
 static READS: Semaphore = Semaphore::const_new(64);
-/// After so many empty pages in a row, Redis does not have what the ring says it had.
+/// After this many empty pages in a row, Redis does not have what the ring says it had.
 const EMPTY_PAGES: u32 = 3;
 
 /// `GET …/chat/sessions/{session}/events`.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`](crate::edge::problem::Code::LastEventIdInvalid), and `not_found` for a session that
+/// [`Code::LastEventIdInvalid`](crate::http::problem::Code::LastEventIdInvalid), and `not_found` for a session that
 /// is not the caller's.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    sse::try_again(respond(app, request).await)
+    answer::try_again(respond(app, request).await)
 }
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
-    let position: Option<Position> = sse::last_event_id(request)?
+    let position: Option<Position> = answer::last_event_id(request)?
         .map(|id| id.parse())
         .transpose()
-        .map_err(|_| sse::last_event_id_invalid())?;
-    let identity = request.identity()?;
-    let key = SessionKey { org, project, session, user: identity.user };
+        .map_err(|_| answer::last_event_id_invalid())?;
+    let user = request.signed_in_user()?;
+    let key = SessionKey { org, project, session, user: user.id };
 
-    let looked_at = Instant::now();
+    let checked_at = Instant::now();
     let known = match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => known,
         None => app.live.sessions.read(&app.database, key).await?,
@@ -77,14 +71,14 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     if let Known { closed: Some(closed), .. } = known {
         return Ok(after_the_end(session, closed, position));
     }
-    let place = quotas::enter(app, org).await?;
-    Ok(sse::open(
+    let permit = app.quotas.enter(org).await?;
+    Ok(answer::open(
         &app.live.streams,
-        Kind::Chat,
-        identity.into(),
+        StreamKind::Chat,
+        user.into(),
         (org, Some(project)),
-        looked_at,
-        place,
+        checked_at,
+        permit,
         |registration| {
             let stream = registration.stream();
             let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
@@ -118,15 +112,15 @@ fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>)
         at: OffsetDateTime,
     }
     let (Some(position), Some(at)) = (position, closed.at) else {
-        return sse::nothing_more();
+        return answer::nothing_more();
     };
     let after_end = u64::try_from(at.unix_timestamp_nanos() / 1_000_000 + 1).unwrap_or_default();
     if position.id.ms >= after_end {
-        return sse::nothing_more();
+        return answer::nothing_more();
     }
     let id = Position { epoch: position.epoch, id: StreamId { ms: after_end, seq: 0 } };
     let data = SessionClosed { session_id: session, reason: closed.reason, at };
-    sse::once(&sse::event(Some(&id), SESSION_CLOSED, &data))
+    answer::once(&answer::event(Some(&id), SESSION_CLOSED, &data))
 }
 
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, RedisError>> + Send>>;
@@ -192,8 +186,8 @@ impl Resuming {
     }
 }
 
-/// What a step of resuming came to.
-enum Step {
+/// How far resuming has come.
+enum Progress {
     /// Another step.
     Again,
     /// Nothing more for now.
@@ -238,17 +232,17 @@ impl Source for ChatSource {
                         context,
                         batch,
                     ) {
-                        Step::Again => {}
-                        Step::Wait => return Next::Open,
-                        Step::Joined => self.phase = Phase::Live,
-                        Step::Closed => return Next::End,
-                        Step::Lost(reason) => {
+                        Progress::Again => {}
+                        Progress::Wait => return Next::Open,
+                        Progress::Joined => self.phase = Phase::Live,
+                        Progress::Closed => return Next::End,
+                        Progress::Lost(reason) => {
                             counter!(SSE_RESUMES, "source" => "reset").increment(1);
                             self.subscription.restart();
                             self.reset(reason, batch);
                             self.phase = Phase::Live;
                         }
-                        Step::Broken => self.phase = Phase::Over,
+                        Progress::Broken => self.phase = Phase::Over,
                     }
                 }
                 Phase::Live => match self.subscription.read(self.session, batch) {
@@ -289,7 +283,7 @@ impl ChatSource {
         counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
         let position = self.subscription.position();
         let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
-        batch.event(&sse::event(id, "reset", &Reset { reason: reason.name() }));
+        batch.event(&answer::event(id, "reset", &Reset { reason: reason.name() }));
     }
 }
 
@@ -302,7 +296,7 @@ impl Resuming {
         session: SessionId,
         context: &mut Context<'_>,
         batch: &mut Batch,
-    ) -> Step {
+    ) -> Progress {
         // What a page held goes out first.
         while !batch.is_full()
             && let Some(frame) = self.pending.next()
@@ -313,13 +307,13 @@ impl Resuming {
                 closes => {
                     batch.event(&frame.bytes);
                     if closes.is_some() {
-                        return Step::Closed;
+                        return Progress::Closed;
                     }
                 }
             }
         }
         if self.pending.len() > 0 {
-            return Step::Wait;
+            return Progress::Wait;
         }
         self.after.id = self.page_end;
         if self.reading.is_none() {
@@ -327,20 +321,20 @@ impl Resuming {
                 Join::Joined => {
                     let source = if self.from_redis { "redis" } else { "ring" };
                     counter!(SSE_RESUMES, "source" => source).increment(1);
-                    return Step::Joined;
+                    return Progress::Joined;
                 }
-                Join::OtherHistory => return Step::Lost(ResetReason::HistoryLost),
+                Join::OtherHistory => return Progress::Lost(ResetReason::HistoryLost),
                 // Redis was read to its end, and nothing has come since.
-                Join::Unknown if self.at_end => return Step::Wait,
+                Join::Unknown if self.at_end => return Progress::Wait,
                 Join::Unknown | Join::NotCovered if self.empty_pages >= EMPTY_PAGES => {
-                    return Step::Lost(ResetReason::HistoryLost);
+                    return Progress::Lost(ResetReason::HistoryLost);
                 }
                 Join::Unknown | Join::NotCovered | Join::Ahead => {}
             }
         }
         let reading = self.reading.get_or_insert_with(|| read_page(redis.clone(), topic, self.after.clone()));
         let page = match reading.as_mut().poll(context) {
-            Poll::Pending => return Step::Wait,
+            Poll::Pending => return Progress::Wait,
             Poll::Ready(page) => page,
         };
         self.reading = None;
@@ -349,12 +343,12 @@ impl Resuming {
                 self.empty_pages = if end == self.after.id { self.empty_pages + 1 } else { 0 };
                 (self.pending, self.page_end, self.at_end) = (frames.into_iter(), end, last);
                 (self.verified, self.from_redis) = (true, true);
-                Step::Again
+                Progress::Again
             }
-            Ok(Page::Lost(reason)) => Step::Lost(reason),
+            Ok(Page::Lost(reason)) => Progress::Lost(reason),
             Err(error) => {
                 tracing::warn!(%error, "missed events cannot be read now; the client comes back");
-                Step::Broken
+                Progress::Broken
             }
         }
     }

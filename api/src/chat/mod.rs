@@ -1,11 +1,9 @@
 //! The chat: canned actions in a project, seen by everybody at once. What is said is never stored.
 //!
-//! An action takes the short way: checks from memory, one `XADD`, and the chat worker publishes it. Sessions are rows,
+//! An action takes the short path: checks from memory, one `XADD`, and the chat worker publishes it. Sessions are rows,
 //! and their ends go through the outbox, so that the window concerned is told whatever dies on the way.
 
 pub mod actions;
 pub mod counters;
 pub mod events;
-pub mod presence;
-pub mod session_cache;
 pub mod sessions;

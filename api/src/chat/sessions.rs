@@ -1,4 +1,4 @@
-//! Chat sessions: one for each open window, at most so many per person and project.
+//! Chat sessions: one for each open window, and a limited number per person and project.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,14 +12,14 @@ use http::StatusCode;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::session_cache::{CloseReason, SessionKey};
 use crate::{
-    edge::{
-        idempotency::Intention,
+    http::{
+        idempotency::IdempotentRequest,
         problem::{Code, Problem},
         request::Request,
-        respond::{self, Response},
+        response::{self, Response},
     },
+    live::session_cache::{CloseReason, SessionKey},
     state::App,
 };
 
@@ -52,11 +52,11 @@ struct SessionClosed {
 pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.no_fields().await?;
-    let intention = Intention::of(request).await?;
-    let user = request.identity()?.user;
+    let idempotent = IdempotentRequest::of(request).await?;
+    let user = request.signed_in_user()?.id;
 
     let principal = request.principal()?;
-    let looked_at = Instant::now();
+    let checked_at = Instant::now();
     let mut tx = app.database.org_tx(&principal, org).await?;
     tx.require_writable(Role::Viewer)?;
     let snapshot = match app.configuration.held(org) {
@@ -69,8 +69,8 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
             snapshot
         }
     };
-    if let Some(intention) = &intention
-        && let Some(replayed) = intention.begin(&mut tx).await?
+    if let Some(idempotent) = &idempotent
+        && let Some(replayed) = idempotent.begin(&mut tx).await?
     {
         return Ok(replayed);
     }
@@ -107,14 +107,14 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let (role, closed_session_id) = (tx.role(), surplus.first().copied());
     let actions = configuration.chat_actions.clone();
     let opened = Opened { id, project_id: project, opened_at, actions, closed_session_id };
-    let response = respond::json(StatusCode::CREATED, &opened)?;
-    if let Some(intention) = &intention {
-        intention.record(&mut tx, &response).await?;
+    let response = response::json(StatusCode::CREATED, &opened)?;
+    if let Some(idempotent) = &idempotent {
+        idempotent.record(&mut tx, &response).await?;
     }
     tx.commit().await?;
 
     ended.into_iter().for_each(|session| app.live.sessions.close(session));
-    app.live.sessions.opened(SessionKey { org, project, session: id, user }, role, looked_at);
+    app.live.sessions.opened(SessionKey { org, project, session: id, user }, role, checked_at);
     Ok(response)
 }
 
@@ -125,7 +125,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_live()?;
@@ -144,7 +144,7 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     }
     tx.commit().await?;
     app.live.sessions.close(session);
-    Ok(respond::empty(StatusCode::NO_CONTENT))
+    Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
 /// Makes sure that the project exists, and lets one request of this member decide about sessions at a time: the
@@ -164,8 +164,8 @@ async fn take_turn(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(
     Ok(())
 }
 
-/// Expires the member's sessions that nobody looks at any more, and deletes those that ended long ago. Done here,
-/// by their own user, it needs no look across tenants. Answers with the expired ones; nobody is there to be told.
+/// Expires the member's sessions that no window shows, and deletes those that ended long ago. Done here, by their own
+/// user, it needs no cross-tenant query. Returns the expired ones; no window is open that would have to be told.
 async fn tidy(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<SessionId>, DbError> {
     let org = tx.org();
     sqlx::query(

@@ -2,7 +2,7 @@
 //! believes for a while, and the streams that are open, end with it.
 //!
 //! PostgreSQL holds the ends, and every API process asks for news twice a second, as it does for revoked tokens. An end
-//! that was learned is remembered for longer than anything is believed without a look, and counts against whatever
+//! that was learned is remembered for longer than anything is believed without asking the database, and counts against whatever
 //! was looked up before it was learned: so what was read just before the end, and arrives just after, is not
 //! believed either.
 
@@ -23,12 +23,12 @@ use uuid::Uuid;
 const POLL: Duration = Duration::from_millis(500);
 /// Longer than any transaction that ends access may take.
 const OVERLAP: time::Duration = time::Duration::seconds(30);
-/// Longer than the overlap, so that no end is taken for a new one, and than any look is believed.
+/// Longer than the overlap, so that no end is taken for a new one, and than anything read before is believed.
 const REMEMBERED: Duration = Duration::from_secs(120);
 
-/// What somebody has access to, as far as a stream or a cached look depends on it.
+/// What somebody has access to, as far as a stream or a cached session depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct AccessGrant {
     /// The organization.
     pub org: OrgId,
     /// Who.
@@ -50,30 +50,30 @@ struct End {
 }
 
 impl EndedAccess {
-    /// Whether access that was looked up at `looked_at` has ended since, as far as this process knows.
+    /// Whether access that was looked up at `checked_at` has ended since, as far as this process knows.
     #[must_use]
-    pub fn has_ended(&self, access: &Access, looked_at: Instant) -> bool {
-        self.find(access, looked_at, |_| true)
+    pub fn has_ended(&self, access: &AccessGrant, checked_at: Instant) -> bool {
+        self.find(access, checked_at, |_| true)
     }
 
     /// The same, but for what ends everybody's access: an operation goes on to be shown while its organization is
     /// closed.
     #[must_use]
-    pub fn has_ended_for_one(&self, access: &Access, looked_at: Instant) -> bool {
-        self.find(access, looked_at, |end| end.principal.is_some())
+    pub fn has_ended_for_one(&self, access: &AccessGrant, checked_at: Instant) -> bool {
+        self.find(access, checked_at, |end| end.principal.is_some())
     }
 
-    fn find(&self, access: &Access, looked_at: Instant, counts: impl Fn(&End) -> bool) -> bool {
+    fn find(&self, access: &AccessGrant, checked_at: Instant, counts: impl Fn(&End) -> bool) -> bool {
         let ends = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let ends = ends.get(&access.org).into_iter().flatten();
-        ends.filter(|end| end.learned_at >= looked_at && counts(end)).any(|end| {
+        ends.filter(|end| end.learned_at >= checked_at && counts(end)).any(|end| {
             end.principal.is_none_or(|principal| principal == access.principal)
                 && end.project.is_none_or(|project| Some(project) == access.project)
         })
     }
 
     /// Follows the database until the process stops. While it is away, nothing new is learned; nothing new is
-    /// believed either, since every look goes there.
+    /// believed either, since every read goes there.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.
@@ -112,19 +112,19 @@ impl EndedAccess {
 mod tests {
     use super::*;
 
-    fn access() -> Access {
-        Access { org: OrgId::new(), principal: Uuid::now_v7(), project: Some(ProjectId::new()) }
+    fn access() -> AccessGrant {
+        AccessGrant { org: OrgId::new(), principal: Uuid::now_v7(), project: Some(ProjectId::new()) }
     }
 
-    fn end(access: Access, principal: Option<Uuid>, project: Option<ProjectId>) -> RevokedAccess {
+    fn end(access: AccessGrant, principal: Option<Uuid>, project: Option<ProjectId>) -> RevokedAccess {
         RevokedAccess { org: access.org, id: Uuid::now_v7(), principal, project }
     }
 
     #[test]
     fn an_end_concerns_whom_it_names_and_what_was_looked_up_before() {
         let (mine, before) = (access(), Instant::now());
-        let colleague = Access { principal: Uuid::now_v7(), ..mine };
-        let elsewhere = Access { project: Some(ProjectId::new()), ..mine };
+        let colleague = AccessGrant { principal: Uuid::now_v7(), ..mine };
+        let elsewhere = AccessGrant { project: Some(ProjectId::new()), ..mine };
         for (principal, project, ended) in [
             (Some(mine.principal), None, [true, false, true]),
             (None, None, [true, true, true]),
@@ -149,12 +149,12 @@ mod tests {
         let first = again();
         let copy = RevokedAccess { id: first.id, ..again() };
         ends.learn(vec![first]);
-        let looked_at = Instant::now() + Duration::from_millis(1);
+        let checked_at = Instant::now() + Duration::from_millis(1);
         std::thread::sleep(Duration::from_millis(2));
         ends.learn(vec![copy]);
-        assert!(!ends.has_ended(&mine, looked_at));
+        assert!(!ends.has_ended(&mine, checked_at));
         ends.learn(vec![again()]);
-        assert!(ends.has_ended(&mine, looked_at));
+        assert!(ends.has_ended(&mine, checked_at));
     }
 
     #[test]

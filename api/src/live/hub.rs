@@ -1,7 +1,7 @@
 //! From the one reader of all live streams to everybody who waits in this process.
 //!
 //! Chat events go into their shard's ring. Operations and configurations are hints. A gap in a chat shard makes its
-//! ring begin anew, which tells its readers; a gap in the hints makes everybody look.
+//! ring begin anew, which tells its readers; a gap in the hints wakes every stream that waits for them.
 
 use std::{
     collections::HashMap,

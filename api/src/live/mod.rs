@@ -7,12 +7,16 @@
 //! ```
 
 pub mod access;
+pub mod answer;
 pub mod frame;
 pub mod hints;
 pub mod hub;
 pub mod open_streams;
+pub mod position;
+pub mod presence;
 pub mod resume;
 pub mod ring;
+pub mod session_cache;
 mod slots;
 
 use std::{sync::Arc, time::Duration};
@@ -26,8 +30,9 @@ use atrium_shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{access::EndedAccess, hub::Hub, open_streams::OpenStreams};
-use crate::chat::{presence::Presence, session_cache::SessionCache};
+use self::{
+    access::EndedAccess, hub::Hub, open_streams::OpenStreams, presence::Presence, session_cache::SessionCache,
+};
 
 /// The live path of this process. Cheap to clone.
 #[derive(Clone)]
@@ -38,7 +43,7 @@ pub struct Live {
     pub streams: OpenStreams,
     /// What is known of chat sessions.
     pub sessions: Arc<SessionCache>,
-    /// Which chat sessions somebody looks at.
+    /// Which chat sessions have an open stream.
     pub presence: Presence,
 }
 

@@ -1,8 +1,8 @@
 //! The event streams that are open in this process, and the one timer that serves them all.
 //!
-//! A stream has no task and no timer of its own. It leaves a waker here, and gets *orders*: bits that say what to do
-//! when it runs next. Whoever has news (a ring, a hint) sets nothing and only wakes it; the timer looks over all
-//! streams a few times a second and orders a heartbeat where nothing was written for a while, a warning and the end
+//! A stream has no task and no timer of its own. It leaves a waker here, and gets *commands*: bits that say what to do
+//! when it runs next. Whoever has news (a ring, a hint) sets nothing and only wakes it; the timer goes over all
+//! streams a few times a second and asks for a heartbeat where nothing was written for a while, a warning and the end
 //! where a token runs out or was revoked, and, when the process drains, the ends spread over the drain window.
 
 use std::{
@@ -28,18 +28,18 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    access::{Access, EndedAccess},
+    access::{AccessGrant, EndedAccess},
     slots::Slots,
 };
-use crate::auth::Credential;
+use crate::http::caller::Credential;
 
 /// How long before its token expires a stream is told.
 pub const TOKEN_EXPIRING_BEFORE: Duration = Duration::from_secs(10);
-/// How often the timer looks over the streams.
+/// How often the timer goes over the streams.
 const TICK: Duration = Duration::from_millis(250);
 /// The same while the process drains.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
-/// How often a stream that reads a database looks for what no hint told.
+/// How often a stream that reads a database reads it without a hint.
 const POLL: Duration = Duration::from_secs(1);
 /// How much of the drain window the ends of streams are spread over; the rest is for writing them out.
 const DRAIN_SHARE: f64 = 0.7;
@@ -51,12 +51,12 @@ const NEWS: u8 = 1 << 1;
 const EXPIRING: u8 = 1 << 2;
 const DRAIN: u8 = 1 << 3;
 const END: u8 = 1 << 4;
-/// Orders that were given once and hold: they are not given again.
+/// Commands that were given once and stay in force: they are not given again.
 const WARNED: u8 = 1 << 5;
 
 /// What a stream carries; the label of its metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StreamKind {
     /// A project's chat.
     Chat,
     /// The steps of an operation.
@@ -65,7 +65,7 @@ pub enum Kind {
     Config,
 }
 
-impl Kind {
+impl StreamKind {
     /// The name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -79,7 +79,7 @@ impl Kind {
 
 /// What a stream was told to do since it ran last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Orders {
+pub struct Commands {
     /// Nothing was written for a while: say that the stream is alive.
     pub heartbeat: bool,
     /// What the stream reads from may have something new.
@@ -95,17 +95,17 @@ pub struct Orders {
 /// What the timer, the rings and the hints know of one open stream.
 #[derive(Debug)]
 pub struct OpenStream {
-    kind: Kind,
+    kind: StreamKind,
     token: Uuid,
     family: FamilyId,
     expires_at: OffsetDateTime,
     /// The same by the monotonic clock: when the other one is set, a stream ends neither early nor late.
     ends_at: Instant,
-    access: Access,
+    access: AccessGrant,
     /// When that access was looked up.
-    looked_at: Instant,
+    checked_at: Instant,
     waker: AtomicWaker,
-    orders: AtomicU8,
+    commands: AtomicU8,
     /// Milliseconds since the registry was made.
     written_at: AtomicU64,
 }
@@ -118,12 +118,12 @@ impl OpenStream {
 
     /// What the stream reads from may have something new.
     pub fn news(&self) {
-        self.order(NEWS);
+        self.command(NEWS);
     }
 
     /// Ends the stream at once.
     pub fn end(&self) {
-        self.order(END);
+        self.command(END);
     }
 
     /// When the token that opened the stream ends.
@@ -132,13 +132,13 @@ impl OpenStream {
         self.expires_at
     }
 
-    fn order(&self, order: u8) {
-        self.orders.fetch_or(order, Ordering::AcqRel);
+    fn command(&self, command: u8) {
+        self.commands.fetch_or(command, Ordering::AcqRel);
         self.waker.wake();
     }
 
-    fn has(&self, order: u8) -> bool {
-        self.orders.load(Ordering::Acquire) & order != 0
+    fn has(&self, command: u8) -> bool {
+        self.commands.load(Ordering::Acquire) & command != 0
     }
 }
 
@@ -151,16 +151,16 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Takes the orders, after leaving a waker: what comes in between wakes the stream again.
-    pub fn take_orders(&self, waker: &Waker) -> Orders {
+    /// Takes the commands, after leaving a waker: what comes in between wakes the stream again.
+    pub fn take_commands(&self, waker: &Waker) -> Commands {
         self.stream.waker.register(waker);
-        let orders = self.stream.orders.fetch_and(DRAIN | END | WARNED, Ordering::AcqRel);
-        Orders {
-            heartbeat: orders & HEARTBEAT != 0,
-            news: orders & NEWS != 0,
-            expiring: orders & EXPIRING != 0,
-            drain: orders & DRAIN != 0,
-            end: orders & END != 0,
+        let commands = self.stream.commands.fetch_and(DRAIN | END | WARNED, Ordering::AcqRel);
+        Commands {
+            heartbeat: commands & HEARTBEAT != 0,
+            news: commands & NEWS != 0,
+            expiring: commands & EXPIRING != 0,
+            drain: commands & DRAIN != 0,
+            end: commands & END != 0,
         }
     }
 
@@ -224,14 +224,14 @@ impl OpenStreams {
     }
 
     /// Adds a stream that was opened with this token, for what `org` and `project` name, which the caller had access
-    /// to at `looked_at`.
+    /// to at `checked_at`.
     #[must_use]
     pub fn register(
         &self,
-        kind: Kind,
+        kind: StreamKind,
         credential: Credential,
         (org, project): (OrgId, Option<ProjectId>),
-        looked_at: Instant,
+        checked_at: Instant,
     ) -> Registration {
         let left = credential.expires_at - OffsetDateTime::now_utc();
         let stream = Arc::new(OpenStream {
@@ -240,17 +240,17 @@ impl OpenStreams {
             token: credential.token,
             family: credential.family,
             expires_at: credential.expires_at,
-            access: Access { org, principal: credential.principal, project },
-            looked_at,
+            access: AccessGrant { org, principal: credential.principal, project },
+            checked_at,
             waker: AtomicWaker::new(),
-            orders: AtomicU8::new(0),
+            commands: AtomicU8::new(0),
             written_at: AtomicU64::new(self.now_ms()),
         });
         gauge!(SSE_STREAMS, "kind" => kind.name()).increment(1.0);
         let slot = self.lock().insert(Arc::clone(&stream));
         if self.is_draining() {
             // Too late for its share of the drain.
-            stream.order(DRAIN);
+            stream.command(DRAIN);
         }
         Registration { stream, slot, streams: self.clone() }
     }
@@ -314,7 +314,7 @@ impl OpenStreams {
         Ok(())
     }
 
-    /// Gives every stream the orders that are due now.
+    /// Gives every stream the commands that are due now.
     fn tick(&self, now: Instant, heartbeat: Duration, poll: bool) {
         // A tick earlier rather than later: the interval is a promise.
         let quiet = u64::try_from(heartbeat.saturating_sub(TICK).as_millis()).unwrap_or(u64::MAX);
@@ -324,14 +324,14 @@ impl OpenStreams {
             if left.is_zero() {
                 stream.end();
             } else if left <= TOKEN_EXPIRING_BEFORE && !stream.has(WARNED) {
-                stream.order(EXPIRING | WARNED);
+                stream.command(EXPIRING | WARNED);
             }
             if now_ms.saturating_sub(stream.written_at.load(Ordering::Relaxed)) >= quiet
                 && !stream.has(HEARTBEAT)
             {
-                stream.order(HEARTBEAT);
+                stream.command(HEARTBEAT);
             }
-            if poll && stream.kind != Kind::Chat {
+            if poll && stream.kind != StreamKind::Chat {
                 stream.news();
             }
         }
@@ -349,8 +349,8 @@ impl OpenStreams {
     fn end_where_access_ended(&self, ended: &EndedAccess) {
         for stream in self.lock().iter() {
             let over = match stream.kind {
-                Kind::Operation => ended.has_ended_for_one(&stream.access, stream.looked_at),
-                Kind::Chat | Kind::Config => ended.has_ended(&stream.access, stream.looked_at),
+                StreamKind::Operation => ended.has_ended_for_one(&stream.access, stream.checked_at),
+                StreamKind::Chat | StreamKind::Config => ended.has_ended(&stream.access, stream.checked_at),
             };
             if over {
                 stream.end();
@@ -370,11 +370,11 @@ impl OpenStreams {
             let left: Vec<_> = self.lock().iter().filter(|stream| !stream.has(DRAIN)).cloned().collect();
             let told = total.saturating_sub(left.len());
             for stream in left.iter().take(due.saturating_sub(told)) {
-                stream.order(DRAIN);
+                stream.command(DRAIN);
             }
             tokio::time::sleep(DRAIN_TICK).await;
         }
-        self.lock().iter().for_each(|stream| stream.order(DRAIN));
+        self.lock().iter().for_each(|stream| stream.command(DRAIN));
     }
 
     fn now_ms(&self) -> u64 {
@@ -395,16 +395,16 @@ mod tests {
         Credential { principal: Uuid::now_v7(), token: Uuid::now_v7(), family: FamilyId::new(), expires_at }
     }
 
-    fn register(streams: &OpenStreams, kind: Kind) -> Registration {
+    fn register(streams: &OpenStreams, kind: StreamKind) -> Registration {
         register_as(streams, kind, credential(Duration::from_secs(900)))
     }
 
-    fn register_as(streams: &OpenStreams, kind: Kind, credential: Credential) -> Registration {
+    fn register_as(streams: &OpenStreams, kind: StreamKind, credential: Credential) -> Registration {
         streams.register(kind, credential, (OrgId::new(), None), Instant::now())
     }
 
-    fn orders(registration: &Registration) -> Orders {
-        registration.take_orders(Waker::noop())
+    fn commands(registration: &Registration) -> Commands {
+        registration.take_commands(Waker::noop())
     }
 
     const QUIET: Duration = Duration::from_secs(15);
@@ -412,59 +412,59 @@ mod tests {
     #[test]
     fn a_token_that_runs_out_warns_once_and_then_ends() {
         let streams = OpenStreams::new(Shutdown::new());
-        let registration = register(&streams, Kind::Chat);
+        let registration = register(&streams, StreamKind::Chat);
         let end = registration.stream().ends_at;
         streams.tick(end - Duration::from_secs(11), QUIET, false);
-        assert_eq!(orders(&registration), Orders::default());
+        assert_eq!(commands(&registration), Commands::default());
         streams.tick(end - Duration::from_secs(10), QUIET, false);
-        assert_eq!(orders(&registration), Orders { expiring: true, ..Orders::default() });
+        assert_eq!(commands(&registration), Commands { expiring: true, ..Commands::default() });
         streams.tick(end - Duration::from_secs(1), QUIET, false);
-        assert_eq!(orders(&registration), Orders::default(), "told once");
+        assert_eq!(commands(&registration), Commands::default(), "told once");
         streams.tick(end, QUIET, false);
-        assert!(orders(&registration).end);
-        assert!(orders(&registration).end, "an end holds");
+        assert!(commands(&registration).end);
+        assert!(commands(&registration).end, "an end holds");
     }
 
     #[test]
     fn a_quiet_stream_gets_a_heartbeat_and_a_busy_one_does_not() {
         let streams = OpenStreams::new(Shutdown::new());
-        let [quiet, busy] = [(); 2].map(|()| register(&streams, Kind::Chat));
+        let [quiet, busy] = [(); 2].map(|()| register(&streams, StreamKind::Chat));
         let interval = TICK + Duration::from_millis(40);
         std::thread::sleep(Duration::from_millis(60));
         busy.written();
         streams.tick(Instant::now(), interval, false);
-        assert!(orders(&quiet).heartbeat && !orders(&busy).heartbeat);
+        assert!(commands(&quiet).heartbeat && !commands(&busy).heartbeat);
         quiet.written();
         streams.tick(Instant::now(), interval, false);
-        assert!(!orders(&quiet).heartbeat);
+        assert!(!commands(&quiet).heartbeat);
     }
 
     #[test]
     fn a_poll_is_for_those_who_read_what_no_ring_holds() {
         let streams = OpenStreams::new(Shutdown::new());
-        let kinds = [Kind::Chat, Kind::Operation, Kind::Config];
+        let kinds = [StreamKind::Chat, StreamKind::Operation, StreamKind::Config];
         let open = kinds.map(|kind| register(&streams, kind));
         streams.tick(Instant::now(), QUIET, true);
-        assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false, true, true]);
-        assert_eq!(open.each_ref().map(|stream| orders(stream).news), [false; 3], "taken");
+        assert_eq!(open.each_ref().map(|stream| commands(stream).news), [false, true, true]);
+        assert_eq!(open.each_ref().map(|stream| commands(stream).news), [false; 3], "taken");
     }
 
     #[test]
     fn a_revoked_token_ends_its_streams_and_no_others() {
         let streams = OpenStreams::new(Shutdown::new());
         let (revoked, other) = (credential(Duration::from_secs(900)), credential(Duration::from_secs(900)));
-        let its = [(); 2].map(|()| register_as(&streams, Kind::Chat, revoked));
-        let others = register_as(&streams, Kind::Chat, other);
+        let its = [(); 2].map(|()| register_as(&streams, StreamKind::Chat, revoked));
+        let others = register_as(&streams, StreamKind::Chat, other);
         streams.end_revoked(|token, _| token == revoked.token);
-        assert!(its.iter().all(|stream| orders(stream).end) && !orders(&others).end);
+        assert!(its.iter().all(|stream| commands(stream).end) && !commands(&others).end);
         streams.end_revoked(|_, family| family == other.family);
-        assert!(orders(&others).end, "with its family");
+        assert!(commands(&others).end, "with its family");
     }
 
     #[tokio::test]
     async fn a_drain_is_spread_and_reaches_everybody() {
         let streams = OpenStreams::new(Shutdown::new());
-        let open: Vec<_> = (0..200).map(|_| register(&streams, Kind::Chat)).collect();
+        let open: Vec<_> = (0..200).map(|_| register(&streams, StreamKind::Chat)).collect();
         let told = || open.iter().filter(|stream| stream.stream().has(DRAIN)).count();
         let begun = Instant::now();
         let drain = tokio::spawn({
@@ -475,7 +475,7 @@ mod tests {
         assert!((40..=160).contains(&told()), "{} told half-way", told());
         drain.await.expect("it does not panic");
         assert!(begun.elapsed() < Duration::from_secs(2) && told() == 200);
-        assert!(orders(&open[0]).drain);
+        assert!(commands(&open[0]).drain);
     }
 
     #[test]
@@ -484,13 +484,13 @@ mod tests {
         let streams = OpenStreams::new(shutdown.clone());
         shutdown.draining().cancel();
         assert!(streams.is_draining());
-        assert!(orders(&register(&streams, Kind::Config)).drain);
+        assert!(commands(&register(&streams, StreamKind::Config)).drain);
     }
 
     #[test]
     fn who_leaves_is_forgotten() {
         let streams = OpenStreams::new(Shutdown::new());
-        let registration = register(&streams, Kind::Chat);
+        let registration = register(&streams, StreamKind::Chat);
         assert_eq!(streams.len(), 1);
         drop(registration);
         assert!(streams.is_empty());

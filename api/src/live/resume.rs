@@ -1,13 +1,10 @@
-//! Where a stream was, and what came since: `Last-Event-ID`, and pages from Redis.
-//!
-//! A position is `<epoch>-<milliseconds>-<sequence>`. The epoch changes when the live stream's history is lost, so ids
-//! of before and after cannot be taken for each other.
+//! What came after a stream's position: pages from Redis, and the events in them.
 //!
 //! A page is read together with the stream's ends, *after* the page in one pipeline: a stream is only ever trimmed
 //! at its beginning, so a first entry that still lies at or before the position proves that nothing was cut out
 //! between the position and the page. Redis itself would silently begin at the first entry that is left.
 
-use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use atrium_shared::{
     ids::SessionId,
@@ -17,48 +14,14 @@ use redis::{FromRedisValue as _, RedisError, Value, streams::StreamRangeReply};
 
 use super::{
     frame::frame,
+    position::Position,
     ring::{Frame, Published, ResetReason, TopicKey},
 };
 
 /// How many entries are read from Redis at a time, for one stream.
 const PAGE: usize = 128;
-/// Longer than any epoch of ours; what is longer is not looked at.
-const MAX_EPOCH: usize = 64;
 /// The event that ends a session's stream.
 pub const SESSION_CLOSED: &str = "chat.session-closed";
-
-/// A position in a shard's live stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Which history it is a position of.
-    pub epoch: Arc<str>,
-    /// The last event seen.
-    pub id: StreamId,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.id)
-    }
-}
-
-/// The text is no position.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an id of this stream: <epoch>-<milliseconds>-<sequence>")]
-pub struct PositionError;
-
-impl FromStr for Position {
-    type Err = PositionError;
-
-    fn from_str(text: &str) -> Result<Self, PositionError> {
-        let (epoch, id) = text.split_once('-').ok_or(PositionError)?;
-        if !(1..=MAX_EPOCH).contains(&epoch.len()) || !epoch.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        {
-            return Err(PositionError);
-        }
-        Ok(Self { epoch: epoch.into(), id: id.parse().map_err(|_| PositionError)? })
-    }
-}
 
 /// What comes after a position.
 #[derive(Debug)]
@@ -163,42 +126,6 @@ pub fn decode(id: StreamId, field: impl Fn(&str) -> Option<String>) -> Option<Pu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_position_survives_its_text_form() {
-        let text = "7f3a91c2-1795446043800-3";
-        let position: Position = text.parse().expect("a position");
-        assert_eq!((&*position.epoch, position.id), ("7f3a91c2", StreamId { ms: 1_795_446_043_800, seq: 3 }));
-        assert_eq!(position.to_string(), text);
-    }
-
-    #[test]
-    fn what_was_not_made_here_is_refused() {
-        let long = format!("{}-1-0", "a".repeat(MAX_EPOCH + 1));
-        for wrong in [
-            "",
-            "-",
-            "--",
-            "1-0",
-            "a-1",
-            "a-1-",
-            "a--0",
-            "-1-0",
-            "a-1-0-0",
-            "a-+1-0",
-            "a-1-0 ",
-            "a b-1-0",
-            "a\n-1-0",
-            "a-99999999999999999999-0",
-            "a-0x1-0",
-            "é-1-0",
-            "*-1-0",
-            "a-1-*",
-            &long,
-        ] {
-            assert_eq!(wrong.parse::<Position>(), Err(PositionError), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn an_entry_becomes_an_event_or_nothing() {

@@ -21,7 +21,7 @@ use atrium_shared::{
 };
 use bytes::Bytes;
 
-use super::{frame::Batch, open_streams::OpenStream, resume::Position, slots::Slots};
+use super::{frame::Batch, open_streams::OpenStream, position::Position, slots::Slots};
 
 /// How much a ring keeps.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +108,7 @@ pub enum Join {
     Joined,
     /// It lies before what the ring holds.
     NotCovered,
-    /// It lies beyond what the ring has seen, and nobody has looked whether it exists.
+    /// It lies beyond what the ring has seen, and nobody has verified that it exists.
     Ahead,
     /// The ring has seen nothing yet, so nobody knows.
     Unknown,
@@ -311,7 +311,7 @@ struct Cursor {
     id: StreamId,
 }
 
-/// A stream's place in a ring. Leaves it when dropped.
+/// A stream's subscription to a topic of a ring. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Subscription {
     ring: Arc<Ring>,
@@ -452,8 +452,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::Credential,
-        live::open_streams::{Kind, OpenStreams, Registration},
+        http::caller::Credential,
+        live::open_streams::{OpenStreams, Registration, StreamKind},
     };
 
     const SMALL: Limits = Limits { events: 8, bytes: 1 << 20 };
@@ -466,7 +466,7 @@ mod tests {
             expires_at: OffsetDateTime::now_utc() + time::Duration::minutes(15),
         };
         OpenStreams::new(Shutdown::new()).register(
-            Kind::Chat,
+            StreamKind::Chat,
             credential,
             (OrgId::new(), None),
             std::time::Instant::now(),

@@ -9,18 +9,18 @@ use time::OffsetDateTime;
 
 use super::Member;
 use crate::{
-    auth::User,
-    edge::{
+    http::{
+        caller::User,
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
     state::App,
 };
 
 /// Where a page of members ends: when, and who joined then.
-type Key = (Joined, UserId);
+type PageKey = (Joined, UserId);
 
 /// A time as a cursor holds it: microseconds since 1970, as PostgreSQL counts them. Nobody joined before, and a
 /// cursor that says so must not come as far as PostgreSQL, which knows fewer years than a number has.
@@ -34,7 +34,7 @@ struct Joined(OffsetDateTime);
 /// When the caller is no member.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
-    let page: Page<Key> = request.query(PAGE)?.page()?;
+    let page: Page<PageKey> = request.query(PAGE)?.page()?;
     let (after, user) = page.after.as_ref().map(|(Joined(after), user)| (*after, *user)).unzip();
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;

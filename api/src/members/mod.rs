@@ -17,9 +17,9 @@ use atrium_shared::{
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::{
-    auth::User,
-    edge::problem::{Code, Problem},
+use crate::http::{
+    caller::User,
+    problem::{Code, Problem},
 };
 
 #[derive(Serialize)]
@@ -76,7 +76,7 @@ async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), Pr
 }
 
 /// Takes back what a member could still do after losing rights: codes they gave out for more than they may now give
-/// away (`kept`: none when they are no member any more), and what processes believe of them.
+/// away (`kept`: `None` when they are no longer a member), and what processes believe of them.
 async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<(), DbError> {
     let org = tx.org();
     let grants: &[Role] = match kept {

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::{end_rights, lock, require_another_owner};
 use crate::{
-    edge::{
+    http::{
         problem::Problem,
         request::Request,
-        respond::{Response, empty},
+        response::{Response, empty},
     },
     state::App,
 };
@@ -24,11 +24,11 @@ use crate::{
 /// see and hear of the organization ends within a second.
 ///
 /// # Errors
-/// When the caller may not, or there is no such member; [`Code::LastOwner`](crate::edge::problem::Code::LastOwner).
+/// When the caller may not, or there is no such member; [`Code::LastOwner`](crate::http::problem::Code::LastOwner).
 pub async fn remove(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let user: UserId = request.path("user")?;
-    let caller = request.identity()?.user;
+    let caller = request.signed_in_user()?.id;
     let leaves = user == caller;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;

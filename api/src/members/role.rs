@@ -13,20 +13,20 @@ use serde_json::json;
 
 use super::{Member, end_rights, lock, require_another_owner};
 use crate::{
-    edge::{
+    http::{
         body::one_of,
         problem::{FieldError, Problem},
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
-    orgs,
+    organizations,
     state::App,
 };
 
 /// `PATCH /v1/orgs/{org}/members/{user}`
 ///
 /// # Errors
-/// When the caller may not give the role, or not to this member; [`Code::LastOwner`](crate::edge::problem::Code::LastOwner).
+/// When the caller may not give the role, or not to this member; [`Code::LastOwner`](crate::http::problem::Code::LastOwner).
 pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let user: UserId = request.path("user")?;
@@ -36,7 +36,7 @@ pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let (mine, mut member) = lock(&mut tx, request.identity()?.user, user).await?;
+    let (mine, mut member) = lock(&mut tx, request.signed_in_user()?.id, user).await?;
     // Who asks may have lost their own role while waiting.
     let needed = Role::Admin.max(role).max(member.role);
     if mine < needed {
@@ -60,7 +60,7 @@ pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response,
     let to = body.required("user_id", one_of::<UserId>("a member's id"));
     let to = body.finish(to)?;
 
-    let caller = request.identity()?.user;
+    let caller = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Owner)?;
     if to == caller {
@@ -74,9 +74,9 @@ pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response,
     let mut former = super::read(&mut tx, caller).await?;
     set(&mut tx, &mut heir, Role::Owner).await?;
     set(&mut tx, &mut former, Role::Admin).await?;
-    let organization = orgs::read(&mut tx, Role::Admin).await?;
+    let organization = organizations::read(&mut tx, Role::Admin).await?;
     tx.commit().await?;
-    orgs::respond(&organization)
+    organizations::respond(&organization)
 }
 
 /// Gives a member a role, under the organization's row.

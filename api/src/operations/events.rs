@@ -1,7 +1,7 @@
 //! An operation's progress as an event stream.
 //!
 //! The events are rows, numbered without gaps, so nothing is lost without Redis: a hint on the live stream makes the
-//! stream look at once, and it looks once a second anyway.
+//! stream read at once, and it reads once a second anyway.
 
 use std::{
     pin::Pin,
@@ -20,22 +20,25 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::{
-    edge::{
+    http::{
         problem::{Code, Problem},
-        quotas,
         request::Request,
-        respond::Response,
-        sse::{self, Next, Source},
+        response::Response,
     },
-    live::{frame::Batch, hints::Listening, open_streams::Kind},
+    live::{
+        answer::{self, Next, Source},
+        frame::Batch,
+        hints::Listening,
+        open_streams::StreamKind,
+    },
     state::App,
 };
 
-/// The number of a purge's last event: how many there were before it is not known any more.
+/// The number of a purge's last event: its predecessors were purged too, so their number is unknown.
 const PURGED: i64 = 1_000_000_000;
 
 #[derive(Serialize)]
-struct Step<'a> {
+struct StepEvent<'a> {
     operation_id: SagaId,
     seq: i64,
     step: &'a str,
@@ -46,7 +49,7 @@ struct Step<'a> {
 }
 
 #[derive(Serialize)]
-struct Finished<'a> {
+struct FinishedEvent<'a> {
     operation_id: SagaId,
     seq: i64,
     status: &'a str,
@@ -60,22 +63,22 @@ struct Finished<'a> {
 /// # Errors
 /// [`Code::LastEventIdInvalid`] for an id that the operation has not come to.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    sse::try_again(respond(app, request).await)
+    answer::try_again(respond(app, request).await)
 }
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let id: SagaId = request.path("operation")?;
-    let seen = sse::last_event_id(request)?.map(|id| sse::number(&id)).transpose()?.unwrap_or(0);
-    let identity = request.identity()?;
+    let seen = answer::last_event_id(request)?.map(|id| answer::number(&id)).transpose()?.unwrap_or(0);
+    let user = request.signed_in_user()?;
 
-    let looked_at = Instant::now();
-    let mut tx = match app.database.operation_tx(identity.user, id).await {
+    let checked_at = Instant::now();
+    let mut tx = match app.database.operation_tx(user.id, id).await {
         Err(DbError::NotFound) => {
-            let end = purged(app, identity.user, id).await?;
+            let end = purged(app, user.id, id).await?;
             return Ok(if seen < end.seq {
-                sse::once(&frame(id, &end, None).bytes)
+                answer::once(&frame(id, &end, None).bytes)
             } else {
-                sse::nothing_more()
+                answer::nothing_more()
             });
         }
         tx => tx?,
@@ -92,26 +95,26 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     .await?;
     drop(tx);
     if seen > newest {
-        return Err(sse::last_event_id_invalid());
+        return Err(answer::last_event_id_invalid());
     }
     if seen == newest && matches!(status, SagaStatus::Committed | SagaStatus::Failed) {
-        return Ok(sse::nothing_more());
+        return Ok(answer::nothing_more());
     }
-    let user = identity.user;
-    let place = quotas::enter(app, org).await?;
-    Ok(sse::open(
+    let user_id = user.id;
+    let permit = app.quotas.enter(org).await?;
+    Ok(answer::open(
         &app.live.streams,
-        Kind::Operation,
-        identity.into(),
+        StreamKind::Operation,
+        user.into(),
         (org, None),
-        looked_at,
-        place,
+        checked_at,
+        permit,
         |registration| OperationSource {
             app: Arc::clone(app),
-            user,
+            user: user_id,
             id,
             seen,
-            look: false,
+            may_have_news: false,
             reading: None,
             pending: Vec::new().into_iter(),
             _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
@@ -134,7 +137,7 @@ struct OperationSource {
     /// The last event that was read.
     seen: i64,
     /// Whether there may be something new.
-    look: bool,
+    may_have_news: bool,
     reading: Option<Reading>,
     /// What was read and did not fit into a write yet.
     pending: std::vec::IntoIter<Framed>,
@@ -149,7 +152,7 @@ struct Framed {
 
 impl Source for OperationSource {
     fn poll(&mut self, context: &mut Context<'_>, news: bool, batch: &mut Batch) -> Next {
-        self.look |= news;
+        self.may_have_news |= news;
         loop {
             while !batch.is_full()
                 && let Some(event) = self.pending.next()
@@ -159,12 +162,12 @@ impl Source for OperationSource {
                     return Next::End;
                 }
             }
-            if self.pending.len() > 0 || (self.reading.is_none() && !self.look) {
+            if self.pending.len() > 0 || (self.reading.is_none() && !self.may_have_news) {
                 return Next::Open;
             }
             let reading = self.reading.get_or_insert_with(|| {
-                // What comes while this reads is looked for after it.
-                self.look = false;
+                // What comes while this reads is read after it.
+                self.may_have_news = false;
                 Box::pin(in_time(read(Arc::clone(&self.app), self.user, self.id, self.seen)))
             });
             let Poll::Ready(read) = reading.as_mut().poll(context) else {
@@ -181,7 +184,7 @@ impl Source for OperationSource {
                         .collect();
                     self.pending = framed.into_iter();
                 }
-                // Not yet: the next hint, or the next second, looks again.
+                // Not yet: the next hint, or the next second, reads again.
                 Err(problem) if problem.code() == Code::Unavailable => {
                     tracing::warn!(
                         cause = problem.internal_cause(),
@@ -200,12 +203,12 @@ fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&Value>) -> Fr
     let (seq, at) = (*seq, *at);
     match step {
         Some(step) => {
-            let data = Step { operation_id, seq, step, status, detail: detail.as_deref(), at };
-            Framed { bytes: sse::event(Some(&seq), "operation.step", &data), last: false }
+            let data = StepEvent { operation_id, seq, step, status, detail: detail.as_deref(), at };
+            Framed { bytes: answer::event(Some(&seq), "operation.step", &data), last: false }
         }
         None => {
-            let data = Finished { operation_id, seq, status, failure, at };
-            Framed { bytes: sse::event(Some(&seq), "operation.finished", &data), last: true }
+            let data = FinishedEvent { operation_id, seq, status, failure, at };
+            Framed { bytes: answer::event(Some(&seq), "operation.finished", &data), last: true }
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Operations: long-running work as a resource. Each is a saga, seen from outside.
+//! Operations: long-running work as a resource. Each shows a saga to those who may watch or cancel it.
+//!
+//! A saga of an organization that was purged went with it; what remains for whoever asked for the deletion is its
+//! certificate, which is shown as an operation that has committed.
 
 pub mod events;
 
@@ -14,10 +17,10 @@ use atrium_shared::{
 use http::StatusCode;
 
 use crate::{
-    edge::{
+    http::{
         problem::{Code, Problem},
         request::Request,
-        respond::{Response, json},
+        response::{Response, json},
     },
     state::App,
 };
@@ -28,7 +31,7 @@ use crate::{
 /// When the caller neither asked for it nor is a member of its organization.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let id = request.path("operation")?;
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let operation = match app.database.operation_tx(user, id).await {
         Ok(mut tx) => saga::operation(&mut tx, id).await,
         Err(error) => Err(error),
@@ -48,7 +51,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let id = request.path("operation")?;
     request.no_fields().await?;
-    let user = request.identity()?.user;
+    let user = request.signed_in_user()?.id;
     let org = match app.database.operation_tx(user, id).await {
         Ok(tx) => tx.org(),
         Err(DbError::NotFound) => {

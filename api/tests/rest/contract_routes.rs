@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use atrium_api::{edge::problem::Code, routes};
+use atrium_api::{http::problem::Code, routes};
 use atrium_contract::Contract;
 use atrium_harness::checkout::Checkout;
 use atrium_shared::audit::Action;
@@ -31,7 +31,7 @@ fn every_code_is_in_the_catalog_and_every_entry_is_a_code() {
         catalog.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
     let known: BTreeSet<_> =
         Code::ALL.iter().map(|code| format!("`{}` ({})", code.name(), code.status().as_u16())).collect();
-    assert_eq!(known, documented, "edge/problem.rs (left) and docs/api/error-catalog.md (right) differ");
+    assert_eq!(known, documented, "http/problem.rs (left) and docs/api/error-catalog.md (right) differ");
 }
 
 #[test]

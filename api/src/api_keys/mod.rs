@@ -1,0 +1,177 @@
+//! Keys of services. The organization's admins make and revoke them; a key stays when its maker leaves.
+//!
+//! A key stands in the answer that made it and nowhere else. So a create that comes again under its `Idempotency-Key` is
+//! not answered as the first time, but with where to find the key that was made, to revoke it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use atrium_shared::{
+    api_key::{ApiKeyText, ApiScope},
+    audit::{self, Action, Change},
+    ids::{ApiKeyId, OrgId, UserId},
+    tenancy::Role,
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::{
+    http::{
+        body::{self, integer},
+        idempotency::{IdempotentRequest, made_before, without_secret},
+        problem::Problem,
+        query::{PAGE, Page},
+        request::Request,
+        response::{Response, empty, json},
+    },
+    state::App,
+};
+
+#[derive(Serialize, sqlx::FromRow)]
+struct ApiKey {
+    id: ApiKeyId,
+    name: String,
+    scopes: Vec<String>,
+    status: String,
+    created_by: UserId,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_used_at: Option<OffsetDateTime>,
+}
+
+#[derive(Serialize)]
+struct Created {
+    #[serde(flatten)]
+    api_key: ApiKey,
+    key: String,
+}
+
+const A_YEAR: i64 = 366 * 86_400;
+
+/// `POST /v1/orgs/{org}/api-keys`
+///
+/// # Errors
+/// When the caller may not make keys, or not with those scopes.
+pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org: OrgId = request.path("org")?;
+    let mut body = request.object().await?;
+    let name = body.required("name", body::name);
+    let scopes = body.required("scopes", scopes);
+    let lifetime = body.optional("expires_in_seconds", integer(60..=A_YEAR));
+    let ((name, scopes), lifetime) = body.finish(name.zip(scopes).zip(lifetime))?;
+    let idempotent = IdempotentRequest::of(request).await?;
+
+    let user = request.signed_in_user()?.id;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_writable(Role::Admin)?;
+    // Nobody gives away more than they have.
+    for scope in &scopes {
+        tx.require(scope.role())?;
+    }
+    if let Some(idempotent) = &idempotent
+        && let Some(made) = idempotent.begin(&mut tx).await?
+    {
+        return Err(made_before(
+            &made,
+            "The first request with this Idempotency-Key made an API key, which stood in that answer only. If the \
+             answer was lost, revoke the key at Location, then ask for another one with a new Idempotency-Key.",
+        ));
+    }
+    let scopes: Vec<&str> = scopes.into_iter().map(ApiScope::name).collect();
+    let key = ApiKeyText::new(org);
+    let api_key = sqlx::query_as(
+        "INSERT INTO api_keys (org_id, id, name, hash, scopes, created_by, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second')
+         RETURNING id, name, scopes, 'ACTIVE' AS status, created_by, created_at, expires_at, last_used_at",
+    )
+    .bind(org)
+    .bind(key.id)
+    .bind(&name)
+    .bind(key.hash())
+    .bind(&scopes)
+    .bind(user)
+    .bind(lifetime)
+    .fetch_one(tx.conn())
+    .await?;
+    let change = Change::new(Action::ApiKeyCreated, "api_key", key.id);
+    audit::record(&mut tx, change.after(json!({ "name": name, "scopes": scopes }))).await?;
+    let location =
+        HeaderValue::try_from(format!("/v1/orgs/{org}/api-keys/{}", key.id)).map_err(Problem::internal)?;
+    if let Some(idempotent) = &idempotent {
+        idempotent.record(&mut tx, &without_secret(&location)).await?;
+    }
+    tx.commit().await?;
+    let mut response = json(StatusCode::CREATED, &Created { api_key, key: key.to_text() })?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// `GET /v1/orgs/{org}/api-keys`, newest first.
+///
+/// # Errors
+/// When the caller may not make keys.
+pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org: OrgId = request.path("org")?;
+    let page: Page<ApiKeyId> = request.query(PAGE)?.page()?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require(Role::Admin)?;
+    let keys: Vec<ApiKey> = sqlx::query_as(
+        "SELECT id, name, scopes, created_by, created_at, expires_at, last_used_at,
+                CASE WHEN revoked_at IS NOT NULL THEN 'REVOKED' WHEN expires_at <= now() THEN 'EXPIRED'
+                     ELSE 'ACTIVE' END AS status
+           FROM api_keys WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+    )
+    .bind(org)
+    .bind(page.after)
+    .bind(page.fetch())
+    .fetch_all(tx.conn())
+    .await?;
+    json(StatusCode::OK, &page.cut(keys, |key| key.id))
+}
+
+/// `DELETE /v1/orgs/{org}/api-keys/{api_key}`
+///
+/// # Errors
+/// When the caller may not make keys, or there is no such key.
+pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org: OrgId = request.path("org")?;
+    let id: ApiKeyId = request.path("api_key")?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_writable(Role::Admin)?;
+    let (name, revoked_before): (String, bool) = sqlx::query_as(
+        "SELECT name, revoked_at IS NOT NULL FROM api_keys WHERE org_id = $1 AND id = $2 FOR UPDATE",
+    )
+    .bind(org)
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await?;
+    if !revoked_before {
+        sqlx::query("UPDATE api_keys SET revoked_at = now() WHERE org_id = $1 AND id = $2")
+            .bind(org)
+            .bind(id)
+            .execute(tx.conn())
+            .await?;
+        // A request looks the key up; a stream that it has opened ends by this.
+        tx.revoke_access(Some(id.uuid()), None).await?;
+        let change = Change::new(Action::ApiKeyRevoked, "api_key", id);
+        audit::record(&mut tx, change.before(json!({ "name": name }))).await?;
+    }
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// Takes a field as a list of scopes, none of them twice.
+fn scopes(value: Value) -> Result<Vec<ApiScope>, String> {
+    let names = || ApiScope::ALL.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(", ");
+    let scopes: Vec<ApiScope> =
+        serde_json::from_value(value).map_err(|_| format!("must be a list of: {}", names()))?;
+    let different: BTreeSet<_> = scopes.iter().map(|scope| scope.name()).collect();
+    if scopes.is_empty() || different.len() != scopes.len() {
+        return Err("must name one scope at least, and none twice".to_owned());
+    }
+    Ok(scopes)
+}

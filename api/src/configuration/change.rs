@@ -1,0 +1,121 @@
+//! Changing configuration: a value, a reason, and the revision that the change was decided on.
+
+use std::sync::Arc;
+
+use atrium_shared::{
+    configuration::{
+        catalog::{Key, Scope},
+        write::{Change, ChangeError, apply},
+    },
+    tenancy::Role,
+};
+use serde_json::Value;
+
+use super::{Target, key, respond, unknown_key};
+use crate::{
+    http::{
+        body::{self, check_line, line},
+        etag::{self, IfMatch},
+        problem::{Code, FieldError, Problem},
+        request::Request,
+        response::Response,
+    },
+    state::App,
+};
+
+const LONGEST_REASON: usize = 500;
+
+/// `PUT …/configs/{key}`
+///
+/// # Errors
+/// When the caller may not, the key or the value is not one, or somebody else was first.
+pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let target = Target::of(request)?;
+    let condition = request.if_match()?;
+    let mut body = request.object().await?;
+    let value = body.required("value", body::any);
+    let reason = body.required("reason", line(LONGEST_REASON));
+    let (value, reason) = body.finish(value.zip(reason))?;
+    change(app, request, target, condition, Some(value), reason).await
+}
+
+/// `DELETE …/configs/{key}?reason=`
+///
+/// # Errors
+/// When the caller may not, the key is not one, or somebody else was first.
+pub async fn unset(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let target = Target::of(request)?;
+    let condition = request.if_match()?;
+    let query = request.query(&["reason"])?;
+    let reason = query.get("reason").ok_or_else(|| "is required".to_owned());
+    let reason = reason
+        .and_then(|text| check_line(text, LONGEST_REASON))
+        .map_err(|wrong| Problem::validation(vec![FieldError::parameter("reason", wrong)]))?;
+    change(app, request, target, condition, None, reason).await
+}
+
+async fn change(
+    app: &App,
+    request: &Request,
+    target: Target,
+    condition: IfMatch,
+    value: Option<Value>,
+    reason: String,
+) -> Result<Response, Problem> {
+    let author = request.author()?;
+    let mut tx = target.open(app, request).await?;
+    let key = key(request)?;
+    tx.require_writable(Role::Admin)?;
+    let change = Change {
+        project: target.project,
+        key: key.name.to_owned(),
+        value,
+        author: Some(author),
+        reason,
+        expected_revision: match condition {
+            IfMatch::Any => None,
+            IfMatch::Version(revision) => Some(revision),
+            IfMatch::Foreign => return Err(etag::failed()),
+        },
+    };
+    apply(&mut tx, change).await.map_err(|error| refused(error, key))?;
+    let layers = target.layers(app, &mut tx).await?;
+    tx.commit().await?;
+    respond(&layers, key)
+}
+
+fn refused(error: ChangeError, key: &Key) -> Problem {
+    match error {
+        ChangeError::UnknownKey => unknown_key(),
+        ChangeError::ScopeNotAllowed(_) => {
+            let scopes = key.scopes.iter().map(|scope| match scope {
+                Scope::Default => "default",
+                Scope::Organization => "organization",
+                Scope::Project => "project",
+            });
+            let scopes: Vec<_> = scopes.collect();
+            Problem::new(
+                Code::ConfigScopeNotAllowed,
+                format!("{} can be set at these scopes only: {}.", key.name, scopes.join(", ")),
+            )
+        }
+        ChangeError::OperatorOnly => {
+            Problem::new(Code::ConfigOperatorOnly, format!("{} is set by the operator.", key.name))
+        }
+        ChangeError::Invalid(violations) => {
+            let errors = violations
+                .into_iter()
+                .map(|violation| FieldError::body(format!("/value{}", violation.pointer), violation.detail));
+            Problem::new(
+                Code::ConfigValueInvalid,
+                format!("{} does not take this value; see errors.", key.name),
+            )
+            .errors(errors.collect())
+        }
+        ChangeError::Reason => {
+            Problem::validation(vec![FieldError::body("/reason", "must be 1 to 500 characters long")])
+        }
+        ChangeError::Stale { .. } => etag::failed(),
+        ChangeError::Database(error) => error.into(),
+    }
+}

@@ -1,0 +1,84 @@
+//! Configuration over REST: the values in force for an organization or one of its projects, and their changes.
+//!
+//! What is answered is read from PostgreSQL in the caller's transaction, not from this process's snapshot: who has
+//! just changed something must see it, whichever process they ask next.
+
+pub mod change;
+pub mod events;
+pub mod history;
+mod layers;
+pub mod read;
+pub mod status;
+
+use atrium_shared::{
+    configuration::{Values, catalog},
+    db::OrgTx,
+    ids::{OrgId, ProjectId},
+};
+use http::{StatusCode, header};
+use serde::Serialize;
+
+use self::layers::{ConfigValue, Layers};
+use crate::{
+    http::{
+        etag::etag,
+        problem::{Code, Problem},
+        request::Request,
+        response::{Response, json},
+    },
+    projects,
+    state::App,
+};
+
+/// Whose configuration a request is about.
+#[derive(Clone, Copy)]
+struct Target {
+    org: OrgId,
+    project: Option<ProjectId>,
+}
+
+impl Target {
+    fn of(request: &Request) -> Result<Self, Problem> {
+        let project = request.parameter("project").map(|_| request.path("project")).transpose()?;
+        Ok(Self { org: request.path("org")?, project })
+    }
+
+    /// The caller's transaction in the organization, which has the project.
+    async fn open(self, app: &App, request: &Request) -> Result<OrgTx, Problem> {
+        let mut tx = app.database.org_tx(&request.principal()?, self.org).await?;
+        if let Some(project) = self.project {
+            projects::require(&mut tx, project).await?;
+        }
+        Ok(tx)
+    }
+
+    async fn layers(self, app: &App, tx: &mut OrgTx) -> Result<Layers, Problem> {
+        let values = Values::read(tx).await?;
+        Ok(Layers::new(&app.configuration.platform(), values, self.project))
+    }
+}
+
+/// The catalog's entry for the key in the path. Asked for only after membership: the catalog is no secret, but
+/// a stranger gets one answer for everything.
+fn key(request: &Request) -> Result<&'static catalog::Key, Problem> {
+    request.parameter("key").and_then(catalog::find).ok_or_else(unknown_key)
+}
+
+fn unknown_key() -> Problem {
+    Problem::new(Code::ConfigKeyUnknown, "The list of the configuration names every key there is.")
+}
+
+#[derive(Serialize)]
+struct ConfigurationEntry {
+    #[serde(flatten)]
+    value: ConfigValue,
+    revision: i64,
+}
+
+/// One key in force, at the organization's revision.
+fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Problem> {
+    let revision = layers.revision();
+    let mut response = json(StatusCode::OK, &ConfigurationEntry { value: layers.value(key), revision })?;
+    response.headers_mut().insert(header::ETAG, etag(revision));
+    Ok(response)
+}

@@ -1,0 +1,114 @@
+//! Who asks: a person who is signed in, or a service with an API key.
+//!
+//! The access token or the key says it; `auth` finds out, once for each request, and handlers read it from the request.
+
+use atrium_shared::{
+    api_key::ApiKeyUse,
+    ids::{FamilyId, UserId},
+};
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A person who is signed in, as their access token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedInUser {
+    /// The user's id.
+    pub id: UserId,
+    /// The user's public name, guest-NNNN.
+    pub key: String,
+    /// The token's id, by which it is revoked.
+    pub token: Uuid,
+    /// The sign-in that the token comes from.
+    pub family: FamilyId,
+    /// When the token ends, and with it every stream it opened.
+    pub expires_at: OffsetDateTime,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A person who is signed in.
+    User(SignedInUser),
+    /// A service with an API key.
+    ApiKey(ApiKeyCaller),
+}
+
+/// A service that asks with a key of an organization, for what the route's scope covers.
+#[derive(Clone, Debug)]
+pub struct ApiKeyCaller {
+    /// The key, and what it is used for.
+    pub key: ApiKeyUse,
+    /// What the organization calls the key.
+    pub name: String,
+    /// When the key ends, if it ends by itself.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+impl Caller {
+    /// Their id: a user's or a key's.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::User(user) => user.id.uuid(),
+            Self::ApiKey(caller) => caller.key.id.uuid(),
+        }
+    }
+
+    /// What their open streams depend on.
+    #[must_use]
+    pub fn credential(&self) -> Credential {
+        match self {
+            Self::User(user) => user.into(),
+            // A key is its own token and family: it is revoked by its id.
+            Self::ApiKey(caller) => Credential {
+                principal: caller.key.id.uuid(),
+                token: caller.key.id.uuid(),
+                family: caller.key.id.uuid().into(),
+                expires_at: caller.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
+            },
+        }
+    }
+}
+
+/// Longer than any connection lives.
+const FOREVER: time::Duration = time::Duration::days(10 * 365);
+
+/// What keeps a stream open, and ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Whose stream it is: a user's id, or a key's.
+    pub principal: Uuid,
+    /// The id by which the token is revoked.
+    pub token: Uuid,
+    /// The sign-in that the token comes from.
+    pub family: FamilyId,
+    /// When it ends by itself.
+    pub expires_at: OffsetDateTime,
+}
+
+impl From<&SignedInUser> for Credential {
+    fn from(user: &SignedInUser) -> Self {
+        Self {
+            principal: user.id.uuid(),
+            token: user.token,
+            family: user.family,
+            expires_at: user.expires_at,
+        }
+    }
+}
+
+/// A person, as others see them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// Their id.
+    pub id: UserId,
+    /// Their public name.
+    pub key: String,
+}
+
+impl From<&SignedInUser> for User {
+    fn from(user: &SignedInUser) -> Self {
+        Self { id: user.id, key: user.key.clone() }
+    }
+}

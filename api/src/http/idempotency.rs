@@ -1,0 +1,202 @@
+//! `Idempotency-Key`: a create that is sent again has its effect once, and is answered as the first time.
+//!
+//! The answer is recorded in the transaction that does the work, so a repetition finds the whole effect and its
+//! answer, or nothing. An advisory lock, held until that transaction ends, tells a repetition that comes while the
+//! first is still at work. Every create honors it, except those that the contract marks as `x-not-repeatable`.
+
+use atrium_shared::db::OrgTx;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{
+    problem::{Code, FieldError, Problem},
+    request::Request,
+    response::{Response, bytes, empty},
+};
+
+/// The headers of an answer that are recorded with it.
+const RECORDED: [HeaderName; 3] =
+    [header::LOCATION, header::ETAG, HeaderName::from_static("operation-location")];
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// A request that brings an `Idempotency-Key`, and what it asks for.
+pub struct IdempotentRequest {
+    /// The id of a user or of an API key.
+    caller: Uuid,
+    route: String,
+    key: String,
+    fingerprint: Vec<u8>,
+}
+
+impl IdempotentRequest {
+    /// The request with its key, if it brings one. Reads the body.
+    ///
+    /// # Errors
+    /// [`Code::MalformedRequest`] when the key is not 1 to 255 visible ASCII characters.
+    pub async fn of(request: &mut Request) -> Result<Option<Self>, Problem> {
+        let Some(key) = key(request)? else {
+            return Ok(None);
+        };
+        let fingerprint = Sha256::digest(request.bytes().await?).to_vec();
+        Self::new(request, key, fingerprint).map(Some)
+    }
+
+    /// The same, when the body was read already and has this hash.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn with_fingerprint(request: &Request, fingerprint: Vec<u8>) -> Result<Option<Self>, Problem> {
+        key(request)?.map(|key| Self::new(request, key, fingerprint)).transpose()
+    }
+
+    fn new(request: &Request, key: String, fingerprint: Vec<u8>) -> Result<Self, Problem> {
+        let route = format!("{} {}", request.method, request.uri.path());
+        Ok(Self { caller: request.caller()?.id(), route, key, fingerprint })
+    }
+
+    /// Looks for the answer that was given before. `None`: this is the first time, and until `tx` ends nobody else
+    /// with this key gets this far.
+    ///
+    /// # Errors
+    /// [`Code::IdempotencyInFlight`] when the first time is not over, [`Code::IdempotencyKeyReused`] when it was
+    /// another request.
+    pub async fn begin(&self, tx: &mut OrgTx) -> Result<Option<Response>, Problem> {
+        let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+            .bind(self.lock())
+            .fetch_one(tx.conn())
+            .await?;
+        // A key is remembered for a day; then it can be used again, also before the janitor has come.
+        if free {
+            sqlx::query(
+                "DELETE FROM idempotency_keys
+                  WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at < now() - interval '24 hours'",
+            )
+            .bind(self.caller)
+            .bind(&self.route)
+            .bind(&self.key)
+            .execute(tx.conn())
+            .await?;
+        }
+        // Also when the lock is taken: another repetition, which only reads, may be the one that holds it.
+        let recorded: Option<(Vec<u8>, i16, Value, Value)> = sqlx::query_as(
+            "SELECT fingerprint, status, headers, body FROM idempotency_keys
+              WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
+        )
+        .bind(self.caller)
+        .bind(&self.route)
+        .bind(&self.key)
+        .fetch_optional(tx.conn())
+        .await?;
+        match recorded {
+            None if free => Ok(None),
+            None => Err(Problem::idempotency_in_flight()),
+            Some((fingerprint, ..)) if fingerprint != self.fingerprint => Err(Problem::new(
+                Code::IdempotencyKeyReused,
+                "This Idempotency-Key came with another body before; a new intention needs a new key.",
+            )),
+            Some((_, status, headers, body)) => replay(status, &headers, body).map(Some),
+        }
+    }
+
+    /// Records the answer in the transaction that did the work.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn record<'a>(
+        &'a self,
+        tx: &'a mut OrgTx,
+        response: &Response,
+    ) -> impl Future<Output = Result<(), Problem>> + Send + use<'a> {
+        let status = response.status().as_u16();
+        let headers: Map<String, Value> = RECORDED
+            .iter()
+            .filter_map(|name| Some((name.to_string(), response.headers().get(name)?.to_str().ok()?.into())))
+            .collect();
+        // As a string, so that the answer comes back byte for byte: jsonb would reorder an object's fields.
+        let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
+        async move {
+            sqlx::query(
+                "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, org_id)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            )
+            .bind(self.caller)
+            .bind(&self.route)
+            .bind(&self.key)
+            .bind(&self.fingerprint)
+            .bind(i16::try_from(status).map_err(Problem::internal)?)
+            .bind(Value::Object(headers))
+            .bind(Value::String(body))
+            .bind(tx.org())
+            .execute(tx.conn())
+            .await?;
+            Ok(())
+        }
+    }
+
+    /// The advisory lock's number. Two keys that share one only make each other wait.
+    fn lock(&self) -> i64 {
+        let digest = Sha256::new()
+            .chain_update(self.caller.as_bytes())
+            .chain_update(self.route.as_bytes())
+            .chain_update([0])
+            .chain_update(self.key.as_bytes())
+            .finalize();
+        let mut number = [0; 8];
+        number.copy_from_slice(&digest[..8]);
+        i64::from_be_bytes(number)
+    }
+}
+
+/// The key that the request brings.
+fn key(request: &Request) -> Result<Option<String>, Problem> {
+    let Some(key) = request.header("idempotency-key")? else {
+        return Ok(None);
+    };
+    if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+            .errors(vec![FieldError::header(
+                "idempotency-key",
+                "must be 1 to 255 visible ASCII characters",
+            )]));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// What is recorded of an answer that showed a secret: where to find what was made.
+#[must_use]
+pub fn without_secret(location: &HeaderValue) -> Response {
+    let mut kept = empty(StatusCode::CREATED);
+    kept.headers_mut().insert(header::LOCATION, location.clone());
+    kept
+}
+
+/// Refuses the repetition of a create whose answer showed a secret. What it made is there, and named.
+pub fn made_before(kept: &Response, detail: &'static str) -> Problem {
+    let problem = Problem::new(Code::AnswerNotKept, detail);
+    match kept.headers().get(header::LOCATION) {
+        Some(location) => problem.header(header::LOCATION, location.clone()),
+        None => problem,
+    }
+}
+
+fn replay(status: i16, headers: &Value, body: Value) -> Result<Response, Problem> {
+    let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+    let (Some(status), Value::String(body)) = (status, body) else {
+        return Err(Problem::internal("a recorded answer cannot be read"));
+    };
+    let mut response = bytes(status, HeaderValue::from_static("application/json"), Bytes::from(body));
+    let recorded: HeaderMap = RECORDED
+        .into_iter()
+        .filter_map(|name| {
+            let value = HeaderValue::try_from(headers.get(name.as_str())?.as_str()?).ok()?;
+            Some((name, value))
+        })
+        .collect();
+    response.headers_mut().extend(recorded);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}

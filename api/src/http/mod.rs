@@ -1,0 +1,15 @@
+//! HTTP as handlers see it: a request with its caller, its query and its body, and an answer or a problem.
+//!
+//! Nothing here knows a route, a limit or a resource; everything above uses it.
+
+pub mod body;
+pub mod body_lines;
+pub mod caller;
+pub mod etag;
+pub mod idempotency;
+pub mod problem;
+pub mod query;
+pub mod quota_status;
+pub mod request;
+pub mod request_id;
+pub mod response;

@@ -1,0 +1,156 @@
+//! The query of an address: known parameters, once each; and the two of them that all lists share.
+
+use std::str::FromStr;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    problem::{Code, FieldError, Problem},
+    response::List,
+};
+
+/// The parameters of a query.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// The parameter's value.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The page of a list that is asked for: `?limit=` from 1 to 100, and the `?cursor=` of an earlier answer.
+    ///
+    /// # Errors
+    /// [`Code::ValidationFailed`] when either is not as it must be.
+    pub fn page<K: DeserializeOwned>(&self) -> Result<Page<K>, Problem> {
+        let mut errors = Vec::new();
+        let limit = self.get("limit").map_or(Some(50), |text| i64::from_str(text).ok());
+        if !limit.is_some_and(|limit| (1..=100).contains(&limit)) {
+            errors.push(FieldError::parameter("limit", "must be a whole number from 1 to 100"));
+        }
+        let after = self.get("cursor").map(open_cursor);
+        if matches!(after, Some(None)) {
+            errors.push(FieldError::parameter("cursor", "must be the next_cursor of an earlier answer"));
+        }
+        match (limit, errors.is_empty()) {
+            (Some(limit), true) => Ok(Page { limit, after: after.flatten() }),
+            _ => Err(Problem::validation(errors)),
+        }
+    }
+}
+
+/// The parameters that all lists take.
+pub const PAGE: &[&str] = &["limit", "cursor"];
+
+/// Which part of a list is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page<K> {
+    /// The most items.
+    pub limit: i64,
+    /// The key of the last item of the page before; `None` begins.
+    pub after: Option<K>,
+}
+
+impl<K: Serialize> Page<K> {
+    /// Cuts the item that was only fetched to see whether there is a next page, and makes the cursor to it.
+    /// The query asks for [`Self::fetch`] items.
+    pub fn cut<T>(&self, mut items: Vec<T>, key: impl Fn(&T) -> K) -> List<T> {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().filter(|_| more).map(|last| seal_cursor(&key(last)));
+        List { items, next_cursor }
+    }
+
+    /// How many items to ask the database for: one more than the page holds.
+    #[must_use]
+    pub fn fetch(&self) -> i64 {
+        self.limit + 1
+    }
+}
+
+/// A cursor is opaque so that it may change its meaning; nothing in it is secret, and it opens nothing.
+fn seal_cursor(key: &impl Serialize) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(key).unwrap_or_default())
+}
+
+fn open_cursor<K: DeserializeOwned>(cursor: &str) -> Option<K> {
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
+}
+
+pub(super) fn parse(query: &str, known: &[&str]) -> Result<Query, Problem> {
+    let mut parameters: Vec<(String, String)> = Vec::new();
+    let mut errors = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
+            return Err(Problem::new(Code::MalformedRequest, "The query is not percent-encoded UTF-8."));
+        };
+        if !known.contains(&name.as_str()) {
+            let name: String = name.chars().take(64).collect();
+            errors.push(FieldError::parameter(name, "is not a known parameter").code("unknown"));
+        } else if parameters.iter().any(|(seen, _)| *seen == name) {
+            errors.push(FieldError::parameter(name, "must not be repeated"));
+        } else {
+            parameters.push((name, value));
+        }
+    }
+    if errors.is_empty() { Ok(Query(parameters)) } else { Err(Problem::validation(errors)) }
+}
+
+/// Decodes percent-encoded UTF-8; in a query, `+` is a space. `None` when it is not well-formed.
+pub(crate) fn decode(text: &str, plus_is_space: bool) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            b'+' if plus_is_space => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_encoding_is_decoded_or_refused() {
+        assert_eq!(decode("a%20b+c", false).as_deref(), Some("a b+c"));
+        assert_eq!(decode("a%20b+c", true).as_deref(), Some("a b c"));
+        for wrong in ["%", "%4", "%zz", "%ff", "%+1"] {
+            assert_eq!(decode(wrong, true), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_known_parameters_once_each() {
+        let code = |query| parse(query, PAGE).map(|_| ()).map_err(|problem| problem.code());
+        assert_eq!(code("limit=3&cursor=x&"), Ok(()));
+        assert_eq!(code("limit=3&limit=4"), Err(Code::ValidationFailed));
+        assert_eq!(code("offset=3"), Err(Code::ValidationFailed));
+        assert_eq!(code("limit=%f"), Err(Code::MalformedRequest));
+    }
+
+    #[test]
+    fn a_page_ends_where_the_next_begins() {
+        let page = |query: &str| parse(query, PAGE).and_then(|query| query.page::<i64>());
+        let first = page("limit=2").expect("a page");
+        let list = first.cut(vec![1_i64, 2, 3], |item| *item);
+        assert_eq!(list.items, [1, 2]);
+        let cursor = list.next_cursor.expect("there is more");
+        assert_eq!(page(&format!("cursor={cursor}")).expect("a page"), Page { limit: 50, after: Some(2) });
+        assert!(first.cut(vec![1_i64, 2], |item| *item).next_cursor.is_none());
+        for wrong in ["limit=0", "limit=101", "limit=x", "limit=", "cursor=!", "cursor="] {
+            assert!(page(wrong).is_err(), "{wrong}");
+        }
+    }
+}

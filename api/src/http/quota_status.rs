@@ -1,0 +1,94 @@
+//! How much of a rate limit a caller has left, as headers say it ([RateLimit header
+//! fields](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/)).
+//!
+//! A handler's answer carries the status of the limit it was counted against; a refusal carries the status of the
+//! limit that refused it, and its `Retry-After` agrees with that.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::problem::{Code, Problem};
+
+/// How much of a rate limit is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaStatus {
+    policy: &'static str,
+    quota: NonZeroU32,
+    window: u64,
+    remaining: u32,
+    reset: u64,
+}
+
+impl QuotaStatus {
+    /// `remaining` of `quota` requests are left; all of them again after `full_in`.
+    #[must_use]
+    pub fn new(
+        policy: &'static str,
+        quota: NonZeroU32,
+        window: Duration,
+        remaining: u32,
+        full_in: Duration,
+    ) -> Self {
+        Self { policy, quota, window: window.as_secs(), remaining, reset: seconds(full_in) }
+    }
+
+    /// The refusal of a request for which nothing is left; the next one is possible after `wait`.
+    #[must_use]
+    pub fn refusal(
+        policy: &'static str,
+        code: Code,
+        quota: NonZeroU32,
+        window: Duration,
+        wait: Duration,
+    ) -> Problem {
+        let status = Self::new(policy, quota, window, 0, wait);
+        let (window, wait) = (status.window, status.reset);
+        let detail = format!("At most {quota} every {window} s here; the next is possible in {wait} s.");
+        let problem = Problem::new(code, detail).header(header::RETRY_AFTER, wait.into());
+        status.headers().fold(problem, |problem, (name, value)| problem.header(name, value))
+    }
+
+    /// Adds `RateLimit` and `RateLimit-Policy`.
+    pub fn apply(self, headers: &mut HeaderMap) {
+        for (name, value) in self.headers() {
+            headers.insert(name, value);
+        }
+    }
+
+    fn headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+        const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+        let Self { policy, quota, window, remaining, reset } = self;
+        let headers = [
+            (RATE_LIMIT_POLICY, format!("\"{policy}\";q={quota};w={window}")),
+            (RATE_LIMIT, format!("\"{policy}\";r={remaining};t={reset}")),
+        ];
+        headers.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+    }
+}
+
+/// Whole seconds, rounded up and never 0: who comes back at that time is let in.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_nanos().div_ceil(1_000_000_000).max(1).try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{request_id::RequestId, response};
+
+    #[test]
+    fn headers_agree() {
+        let (two, minute) = (NonZeroU32::MIN.saturating_add(1), Duration::from_secs(60));
+        let mut headers = HeaderMap::new();
+        QuotaStatus::new("test", two, minute, 1, Duration::from_secs(30)).apply(&mut headers);
+        assert_eq!(headers["ratelimit-policy"], "\"test\";q=2;w=60");
+        assert_eq!(headers["ratelimit"], "\"test\";r=1;t=30");
+        let wait = Duration::from_nanos(29_000_000_001);
+        let refused = QuotaStatus::refusal("test", Code::RateLimited, two, minute, wait);
+        let headers = response::problem(refused, &RequestId::new()).headers().clone();
+        assert_eq!(headers["ratelimit"], "\"test\";r=0;t=30");
+        assert_eq!(headers["retry-after"], "30");
+    }
+}

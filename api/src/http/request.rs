@@ -1,0 +1,207 @@
+//! A request as handlers see it: who asks, for what, with which parameters; the body stays on the wire until a
+//! handler wants it.
+
+use std::{net::IpAddr, str::FromStr, time::Duration};
+
+use atrium_shared::{configuration::write::Author, db::Principal};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, Uri};
+use hyper::body::Incoming;
+
+use super::{
+    body::{self, Object, Reader},
+    body_lines::Lines,
+    caller::{Caller, SignedInUser},
+    etag::IfMatch,
+    problem::{Code, FieldError, Problem},
+    query::{self, Query},
+    quota_status::QuotaStatus,
+};
+
+/// A request that has found its route.
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The address as it was sent.
+    pub uri: Uri,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The client's address, as far as the trusted proxies say.
+    pub client: IpAddr,
+    parameters: Vec<(String, String)>,
+    caller: Option<Caller>,
+    quota_status: Option<QuotaStatus>,
+    body: Reader,
+}
+
+impl Request {
+    /// A request whose caller is not known yet. `parameters` are those of the path; `body_limit` is in bytes.
+    pub(crate) fn new(
+        head: http::request::Parts,
+        client: IpAddr,
+        parameters: Vec<(String, String)>,
+        body: Incoming,
+        body_limit: usize,
+    ) -> Self {
+        Self {
+            method: head.method,
+            uri: head.uri,
+            headers: head.headers,
+            client,
+            parameters,
+            caller: None,
+            quota_status: None,
+            body: Reader::new(body, body_limit),
+        }
+    }
+
+    /// Notes who asks, once that is known.
+    pub(crate) fn set_caller(&mut self, caller: Caller) {
+        self.caller = Some(caller);
+    }
+
+    /// Who asks. Always known on routes that need a user.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`] on a route that does not.
+    pub fn caller(&self) -> Result<&Caller, Problem> {
+        self.caller.as_ref().ok_or_else(|| Problem::unauthenticated("This needs an access token."))
+    }
+
+    /// Who asks, on routes that only a person may use: those without a scope.
+    ///
+    /// # Errors
+    /// As [`Self::caller`]; [`Code::ApiKeyNotAccepted`] for a service.
+    pub fn signed_in_user(&self) -> Result<&SignedInUser, Problem> {
+        match self.caller()? {
+            Caller::User(user) => Ok(user),
+            Caller::ApiKey(_) => Err(Problem::api_key_not_accepted()),
+        }
+    }
+
+    /// On whose behalf the database is asked.
+    ///
+    /// # Errors
+    /// As [`Self::caller`].
+    pub fn principal(&self) -> Result<Principal, Problem> {
+        Ok(match self.caller()? {
+            Caller::User(user) => Principal::User(user.id),
+            Caller::ApiKey(caller) => Principal::ApiKey(caller.key),
+        })
+    }
+
+    /// Whose name goes into a history.
+    ///
+    /// # Errors
+    /// As [`Self::caller`].
+    pub fn author(&self) -> Result<Author, Problem> {
+        Ok(match self.caller()? {
+            Caller::User(user) => Author::User(user.id, user.key.clone()),
+            Caller::ApiKey(caller) => Author::ApiKey(caller.name.clone()),
+        })
+    }
+
+    /// An id from the path, `{name}` in the route's template.
+    ///
+    /// # Errors
+    /// Malformed is answered like unknown: [`Code::NotFound`].
+    pub fn path<T: FromStr>(&self, name: &str) -> Result<T, Problem> {
+        self.parameter(name).and_then(|text| text.parse().ok()).ok_or_else(Problem::not_found)
+    }
+
+    /// A parameter of the path as text, percent-decoded.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The query, of which only the parameters in `known` may be there, once each.
+    ///
+    /// # Errors
+    /// Unknown and repeated parameters are [`Code::ValidationFailed`]; broken encoding is [`Code::MalformedRequest`].
+    pub fn query(&self, known: &[&str]) -> Result<Query, Problem> {
+        query::parse(self.uri.query().unwrap_or_default(), known)
+    }
+
+    /// A header that may be there once, as text.
+    ///
+    /// # Errors
+    /// [`Code::MalformedRequest`] when it is repeated or not visible ASCII.
+    pub fn header(&self, name: &'static str) -> Result<Option<&str>, Problem> {
+        let malformed = |detail: &str| {
+            Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+                .errors(vec![FieldError::header(name, detail)])
+        };
+        let mut values = self.headers.get_all(HeaderName::from_static(name)).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            return Err(malformed("must not be repeated"));
+        }
+        value.to_str().map(Some).map_err(|_| malformed("must be visible ASCII"))
+    }
+
+    /// The condition of an update, which must be there.
+    ///
+    /// # Errors
+    /// [`Code::PreconditionRequired`] without `If-Match`, [`Code::MalformedRequest`] when it is none.
+    pub fn if_match(&self) -> Result<IfMatch, Problem> {
+        IfMatch::parse(self.header("if-match")?)
+    }
+
+    /// The whole body, at most as large as the route takes. May be called again.
+    ///
+    /// # Errors
+    /// [`Code::BodyTooLarge`]; [`Code::MalformedRequest`] when it breaks off or does not arrive in time.
+    pub async fn bytes(&mut self) -> Result<Bytes, Problem> {
+        self.body.bytes().await
+    }
+
+    /// The body as a JSON object, to take the known fields from.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`]; [`Code::UnsupportedMediaType`] and [`Code::MalformedJson`] when it is no JSON, and
+    /// [`Code::ValidationFailed`] when it is no object.
+    pub async fn object(&mut self) -> Result<Object, Problem> {
+        // Asked before the body is read: what will not be understood need not be received.
+        body::require_json(&self.headers)?;
+        Object::parse(&self.bytes().await?)
+    }
+
+    /// The body as lines of at most `longest` bytes, at most as large as the route takes, which have `time` to arrive.
+    ///
+    /// # Errors
+    /// [`Code::UnsupportedMediaType`] when it is not declared as `media_type`.
+    pub fn lines(&mut self, media_type: &str, longest: usize, time: Duration) -> Result<Lines, Problem> {
+        body::require_type(&self.headers, media_type)?;
+        self.body.lines(longest, time).ok_or_else(|| Problem::internal("the body was taken before"))
+    }
+
+    /// Makes sure that nothing was sent but, perhaps, an empty object: for what takes no input.
+    ///
+    /// # Errors
+    /// As [`Self::object`], and [`Code::ValidationFailed`] for any field.
+    pub async fn no_fields(&mut self) -> Result<(), Problem> {
+        if self.bytes().await?.is_empty() {
+            return Ok(());
+        }
+        self.object().await?.finish(Some(()))
+    }
+
+    /// How much is left of the limit that the request was counted against.
+    #[must_use]
+    pub fn quota_status(&self) -> Option<QuotaStatus> {
+        self.quota_status
+    }
+
+    /// Notes how much is left of a rate limit; the answer's headers tell the caller.
+    pub fn set_quota_status(&mut self, status: QuotaStatus) {
+        self.quota_status = Some(status);
+    }
+
+    /// Forgets it again: the answer is the refusal of another limit, whose headers it carries.
+    pub fn clear_quota_status(&mut self) {
+        self.quota_status = None;
+    }
+}

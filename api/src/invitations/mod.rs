@@ -1,0 +1,287 @@
+//! Invitations: a code that one person may use once to join. Nobody's address is needed, or stored.
+//!
+//! A code is the organization's id and a secret. The id says where to look the code up; the secret is stored as a
+//! hash only, so the code can be shown once and never again. That is also why a create that comes again under its
+//! `Idempotency-Key` is not answered as the first time: the record of the answer holds no code. It is refused with the
+//! address of the invitation that was made, which its maker can revoke before they make another.
+
+use std::sync::Arc;
+
+use atrium_shared::{
+    audit::{self, Action, Change},
+    ids::{InvitationId, OrgId},
+    tenancy::Role,
+};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    http::{
+        body::{integer, one_of},
+        idempotency::{IdempotentRequest, made_before, without_secret},
+        problem::{Code, Problem},
+        query::{PAGE, Page},
+        request::Request,
+        response::{Response, empty, json},
+    },
+    limits::resource_quotas::{Quota, require_room},
+    organizations::{self, Organization},
+    state::App,
+};
+
+#[derive(Serialize, sqlx::FromRow)]
+struct Invitation {
+    id: InvitationId,
+    role: Role,
+    status: String,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    expires_at: OffsetDateTime,
+}
+
+#[derive(Serialize)]
+struct Created {
+    #[serde(flatten)]
+    invitation: Invitation,
+    code: String,
+}
+
+#[derive(Serialize)]
+struct Joined {
+    org: Organization,
+}
+
+const A_DAY: i64 = 86_400;
+const A_WEEK: i64 = 604_800;
+
+/// `POST /v1/orgs/{org}/invitations`
+///
+/// # Errors
+/// When the caller may not invite, or not to that role.
+pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let mut body = request.object().await?;
+    let role = body.required("role", one_of::<Role>("owner, admin, member or viewer"));
+    let lifetime = body.optional("expires_in_seconds", integer(60..=A_WEEK));
+    let (role, lifetime) = body.finish(role.zip(lifetime))?;
+    let idempotent = IdempotentRequest::of(request).await?;
+
+    let user = request.signed_in_user()?.id;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_writable(Role::Admin)?;
+    // Nobody gives away more than they have.
+    tx.require(role)?;
+    if let Some(idempotent) = &idempotent
+        && let Some(made) = idempotent.begin(&mut tx).await?
+    {
+        return Err(made_before(
+            &made,
+            "The first request with this Idempotency-Key made an invitation, and its code stood in that answer only. \
+             If the answer was lost, revoke the invitation at Location, then ask for another one with a new key.",
+        ));
+    }
+    let code = InvitationCode::new(org);
+    let invitation: Invitation = sqlx::query_as(
+        "INSERT INTO invitations (org_id, id, code_hash, role, created_by, expires_at)
+         VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 second')
+         RETURNING id, role, 'OPEN' AS status, created_at, expires_at",
+    )
+    .bind(org)
+    .bind(InvitationId::new())
+    .bind(code.hash())
+    .bind(role)
+    .bind(user)
+    .bind(lifetime.unwrap_or(A_DAY))
+    .fetch_one(tx.conn())
+    .await?;
+    let change = Change::new(Action::InvitationCreated, "invitation", invitation.id);
+    audit::record(&mut tx, change.after(json!({ "role": role }))).await?;
+    let location = HeaderValue::try_from(format!("/v1/orgs/{org}/invitations/{}", invitation.id))
+        .map_err(Problem::internal)?;
+    if let Some(idempotent) = &idempotent {
+        idempotent.record(&mut tx, &without_secret(&location)).await?;
+    }
+    tx.commit().await?;
+    let mut response = json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// `GET /v1/orgs/{org}/invitations`, newest first.
+///
+/// # Errors
+/// When the caller may not invite.
+pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let page: Page<InvitationId> = request.query(PAGE)?.page()?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require(Role::Admin)?;
+    let invitations: Vec<Invitation> = sqlx::query_as(
+        "SELECT id, role, created_at, expires_at,
+                CASE WHEN accepted_at IS NOT NULL THEN 'ACCEPTED' WHEN revoked_at IS NOT NULL THEN 'REVOKED'
+                     WHEN expires_at <= now() THEN 'EXPIRED' ELSE 'OPEN' END AS status
+           FROM invitations WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+    )
+    .bind(org)
+    .bind(page.after)
+    .bind(page.fetch())
+    .fetch_all(tx.conn())
+    .await?;
+    json(StatusCode::OK, &page.cut(invitations, |invitation| invitation.id))
+}
+
+/// `DELETE /v1/orgs/{org}/invitations/{invitation}`
+///
+/// # Errors
+/// When the caller may not invite, or there is no such invitation.
+pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let id: InvitationId = request.path("invitation")?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require_writable(Role::Admin)?;
+    let (role, ended): (Role, bool) = sqlx::query_as(
+        "SELECT role, accepted_at IS NOT NULL OR revoked_at IS NOT NULL FROM invitations
+          WHERE org_id = $1 AND id = $2 FOR UPDATE",
+    )
+    .bind(org)
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await?;
+    // What has ended otherwise stays as it is.
+    if ended {
+        return Ok(empty(StatusCode::NO_CONTENT));
+    }
+    sqlx::query("UPDATE invitations SET revoked_at = now() WHERE org_id = $1 AND id = $2")
+        .bind(org)
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    let change = Change::new(Action::InvitationRevoked, "invitation", id);
+    audit::record(&mut tx, change.before(json!({ "role": role }))).await?;
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `POST /v1/invitations/accept`
+///
+/// # Errors
+/// [`Code::InvitationNotFound`], in the same words whatever is wrong with the code.
+pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let mut body = request.object().await?;
+    let code = body.required("code", one_of::<String>("a string"));
+    let code = body.finish(code)?;
+    let refused =
+        || Problem::new(Code::InvitationNotFound, "The code is used up, revoked, expired, or was never one.");
+    let code = InvitationCode::parse(code.trim()).ok_or_else(refused)?;
+
+    let user = request.signed_in_user()?;
+    let mut tx = app.database.joining_tx(user.id, code.org).await?;
+    // The lock lets one of two who use the same code go first; the other then finds it used.
+    let invitation: Option<(InvitationId, Role)> = sqlx::query_as(
+        "SELECT id, role FROM invitations
+          WHERE org_id = $1 AND code_hash = $2
+            AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()
+            FOR UPDATE",
+    )
+    .bind(code.org)
+    .bind(code.hash())
+    .fetch_optional(tx.conn())
+    .await?;
+    let (invitation, role) = invitation.ok_or_else(refused)?;
+    let known: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id = $2)")
+            .bind(code.org)
+            .bind(user.id)
+            .fetch_one(tx.conn())
+            .await?;
+    if !known {
+        let platform = app.configuration.platform();
+        require_room(&mut tx, Quota::Members, platform.organization()).await?;
+    }
+    let joined = sqlx::query(
+        "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, $3, $4)
+         ON CONFLICT ON CONSTRAINT members_pkey DO NOTHING",
+    )
+    .bind(code.org)
+    .bind(user.id)
+    .bind(&user.key)
+    .bind(role)
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    // Who is a member already stays what they are, and leaves the code for somebody else.
+    let role = if joined == 0 {
+        sqlx::query_scalar("SELECT role FROM members WHERE org_id = $1 AND user_id = $2")
+            .bind(code.org)
+            .bind(user.id)
+            .fetch_one(tx.conn())
+            .await?
+    } else {
+        sqlx::query(
+            "UPDATE invitations SET accepted_by = $3, accepted_at = now() WHERE org_id = $1 AND id = $2",
+        )
+        .bind(code.org)
+        .bind(invitation)
+        .bind(user.id)
+        .execute(tx.conn())
+        .await?;
+        role
+    };
+    let org = organizations::read(&mut tx, role).await?;
+    org.status.require_open()?;
+    if joined > 0 {
+        let change = Change::new(Action::MemberJoined, "user", user.id);
+        audit::record(&mut tx, change.after(json!({ "role": role, "invitation_id": invitation }))).await?;
+    }
+    tx.commit().await?;
+    json(StatusCode::OK, &Joined { org })
+}
+
+struct InvitationCode {
+    org: OrgId,
+    secret: [u8; Self::SECRET],
+}
+
+impl InvitationCode {
+    const SECRET: usize = 24;
+
+    fn new(org: OrgId) -> Self {
+        Self { org, secret: rand::random() }
+    }
+
+    fn to_text(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode([&self.org.uuid().as_bytes()[..], &self.secret].concat())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (org, secret) = bytes.split_at_checked(16)?;
+        Some(Self { org: Uuid::from_slice(org).ok()?.into(), secret: secret.try_into().ok()? })
+    }
+
+    fn hash(&self) -> Vec<u8> {
+        Sha256::digest(self.secret).to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_survives_its_text_and_nothing_else_is_one() {
+        let code = InvitationCode::new(OrgId::new());
+        let read = InvitationCode::parse(&code.to_text()).expect("it is one");
+        assert_eq!((read.org, read.secret), (code.org, code.secret));
+        let text = code.to_text();
+        for wrong in ["", "x", &text[1..], &format!("{text}A"), &format!("{text}\0"), "🙂"] {
+            assert!(InvitationCode::parse(wrong).is_none(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What this process knows of chat sessions, so that pressing an action needs no database.
+//!
+//! An entry is filled from PostgreSQL in a transaction of the session's own user, which checks the membership, and
+//! holds for a while. An end is remembered apart and wins over any entry, so an entry that was read just before
+//! the end cannot open the session again.
+
+use std::time::{Duration, Instant};
+
+use atrium_shared::{
+    db::{Database, DbError, Principal},
+    ids::{OrgId, ProjectId, SessionId, UserId},
+    tenancy::Role,
+};
+use quick_cache::{UnitWeighter, sync::Cache};
+use time::OffsetDateTime;
+
+use super::access::{AccessGrant, EndedAccess};
+
+/// The most sessions that are remembered.
+const CAPACITY: u64 = 50_000;
+/// Room made at start; it grows with use.
+const ESTIMATED: usize = 256;
+
+/// Names a session with everything it must belong to. What is asked for by another name is not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// The organization.
+    pub org: OrgId,
+    /// The project.
+    pub project: ProjectId,
+    /// The session.
+    pub session: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+}
+
+impl SessionKey {
+    fn access(&self) -> AccessGrant {
+        AccessGrant { org: self.org, principal: self.user.uuid(), project: Some(self.project) }
+    }
+}
+
+/// What is known of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The role of the session's user in the organization.
+    pub role: Role,
+    /// When and why it ended, if it has.
+    pub closed: Option<Closed>,
+}
+
+/// The end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// When; not known when only the event passed by.
+    pub at: Option<OffsetDateTime>,
+    /// Why.
+    pub reason: CloseReason,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum CloseReason {
+    /// Its user opened one too many.
+    Replaced,
+    /// Its user closed it.
+    Closed,
+    /// No window showed it for a while.
+    Expired,
+}
+
+#[derive(Clone, Copy)]
+struct CachedSession {
+    known: Known,
+    /// When the read began.
+    read_at: Instant,
+}
+
+/// The sessions this process knows.
+pub struct SessionCache {
+    entries: Cache<SessionKey, CachedSession>,
+    closed: Cache<SessionId, ()>,
+    ended: EndedAccess,
+}
+
+impl SessionCache {
+    /// An empty cache, which believes nothing that `ended` contradicts.
+    #[must_use]
+    pub fn new(ended: EndedAccess) -> Self {
+        Self {
+            entries: Cache::with_weighter(ESTIMATED, CAPACITY, UnitWeighter),
+            closed: Cache::with_weighter(ESTIMATED, CAPACITY, UnitWeighter),
+            ended,
+        }
+    }
+
+    /// What is known without asking the database, if it is not older than `max_age`.
+    #[must_use]
+    pub fn get(&self, key: &SessionKey, max_age: Duration) -> Option<Known> {
+        let entry = self.entries.get(key).filter(|entry| entry.read_at.elapsed() <= max_age)?;
+        if self.ended.has_ended(&key.access(), entry.read_at) {
+            return None;
+        }
+        // Without the time and the reason the entry does not say enough about an end that passed by.
+        (entry.known.closed.is_some() || !self.is_closed(key.session)).then_some(entry.known)
+    }
+
+    /// Whether the session's end was seen here.
+    #[must_use]
+    pub fn is_closed(&self, session: SessionId) -> bool {
+        self.closed.get(&session).is_some()
+    }
+
+    /// Remembers that a session ended.
+    pub fn close(&self, session: SessionId) {
+        self.closed.insert(session, ());
+    }
+
+    /// Remembers a session that was opened with what was read at `read_at`.
+    pub fn opened(&self, key: SessionKey, role: Role, read_at: Instant) {
+        self.entries.insert(key, CachedSession { known: Known { role, closed: None }, read_at });
+    }
+
+    /// Asks the database, as the session's user.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when the user is no member, or has no such session in this project;
+    /// [`DbError::Suspended`] and [`DbError::Deleting`] when nothing is live in the organization.
+    pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, DbError> {
+        let read_at = Instant::now();
+        let mut tx = database.org_tx(&Principal::User(key.user), key.org).await?;
+        tx.require_live()?;
+        let (at, reason): (Option<OffsetDateTime>, Option<CloseReason>) = sqlx::query_as(
+            "SELECT closed_at, close_reason FROM chat_sessions
+              WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4",
+        )
+        .bind(key.org)
+        .bind(key.session)
+        .bind(key.project)
+        .bind(key.user)
+        .fetch_one(tx.conn())
+        .await?;
+        let known = Known { role: tx.role(), closed: reason.map(|reason| Closed { at, reason }) };
+        if known.closed.is_some() {
+            self.close(key.session);
+        }
+        self.entries.insert(key, CachedSession { known, read_at });
+        Ok(known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SessionKey {
+        SessionKey {
+            org: OrgId::new(),
+            project: ProjectId::new(),
+            session: SessionId::new(),
+            user: UserId::new(),
+        }
+    }
+
+    #[test]
+    fn a_session_is_known_under_its_whole_name_only() {
+        let (sessions, key) = (SessionCache::new(EndedAccess::default()), key());
+        sessions.opened(key, Role::Member, Instant::now());
+        assert_eq!(
+            sessions.get(&key, Duration::from_secs(9)),
+            Some(Known { role: Role::Member, closed: None })
+        );
+        for other in [
+            SessionKey { org: OrgId::new(), ..key },
+            SessionKey { project: ProjectId::new(), ..key },
+            SessionKey { user: UserId::new(), ..key },
+        ] {
+            assert_eq!(sessions.get(&other, Duration::from_secs(9)), None);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(sessions.get(&key, Duration::from_millis(1)), None, "too old");
+    }
+
+    #[test]
+    fn an_end_wins_over_an_entry_that_was_read_before_it() {
+        let (sessions, key) = (SessionCache::new(EndedAccess::default()), key());
+        sessions.close(key.session);
+        sessions.opened(key, Role::Member, Instant::now());
+        assert!(sessions.is_closed(key.session));
+        assert_eq!(sessions.get(&key, Duration::from_secs(9)), None);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let sessions = SessionCache::new(EndedAccess::default());
+        for _ in 0..CAPACITY + CAPACITY / 2 {
+            sessions.close(SessionId::new());
+        }
+        assert!(sessions.closed.len() as u64 <= CAPACITY);
+    }
+}

@@ -1,0 +1,409 @@
+//! Reading an export back. Every line is checked, and one answer names everything that is wrong, by line and field.
+
+use std::{
+    collections::{HashMap, HashSet},
+    str::FromStr,
+};
+
+use atrium_shared::{
+    api_key::ApiScope,
+    configuration::{
+        ChatAction,
+        catalog::{self, Scope, Setter},
+        restore::{RestoredChange, RestoredValue},
+        write::{ChangeError, check_scope, check_value},
+    },
+    ids::{ApiKeyId, InvitationId, OrgId, ProjectId, UserId},
+    tenancy::{OrgStatus, Role},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use super::export_format::{VERSION, hexadecimal};
+use crate::http::{
+    body::{self, NO_OBJECT, Object, integer, line, one_of},
+    body_lines::Lines,
+    problem::{Code, FieldError, MOST_ERRORS, Problem},
+};
+
+/// A key's name with what it begins with in a history, which is longer than any user's.
+const LONGEST_AUTHOR: usize = 84;
+
+/// What was exported, with new ids where it has any.
+#[derive(Default)]
+pub(super) struct Export {
+    pub(super) source: Option<OrgId>,
+    pub(super) name: String,
+    pub(super) exported_at: String,
+    pub(super) revision: i64,
+    pub(super) projects: Vec<Project>,
+    pub(super) values: Vec<RestoredValue>,
+    pub(super) history: Vec<RestoredChange>,
+    pub(super) counters: Vec<Counter>,
+    pub(super) audit_entries: i64,
+    pub(super) audit_hash: Option<String>,
+    /// Of the lines before the last, as the last has it.
+    pub(super) sha256: String,
+    /// SHA-256 of all of it.
+    pub(super) fingerprint: Vec<u8>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Project {
+    id: ProjectId,
+    name: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Counter {
+    project_id: ProjectId,
+    action: String,
+    total: i64,
+}
+
+/// The kinds of records; each line of an export holds one.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RecordKind {
+    Export,
+    Project,
+    Member,
+    Invitation,
+    ApiKey,
+    ConfigurationValue,
+    ConfigurationChange,
+    ChatCounter,
+    AuditEntry,
+    End,
+}
+
+/// Reads an export to its end.
+///
+/// # Errors
+/// [`Code::ImportInvalid`] with everything that is wrong; or the body does not arrive.
+pub(super) async fn read(lines: &mut Lines) -> Result<Export, Problem> {
+    let mut reader = Reader::default();
+    while reader.errors.len() < MOST_ERRORS
+        && let Some(line) = lines.next().await?
+    {
+        reader.line(&line);
+    }
+    reader.finish()
+}
+
+#[derive(Default)]
+struct Reader {
+    export: Export,
+    hash: Sha256,
+    /// The line that is being read; the first is 1.
+    number: u64,
+    ended: bool,
+    errors: Vec<FieldError>,
+    /// New ids for those in the export: of projects that are there, and of those that only the history knows.
+    projects: HashMap<ProjectId, ProjectId>,
+    gone: HashMap<ProjectId, ProjectId>,
+    members: HashSet<UserId>,
+    invitations: HashSet<InvitationId>,
+    api_keys: HashSet<ApiKeyId>,
+    values: HashSet<(Option<ProjectId>, String)>,
+    revisions: HashSet<i64>,
+    counters: HashSet<(ProjectId, String)>,
+}
+
+/// What a line holds, or what is wrong with it.
+type Checked<T> = Result<T, Vec<FieldError>>;
+
+impl Reader {
+    fn line(&mut self, text: &[u8]) {
+        self.number += 1;
+        let checked = match Object::read(text) {
+            // The parser's words name positions and characters, not values.
+            Err(error) => Err(wrong("", format!("is not valid JSON: {error}"))),
+            Ok(None) => Err(wrong("", NO_OBJECT)),
+            Ok(Some(_)) if self.ended => Err(wrong("", "comes after the end")),
+            Ok(Some(object)) => self.object(object),
+        };
+        self.hash.update(text);
+        for mut error in checked.err().into_iter().flatten() {
+            let pointer = error.pointer.unwrap_or_default();
+            error.pointer = Some(format!("/lines/{}{pointer}", self.number));
+            self.errors.push(error);
+        }
+    }
+
+    fn finish(mut self) -> Result<Export, Problem> {
+        if self.errors.is_empty() && !self.ended {
+            self.errors.push(FieldError::body("", "has no last line: the export was cut off"));
+        }
+        if self.errors.is_empty() {
+            self.export.fingerprint = self.hash.finalize().to_vec();
+            return Ok(self.export);
+        }
+        let detail = "The body is no export that can be imported; see errors.";
+        Err(Problem::new(Code::ImportInvalid, detail).errors(self.errors))
+    }
+
+    fn object(&mut self, mut object: Object) -> Checked<()> {
+        // Of a line that is of no known type, no field can be known.
+        let Some(kind) = object.required("type", one_of::<RecordKind>("a type")) else {
+            return Err(wrong("/type", "must be a type of lines that is known here"));
+        };
+        match (kind, self.number) {
+            (RecordKind::Export, 1) => self.first(object),
+            (_, 1) => Err(wrong("/type", "must be export on the first line")),
+            (RecordKind::Export, _) => Err(wrong("/type", "must be export on the first line only")),
+            (RecordKind::Project, _) => self.project(object),
+            (RecordKind::Member, _) => self.member(object),
+            (RecordKind::Invitation, _) => self.invitation(object),
+            (RecordKind::ApiKey, _) => self.api_key(object),
+            (RecordKind::ConfigurationValue, _) => self.value(object),
+            (RecordKind::ConfigurationChange, _) => self.change(object),
+            (RecordKind::ChatCounter, _) => self.counter(object),
+            (RecordKind::AuditEntry, _) => self.audit_entry(object),
+            (RecordKind::End, _) => self.end(object),
+        }
+    }
+
+    fn first(&mut self, mut object: Object) -> Checked<()> {
+        object.required("version", |value| match value.as_i64() {
+            Some(VERSION) => Ok(()),
+            _ => Err(format!("must be {VERSION}, the version of the format that is known here")),
+        });
+        let exported_at = object.required("exported_at", time);
+        let source = object.required("organization_id", id::<OrgId>);
+        let name = object.required("name", body::name);
+        object.required("slug", line(80));
+        object.required("status", one_of::<OrgStatus>("an organization's status"));
+        object.required("created_at", time);
+        object.required("updated_at", time);
+        let revision = object.required("configuration_revision", integer(1..=i64::MAX));
+        let (exported_at, source, name, revision) =
+            object.close((|| Some((exported_at?, source?, name?, revision?)))())?;
+        self.export = Export { source: Some(source), name, exported_at, revision, ..Export::default() };
+        Ok(())
+    }
+
+    fn project(&mut self, mut object: Object) -> Checked<()> {
+        let id = object.required("id", id::<ProjectId>);
+        let name = object.required("name", body::name);
+        object.required("created_at", time);
+        object.required("updated_at", time);
+        // Known from here on, whatever else is wrong with it: that is not wrong with each line that refers to it.
+        let new = ProjectId::new();
+        let twice = id.is_some_and(|old| self.projects.insert(old, new).is_some());
+        let (_, name) = object.close(id.zip(name))?;
+        if twice {
+            return Err(wrong("/id", "is another project's already"));
+        }
+        self.export.projects.push(Project { id: new, name });
+        Ok(())
+    }
+
+    /// A membership is its member's consent, and not for an import to give.
+    fn member(&mut self, mut object: Object) -> Checked<()> {
+        let user = object.required("user_id", id::<UserId>);
+        object.required("user_key", line(80));
+        object.required("role", one_of::<Role>("a role"));
+        object.required("joined_at", time);
+        let user = object.close(user)?;
+        if self.members.insert(user) { Ok(()) } else { Err(wrong("/user_id", "is another member's already")) }
+    }
+
+    /// Its code is lost: the export does not even hold the hash.
+    fn invitation(&mut self, mut object: Object) -> Checked<()> {
+        let invitation = object.required("id", id::<InvitationId>);
+        object.required("role", one_of::<Role>("a role"));
+        object.required("created_by", id::<UserId>);
+        object.required("created_at", time);
+        object.required("expires_at", time);
+        object.required("accepted_by", nullable(id::<UserId>));
+        object.required("accepted_at", nullable(time));
+        object.required("revoked_at", nullable(time));
+        let invitation = object.close(invitation)?;
+        if self.invitations.insert(invitation) {
+            Ok(())
+        } else {
+            Err(wrong("/id", "is another invitation's already"))
+        }
+    }
+
+    /// Its secret is lost; services get new ones.
+    fn api_key(&mut self, mut object: Object) -> Checked<()> {
+        let key = object.required("id", id::<ApiKeyId>);
+        object.required("name", body::name);
+        object.required("scopes", one_of::<Vec<ApiScope>>("a list of scopes"));
+        object.required("created_by", id::<UserId>);
+        object.required("created_at", time);
+        object.required("expires_at", nullable(time));
+        object.required("last_used_at", nullable(time));
+        object.required("revoked_at", nullable(time));
+        let key = object.close(key)?;
+        if self.api_keys.insert(key) { Ok(()) } else { Err(wrong("/id", "is another API key's already")) }
+    }
+
+    fn value(&mut self, mut object: Object) -> Checked<()> {
+        let project = object.required("project_id", nullable(id::<ProjectId>));
+        let key = object.required("key", one_of::<String>("a string"));
+        let value = object.required("value", storable);
+        let revision = object.required("revision", integer(1..=self.export.revision));
+        let (project, key, value, revision) =
+            object.close((|| Some((project?, key?, value?, revision?)))())?;
+        let project_id = project.map(|project| self.known(project)).transpose()?;
+        let Some(known) = catalog::find(&key) else {
+            return Err(wrong("/key", "is not a configuration key of this release"));
+        };
+        let scope = if project_id.is_some() { Scope::Project } else { Scope::Organization };
+        check_scope(known, scope).and_then(|()| check_value(known, &value)).map_err(|error| match error {
+            ChangeError::Invalid(violations) => violations
+                .into_iter()
+                .map(|violation| FieldError::body(format!("/value{}", violation.pointer), violation.detail))
+                .collect(),
+            error => wrong("/key", error.to_string()),
+        })?;
+        if !self.values.insert((project_id, key.clone())) {
+            return Err(wrong("/key", "is set there already"));
+        }
+        // What only an operator sets, an organization is granted by the operator of this platform, not by its export.
+        if known.setter == Setter::Operator {
+            return Ok(());
+        }
+        self.export.values.push(RestoredValue { project_id, key, value, revision });
+        Ok(())
+    }
+
+    /// History is not held against the catalog: it may be of a time when that was another.
+    fn change(&mut self, mut object: Object) -> Checked<()> {
+        let revision = object.required("revision", integer(1..=self.export.revision));
+        let project = object.required("project_id", nullable(id::<ProjectId>));
+        let key = object.required("key", line(200));
+        let action = object.required("action", |value| match value.as_str() {
+            Some("set") => Ok(true),
+            Some("unset") => Ok(false),
+            _ => Err("must be set or unset".to_owned()),
+        });
+        let old_value = object.required("old_value", nullable(storable));
+        let new_value = object.required("new_value", nullable(storable));
+        object.required("author_id", nullable(id::<UserId>));
+        let author_key = object.required("author_key", nullable(line(LONGEST_AUTHOR)));
+        let reason = object.required("reason", line(500));
+        object.required("changed_at", time);
+        let made =
+            || Some((revision?, project?, key?, action?, old_value?, new_value?, author_key?, reason?));
+        let (revision, project, key, set, old_value, new_value, author_key, reason) = object.close(made())?;
+        if set != new_value.is_some() {
+            return Err(wrong("/new_value", "must be there when, and only when, the key was set"));
+        }
+        if !self.revisions.insert(revision) {
+            return Err(wrong("/revision", "is another change's already"));
+        }
+        // History outlives its project.
+        let project_id = project.map(|old| match self.projects.get(&old) {
+            Some(new) => *new,
+            None => *self.gone.entry(old).or_insert_with(ProjectId::new),
+        });
+        let change = RestoredChange { revision, project_id, key, old_value, new_value, author_key, reason };
+        self.export.history.push(change);
+        Ok(())
+    }
+
+    fn counter(&mut self, mut object: Object) -> Checked<()> {
+        let project = object.required("project_id", id::<ProjectId>);
+        let action = object.required("action", one_of::<ChatAction>("an action of the chat"));
+        let total = object.required("total", integer(0..=i64::MAX));
+        let (project, action, total) = object.close((|| Some((project?, action?, total?)))())?;
+        let (project_id, action) = (self.known(project)?, action.name().to_owned());
+        if !self.counters.insert((project_id, action.clone())) {
+            return Err(wrong("/action", "is counted for this project already"));
+        }
+        self.export.counters.push(Counter { project_id, action, total });
+        Ok(())
+    }
+
+    /// The log stays where it is proven; its length and last hash say which one it was.
+    fn audit_entry(&mut self, mut object: Object) -> Checked<()> {
+        let expected = self.export.audit_entries + 1;
+        let seq = object.required("seq", |value| match value.as_i64() {
+            Some(seq) if seq == expected => Ok(seq),
+            _ => Err(format!("must be {expected}: entries are numbered without gaps")),
+        });
+        object.required("at", time);
+        object.required("actor_id", nullable(id::<Uuid>));
+        for field in ["actor_kind", "actor_name", "action", "target_kind", "target_id"] {
+            object.required(field, one_of::<String>("a string"));
+        }
+        for field in ["before", "after"] {
+            object.required(field, body::any);
+        }
+        let hash = object.required("hash", |value| match value.as_str() {
+            Some(text) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Ok(text.to_ascii_lowercase())
+            }
+            _ => Err("must be SHA-256 in hexadecimal".to_owned()),
+        });
+        let (seq, hash) = object.close(seq.zip(hash))?;
+        (self.export.audit_entries, self.export.audit_hash) = (seq, Some(hash));
+        Ok(())
+    }
+
+    fn end(&mut self, mut object: Object) -> Checked<()> {
+        self.ended = true;
+        let (before, hash) = (self.number - 1, hexadecimal(&self.hash));
+        object.required("lines", |value| match value.as_u64() {
+            Some(lines) if lines == before => Ok(()),
+            _ => Err(format!("is not how many lines came before, which is {before}")),
+        });
+        let sha256 = object.required("sha256", |value| match value.as_str() {
+            Some(text) if text.eq_ignore_ascii_case(&hash) => Ok(hash),
+            _ => Err("is not the hash of the lines before: they are not as they were exported".to_owned()),
+        });
+        self.export.sha256 = object.close(sha256)?;
+        Ok(())
+    }
+
+    /// The new id of a project that came before.
+    fn known(&self, project: ProjectId) -> Checked<ProjectId> {
+        let known = self.projects.get(&project).copied();
+        known.ok_or_else(|| wrong("/project_id", "is no project of a line before"))
+    }
+}
+
+fn wrong(pointer: &str, detail: impl Into<String>) -> Vec<FieldError> {
+    vec![FieldError::body(pointer, detail)]
+}
+
+/// Takes a field as an id. Only the hyphenated form is one.
+fn id<T: FromStr>(value: Value) -> Result<T, String> {
+    let id = if let Value::String(text) = value { text.parse().ok() } else { None };
+    id.ok_or_else(|| "must be a UUID".to_owned())
+}
+
+/// Takes a field as a time.
+fn time(value: Value) -> Result<String, String> {
+    match value {
+        Value::String(text) if OffsetDateTime::parse(&text, &Rfc3339).is_ok() => Ok(text),
+        _ => Err("must be a time as RFC 3339 has it".to_owned()),
+    }
+}
+
+/// Takes a field that is there, and may be null.
+fn nullable<T>(
+    parse: impl FnOnce(Value) -> Result<T, String>,
+) -> impl FnOnce(Value) -> Result<Option<T>, String> {
+    move |value| if value.is_null() { Ok(None) } else { parse(value).map(Some) }
+}
+
+/// Takes a value that PostgreSQL can store: it has no NUL.
+fn storable(value: Value) -> Result<Value, String> {
+    fn has_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(has_nul),
+            Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    if has_nul(&value) { Err("must not hold NUL".to_owned()) } else { Ok(value) }
+}

@@ -1,0 +1,19 @@
+//! One organization.
+
+use std::sync::Arc;
+
+use crate::{
+    http::{problem::Problem, request::Request, response::Response},
+    state::App,
+};
+
+/// `GET /v1/orgs/{org}`
+///
+/// # Errors
+/// When the caller is no member, which is the same as that it does not exist.
+pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    let role = tx.role();
+    super::respond(&super::read(&mut tx, role).await?)
+}

@@ -1,0 +1,90 @@
+//! Making a new organization from an export: whole, or not at all.
+//!
+//! The export is read a line at a time and checked as a whole before anything is stored; then one transaction stores
+//! the organization as PENDING, with everything in it, and the saga that creates organizations opens it. All ids are
+//! new: an export says which things belong together, never what they are called here. What an export says about who did
+//! what cannot be known here, so it makes nobody a member and no entry of the audit log, but the one that names it.
+
+use std::{sync::Arc, time::Duration};
+
+use atrium_shared::{
+    audit::{self, Action, Change},
+    configuration::restore::restore,
+    db::{DbError, OrgTx},
+    ids::OrgId,
+};
+use serde_json::json;
+
+use super::{
+    create::found,
+    export_format::NDJSON,
+    export_reader::{self, Export},
+};
+use crate::{
+    http::{idempotency::IdempotentRequest, problem::Problem, request::Request, response::Response},
+    limits::resource_quotas::{Quota, require_room_for},
+    state::App,
+};
+
+/// The largest export that can be imported, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
+/// More than any line of an export: what two values of a configuration key may have, and then some.
+const LONGEST_LINE: usize = 256 * 1024;
+/// How long an export may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(300);
+/// How long all of it may take.
+pub const TIME_LIMIT: Duration = Duration::from_secs(360);
+
+/// `POST /v1/orgs/import`
+///
+/// # Errors
+/// When the body is no export, or not a whole one; then nothing was created.
+pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let mut lines = request.lines(NDJSON, LONGEST_LINE, ARRIVAL)?;
+    let _permit = app.portability.import()?;
+    let export = export_reader::read(&mut lines).await?;
+    let idempotent = IdempotentRequest::with_fingerprint(request, export.fingerprint.clone())?;
+    let user = request.signed_in_user()?;
+
+    let id = OrgId::new();
+    let mut tx = app.database.founding_tx(user.id, id).await?;
+    if let Some(idempotent) = &idempotent
+        && let Some(replayed) = idempotent.begin(&mut tx).await?
+    {
+        return Ok(replayed);
+    }
+    let accepted = found(&mut tx, user, &export.name).await?;
+    let platform = app.configuration.platform();
+    require_room_for(&mut tx, Quota::Projects, export.projects.len(), platform.organization()).await?;
+    store(&mut tx, &export).await?;
+    let change = Change::new(Action::OrganizationImported, "organization", id);
+    let after = json!({
+        "name": export.name,
+        "source": {
+            "organization_id": export.source,
+            "exported_at": export.exported_at,
+            "sha256": export.sha256,
+            "audit_entries": export.audit_entries,
+            "audit_hash": export.audit_hash,
+        },
+    });
+    audit::record(&mut tx, change.after(after)).await?;
+    accepted.commit(tx, idempotent.as_ref()).await
+}
+
+async fn store(tx: &mut OrgTx, export: &Export) -> Result<(), DbError> {
+    tx.insert_rows(
+        "INSERT INTO projects (org_id, id, name)
+         SELECT $1, id, name FROM jsonb_to_recordset($2) AS row (id uuid, name text)",
+        &export.projects,
+    )
+    .await?;
+    restore(tx, export.revision, &export.values, &export.history).await?;
+    tx.insert_rows(
+        "INSERT INTO chat_counters (org_id, project_id, action, total)
+         SELECT $1, project_id, action, total
+           FROM jsonb_to_recordset($2) AS row (project_id uuid, action text, total bigint)",
+        &export.counters,
+    )
+    .await
+}

@@ -1,0 +1,39 @@
+//! The caller's organizations.
+
+use std::sync::Arc;
+
+use atrium_shared::ids::OrgId;
+use http::StatusCode;
+
+use super::Organization;
+use crate::{
+    http::{
+        problem::Problem,
+        query::{PAGE, Page},
+        request::Request,
+        response::{Response, json},
+    },
+    state::App,
+};
+
+/// `GET /v1/orgs`, newest first, which is the order of ids.
+///
+/// # Errors
+/// When the query is not as it must be, or the database is away.
+pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let page: Page<OrgId> = request.query(PAGE)?.page()?;
+    let user = request.signed_in_user()?.id;
+    let mut tx = app.database.user_tx(user).await?;
+    let organizations: Vec<Organization> = sqlx::query_as(
+        "SELECT orgs.id, name, slug, status, suspended_by, delete_at, role, created_at, updated_at, version
+           FROM members JOIN orgs ON orgs.id = members.org_id
+          WHERE members.user_id = $1 AND ($2::uuid IS NULL OR orgs.id < $2)
+          ORDER BY orgs.id DESC LIMIT $3",
+    )
+    .bind(user)
+    .bind(page.after)
+    .bind(page.fetch())
+    .fetch_all(tx.conn())
+    .await?;
+    json(StatusCode::OK, &page.cut(organizations, |organization| organization.id))
+}

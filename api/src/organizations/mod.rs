@@ -1,0 +1,95 @@
+//! Organizations: creating one starts a saga; until it commits, the organization can be read and not used.
+//!
+//! Creation, import and deletion are stored in one transaction together with the saga that does the rest, and are
+//! answered with 202 and the operation to watch. Suspending and resuming take effect at once.
+
+pub mod create;
+pub mod export;
+mod export_format;
+mod export_reader;
+pub mod get;
+pub mod import;
+pub mod lifecycle;
+pub mod list;
+pub mod rename;
+
+use atrium_shared::{
+    db::{DbError, OrgTx},
+    ids::{OrgId, SagaId},
+    organization::SuspendedBy,
+    tenancy::{OrgStatus, Role},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::http::{
+    etag::etag,
+    problem::Problem,
+    response::{Response, json},
+};
+
+/// An organization, as one of its members sees it.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Organization {
+    /// Its id.
+    pub id: OrgId,
+    /// Its name.
+    pub name: String,
+    /// Its name for addresses: never changes.
+    pub slug: String,
+    /// Where it is in its life.
+    pub status: OrgStatus,
+    /// Who suspended it, if it is, or was when its deletion was asked for.
+    pub suspended_by: Option<SuspendedBy>,
+    /// From when on it is purged, if its deletion was asked for and not canceled.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub delete_at: Option<OffsetDateTime>,
+    /// The member's role.
+    pub role: Role,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// Grows with every change; the entity tag.
+    #[serde(skip)]
+    pub version: i64,
+}
+
+/// The transaction's organization, as `role` sees it.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_as(
+        "SELECT id, name, slug, status, suspended_by, delete_at, $2 AS role, created_at, updated_at, version FROM orgs WHERE id = $1",
+    )
+    .bind(org)
+    .bind(role)
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// The answer to what a saga will do: the organization as it is now, and where to watch.
+pub(crate) fn accepted(organization: Organization, operation_id: SagaId) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct Accepted {
+        #[serde(flatten)]
+        organization: Organization,
+        operation_id: SagaId,
+    }
+    let mut response = json(StatusCode::ACCEPTED, &Accepted { organization, operation_id })?;
+    let location =
+        HeaderValue::try_from(format!("/v1/operations/{operation_id}")).map_err(Problem::internal)?;
+    response.headers_mut().insert(HeaderName::from_static("operation-location"), location);
+    Ok(response)
+}
+
+pub(crate) fn respond(organization: &Organization) -> Result<Response, Problem> {
+    let mut response = json(StatusCode::OK, organization)?;
+    response.headers_mut().insert(header::ETAG, etag(organization.version));
+    Ok(response)
+}
