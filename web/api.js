@@ -126,7 +126,7 @@ export async function problemOf(response) {
       type: "",
       title: `HTTP ${response.status}`,
       status: response.status,
-      detail: "The answer did not come from Atrium itself. Something on the way refused the request.",
+      detail: "The response did not come from Atrium. A proxy or gateway in between refused the request.",
       code: "unknown",
       request_id: response.headers.get("x-request-id") ?? "",
     },
@@ -148,9 +148,9 @@ export function isClosure(error) {
 function unreachable() {
   return {
     type: "",
-    title: "Not reachable",
+    title: "Connection failed",
     status: 0,
-    detail: "Atrium cannot be reached right now. Check the connection and try again.",
+    detail: "Atrium cannot be reached. Check the connection and try again.",
     code: "unreachable",
     request_id: "",
   };

@@ -36,7 +36,7 @@ async function show(how = {}) {
     document.body.dataset["at"] = "inside";
     const route = resolve(location.hash);
     if (route === null) {
-      fill(root, h("h1", {}, "Nothing here"), emptyState("search", "No such page", "This address leads nowhere in Atrium."), homeLink());
+      fill(root, h("h1", {}, "Page not found"), emptyState("search", "No such page", "Atrium has no page at this address."), homeLink());
       fill(main, root);
       return;
     }
@@ -82,13 +82,13 @@ function end(signal, title, text) {
 
 /** @param {unknown} error */
 function titleOf(error) {
-  return error instanceof ApiProblem && error.problem.status === 404 ? "Not here, or not yours" : "That did not work";
+  return error instanceof ApiProblem && error.problem.status === 404 ? "Not found" : "Something went wrong";
 }
 
 /** @param {unknown} error */
 function hint(error) {
   if (!(error instanceof ApiProblem) || error.problem.status !== 404) return null;
-  return h("p", { class: "lead" }, "If somebody shared this address with you, ask for an invitation code, too.");
+  return h("p", { class: "lead" }, "It does not exist, or you have no access to it. If somebody shared this address with you, ask them for an invitation code.");
 }
 
 function homeLink() {
@@ -122,7 +122,7 @@ addEventListener("hashchange", () => void show({ moved: true }));
 addEventListener("pageshow", (event) => {
   if (event.persisted) void show();
 });
-changes.addEventListener("ending", () => fill(soon, "This session ends within two minutes"));
+changes.addEventListener("ending", () => fill(soon, "You will be signed out within two minutes"));
 changes.addEventListener("change", (event) => {
   void show({ expired: event instanceof CustomEvent && event.detail === "expired", moved: true });
 });

@@ -98,12 +98,12 @@ function operationBody(item, operation) {
     h(
       "p",
       { class: "meta" },
-      badge(open ? "No sign-in needed" : "Needs a sign-in", open ? "good" : "plain"),
+      badge(open ? "No sign-in required" : "Sign-in required", open ? "good" : "plain"),
       operation["x-minimum-role"] !== undefined && badge(`Role ${operation["x-minimum-role"]} or higher`, "accent"),
     ),
     parameters.length > 0 && [h("h3", {}, "Parameters"), parameterTable(parameters)],
     operation["requestBody"] !== undefined && requestBody(resolved(operation["requestBody"])),
-    h("h3", {}, "Answers"),
+    h("h3", {}, "Responses"),
     Object.entries(operation["responses"]).map(([status, response]) => answer(status, resolved(response))),
   );
 }

@@ -173,7 +173,7 @@ export function problemBox(error) {
   if (!(error instanceof ApiProblem)) {
     // A mistake of the page itself: shown, and left for the browser's console.
     console.error(error);
-    return h("div", { class: "notice bad", role: "alert" }, h("p", {}, "The page made a mistake. Reload it, please."));
+    return h("div", { class: "notice bad", role: "alert" }, h("p", {}, "Something went wrong in this page. Reload it and try again."));
   }
   const { problem } = error;
   return h(

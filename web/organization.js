@@ -84,8 +84,8 @@ function watch(org, path, { signal, again, end }) {
       if (isAbort(error)) return;
       const status = error instanceof ApiProblem ? error.problem.status : 0;
       if (status === 404) {
-        if (org.status === "DELETING" && !canRestore(org)) end(`${org.name} is gone`, "It was deleted, and nothing of it is left.");
-        else end(`${org.name} is closed to you`, "You are no longer a member of this organization, or it is gone.");
+        if (org.status === "DELETING" && !canRestore(org)) end(`${org.name} was deleted`, "The organization was deleted and all of its data was removed.");
+        else end(`You no longer have access to ${org.name}`, "You are no longer a member of this organization, or it was deleted.");
         return;
       }
       if (status === 401) {

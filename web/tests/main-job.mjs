@@ -8,7 +8,7 @@
  * ATRIUM_API_PID  the API's process: it is told to stop, and a window must not notice (default: not done)
  * SCREENSHOTS     a folder for pictures of every view, light, dark and phone-wide (default: none)
  *
- * Exits with 1 at the first thing that is not as it must be; also on an error in the console, on a violation of the
+ * Exits with 1 at the first failed expectation; also on an error in the console, on a violation of the
  * Content-Security-Policy, and on what axe finds wrong with a view.
  */
 
@@ -153,7 +153,7 @@ async function picture(page, name) {
 async function enter(context) {
   const page = await context.newPage();
   await page.goto("/");
-  await page.getByRole("button", { name: "Enter as a guest" }).click();
+  await page.getByRole("button", { name: "Sign in as a guest" }).click();
   await page.getByRole("heading", { name: "Your organizations" }).waitFor();
   return page;
 }
@@ -174,14 +174,14 @@ async function change(page, key, fillIn, reason) {
 
 const memberRow = (page, who) => page.locator(`li[data-user="${who}"]`);
 const who = async (page) => (await page.locator(".who").innerText()).trim();
-const openTab = (page, name) => page.getByRole("navigation", { name: "Parts" }).getByRole("link", { name, exact: true }).click();
+const openTab = (page, name) => page.getByRole("navigation", { name: "Sections" }).getByRole("link", { name, exact: true }).click();
 const live = (page) => page.locator('.live[data-state="live"]').waitFor();
 /** Every organization view asks now and then; nothing else tells of a role that grew, or of an organization that opened. */
 const found = { timeout: 40_000 };
 
 async function invite(page, role) {
   await page.getByLabel("Role", { exact: true }).selectOption(role);
-  await page.getByRole("button", { name: "Make a code" }).click();
+  await page.getByRole("button", { name: "Create code" }).click();
   return page.getByLabel("Invitation code").inputValue();
 }
 
@@ -194,12 +194,12 @@ async function government(anna, ben, chat) {
     await anna.goto(`${organization}/members`);
     await ben.goto(`${organization}/members`);
     await ben.getByRole("heading", { name: "Members" }).waitFor();
-    assert.equal(await ben.getByRole("button", { name: "Make a code" }).count(), 0);
+    assert.equal(await ben.getByRole("button", { name: "Create code" }).count(), 0);
     const row = memberRow(anna, await who(ben));
     await row.getByRole("combobox").selectOption("admin");
     await row.getByRole("button", { name: /^Change/ }).click();
     await row.getByRole("button", { name: /^Change/ }).waitFor({ state: "hidden" });
-    await ben.getByRole("button", { name: "Make a code" }).waitFor(found);
+    await ben.getByRole("button", { name: "Create code" }).waitFor(found);
     await look(anna, "members-owner");
     provoked = /409/;
     const own = memberRow(anna, await who(anna));
@@ -226,7 +226,7 @@ async function government(anna, ben, chat) {
     await memberRow(anna, await who(cara)).getByRole("button", { name: /^Remove/ }).click();
     await anna.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
     await memberRow(anna, await who(cara)).waitFor({ state: "detached" });
-    await cara.getByRole("heading", { name: "Northwind is closed to you" }).waitFor(found);
+    await cara.getByRole("heading", { name: "You no longer have access to Northwind" }).waitFor(found);
     await look(cara, "removed");
     await third.close();
     provoked = null;
@@ -252,7 +252,7 @@ async function government(anna, ben, chat) {
       await openTab(anna, name);
       await anna.locator(`.tabs [aria-current="page"]`, { hasText: name }).waitFor();
       await anna.getByText("Northwind is suspended").waitFor();
-      assert.equal(await anna.getByRole("main").getByRole("button", { name: /^(Create|Make a code|Change|Remove|Leave)/ }).count(), 0);
+      assert.equal(await anna.getByRole("main").getByRole("button", { name: /^(Create|Create code|Change|Remove|Leave)/ }).count(), 0);
       await look(anna, `suspended-${name.toLowerCase()}`);
     }
     assert.equal(streams, 0, "a window of a closed organization asks for no stream");
@@ -262,7 +262,7 @@ async function government(anna, ben, chat) {
     await look(anna, "organizations-suspended");
     await anna.goto(`${organization}/members`);
     await anna.getByRole("button", { name: "Resume" }).click();
-    await anna.getByRole("button", { name: "Make a code" }).waitFor();
+    await anna.getByRole("button", { name: "Create code" }).waitFor();
     await ben.locator('.live[data-state="live"]').waitFor(found);
     provoked = null;
     await press(ben, "Ready");
@@ -272,14 +272,14 @@ async function government(anna, ben, chat) {
   await step("a deletion is asked for by name, watched, and canceled", async () => {
     await openTab(anna, "Settings");
     await anna.getByRole("button", { name: "Delete …" }).click();
-    await anna.getByLabel("Its name, to confirm").fill("Southwind");
-    await anna.getByRole("button", { name: "Delete it" }).click();
+    await anna.getByLabel("Organization name, to confirm").fill("Southwind");
+    await anna.getByRole("button", { name: "Delete organization" }).click();
     assert.equal(await anna.getByRole("dialog").locator("input:invalid").count(), 1);
     await look(anna, "delete");
     provoked = /403/;
-    await anna.getByLabel("Its name, to confirm").fill("Northwind");
-    await anna.getByRole("button", { name: "Delete it" }).click();
-    await anna.locator('.steps li[data-status="RUNNING"]', { hasText: "Time to cancel" }).waitFor();
+    await anna.getByLabel("Organization name, to confirm").fill("Northwind");
+    await anna.getByRole("button", { name: "Delete organization" }).click();
+    await anna.locator('.steps li[data-status="RUNNING"]', { hasText: "Grace period" }).waitFor();
     await look(anna, "deletion");
     await ben.getByText("Northwind will be deleted").waitFor(found);
     await look(ben, "chat-deleting");
@@ -287,7 +287,7 @@ async function government(anna, ben, chat) {
     await anna.getByRole("link", { name: "Watch the deletion" }).click();
     await anna.locator(".steps li").first().waitFor();
     await anna.getByRole("button", { name: "Cancel the deletion" }).click();
-    await anna.getByText("Northwind is as it was before").waitFor(found);
+    await anna.getByText("Northwind was restored").waitFor(found);
     await look(anna, "deletion-canceled");
     await live(ben);
     provoked = null;
@@ -297,7 +297,7 @@ async function government(anna, ben, chat) {
     await anna.goto(`${organization}/audit`);
     const [a, b] = [await who(anna), await who(ben)];
     const entry = (text) => anna.locator(".audit li", { hasText: text });
-    for (const deed of ["canceled the organization's deletion", "asked for the organization's deletion", "resumed the organization", "suspended the organization", "removed guest-"]) {
+    for (const deed of ["canceled the organization's deletion", "requested the organization's deletion", "resumed the organization", "suspended the organization", "removed guest-"]) {
       await entry(`${a} ${deed}`).first().waitFor();
     }
     await entry(`${a} changed the role of ${b}`).getByText("Member → Admin").waitFor();
@@ -321,7 +321,7 @@ async function government(anna, ben, chat) {
     assert.equal(await anna.getByRole("link", { name: "Settings" }).count(), 0);
     await memberRow(anna, await who(anna)).getByRole("button", { name: /^Leave/ }).click();
     await anna.getByRole("dialog").getByRole("button", { name: "Leave" }).click();
-    await anna.getByText("No organization yet").waitFor();
+    await anna.getByText("No organizations yet").waitFor();
   });
 }
 
@@ -332,7 +332,7 @@ async function mainJob() {
   const anna = await step("a guest comes in", async () => {
     const page = await first.newPage();
     await page.goto("/");
-    await page.getByRole("button", { name: "Enter as a guest" }).waitFor();
+    await page.getByRole("button", { name: "Sign in as a guest" }).waitFor();
     await look(page, "entrance");
     await page.close();
     return enter(first);
@@ -351,7 +351,7 @@ async function mainJob() {
   });
 
   await step("creates a project", async () => {
-    await anna.getByText("No project yet").waitFor();
+    await anna.getByText("No projects yet").waitFor();
     await look(anna, "projects-empty");
     await anna.getByLabel("Name", { exact: true }).fill("Storefront");
     await anna.getByRole("button", { name: "Create" }).click();
@@ -378,7 +378,7 @@ async function mainJob() {
     await late.getByRole("button", { name: "Join" }).click();
     await late.getByRole("alert").getByText("invitation_not_found").waitFor();
     await late.goto(chat);
-    await late.getByRole("heading", { name: "Not here, or not yours" }).waitFor();
+    await late.getByRole("heading", { name: "Not found" }).waitFor();
     await look(late, "not-found");
     await third.close();
     provoked = null;
@@ -415,7 +415,7 @@ async function mainJob() {
     await row.getByText("One window is enough during the release.").waitFor();
     await look(admin, "configuration");
     await row.getByRole("button", { name: /^Why/ }).click();
-    await row.getByText("In force").waitFor();
+    await row.getByText("In effect").waitFor();
     await row.getByRole("button", { name: /^Change/ }).click();
     await look(admin, "configuration-change");
     provoked = /422/;
@@ -526,7 +526,7 @@ async function mainJob() {
   await step("signs out", async () => {
     provoked = /401/;
     await anna.getByRole("button", { name: "Sign out" }).click();
-    await anna.getByRole("button", { name: "Enter as a guest" }).waitFor();
+    await anna.getByRole("button", { name: "Sign in as a guest" }).waitFor();
     provoked = null;
   });
 }

@@ -15,27 +15,27 @@ const PAGE = 25;
 /** What somebody did; the target follows where there is one to name. @type {Record<AuditAction, string>} */
 const DEEDS = {
   "organization.created": "created the organization",
-  "organization.imported": "brought the organization in from an export",
+  "organization.imported": "imported the organization from an export",
   "organization.exported": "exported the organization",
   "organization.renamed": "renamed the organization",
   "organization.suspended": "suspended the organization",
   "organization.resumed": "resumed the organization",
-  "organization.deletion_requested": "asked for the organization's deletion",
+  "organization.deletion_requested": "requested the organization's deletion",
   "organization.restored": "canceled the organization's deletion",
   "member.joined": "joined",
   "member.role_changed": "changed the role of",
   "member.removed": "removed",
-  "invitation.created": "made an invitation",
+  "invitation.created": "created an invitation",
   "invitation.revoked": "revoked an invitation",
-  "project.created": "made the project",
+  "project.created": "created the project",
   "project.renamed": "renamed the project",
   "project.deleted": "deleted the project",
   "configuration.set": "set",
-  "configuration.unset": "took back",
-  "api_key.created": "made the API key",
+  "configuration.unset": "unset",
+  "api_key.created": "created the API key",
   "api_key.revoked": "revoked the API key",
-  "dead_letter.replayed": "let the message be handled again",
-  "dead_letter.dropped": "gave up the message",
+  "dead_letter.replayed": "replayed the dead letter",
+  "dead_letter.dropped": "dropped the dead letter",
 };
 
 /** @type {Record<string, string>} */
@@ -53,12 +53,12 @@ export async function audit(context) {
   const { root, signal } = context;
   const org = await organizationOf(context);
   if (!mayAct(org.role, "admin")) {
-    fill(root, organizationFrame(org, "audit", context), notice("plain", h("p", {}, "Reading the audit log needs the role admin.")));
+    fill(root, organizationFrame(org, "audit", context), notice("plain", h("p", {}, "Reading the audit log requires the role admin.")));
     return;
   }
 
   const list = h("ol", { class: "audit" });
-  const nothing = emptyState("audit", "No such entry", "Nothing of this kind has happened here.");
+  const nothing = emptyState("audit", "No entries", "No entry of the audit log matches the filter.");
   const problems = h("div", { class: "problems", "aria-live": "polite" });
   const names = await namesIn(org.id, signal);
   let cursor = "";
@@ -192,7 +192,7 @@ const FIELDS = {
   slug: "Slug",
   value: "Value",
   project_id: "Project",
-  delete_at: "Purged at",
+  delete_at: "Data removed at",
   operation_id: "Operation",
 };
 

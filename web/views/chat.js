@@ -23,8 +23,8 @@ const STATES = { connecting: "Connecting", live: "Live", waiting: "Reconnecting"
 /** @type {Record<ChatSessionClosedEvent["reason"], string>} */
 const REASONS = {
   replaced: "This window was replaced by a newer one.",
-  closed: "This window's session was closed.",
-  expired: "This window's session has expired.",
+  closed: "The chat session of this window was closed.",
+  expired: "The chat session of this window has expired.",
 };
 
 /** @param {ViewContext} context */
@@ -35,7 +35,7 @@ export async function chat(context) {
     loadProject(params["org"] ?? "", params["project"] ?? "", signal),
   ]);
   if (isClosed(org)) {
-    const nothing = emptyState("pause", "Nothing is live here now", "When the organization is open again, this window is, too.");
+    const nothing = emptyState("pause", "Chat is disabled", "It becomes available again when the organization is active.");
     fill(root, projectFrame(org, project, "chat", context), nothing);
     return;
   }
@@ -47,7 +47,7 @@ export async function chat(context) {
   const status = h("span", { class: "live", "aria-live": "polite" });
   const banner = h("div", { class: "banner", "aria-live": "assertive" });
   const feed = h("ol", {});
-  const nothing = emptyState("chat", "Nothing since you opened this window", canPress ? "Press a button. Everybody in this project sees it at once." : "What others press appears here.");
+  const nothing = emptyState("chat", "No actions yet", canPress ? "Press a button. Everybody in this project sees it at once." : "Actions that others press appear here.");
   const sum = h("span", { class: "fine" });
 
   /** @type {Map<string, number>} */
@@ -68,9 +68,9 @@ export async function chat(context) {
       h(
         "section",
         { class: "panel", "aria-labelledby": "pads-title" },
-        h("div", { class: "panel-head" }, h("h2", { id: "pads-title" }, "Signal"), sum),
+        h("div", { class: "panel-head" }, h("h2", { id: "pads-title" }, "Actions"), sum),
         pads,
-        !canPress && h("p", { class: "fine" }, "Viewers watch. Pressing needs the role member."),
+        !canPress && h("p", { class: "fine" }, "Pressing actions requires the role member."),
         padProblems,
       ),
       h(
@@ -78,7 +78,7 @@ export async function chat(context) {
         { class: "panel", "aria-labelledby": "feed-title" },
         h("div", { class: "panel-head" }, h("h2", { id: "feed-title" }, "Live"), status),
         nothing,
-        h("div", { class: "feed", role: "log", "aria-live": "polite", "aria-label": "What everybody presses", tabindex: 0 }, feed),
+        h("div", { class: "feed", role: "log", "aria-live": "polite", "aria-label": "Live actions", tabindex: 0 }, feed),
       ),
     ),
   );
@@ -86,7 +86,7 @@ export async function chat(context) {
   const drawCounts = () => {
     let total = 0;
     for (const count of counts.values()) total += count;
-    fill(sum, total === 1 ? "1 signal" : `${total} signals`);
+    fill(sum, total === 1 ? "1 action" : `${total} actions`);
     for (const [action, element] of countOf) fill(element, counts.get(action) ?? 0);
   };
 
@@ -176,7 +176,7 @@ export async function chat(context) {
         "div",
         { class: "notice warn", role: "alert" },
         h("p", { class: "notice-title" }, text),
-        h("p", {}, "It shows nothing new any more."),
+        h("p", {}, "New actions no longer appear here."),
         button({ label: "Use this window again", problems }, open),
         problems,
       ),
@@ -186,7 +186,7 @@ export async function chat(context) {
   const open = async () => {
     /** @type {{ data: ChatSession }} */
     const { data: session } = await request("POST", `${path}/sessions`, { json: {}, signal });
-    fill(banner, session.closed_session_id !== null && notice("plain", h("p", {}, "You had many windows open here, so the oldest one was closed.")));
+    fill(banner, session.closed_session_id !== null && notice("plain", h("p", {}, "You had too many chat windows open in this project, so the oldest one was closed.")));
     drawPads(session);
     let over = false;
 

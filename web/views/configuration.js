@@ -183,8 +183,8 @@ export async function configuration(context) {
         seen = `"${revision}"`;
         throw new ApiProblem({
           ...error.problem,
-          title: "Somebody was faster",
-          detail: "The configuration was changed in the meantime. What holds now is shown above; save again if you still want this.",
+          title: "Changed by somebody else",
+          detail: "The configuration has changed since you read it. The current value is shown above; save again to replace it.",
         });
       }
       await close();
@@ -201,7 +201,7 @@ export async function configuration(context) {
       {},
       form(
         { submit: "Save", class: "editor", extra: [value.source === scope && back] },
-        [edit.element, field("Reason", reason, "Stands in the history, with your name.")],
+        [edit.element, field("Reason", reason, "Recorded in the history with your name.")],
         () =>
           attempt(() => {
             const json = { value: edit.read(), reason: reason.value };
@@ -220,14 +220,14 @@ export async function configuration(context) {
     const { data } = await request("GET", `${base}/${key}/explain`, { signal });
     return h(
       "ol",
-      { class: "layers", "aria-label": "From the widest to the narrowest" },
+      { class: "layers", "aria-label": "Values by scope, widest first" },
       data.layers.map((layer) =>
         h(
           "li",
           { class: layer.source === data.source ? "wins" : "" },
           h("span", {}, SOURCES[layer.source] ?? layer.source),
           layer.set ? h("output", {}, plain(layer.value)) : h("span", { class: "fine" }, "not set"),
-          layer.source === data.source && badge("In force", "accent"),
+          layer.source === data.source && badge("In effect", "accent"),
         ),
       ),
     );
@@ -237,7 +237,7 @@ export async function configuration(context) {
   const history = async (key) => {
     /** @type {ConfigChange[]} */
     const items = await listAll(`${base}/${key}/history`, signal);
-    if (items.length === 0) return h("p", { class: "fine" }, "Never changed here.");
+    if (items.length === 0) return h("p", { class: "fine" }, "No changes at this scope.");
     return h(
       "ol",
       { class: "history" },
@@ -273,15 +273,15 @@ export async function configuration(context) {
     project === null ? organizationFrame(org, "configuration", context) : projectFrame(org, project, "configuration", context),
     rollout,
     problems,
-    h("section", { class: "panel flush", "aria-label": "Settings" }, mine),
+    h("section", { class: "panel flush", "aria-label": "Configuration keys" }, mine),
     operators.childElementCount > 0 &&
       h(
         "details",
         { class: "panel flush" },
-        h("summary", {}, "Set by the operator", h("span", { class: "fine" }, ` ${operators.childElementCount} settings`)),
+        h("summary", {}, "Set by the operator", h("span", { class: "fine" }, ` ${operators.childElementCount} keys`)),
         operators,
       ),
-    !mayAct(org.role, "admin") && h("p", { class: "fine" }, "Changing settings needs the role admin."),
+    !mayAct(org.role, "admin") && h("p", { class: "fine" }, "Changing the configuration requires the role admin."),
   );
   if (isClosed(org)) return;
 

@@ -27,7 +27,7 @@ export async function loadProject(org, id, signal) {
  */
 export function organizationFrame(org, at, context) {
   return [
-    h("nav", { class: "crumbs", "aria-label": "Where you are" }, h("a", { href: "#/" }, "Organizations")),
+    h("nav", { class: "crumbs", "aria-label": "Breadcrumb" }, h("a", { href: "#/" }, "Organizations")),
     h("div", { class: "head" }, h("h1", {}, org.name), h("p", { class: "meta" }, h("code", {}, org.slug), badge(humanize(org.role)))),
     tabs([
       ["Projects", "project", address("orgs", org.id), at === "projects"],
@@ -45,7 +45,7 @@ export function projectFrame(org, project, at, context) {
   return [
     h(
       "nav",
-      { class: "crumbs", "aria-label": "Where you are" },
+      { class: "crumbs", "aria-label": "Breadcrumb" },
       h("a", { href: "#/" }, "Organizations"),
       h("a", { href: address("orgs", org.id) }, org.name),
     ),
@@ -62,7 +62,7 @@ export function projectFrame(org, project, at, context) {
 function tabs(entries) {
   return h(
     "nav",
-    { class: "tabs", "aria-label": "Parts" },
+    { class: "tabs", "aria-label": "Sections" },
     entries.map(
       (entry) =>
         entry !== false &&
@@ -95,7 +95,7 @@ function suspended(org, context) {
     "pause",
     `${org.name} is suspended`,
     byOwner ? "An owner suspended it." : "The operator of this platform suspended it, and only they can resume it.",
-    "Everything can be read; nothing can be changed, and no chat is live.",
+    "You can read everything. Changes and live chat are disabled.",
     byOwner && mayAct(org.role, "owner") && action("Resume", "resume", org, context),
     byOwner && !mayAct(org.role, "owner") && h("p", { class: "fine" }, "An owner can resume it."),
   );
@@ -104,16 +104,16 @@ function suspended(org, context) {
 /** @param {Organization} org @param {ViewContext} context */
 function deleting(org, context) {
   if (!canRestore(org)) {
-    return state("bad", "trash", `${org.name} is being purged`, "The time to cancel its deletion is over.", "Soon nothing of it is left.");
+    return state("bad", "trash", `${org.name} is being deleted`, "The deletion can no longer be canceled.", "All of its data is being removed.");
   }
   return state(
     "bad",
     "trash",
     `${org.name} will be deleted`,
-    ["Everything in it is purged at ", moment(org.delete_at ?? ""), "."],
-    "Until then it can be read and its deletion canceled; nothing can be changed, and no chat is live.",
+    ["All of its data will be removed at ", moment(org.delete_at ?? ""), "."],
+    "Until then you can read everything, and an owner can cancel the deletion. Changes and live chat are disabled.",
     mayAct(org.role, "owner") && action("Cancel the deletion", "restore", org, context),
-    mayAct(org.role, "owner") && org.suspended_by !== null && h("p", { class: "fine" }, "It is suspended then, as it was before."),
+    mayAct(org.role, "owner") && org.suspended_by !== null && h("p", { class: "fine" }, "If the deletion is canceled, the organization is suspended again."),
     !mayAct(org.role, "owner") && h("p", { class: "fine" }, "An owner can cancel it."),
   );
 }

@@ -55,8 +55,8 @@ export async function members(context) {
         root,
         { title: `Leave ${org.name}?`, submit: "Leave" },
         [
-          h("p", {}, "You see nothing of it any more, and the invitations you made are revoked. To come back, you need a new invitation code."),
-          isOnlyOwner(member) && h("p", {}, "Nobody else owns it, so hand it over first."),
+          h("p", {}, "You lose access at once, and the invitations you created are revoked. To rejoin, you need a new invitation code."),
+          isOnlyOwner(member) && h("p", {}, "You are the only owner. Hand over the ownership first."),
         ],
         async () => {
           await request("DELETE", `${path}/${me.user.id}`, { signal });
@@ -73,7 +73,7 @@ export async function members(context) {
       ask(
         root,
         { title: `Remove ${key}?`, submit: "Remove" },
-        [h("p", {}, `What ${key} sees of ${org.name} ends within a second, and the invitations they made are revoked. Coming back takes a new invitation code.`)],
+        [h("p", {}, `${key} loses access to ${org.name} within a second, and the invitations they created are revoked. To rejoin, they need a new invitation code.`)],
         async () => {
           await request("DELETE", `${path}/${member.user.id}`, { signal });
           rows.get(member.user.id)?.remove();
@@ -139,7 +139,7 @@ export async function members(context) {
       "section",
       { class: "panel" },
       h("h2", {}, icon("key"), "Hand over"),
-      h("p", { class: "fine" }, "Somebody else owns the organization then, and you are an admin."),
+      h("p", { class: "fine" }, "Another member becomes an owner of the organization, and you become an admin."),
       form({ submit: "Hand over …", kind: "quiet" }, [field("New owner", heir)], async () => {
         const member = others.find(({ user }) => user.id === heir.value);
         if (member === undefined) return;
@@ -187,7 +187,7 @@ async function invitations(org, signal) {
           "li",
           {},
           h("span", { class: "grow" }, `As ${invitation.role}`),
-          // Where it was used or revoked, its end means nothing any more.
+          // The expiry of a used or revoked invitation has no meaning.
           invitation.status === "OPEN" && h("span", { class: "fine" }, "expires ", moment(invitation.expires_at)),
           invitation.status === "EXPIRED" && h("span", { class: "fine" }, "expired ", moment(invitation.expires_at)),
           badge(humanize(invitation.status), invitation.status === "OPEN" ? "good" : "plain"),
@@ -200,7 +200,7 @@ async function invitations(org, signal) {
             : null,
         ),
       ),
-      items.length === 0 && h("li", { class: "fine" }, "No invitation yet."),
+      items.length === 0 && h("li", { class: "fine" }, "No invitations yet."),
     );
   };
 
@@ -219,7 +219,7 @@ async function invitations(org, signal) {
     "section",
     { class: "panel" },
     h("h2", {}, icon("enter"), "Invite somebody"),
-    form({ submit: "Make a code" }, [field("Role", role), field("Valid for", lifetime)], async () => {
+    form({ submit: "Create code" }, [field("Role", role), field("Valid for", lifetime)], async () => {
       /** @type {{ data: InvitationCreated }} */
       const { data } = await request("POST", path, {
         json: { role: role.value, expires_in_seconds: Number(lifetime.value) },
@@ -252,7 +252,7 @@ function codeBox(code) {
   });
   return notice(
     "good",
-    h("p", {}, "Works once, for one person. It is shown only now."),
+    h("p", {}, "The code works once, for one person. It is shown only now."),
     h("div", { class: "code-line" }, output, copy),
     said,
     problems,

@@ -18,29 +18,29 @@ const LOOKS = {
   RUNNING: { icon: "running", text: "Running" },
   DONE: { icon: "check", text: "Done" },
   FAILED: { icon: "cross", text: "Failed" },
-  COMPENSATED: { icon: "rollback", text: "Taken back" },
+  COMPENSATED: { icon: "rollback", text: "Compensated" },
 };
 
 /** Steps whose name alone does not say what they do. @type {Record<string, string>} */
 const STEPS = {
-  grace: "Time to cancel",
-  forget: "Every process forgets it",
-  purge: "Everything is purged",
+  grace: "Grace period",
+  forget: "Remove it from every process",
+  purge: "Remove all data",
 };
 
 /** @type {Record<Operation["kind"], Record<Operation["status"], string>>} */
 const STATES = {
   "organization.create": {
     PENDING: "Setting up. Each step appears as it happens.",
-    COMPENSATING: "What was done is being taken back.",
+    COMPENSATING: "Failed. Completed steps are being undone.",
     COMMITTED: "Ready.",
-    FAILED: "Failed, and cleaned up.",
+    FAILED: "Failed. All completed steps were undone.",
   },
   "organization.delete": {
-    PENDING: "Closed, and being deleted. Each step appears as it happens.",
-    COMPENSATING: "The deletion is being taken back.",
-    COMMITTED: "Deleted. Nothing of it is left.",
-    FAILED: "Not deleted: it is as it was before.",
+    PENDING: "The organization is closed and being deleted. Each step appears as it happens.",
+    COMPENSATING: "The deletion is being undone.",
+    COMMITTED: "Deleted. All data was removed.",
+    FAILED: "Not deleted. The organization was restored.",
   },
 };
 
@@ -59,7 +59,7 @@ export async function operation({ root, params, signal, again }) {
   const steps = h("ol", { class: "steps", "aria-label": "Steps" });
   /** @type {Map<string, HTMLElement>} */
   const rows = new Map();
-  /** The step that failed: it is taken back, too, and would look like the others then. */
+  /** The step that failed: it is compensated, too, and would then look like the others. */
   let culprit = "";
   let tooLate = false;
   /** @param {string} step @param {StepStatus} status @param {string | null} detail @param {number} attempts */
@@ -73,7 +73,7 @@ export async function operation({ root, params, signal, again }) {
     }
     if (status === "FAILED") culprit = step;
     if (deletes && status === "DONE") {
-      // The first step was the time to cancel: there is nothing to offer any more.
+      // The first step was the grace period: the deletion can no longer be canceled.
       tooLate = true;
       fill(outcome);
     }
@@ -174,7 +174,7 @@ function whileItIsCreated(path, signal, again) {
  * @returns {Child[]}
  */
 function endOfCreation(status, failure, name, org) {
-  if (status === "COMMITTED") return [notice("good", h("p", {}, "Everything is in place.")), open(name, org)];
+  if (status === "COMMITTED") return [notice("good", h("p", {}, "The organization is ready.")), open(name, org)];
   if (status !== "FAILED") return [];
   return [
     h(
@@ -182,7 +182,7 @@ function endOfCreation(status, failure, name, org) {
       { class: "notice bad", role: "alert" },
       h("p", { class: "notice-title" }, "The organization was not created"),
       h("p", {}, failure?.detail ?? "No reason was recorded."),
-      h("p", { class: "fine" }, "Every step that was done has been taken back."),
+      h("p", { class: "fine" }, "All completed steps were undone."),
     ),
     home(),
   ];
@@ -190,7 +190,7 @@ function endOfCreation(status, failure, name, org) {
 
 /** A deletion that was canceled. @param {string} name @param {string} org @returns {Child[]} */
 function endOfDeletion(name, org) {
-  return [notice("good", h("p", {}, `The deletion was canceled. ${name} is as it was before.`)), open(name, org)];
+  return [notice("good", h("p", {}, `The deletion was canceled. ${name} was restored.`)), open(name, org)];
 }
 
 /** @param {Organization} org @param {AbortSignal} signal @param {() => void} again @returns {Child[]} */
@@ -202,8 +202,8 @@ function untilThePurge(org, signal, again) {
     again();
   });
   return [
-    notice("warn", h("p", {}, `${org.name} is purged at `, moment(org.delete_at ?? ""), ". Until then it can be read, and the deletion canceled.")),
-    h("div", { class: "form-actions" }, mayAct(org.role, "owner") && restore, h("a", { class: "button quiet", href: address("orgs", org.id) }, h("span", {}, `Look at ${org.name}`), icon("forward"))),
+    notice("warn", h("p", {}, `All data of ${org.name} will be removed at `, moment(org.delete_at ?? ""), ". Until then members can read it, and an owner can cancel the deletion.")),
+    h("div", { class: "form-actions" }, mayAct(org.role, "owner") && restore, h("a", { class: "button quiet", href: address("orgs", org.id) }, h("span", {}, `View ${org.name}`), icon("forward"))),
     problems,
   ];
 }
@@ -219,9 +219,9 @@ function certificate({ id, org_id, created_at, finished_at }, { rows_removed, se
       "dl",
       { class: "facts" },
       fact("Organization", h("code", {}, org_id)),
-      fact("Asked for", moment(created_at)),
-      finished_at !== null && fact("Purged", moment(finished_at)),
-      fact("Removed", `${number.format(rows)} rows of ${tables.length} tables`),
+      fact("Requested", moment(created_at)),
+      finished_at !== null && fact("Data removed", moment(finished_at)),
+      fact("Removed", `${number.format(rows)} rows from ${tables.length} tables`),
       fact("Found in PostgreSQL afterwards", `${search.rows_found} rows in ${search.tables} tables`),
       fact("Found in Redis afterwards", `${search.redis_traces_found} traces in ${number.format(search.redis_keys)} keys`),
       fact("In the cluster", namespaces.charAt(0).toUpperCase() + namespaces.slice(1)),
@@ -233,7 +233,7 @@ function certificate({ id, org_id, created_at, finished_at }, { rows_removed, se
       h("summary", {}, "Rows removed, by table"),
       h("ul", { class: "rows" }, tables.map(([table, count]) => h("li", {}, h("code", { class: "grow" }, table), number.format(count)))),
     ),
-    h("p", { class: "fine" }, "Only you can see it, and only here: keep the address of this page."),
+    h("p", { class: "fine" }, "Only you can see this certificate, and only on this page. Save its address."),
     h("div", { class: "form-actions" }, home()),
   ];
 }

@@ -20,7 +20,7 @@ export async function organizations({ root, signal, me }) {
         "section",
         { "aria-label": "Organizations" },
         items.length === 0
-          ? emptyState("home", "No organization yet", "Create one, or join one with a code that somebody gave you.")
+          ? emptyState("home", "No organizations yet", "Create one, or join one with an invitation code.")
           : h("ul", { class: "cards" }, items.map(card)),
       ),
       h("aside", { class: "stack" }, createForm(signal), joinForm(signal)),
@@ -50,7 +50,7 @@ function card(org) {
 
 /** @param {Organization} org */
 function when(org) {
-  return h("span", { class: "fine" }, org.delete_at === null ? ["created ", moment(org.created_at)] : ["purged at ", moment(org.delete_at)]);
+  return h("span", { class: "fine" }, org.delete_at === null ? ["created ", moment(org.created_at)] : ["data removed at ", moment(org.delete_at)]);
 }
 
 /** @param {AbortSignal} signal */
@@ -85,7 +85,7 @@ function joinForm(signal) {
   return h(
     "section",
     { class: "panel" },
-    h("h2", {}, icon("enter"), "Join with a code"),
+    h("h2", {}, icon("enter"), "Join with an invitation code"),
     form({ submit: "Join" }, [field("Invitation code", code)], async () => {
       const { data } = /** @type {{ data: { org: Organization } }} */ (
         await request("POST", "/v1/invitations/accept", { json: { code: code.value.trim() }, signal })

@@ -25,7 +25,7 @@ export async function projects(context) {
         "section",
         { "aria-label": "Projects" },
         items.length === 0
-          ? emptyState("project", "No project yet", canCreate ? "A project is where people meet. Create the first one." : "An admin of the organization can create one.")
+          ? emptyState("project", "No projects yet", canCreate ? "A project has its own chat and configuration. Create the first one." : "An admin of the organization can create one.")
           : h("ul", { class: "cards" }, items.map((project) => card(org, project))),
       ),
       canCreate && h("aside", {}, createForm(org, signal)),
@@ -39,7 +39,7 @@ function card(org, project) {
     "li",
     { class: "card link" },
     h("h2", {}, h("a", { href: address("orgs", org.id, "projects", project.id) }, project.name)),
-    h("p", { class: "meta" }, h("span", { class: "fine" }, "since ", moment(project.created_at))),
+    h("p", { class: "meta" }, h("span", { class: "fine" }, "created ", moment(project.created_at))),
   );
 }
 

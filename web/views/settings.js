@@ -21,7 +21,7 @@ export async function settings(context) {
     organizationFrame(org, "settings", context),
     isOwner
       ? h("div", { class: "stack narrow" }, access(org, context), await deletion(org, signal, root))
-      : notice("plain", h("p", {}, "These settings are for owners.")),
+      : notice("plain", h("p", {}, "These settings require the role owner.")),
   );
 }
 
@@ -38,7 +38,7 @@ function access(org, { root, signal, again }) {
     ask(
       root,
       { title: `Suspend ${org.name}?`, submit: "Suspend" },
-      [h("p", {}, "Open chats end within a second, for everybody. Members can go on reading. Owners can resume it at any time.")],
+      [h("p", {}, "Live chat ends for everybody within a second. Members can still read everything. An owner can resume the organization at any time.")],
       () => change("suspend"),
     );
   return h(
@@ -47,13 +47,13 @@ function access(org, { root, signal, again }) {
     h("h2", {}, icon("pause"), "Suspension"),
     org.status === "COMMITTED"
       ? [
-          h("p", {}, "While an organization is suspended, everything in it can be read; nothing can be changed, and no chat is live."),
+          h("p", {}, "While an organization is suspended, its members can read everything. Changes and live chat are disabled."),
           h("div", { class: "form-actions" }, button({ label: "Suspend …", kind: "quiet", problems }, suspend)),
         ]
       : org.suspended_by === "owner"
         ? [
             h("p", {}, "The organization is suspended."),
-            h("div", { class: "form-actions" }, button({ label: "Resume it", problems }, () => change("resume"))),
+            h("div", { class: "form-actions" }, button({ label: "Resume", problems }, () => change("resume"))),
           ]
         : h("p", {}, "The operator of this platform suspended the organization. Ask them to resume it."),
     problems,
@@ -69,7 +69,7 @@ async function deletion(org, signal, root) {
       "section",
       { class: "panel" },
       heading,
-      h("p", {}, canRestore(org) ? ["Its deletion was asked for. It is purged at ", moment(org.delete_at ?? ""), "."] : "It is being purged."),
+      h("p", {}, canRestore(org) ? ["The organization is scheduled for deletion. All of its data will be removed at ", moment(org.delete_at ?? ""), "."] : "All of its data is being removed."),
       operation !== null &&
         h("p", {}, h("a", { class: "button quiet", href: address("operations", operation) }, h("span", {}, "Watch the deletion"), icon("forward"))),
     );
@@ -83,14 +83,14 @@ async function deletion(org, signal, root) {
     name.value = "";
     ask(
       root,
-      { title: `Delete ${org.name}?`, submit: "Delete it" },
+      { title: `Delete ${org.name}?`, submit: "Delete organization" },
       [
-        h("p", {}, `It is closed at once, for everybody. ${afterGrace(grace)}`),
-        field("Its name, to confirm", name, `Type: ${org.name}`),
+        h("p", {}, `The organization is closed for everybody at once. ${afterGrace(grace)}`),
+        field("Organization name, to confirm", name, `Type: ${org.name}`),
       ],
       async () => {
         const isName = name.value.trim() === org.name;
-        name.setCustomValidity(isName ? "" : `This is not ${org.name}.`);
+        name.setCustomValidity(isName ? "" : `The name does not match ${org.name}.`);
         if (!name.reportValidity()) return false;
         /** @type {{ data: OrganizationDeleting }} */
         const { data } = await request("DELETE", `/v1/orgs/${org.id}`, { signal });
@@ -105,8 +105,8 @@ async function deletion(org, signal, root) {
     { class: "panel" },
     heading,
     held
-      ? h("p", {}, "What the operator of this platform has suspended cannot be deleted.")
-      : h("p", {}, `A deleted organization is closed at once. ${afterGrace(grace)} What remains is a certificate that nothing is left.`),
+      ? h("p", {}, "An organization that the operator suspended cannot be deleted.")
+      : h("p", {}, `A deleted organization is closed at once. ${afterGrace(grace)} You keep a certificate that all data was removed.`),
     possible && h("div", { class: "form-actions" }, button({ label: "Delete …", kind: "danger", problems }, remove)),
     problems,
   );
@@ -115,8 +115,8 @@ async function deletion(org, signal, root) {
 /** @param {number} seconds */
 function afterGrace(seconds) {
   return seconds === 0
-    ? "Then everything in it is purged, and nobody can bring it back."
-    : `After ${spoken(seconds)} everything in it is purged; until then an owner can cancel the deletion.`;
+    ? "All of its data is then removed and cannot be restored."
+    : `After ${spoken(seconds)} all of its data is removed; until then an owner can cancel the deletion.`;
 }
 
 /** @param {number} seconds @returns {string} in the largest unit that it is a whole number of */
