@@ -132,3 +132,24 @@ impl Effective {
         Duration::from_secs(self.sse_heartbeat_seconds)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_builtin_value_can_be_read() {
+        assert!(Effective::builtin().is_ok());
+    }
+
+    #[test]
+    fn what_a_schema_accepts_can_be_read() {
+        let key = catalog::find("chat.max_active_sessions").expect("in the catalog");
+        for value in [json!(1), json!(20)] {
+            assert_eq!(key.violations(&value), [], "{value}");
+            assert!(Effective::merge([[(key.name.to_owned(), value)]]).is_ok());
+        }
+    }
+}

@@ -3,8 +3,9 @@
 //! Reports are hints for people. They may vanish with Redis and come back with the next report. When one came is the
 //! time of Redis: between the clocks of two processes, one that lives could look as if it had fallen silent.
 
-use redis::{AsyncCommands as _, RedisResult};
 use std::collections::HashMap;
+
+use redis::{AsyncCommands as _, RedisResult};
 use time::OffsetDateTime;
 
 use crate::{
