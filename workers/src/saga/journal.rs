@@ -43,7 +43,6 @@ struct Event {
 pub(super) struct SagaRow {
     pub(super) kind: String,
     pub(super) status: SagaStatus,
-    pub(super) input: Value,
     pub(super) overdue: bool,
 }
 
@@ -82,7 +81,7 @@ impl<'a> Journal<'a> {
     /// Locks the saga's row: two messages for one saga wait for each other here.
     pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
         Ok(sqlx::query_as(
-            "SELECT kind, status, input, deadline_at < clock_timestamp() AS overdue FROM sagas
+            "SELECT kind, status, deadline_at < clock_timestamp() AS overdue FROM sagas
               WHERE org_id = $1 AND id = $2 FOR UPDATE",
         )
         .bind(self.tx.org())

@@ -6,7 +6,7 @@ use atrium_shared::{
     configuration::ChatAction,
     db::{Database, Principal},
     ids::{MessageId, OrgId, ProjectId, SagaId, SessionId, UserId},
-    saga,
+    saga::{self, SagaKind},
     settings::{Reader, Settings},
     streams::{Inbound, Live, chat_shard},
 };
@@ -66,7 +66,7 @@ impl Platform {
         .await
         .expect("a member");
         let saga =
-            saga::start(&mut tx, saga::CREATE_ORGANIZATION, &json!({}), tenant.user).await.expect("a saga");
+            saga::start(&mut tx, SagaKind::CreateOrganization, tenant.user).await.expect("a saga");
         tx.commit().await.expect("a commit");
         (tenant, saga)
     }
