@@ -13,18 +13,18 @@ use std::{
 
 use atrium_shared::{
     ids::{OrgId, ProjectId, SessionId},
+    messages::SessionClosedEvent,
     streams::{Redis, StreamId, chat_shard},
     telemetry::metrics::{SSE_RESETS, SSE_RESUMES},
 };
 use metrics::counter;
 use redis::RedisError;
 use serde::Serialize;
-use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use super::{
     presence::Present,
-    session_cache::{CloseReason, Closed, Known, SessionKey},
+    session_cache::{Closed, Known, SessionKey},
 };
 use crate::{
     edge::{
@@ -37,7 +37,7 @@ use crate::{
     live::{
         frame::Batch,
         open_streams::Kind,
-        resume::{self, Page, Position, SESSION_CLOSED},
+        resume::{self, Page, Position},
         ring::{Frame, Join, Read, ResetReason, Subscription, TopicKey},
     },
     state::App,
@@ -110,13 +110,6 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
 /// The answer to who comes to a session that has ended. Who was away when it ended is told now, once: the event has
 /// an id beyond the end, so when the client comes back with that, there is nothing more.
 fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
-    #[derive(Serialize)]
-    struct SessionClosed {
-        session_id: SessionId,
-        reason: CloseReason,
-        #[serde(with = "time::serde::rfc3339")]
-        at: OffsetDateTime,
-    }
     let (Some(position), Some(at)) = (position, closed.at) else {
         return sse::nothing_more();
     };
@@ -125,8 +118,8 @@ fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>)
         return sse::nothing_more();
     }
     let id = Position { epoch: position.epoch, id: StreamId { ms: after_end, seq: 0 } };
-    let data = SessionClosed { session_id: session, reason: closed.reason, at };
-    sse::once(&sse::event(Some(&id), SESSION_CLOSED, &data))
+    let data = SessionClosedEvent { session_id: session, reason: closed.reason, at };
+    sse::once(&sse::event(Some(&id), SessionClosedEvent::NAME, &data))
 }
 
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, RedisError>> + Send>>;

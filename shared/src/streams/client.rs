@@ -20,7 +20,7 @@ use redis::{
     streams::StreamMaxlen,
 };
 
-use super::Live;
+use super::Hint;
 use crate::settings::Secret;
 
 /// How long a blocking read waits in Redis.
@@ -54,13 +54,14 @@ impl Redis {
         ConnectionManager::clone(&self.shared.load())
     }
 
-    /// Adds a hint to a live stream, which keeps no more of them than it must.
+    /// Adds a hint to its live stream, which keeps no more of them than it must.
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn announce(&self, stream: Live, fields: &[(&str, String)]) -> RedisResult<()> {
-        let length = StreamMaxlen::Approx(stream.max_length());
-        self.shared().xadd_maxlen(stream.to_string(), length, "*", fields).await
+    pub async fn announce<H: Hint>(&self, hint: &H) -> RedisResult<()> {
+        let length = StreamMaxlen::Approx(H::STREAM.max_length());
+        let fields = hint.to_fields().map_err(std::io::Error::from)?;
+        self.shared().xadd_maxlen(H::STREAM.to_string(), length, "*", &fields).await
     }
 
     /// A connection for one blocking loop.

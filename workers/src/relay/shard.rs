@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
-    db::{Topic, in_time},
+    db::in_time,
+    messages::Topic,
     streams::{Inbound, Redis},
 };
 use sqlx::PgPool;

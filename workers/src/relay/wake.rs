@@ -43,7 +43,7 @@ async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> 
         while listener.next_buffered().is_some() {}
         let due = sqlx::query_scalar(
             "SELECT shard FROM generate_series(0, $1) AS shard
-              WHERE EXISTS (SELECT FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = shard AND published_at IS NULL
+              WHERE EXISTS (SELECT FROM outbox WHERE outbox_shard(aggregate_id) = shard AND published_at IS NULL
                                AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL)",
         )
         .bind(i32::try_from(news.len()).unwrap_or(i32::MAX) - 1)

@@ -7,12 +7,12 @@ use atrium_shared::{
     crash_point::{CrashPoint, reached},
     db::{Database, DbError, OrgTx},
     ids::{OrgId, SagaId},
+    messages::{OperationEntry, SagaWake, WakeReason},
     saga::{self, SagaStatus, StepStatus},
-    streams::{Live, Redis},
+    streams::Redis,
     telemetry::metrics::{SAGA_STEPS, SAGAS_FINISHED},
 };
 use metrics::counter;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -45,19 +45,6 @@ pub(crate) struct Engine {
     redis: Redis,
 }
 
-#[derive(Deserialize)]
-struct Wake {
-    saga: SagaId,
-    wake: Reason,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Reason {
-    Advance,
-    Deadline,
-}
-
 impl Engine {
     pub(crate) fn new(configuration: ConfigurationStore, redis: Redis, isolation: &Isolation) -> Self {
         let sagas = registry::all(&redis, isolation);
@@ -77,7 +64,7 @@ impl Engine {
         &self,
         tx: &mut OrgTx,
         id: SagaId,
-        reason: Reason,
+        reason: WakeReason,
         prepared: Prepared,
     ) -> Result<bool, DbError> {
         let mut journal = Journal::new(tx, id);
@@ -92,7 +79,7 @@ impl Engine {
             // Late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => {}
             SagaStatus::Pending
-                if (reason == Reason::Deadline || row.overdue) && !progress.is_past_pivot().await? =>
+                if (reason == WakeReason::Deadline || row.overdue) && !progress.is_past_pivot().await? =>
             {
                 let detail = "it was not done before its deadline".to_owned();
                 progress.give_up(None, Failure { code: "deadline_exceeded", detail }).await?;
@@ -102,7 +89,7 @@ impl Engine {
                 progress.forward(&platform.organization().saga_fail_step).await?;
             }
             // The deadline concerns the way forward only: what is taken back takes as long as it takes.
-            SagaStatus::Compensating if reason == Reason::Deadline => {}
+            SagaStatus::Compensating if reason == WakeReason::Deadline => {}
             SagaStatus::Compensating => progress.backward().await?,
         }
         progress.journal.write().await?;
@@ -119,7 +106,7 @@ impl Handler for Engine {
         if !self.works_outside {
             return Ok(Prepared::Nothing);
         }
-        let Wake { saga, wake } = Wake::deserialize(&message.payload)?;
+        let SagaWake { saga, wake } = message.read()?;
         Ok(prepare(self, database, message.org(), saga, wake).await?)
     }
 
@@ -129,7 +116,7 @@ impl Handler for Engine {
         message: &Message,
         prepared: Prepared,
     ) -> Result<Outcome<SagaId>, HandleError> {
-        let Wake { saga, wake } = Wake::deserialize(&message.payload)?;
+        let SagaWake { saga, wake } = message.read()?;
         let known = self.advance(tx, saga, wake, prepared).await?;
         Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(LONGEST_PAUSE) })
     }
@@ -137,8 +124,7 @@ impl Handler for Engine {
     /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. It does not name the
     /// organization, of which it could be the last trace.
     async fn committed(&self, _org: OrgId, saga: SagaId) {
-        let fields = [("operation", saga.to_string())];
-        if let Err(error) = self.redis.announce(Live::Operation, &fields).await {
+        if let Err(error) = self.redis.announce(&OperationEntry { operation: saga }).await {
             tracing::debug!(%error, "an operation's streams were not woken");
         }
     }
@@ -146,7 +132,7 @@ impl Handler for Engine {
     /// A message that cannot be handled must not leave its saga waiting: it is compensated.
     async fn give_up(&self, tx: &mut OrgTx, message: &Message, reason: &str) -> Result<(), HandleError> {
         // A message that names no saga leaves none waiting.
-        let Ok(Wake { saga: id, .. }) = Wake::deserialize(&message.payload) else {
+        let Ok(SagaWake { saga: id, .. }) = message.read() else {
             return Ok(());
         };
         let mut journal = Journal::new(tx, id);

@@ -9,11 +9,12 @@
 use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal, in_time},
     ids::{OrgId, SagaId},
+    messages::WakeReason,
     saga::{self, SagaStatus, StepStatus},
 };
 
 use super::{
-    engine::{CONSUMER, Engine, Reason},
+    engine::{CONSUMER, Engine},
     journal::{Journal, StepRow, next_to_compensate},
     step::{Outside, Saga, Verdict},
 };
@@ -43,7 +44,7 @@ pub(super) async fn prepare(
     database: &Database,
     org: OrgId,
     id: SagaId,
-    reason: Reason,
+    reason: WakeReason,
 ) -> Result<Prepared, DbError> {
     let Some(work) = in_time(look(engine, database, org, id, reason)).await? else {
         return Ok(Prepared::Nothing);
@@ -79,7 +80,7 @@ async fn look<'a>(
     database: &Database,
     org: OrgId,
     id: SagaId,
-    reason: Reason,
+    reason: WakeReason,
 ) -> Result<Option<Work<'a>>, DbError> {
     let mut tx = begin(database, org).await?;
     let mut journal = Journal::new(&mut tx, id);
@@ -92,7 +93,7 @@ async fn look<'a>(
     let work = match row.status {
         // It is about to be turned around.
         SagaStatus::Pending
-            if (reason == Reason::Deadline || row.overdue)
+            if (reason == WakeReason::Deadline || row.overdue)
                 && !saga::is_past_pivot(journal.tx, id).await? =>
         {
             None
@@ -106,7 +107,7 @@ async fn look<'a>(
             journal.begin(step).await?;
             Some(Work::Apply(step.position, outside))
         }
-        SagaStatus::Compensating if reason == Reason::Deadline => None,
+        SagaStatus::Compensating if reason == WakeReason::Deadline => None,
         SagaStatus::Compensating => {
             let steps = journal.plan(saga).await?;
             let step = next_to_compensate(&steps);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use atrium_devstack::testing::Atrium;
-use atrium_shared::configuration::ChatAction;
+use atrium_shared::messages::ChatAction;
 
 use crate::platform::{Platform, until};
 
