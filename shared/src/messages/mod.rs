@@ -12,6 +12,8 @@
 mod chat;
 mod configuration;
 mod entry;
+#[cfg(test)]
+mod golden;
 mod outbox;
 mod saga;
 

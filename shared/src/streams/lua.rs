@@ -98,7 +98,7 @@ mod tests {
         let tests = fs::read_to_string(shared().join("tests/live/scripts.rs")).expect("the tests");
         for (script, _) in SCRIPTS {
             assert!(
-                tests.contains(&format!("lua::{script}.")),
+                tests.contains(&format!("&lua::{script},")),
                 "{script} has no test in tests/live/scripts.rs"
             );
         }

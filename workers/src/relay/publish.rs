@@ -102,13 +102,13 @@ async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>
         "SELECT due.* FROM unnest($2::text[]) AS topics (name) CROSS JOIN LATERAL (
              (SELECT org_id, id, message_id, topic, aggregate_id, payload::text AS payload, available_at,
                      EXTRACT(EPOCH FROM clock_timestamp() - created_at)::float8 AS lag_seconds
-                FROM outbox WHERE outbox_shard(aggregate_id) = $1 AND topic = topics.name AND published_at IS NULL
+                FROM outbox WHERE shard = $1 AND topic = topics.name AND published_at IS NULL
                  AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL
                ORDER BY id LIMIT $3)
              UNION ALL
              (SELECT org_id, id, message_id, topic, aggregate_id, payload::text, available_at,
                      EXTRACT(EPOCH FROM clock_timestamp() - available_at)::float8
-                FROM outbox WHERE outbox_shard(aggregate_id) = $1 AND topic = topics.name AND published_at IS NULL
+                FROM outbox WHERE shard = $1 AND topic = topics.name AND published_at IS NULL
                  AND consumed_at IS NULL AND dead_at IS NULL AND available_at <= clock_timestamp()
                ORDER BY available_at LIMIT $3)) AS due
           ORDER BY due.available_at NULLS FIRST, due.id",

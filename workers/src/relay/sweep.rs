@@ -111,7 +111,7 @@ impl Sweeper {
     async fn count_backlog(&self) -> Result<i64, sqlx::Error> {
         sqlx::query_scalar(
             "SELECT count(*) FROM outbox
-              WHERE outbox_shard(aggregate_id) = $1 AND published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
+              WHERE shard = $1 AND published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
                 AND (available_at IS NULL OR available_at <= clock_timestamp())",
         )
         .bind(number(self.shard))
@@ -140,7 +140,7 @@ impl Sweeper {
     async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
         sqlx::query_as(
             "SELECT org_id, id, message_id, topic, aggregate_id, entry_id, published_at FROM outbox
-              WHERE outbox_shard(aggregate_id) = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
+              WHERE shard = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
                 AND published_at NOT BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
                 AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3, 0))
               ORDER BY published_at, id LIMIT $4",

@@ -42,8 +42,8 @@ async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> 
         // One look is enough for everything that was announced before it.
         while listener.next_buffered().is_some() {}
         let due = sqlx::query_scalar(
-            "SELECT shard FROM generate_series(0, $1) AS shard
-              WHERE EXISTS (SELECT FROM outbox WHERE outbox_shard(aggregate_id) = shard AND published_at IS NULL
+            "SELECT number FROM generate_series(0, $1) AS number
+              WHERE EXISTS (SELECT FROM outbox WHERE shard = number AND published_at IS NULL
                                AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL)",
         )
         .bind(i32::try_from(news.len()).unwrap_or(i32::MAX) - 1)
