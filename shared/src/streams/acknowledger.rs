@@ -32,7 +32,7 @@ impl Acknowledger {
         Self { redis, stream, consumer: consumer.to_owned() }
     }
 
-    /// How often an entry was delivered; none when it is not pending in this consumer's name (any more).
+    /// How often an entry was delivered; none when it is not pending in this consumer's name .
     ///
     /// # Errors
     /// When Redis is away.
@@ -97,7 +97,7 @@ impl Acknowledger {
     ///
     /// # Errors
     /// When Redis is away, or has no memory left.
-    pub async fn bury(&self, id: StreamId, reason: &str) -> RedisResult<bool> {
+    pub async fn dead_letter(&self, id: StreamId, reason: &str) -> RedisResult<bool> {
         lua::DEAD_LETTER
             .key(self.stream.to_string())
             .key(self.stream.dead_letters())

@@ -1,6 +1,6 @@
 //! How far the group of an inbound stream is behind, as a number of our own.
 //!
-//! Redis keeps one, `lag`, by counting what was added and what was read: it does not know any more after an entry was
+//! Redis keeps one, `lag`, by counting what was added and what was read: it is unknown after an entry was
 //! deleted that nobody had read, or for a group that was made at an id, and is wrong after a trim. We count instead.
 //! Entries up to the last one that was delivered are in somebody's hands, all others are the backlog; since an entry
 //! is deleted when it is done, there are few of the former, however many there are of the latter, and the length of
@@ -20,9 +20,9 @@ const PAGES: usize = 8;
 /// Entries that a group has not been given yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backlog {
-    /// So many.
+    /// Exactly this many.
     Exactly(u64),
-    /// So many or more.
+    /// This many or more.
     AtLeast(u64),
     /// There is no group that could have one.
     Unknown,

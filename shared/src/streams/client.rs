@@ -86,7 +86,7 @@ fn connect(client: &Client) -> RedisResult<ConnectionManager> {
     ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
-/// Ends when nobody uses the connection any more.
+/// Ends with the last user of the connection.
 async fn replace_when_silent(client: Client, shared: Weak<ArcSwap<ConnectionManager>>) {
     loop {
         tokio::time::sleep(PING_EVERY).await;

@@ -222,7 +222,7 @@ impl ConsumerGroup {
     }
 
     /// One command. Only a connection that has answered it is used again: after an error it may be in doubt, lead to
-    /// a server that only reads any more, or to a stream that lost its group, and the next call begins with all of
+    /// a server that has become read-only, or to a stream that lost its group, and the next call begins with all of
     /// that anew.
     async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         let mut connection = self.connect().await?;

@@ -52,7 +52,7 @@ impl DeadLetter {
     }
 
     /// Puts the entry back into its stream, byte for byte, in one step, so that it is in one of the two whoever dies.
-    /// False: it is not there any more.
+    /// False: it is gone.
     ///
     /// # Errors
     /// When Redis is away, or has no memory left.
@@ -65,7 +65,7 @@ impl DeadLetter {
             .await
     }
 
-    /// Removes an entry for good. False: it is not there any more.
+    /// Removes an entry for good. False: it is gone.
     ///
     /// # Errors
     /// When Redis is away.

@@ -23,12 +23,12 @@ pub(super) struct Batch {
 pub(super) struct Item {
     pub(super) id: StreamId,
     pub(super) project: ProjectId,
-    pub(super) kind: Kind,
+    pub(super) kind: ItemKind,
     /// The event to publish; none when its project is gone, or its organization closed: nobody could see it.
     pub(super) event: Option<Event>,
 }
 
-pub(super) enum Kind {
+pub(super) enum ItemKind {
     Action(ChatAction),
     Notice(Message),
 }
@@ -36,8 +36,8 @@ pub(super) enum Kind {
 impl Item {
     pub(super) fn notice(&self) -> Option<&Message> {
         match &self.kind {
-            Kind::Notice(message) => Some(message),
-            Kind::Action(_) => None,
+            ItemKind::Notice(message) => Some(message),
+            ItemKind::Action(_) => None,
         }
     }
 }
@@ -83,7 +83,7 @@ fn decode_action(entry: &Entry) -> Option<(OrgId, Item)> {
     };
     let data = serde_json::to_string(&data).ok()?;
     let event = Event { name: ActionEvent::NAME, session, data, at };
-    Some((pressed.org, Item { id: entry.id, project, kind: Kind::Action(action), event: Some(event) }))
+    Some((pressed.org, Item { id: entry.id, project, kind: ItemKind::Action(action), event: Some(event) }))
 }
 
 fn decode_notice(entry: &Entry) -> Option<(OrgId, Item)> {
@@ -91,7 +91,7 @@ fn decode_notice(entry: &Entry) -> Option<(OrgId, Item)> {
     let SessionClosed { project_id: project, session_id: session, reason, at } = message.read().ok()?;
     let data = serde_json::to_string(&SessionClosedEvent { session_id: session, reason, at }).ok()?;
     let event = Event { name: SessionClosedEvent::NAME, session, data, at };
-    Some((message.org(), Item { id: entry.id, project, kind: Kind::Notice(message), event: Some(event) }))
+    Some((message.org(), Item { id: entry.id, project, kind: ItemKind::Notice(message), event: Some(event) }))
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl Lease {
         self.epoch.get(..8).unwrap_or(&self.epoch)
     }
 
-    /// Extends the lease when it is time to. False: it is not ours any more.
+    /// Extends the lease when it is time to. False: it is no longer ours.
     pub(super) async fn renew(&mut self) -> RedisResult<bool> {
         if self.renewed_at.elapsed() < RENEW_AFTER {
             return Ok(true);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     consumer::Message,
-    shards::{Place, Share},
+    shards::{Share, Slot},
 };
 
 /// Entries worked on at once.
@@ -52,8 +52,8 @@ impl Shard {
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        while let Some(place) = stop.run_until_cancelled(self.share.place()).await {
-            if !self.own(place, &stop).await {
+        while let Some(slot) = stop.run_until_cancelled(self.share.slot()).await {
+            if !self.own(slot, &stop).await {
                 self.share.pause(&stop).await;
             }
         }
@@ -61,7 +61,7 @@ impl Shard {
     }
 
     /// Works for as long as the shard is ours. False: somebody else has it, or nobody can tell.
-    async fn own(&mut self, mut place: Place, stop: &CancellationToken) -> bool {
+    async fn own(&mut self, mut slot: Slot, stop: &CancellationToken) -> bool {
         let left = self.left.take();
         let mut lease =
             match Lease::acquire(&self.redis, self.number, self.share.owner(), left.as_ref()).await {
@@ -74,8 +74,8 @@ impl Shard {
                 }
             };
         tracing::debug!(shard = self.number, "owning a chat shard");
-        let owned = place.owned();
-        let ended = self.work(&mut lease, &mut place, stop).await;
+        let owned = slot.owned();
+        let ended = self.work(&mut lease, &mut slot, stop).await;
         drop(owned);
         if let Err(Interrupted::Redis(_)) = ended {
             self.left = Some(lease.leave());
@@ -94,7 +94,7 @@ impl Shard {
     async fn work(
         &mut self,
         lease: &mut Lease,
-        place: &mut Place,
+        slot: &mut Slot,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
         reached(CrashPoint::ChatLeaseTaken).await;
@@ -111,7 +111,7 @@ impl Shard {
             }
         }
         let mut seen = StreamId { ms: 0, seq: 0 };
-        while !stop.is_cancelled() && !place.is_surplus() {
+        while !stop.is_cancelled() && !slot.is_surplus() {
             reached(CrashPoint::ChatBeforeRenewal).await;
             if !lease.renew().await? {
                 return Err(Interrupted::LostLease);
@@ -136,11 +136,11 @@ impl Shard {
         let mut batch = Batch::decode(entries);
         for entry in batch.undecodable.drain(..) {
             tracing::error!(shard = self.number, id = %entry.id, "an entry of the chat cannot be understood");
-            // Buried alone, a message of the outbox would count as lost, and come again and again.
+            // With only its entry moved, a message of the outbox would count as lost, and be published again.
             if let Some(message) = Message::decode(&entry) {
                 count::give_up(&self.database, &message, NOT_UNDERSTOOD).await?;
             }
-            self.group.acknowledger().bury(entry.id, NOT_UNDERSTOOD).await?;
+            self.group.acknowledger().dead_letter(entry.id, NOT_UNDERSTOOD).await?;
         }
         in_time(count::count_actions(&self.database, &mut batch, lease.history())).await?;
         reached(CrashPoint::ChatCounted).await;

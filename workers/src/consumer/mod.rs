@@ -32,7 +32,7 @@ const PERMITS: u32 = 16;
 const CLAIM_AFTER: Duration = Duration::from_secs(5);
 const CLAIM_EVERY: Duration = Duration::from_secs(2);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// The longest pause is so many times as long.
+/// The longest pause is this many times as long.
 const LONGEST_PAUSE: u32 = 20;
 
 /// A consumer of one inbound stream.
@@ -110,7 +110,7 @@ impl<H: Handler> Consumer<H> {
                 }
             }
         }
-        // When all permits are back, nothing is in hand any more.
+        // When all permits are back, nothing is in hand.
         drop(self.permits.acquire_many(PERMITS).await?);
         if let Err(error) = self.group.leave().await {
             tracing::debug!(stream = %self.stream, %error, "the group was not left; a janitor does it");

@@ -7,7 +7,7 @@
 use atrium_shared::streams::{GROUP, Inbound, Redis, lua};
 use redis::RedisResult;
 
-/// Which of these entries, each with its message, nobody will be given any more.
+/// Which of these entries, each with its message, nobody will be given.
 pub(super) async fn not_live(
     redis: &Redis,
     stream: Inbound,

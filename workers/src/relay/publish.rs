@@ -38,7 +38,7 @@ pub(super) struct Due {
 
 /// What became of a batch whose lease was held.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct BatchOutcome {
     /// There is more to publish than a batch holds.
     pub(super) more: bool,
     /// What a stream answered that took nothing; its messages wait.
@@ -47,21 +47,21 @@ pub(super) struct Batch {
     pub(super) outdated_by: Option<i64>,
 }
 
-impl Batch {
+impl BatchOutcome {
     /// Whether Redis may still do what it was told: it has not said that it did not.
     pub(super) fn may_be_late(&self) -> bool {
         self.failed.as_ref().is_some_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
     }
 }
 
-/// Publishes what is due, as far as it fits into a batch, and renews the lease. None: the lease is not ours any more.
-pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option<Batch>, sqlx::Error> {
+/// Publishes what is due, as far as it fits into a batch, and renews the lease. None: the lease is no longer ours.
+pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option<BatchOutcome>, sqlx::Error> {
     let Some(mut tx) = lease.begin().await? else {
         return Ok(None);
     };
     reached(CrashPoint::RelayLeaseTaken).await;
     let due = read(&mut tx, lease.shard).await?;
-    let mut batch = Batch::default();
+    let mut batch = BatchOutcome::default();
     if due.is_empty() {
         tx.commit().await?;
         return Ok(Some(batch));

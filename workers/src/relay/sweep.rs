@@ -1,4 +1,4 @@
-//! The sweeper: what was published, is not consumed, and is not in Redis any more is published again. This is what makes
+//! The sweeper: what was published, is not consumed, and is no longer in Redis is published again. This is what makes
 //! Redis expendable: a flush, an older dump, a trimmed stream, a group made too late all end here. What only waits, for a
 //! consumer that is slow or away, is left alone, however long.
 //!

@@ -1,4 +1,4 @@
-//! Moves one saga on: by one step, and by the brief ones that follow it.
+//! Moves one saga on: by one step, and by the inline ones that follow it.
 
 use std::{collections::HashMap, ops::ControlFlow, time::Duration};
 
@@ -40,7 +40,7 @@ const ALARM_AFTER: i32 = 10;
 pub(crate) struct Engine {
     sagas: HashMap<&'static str, Saga>,
     /// Whether any step of any saga does: where none does, nothing is looked up to prepare.
-    works_outside: bool,
+    has_external_steps: bool,
     configuration: ConfigurationStore,
     redis: Redis,
 }
@@ -48,9 +48,10 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(configuration: ConfigurationStore, redis: Redis, isolation: &Isolation) -> Self {
         let sagas = registry::all(&redis, isolation);
-        let works_outside = sagas.iter().flat_map(|saga| &saga.steps).any(|step| step.outside().is_some());
+        let has_external_steps =
+            sagas.iter().flat_map(|saga| &saga.steps).any(|step| step.external_effect().is_some());
         let sagas = sagas.into_iter().map(|saga| (saga.kind, saga)).collect();
-        Self { sagas, works_outside, configuration, redis }
+        Self { sagas, has_external_steps, configuration, redis }
     }
 
     /// The saga of that kind, if this release knows it.
@@ -103,7 +104,7 @@ impl Handler for Engine {
     type Effect = SagaId;
 
     async fn prepare(&self, database: &Database, message: &Message) -> Result<Prepared, HandleError> {
-        if !self.works_outside {
+        if !self.has_external_steps {
             return Ok(Prepared::Nothing);
         }
         let SagaWake { saga, wake } = message.read()?;
@@ -170,14 +171,14 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Runs the first step that is not done, and in the same transaction the brief ones that follow it; `drill` names a
+    /// Runs the first step that is not done, and in the same transaction the inline ones that follow it; `drill` names a
     /// step, as `<saga>/<step>`, that is to fail.
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
         let steps = self.journal.plan(self.saga).await?;
         let first = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
         for (nth, row) in steps[first..].iter().enumerate() {
             let step = self.step(row)?;
-            if nth > 0 && !step.is_brief() {
+            if nth > 0 && !step.is_inline() {
                 return self.journal.wake(None).await;
             }
             if self.forward_by_one(step, row, drill).await?.is_break() {
@@ -200,7 +201,7 @@ impl<'a> Progress<'a> {
                     code: "drill",
                     detail: format!("saga.fail_step says that {drill} fails"),
                 }))
-            } else if step.outside().is_some() {
+            } else if step.external_effect().is_some() {
                 match std::mem::take(&mut self.prepared) {
                     Prepared::Applied(position, Verdict::Done(_)) if position == row.position => {
                         self.attempt(step).await
@@ -244,7 +245,7 @@ impl<'a> Progress<'a> {
             return self.finish(SagaStatus::Failed).await;
         };
         let step = self.step(row)?;
-        if step.outside().is_some() {
+        if step.external_effect().is_some() {
             match std::mem::take(&mut self.prepared) {
                 Prepared::Removed(position, Ok(())) if position == row.position => {}
                 Prepared::Removed(position, Err(error)) if position == row.position => {

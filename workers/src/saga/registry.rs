@@ -1,4 +1,4 @@
-//! Every saga there is, a line each.
+//! Every saga there is.
 
 use atrium_shared::streams::Redis;
 

@@ -99,7 +99,7 @@ async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one
     assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 1);
 }
 
-/// As somebody leaves it who was stopped between giving up and burying.
+/// As somebody leaves it who was stopped between giving up and moving the entry.
 #[tokio::test]
 async fn a_copy_that_comes_after_the_replay_is_forgotten_and_no_other() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay", "saga", "config"])).await;

@@ -139,9 +139,10 @@ impl Plan {
         let (fault, point) = turns.pair(seed, round);
         let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(round));
         let name = point.name();
-        let buries = matches!(point, CrashPoint::ConsumerBeforeBury | CrashPoint::ConsumerBuried);
+        let gives_up =
+            matches!(point, CrashPoint::ConsumerBeforeDeadLetter | CrashPoint::ConsumerDeadLettered);
         let compensates = name.ends_with("compensation");
-        let passage = if buries { 1 } else { rng.random_range(1..=4) };
+        let passage = if gives_up { 1 } else { rng.random_range(1..=4) };
         let milliseconds =
             |rng: &mut StdRng, from: u64, to: u64| Duration::from_millis(rng.random_range(from..=to));
         Self {
@@ -163,7 +164,7 @@ impl Plan {
             changes: rng.random_range(1..=3),
             windows: rng.random_range(0..=2),
             press_every: milliseconds(&mut rng, 5, 60),
-            poison: buries || rng.random_bool(0.05),
+            poison: gives_up || rng.random_bool(0.05),
         }
     }
 
