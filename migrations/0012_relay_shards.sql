@@ -11,8 +11,7 @@ ALTER TABLE outbox
     ADD COLUMN shard integer NOT NULL GENERATED ALWAYS AS (get_byte(uuid_send(aggregate_id), 15) & 7) STORED;
 GRANT UPDATE (entry_id) ON outbox TO atrium_relay;
 
--- By shard, of which each has one owner.
--- By topic, too: a stream that takes nothing must not keep those behind it from theirs. A message consumed before it
+-- By shard, of which each has one owner; and by topic: a stream that takes nothing must not keep those behind it from theirs. A message consumed before it
 -- was marked as published (the relay died in between) is not published again. While a relay of the release before
 -- still runs, it has no index for its look; it is slower, and finds the same.
 DROP INDEX outbox_due, outbox_delayed, outbox_unconsumed;

@@ -8,7 +8,7 @@ use atrium_shared::{
 use metrics::{counter, histogram};
 use time::OffsetDateTime;
 
-use super::{batch::Batch, lease::Lease, shard::Interrupted};
+use super::{batch::Batch, interrupted::Interrupted, lease::Lease};
 
 /// Returns the id of the last event published, if there was one.
 pub(super) async fn publish(

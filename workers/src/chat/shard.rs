@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
-    db::{Database, DbError, in_time},
+    db::{Database, in_time},
     streams::{ConsumerGroup, Entry, Inbound, Redis, StreamId, chat_lease_key},
 };
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     batch::Batch,
     count,
+    interrupted::Interrupted,
     lease::{Lease, Left},
     publish,
 };
@@ -32,17 +33,6 @@ pub(super) struct Shard {
     group: ConsumerGroup,
     /// Where this process left the live stream when its ownership was interrupted.
     left: Option<Left>,
-}
-
-/// Why work on a shard ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Interrupted {
-    #[error("the lease went to somebody else")]
-    LostLease,
-    #[error("Redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    #[error(transparent)]
-    Database(#[from] DbError),
 }
 
 impl Shard {

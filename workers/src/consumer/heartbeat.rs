@@ -8,11 +8,13 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use atrium_shared::streams::{Acknowledger, StreamId};
 
-use super::CLAIM_AFTER;
+/// A message without a heartbeat for longer belongs to somebody who died.
+pub(super) const CLAIM_AFTER: Duration = Duration::from_secs(5);
 
 /// The entries that this consumer works on. Cheap to clone.
 #[derive(Clone, Default)]

@@ -24,12 +24,13 @@ pub(crate) use self::{
     handler::{HandleError, Handler, Outcome},
     message::Message,
 };
-use self::{heartbeat::InHand, work::Worker};
+use self::{
+    heartbeat::{CLAIM_AFTER, InHand},
+    work::Worker,
+};
 
 /// Messages that one process handles at once, per stream.
 const PERMITS: u32 = 16;
-/// A message without a heartbeat for longer belongs to somebody who died.
-const CLAIM_AFTER: Duration = Duration::from_secs(5);
 const CLAIM_EVERY: Duration = Duration::from_secs(2);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// The longest pause is this many times as long.

@@ -18,7 +18,11 @@ use metrics::counter;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{CLAIM_AFTER, HandleError, Handler, Message, Outcome};
+use super::{
+    handler::{HandleError, Handler, Outcome},
+    heartbeat::CLAIM_AFTER,
+    message::Message,
+};
 
 /// Tries of one delivery, with growing pauses.
 const TRIES: u32 = 4;

@@ -12,8 +12,6 @@ use atrium_shared::{
 };
 use redis::RedisResult;
 
-use super::publish::Due;
-
 /// What became of a batch.
 pub(super) enum Added {
     /// The entries' ids, in the order of the messages.
@@ -28,18 +26,12 @@ pub(super) async fn add(
     stream: Inbound,
     shard: u16,
     token: i64,
-    messages: &[Due],
+    messages: impl IntoIterator<Item = OutboxEntry>,
 ) -> RedisResult<Added> {
     let mut call = lua::FENCED_ADD.key(stream.to_string());
     call.key(stream.fence(shard)).arg(token);
-    for due in messages {
-        let entry = OutboxEntry {
-            message: due.message_id,
-            org: due.org_id,
-            outbox: due.id,
-            payload: due.payload.clone(),
-        };
-        let fields = entry.to_fields().map_err(std::io::Error::from)?;
+    for message in messages {
+        let fields = message.to_fields().map_err(std::io::Error::from)?;
         call.arg(fields.len() * 2).arg(fields);
     }
     let (fence, ids): (i64, Option<Vec<String>>) = call.invoke_async(&mut redis.shared()).await?;

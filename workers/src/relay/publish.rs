@@ -6,7 +6,7 @@
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
     ids::{MessageId, OrgId},
-    messages::Topic,
+    messages::{OutboxEntry, Topic},
     streams::{Inbound, Redis},
     telemetry::metrics::{OUTBOX_LAG_SECONDS, OUTBOX_PUBLISHED},
 };
@@ -34,6 +34,13 @@ pub(super) struct Due {
     aggregate_id: Uuid,
     pub(super) payload: String,
     lag_seconds: f64,
+}
+
+impl Due {
+    fn entry(&self) -> OutboxEntry {
+        let payload = self.payload.clone();
+        OutboxEntry { message: self.message_id, org: self.org_id, outbox: self.id, payload }
+    }
 }
 
 /// What became of a batch whose lease was held.
@@ -70,9 +77,9 @@ pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option
     let lanes = by_stream(due);
     batch.more = lanes.iter().any(|(_, messages)| messages.len() >= usize::try_from(BATCH).unwrap_or(0));
     reached(CrashPoint::RelayBatchRead).await;
-    let calls = lanes
-        .iter()
-        .map(|(stream, messages)| fenced::add(redis, *stream, lease.shard, lease.token, messages));
+    let calls = lanes.iter().map(|(stream, messages)| {
+        fenced::add(redis, *stream, lease.shard, lease.token, messages.iter().map(Due::entry))
+    });
     let mut published: Vec<(&Due, String)> = Vec::new();
     let answers = join_all(calls).await;
     for ((_, messages), answer) in lanes.iter().zip(answers) {

@@ -134,7 +134,7 @@ impl Shard {
     async fn raise_fences(&self, lease: &Lease) -> Option<i64> {
         let mut highest = None;
         let streams = Topic::ALL.map(|topic| Inbound::of_shard(topic, self.number));
-        let calls = streams.map(|stream| fenced::add(&self.redis, stream, self.number, lease.token, &[]));
+        let calls = streams.map(|stream| fenced::add(&self.redis, stream, self.number, lease.token, []));
         for answer in futures_util::future::join_all(calls).await {
             match answer {
                 Ok(Added::Entries(_)) => {}

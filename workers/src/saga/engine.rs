@@ -1,6 +1,6 @@
 //! Moves one saga on: by one step, and by the inline ones that follow it.
 
-use std::{collections::HashMap, ops::ControlFlow, time::Duration};
+use std::{ops::ControlFlow, time::Duration};
 
 use atrium_shared::{
     configuration::ConfigurationStore,
@@ -16,9 +16,9 @@ use metrics::counter;
 use serde_json::Value;
 
 use super::{
-    journal::{Journal, StepRow, next_to_compensate},
+    journal::{CONSUMER, Journal, StepRow, next_to_compensate},
     prepare::{Prepared, prepare},
-    registry,
+    registry::Registry,
     step::{Context, Failure, Saga, Step, Verdict},
 };
 use crate::{
@@ -26,8 +26,6 @@ use crate::{
     isolation::Isolation,
 };
 
-/// The engine's name in the inbox.
-pub(super) const CONSUMER: &str = "saga";
 /// Tries of an action before the saga is given up.
 const MAX_ATTEMPTS: i32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -38,25 +36,17 @@ const ALARM_AFTER: i32 = 10;
 
 /// Carries out every saga of the registry.
 pub(crate) struct Engine {
-    sagas: HashMap<&'static str, Saga>,
-    /// Whether any step of any saga does: where none does, nothing is looked up to prepare.
-    has_external_steps: bool,
+    sagas: Registry,
+    /// Whether any step has an effect outside of PostgreSQL: where none has, there is nothing to prepare.
+    has_external_effects: bool,
     configuration: ConfigurationStore,
     redis: Redis,
 }
 
 impl Engine {
     pub(crate) fn new(configuration: ConfigurationStore, redis: Redis, isolation: &Isolation) -> Self {
-        let sagas = registry::all(&redis, isolation);
-        let has_external_steps =
-            sagas.iter().flat_map(|saga| &saga.steps).any(|step| step.external_effect().is_some());
-        let sagas = sagas.into_iter().map(|saga| (saga.kind, saga)).collect();
-        Self { sagas, has_external_steps, configuration, redis }
-    }
-
-    /// The saga of that kind, if this release knows it.
-    pub(super) fn saga(&self, kind: &str) -> Option<&Saga> {
-        self.sagas.get(kind)
+        let sagas = Registry::new(&redis, isolation);
+        Self { has_external_effects: sagas.has_external_effects(), sagas, configuration, redis }
     }
 
     /// False: the saga is of a kind that this release does not know, of a newer one beside it. Its message comes again
@@ -72,7 +62,7 @@ impl Engine {
         let Some(row) = journal.lock().await? else {
             return Ok(true);
         };
-        let Some(saga) = self.sagas.get(row.kind.as_str()) else {
+        let Some(saga) = self.sagas.saga(&row.kind) else {
             return Ok(false);
         };
         let mut progress = Progress { journal, saga, input: &row.input, prepared };
@@ -104,11 +94,11 @@ impl Handler for Engine {
     type Effect = SagaId;
 
     async fn prepare(&self, database: &Database, message: &Message) -> Result<Prepared, HandleError> {
-        if !self.has_external_steps {
+        if !self.has_external_effects {
             return Ok(Prepared::Nothing);
         }
         let SagaWake { saga, wake } = message.read()?;
-        Ok(prepare(self, database, message.org(), saga, wake).await?)
+        Ok(prepare(&self.sagas, database, message.org(), saga, wake).await?)
     }
 
     async fn handle(
@@ -140,7 +130,7 @@ impl Handler for Engine {
         let Some(row) = journal.lock().await? else {
             return Ok(());
         };
-        let Some(saga) = self.sagas.get(row.kind.as_str()) else {
+        let Some(saga) = self.sagas.saga(&row.kind) else {
             return Ok(());
         };
         let prepared = Prepared::Nothing;

@@ -16,6 +16,9 @@ use serde_json::Value;
 
 use super::step::{Failure, Saga};
 
+/// The engine's name in the inbox.
+pub(super) const CONSUMER: &str = "saga";
+
 /// A saga, locked by the transaction that moves it.
 pub(super) struct Journal<'a> {
     pub(super) tx: &'a mut OrgTx,

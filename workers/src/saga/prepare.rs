@@ -14,8 +14,8 @@ use atrium_shared::{
 };
 
 use super::{
-    engine::{CONSUMER, Engine},
-    journal::{Journal, StepRow, next_to_compensate},
+    journal::{CONSUMER, Journal, StepRow, next_to_compensate},
+    registry::Registry,
     step::{ExternalEffect, Saga, Verdict},
 };
 
@@ -40,13 +40,13 @@ enum Work<'a> {
 }
 
 pub(super) async fn prepare(
-    engine: &Engine,
+    registry: &Registry,
     database: &Database,
     org: OrgId,
     id: SagaId,
     reason: WakeReason,
 ) -> Result<Prepared, DbError> {
-    let Some(work) = in_time(find_work(engine, database, org, id, reason)).await? else {
+    let Some(work) = in_time(find_work(registry, database, org, id, reason)).await? else {
         return Ok(Prepared::Nothing);
     };
     match work {
@@ -76,7 +76,7 @@ async fn remove_remains(org: OrgId, effect: &dyn ExternalEffect) {
 
 /// What this message has to do outside. A step whose work begins is recorded as begun.
 async fn find_work<'a>(
-    engine: &'a Engine,
+    registry: &'a Registry,
     database: &Database,
     org: OrgId,
     id: SagaId,
@@ -85,8 +85,9 @@ async fn find_work<'a>(
     let mut tx = begin(database, org).await?;
     let mut journal = Journal::new(&mut tx, id);
     let Some(row) = journal.lock().await? else { return Ok(None) };
-    let Some(saga) =
-        engine.saga(&row.kind).filter(|saga| saga.steps.iter().any(|step| step.external_effect().is_some()))
+    let Some(saga) = registry
+        .saga(&row.kind)
+        .filter(|saga| saga.steps.iter().any(|step| step.external_effect().is_some()))
     else {
         return Ok(None);
     };
