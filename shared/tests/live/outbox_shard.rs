@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 #[tokio::test]
 async fn a_messages_shard_is_the_same_in_sql_and_in_rust() {
-    let mut connection = TestDatabase::create().await.superuser().await;
+    let database = TestDatabase::create().await;
+    let mut connection = database.superuser().await;
     let aggregates: Vec<Uuid> =
         (0..1_000).map(|_| Uuid::now_v7()).chain([Uuid::nil(), Uuid::max()]).collect();
     let formula: String = sqlx::query_scalar(
@@ -36,7 +37,8 @@ async fn a_messages_shard_is_the_same_in_sql_and_in_rust() {
 
 #[tokio::test]
 async fn a_shard_is_found_by_an_index() {
-    let mut connection = TestDatabase::create().await.superuser().await;
+    let database = TestDatabase::create().await;
+    let mut connection = database.superuser().await;
     // The table is empty, and would rather be read whole.
     sqlx::query("SET enable_seqscan = off").execute(&mut connection).await.expect("a setting");
     for (index, condition) in [
