@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use atrium_shared::{
     db::{Database, DbError, Principal},
     ids::{OrgId, ProjectId, SessionId, UserId},
+    messages::CloseReason,
     tenancy::Role,
 };
 use quick_cache::{UnitWeighter, sync::Cache};
@@ -56,19 +57,6 @@ pub struct Closed {
     pub at: Option<OffsetDateTime>,
     /// Why.
     pub reason: CloseReason,
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum CloseReason {
-    /// Its user opened one too many.
-    Replaced,
-    /// Its user closed it.
-    Closed,
-    /// No window showed it for a while.
-    Expired,
 }
 
 #[derive(Clone, Copy)]

@@ -8,12 +8,12 @@ use std::{
 use atrium_shared::{
     api_key::ApiScope,
     configuration::{
-        ChatAction,
         catalog::{self, Scope, Setter},
         restore::{RestoredChange, RestoredValue},
         write::{ChangeError, check_scope, check_value},
     },
     ids::{ApiKeyId, InvitationId, OrgId, ProjectId, UserId},
+    messages::ChatAction,
     tenancy::{OrgStatus, Role},
 };
 use serde::{Deserialize, Serialize};

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     audit::{self, Action},
-    db::{DbError, OrgTx, Topic},
+    db::{DbError, OrgTx},
     ids::{OrgId, ProjectId, UserId},
+    messages::RevisionNotice,
 };
 
 /// A change of one key.
@@ -164,7 +165,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     }
     let revision = current + 1;
     store(tx, revision, &change, old.as_ref()).await?;
-    tx.enqueue(Topic::Config, org.uuid(), &json!({ "revision": revision })).await?;
+    tx.enqueue(org, &RevisionNotice { revision }).await?;
     audit::record(tx, entry(&change, revision, old)).await?;
     Ok(revision)
 }

@@ -22,7 +22,6 @@ pub use self::{
     api_keys::ApiKey,
     error::DbError,
     org_tx::OrgTx,
-    outbox::Topic,
     pool::{ACQUIRE_TIMEOUT, connect_pool},
     time_limit::{LONGEST_ANSWER, in_time},
     user_tx::UserTx,

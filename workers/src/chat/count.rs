@@ -9,7 +9,7 @@ use atrium_shared::{
     streams::StreamId,
 };
 
-use super::batch::{Batch, Item, Kind};
+use super::batch::{Batch, Item, ItemKind};
 use crate::consumer::Message;
 
 const PRINCIPAL: Principal = Principal::System(CONSUMER);
@@ -36,7 +36,7 @@ pub(super) async fn count_actions(
     Ok(())
 }
 
-/// False: there is no such project (any more), or its organization is closed to everybody.
+/// False: there is no such project, or its organization is closed to everybody.
 async fn count_project(
     tx: &mut OrgTx,
     project: ProjectId,
@@ -73,7 +73,7 @@ async fn count_project(
     let mut last = None;
     let mut names: Vec<&str> = Vec::new();
     for item in items.iter().filter(|item| item.project == project && Some(item.id) > counted_to) {
-        if let Kind::Action(action) = item.kind {
+        if let ItemKind::Action(action) = item.kind {
             names.push(action.name());
             last = last.max(Some(item.id));
         }
