@@ -67,22 +67,22 @@ CALL wall_by_user('users', 'id');
 GRANT SELECT, INSERT (id) ON users TO atrium_app;
 GRANT USAGE ON SEQUENCE guest_number TO atrium_app;
 
--- A token that was signed out before it expired. Written by its own user; read across users by the watcher,
--- which every API process polls, so that a sign-out holds without Redis.
-CREATE TABLE revoked_tokens (
-    jti        uuid        CONSTRAINT revoked_tokens_pkey PRIMARY KEY,
-    user_id    uuid        NOT NULL CONSTRAINT revoked_tokens_user_fkey REFERENCES users (id),
-    -- After this moment the token is refused anyway, and the row may go.
-    expires_at timestamptz NOT NULL,
-    revoked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+-- A sign-in session that ended before its access tokens expired; they carry its id as `sid`. Written by its own user;
+-- read across users by the watcher, which every API process polls, so that a sign-out holds without Redis.
+CREATE TABLE revoked_auth_sessions (
+    auth_session_id uuid        CONSTRAINT revoked_auth_sessions_pkey PRIMARY KEY,
+    user_id         uuid        NOT NULL CONSTRAINT revoked_auth_sessions_user_fkey REFERENCES users (id),
+    -- After this moment its tokens are refused anyway, and the row may be deleted.
+    expires_at      timestamptz NOT NULL,
+    revoked_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX revoked_tokens_revoked_at ON revoked_tokens (revoked_at);
-CALL wall_by_user('revoked_tokens', 'user_id');
-GRANT SELECT, INSERT (jti, user_id, expires_at) ON revoked_tokens TO atrium_app;
+CREATE INDEX revoked_auth_sessions_revoked_at ON revoked_auth_sessions (revoked_at);
+CALL wall_by_user('revoked_auth_sessions', 'user_id');
+GRANT SELECT, INSERT (auth_session_id, user_id, expires_at) ON revoked_auth_sessions TO atrium_app;
 
-CREATE POLICY watch ON revoked_tokens FOR SELECT TO atrium_watcher USING (true);
-CREATE POLICY expire ON revoked_tokens FOR DELETE TO atrium_watcher USING (expires_at < now());
-GRANT SELECT, DELETE ON revoked_tokens TO atrium_watcher;
+CREATE POLICY watch ON revoked_auth_sessions FOR SELECT TO atrium_watcher USING (true);
+CREATE POLICY expire ON revoked_auth_sessions FOR DELETE TO atrium_watcher USING (expires_at < now());
+GRANT SELECT, DELETE ON revoked_auth_sessions TO atrium_watcher;
 
 -- The answer to a create that carried an Idempotency-Key, stored in the transaction that did the work: a
 -- repetition finds either the whole effect and its answer, or nothing.

@@ -510,8 +510,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     let streams = OpenStreams::new(Shutdown::new());
     let credential = Credential {
         principal: guest.id.parse().expect("an id"),
-        token: uuid::Uuid::now_v7(),
-        family: atrium_shared::ids::FamilyId::new(),
+        auth_session: Some(atrium_shared::ids::AuthSessionId::new()),
         expires_at: time::OffsetDateTime::now_utc() + Duration::from_secs(900),
     };
     let presence = Presence::default();

@@ -83,14 +83,13 @@ async fn holder(app: &App, token: &str, carrier: Carrier) -> Result<Holder, Prob
         return Ok(Holder::Service(presented, key.ok_or_else(|| refused("no such API key, or no longer"))?));
     }
     let claims = app.keyring.verify(token).await.map_err(|error| refused(&error.to_string()))?;
-    if app.revocations.is_revoked(claims.jti, claims.family()) {
+    if app.revocations.is_revoked(claims.sid) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));
     }
     Ok(Holder::User(Identity {
         user: claims.sub,
-        token: claims.jti,
-        family: claims.family(),
+        auth_session: claims.sid,
         expires_at: claims.expires_at(),
         key: claims.key,
     }))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use atrium_shared::ids::UserId;
 use http::StatusCode;
 
-use super::{families, signed_in::signed_in};
+use super::{auth_sessions, signed_in::signed_in};
 use crate::{
     edge::{problem::Problem, request::Request, respond::Response},
     state::App,
@@ -23,7 +23,7 @@ pub async fn sign_in(app: &Arc<App>, request: &mut Request) -> Result<Response, 
         .bind(id)
         .fetch_one(tx.conn())
         .await?;
-    let refresh = families::begin(&mut tx).await?;
+    let refresh = auth_sessions::begin(&mut tx).await?;
     let response = signed_in(app, StatusCode::CREATED, key, &refresh)?;
     tx.commit().await?;
     Ok(response)

@@ -1,9 +1,9 @@
 //! Signing in as a guest, staying signed in, signing out, and knowing who asks.
 
 mod api_key;
+mod auth_sessions;
 pub mod authenticate;
 pub mod cookie;
-mod families;
 pub mod guest;
 pub mod jwks;
 pub mod logout;
@@ -14,7 +14,7 @@ mod signed_in;
 
 use atrium_shared::{
     api_key::ApiKeyUse,
-    ids::{FamilyId, OrgId, UserId},
+    ids::{AuthSessionId, OrgId, UserId},
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -27,10 +27,8 @@ pub struct Identity {
     pub user: UserId,
     /// The user's public name, guest-NNNN.
     pub key: String,
-    /// The token's id, by which it is revoked.
-    pub token: Uuid,
-    /// The sign-in that the token comes from.
-    pub family: FamilyId,
+    /// The sign-in session that the token comes from, with which it is revoked.
+    pub auth_session: AuthSessionId,
     /// When the token ends, and with it every stream it opened.
     pub expires_at: OffsetDateTime,
 }
@@ -72,11 +70,10 @@ impl Caller {
     pub fn credential(&self) -> Credential {
         match self {
             Self::User(identity) => identity.into(),
-            // A key is its own token and family: it is revoked by its id.
             Self::Service(service) => Credential {
                 principal: service.key.id.uuid(),
-                token: service.key.id.uuid(),
-                family: service.key.id.uuid().into(),
+                // A service signs in to nothing: its streams end with the key, which is the principal.
+                auth_session: None,
                 expires_at: service.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
             },
         }
@@ -91,10 +88,8 @@ const FOREVER: time::Duration = time::Duration::days(10 * 365);
 pub struct Credential {
     /// Whose stream it is: a user's id, or a key's.
     pub principal: Uuid,
-    /// The id by which the token is revoked.
-    pub token: Uuid,
-    /// The sign-in that the token comes from.
-    pub family: FamilyId,
+    /// The sign-in session that the token comes from; none for a key.
+    pub auth_session: Option<AuthSessionId>,
     /// When it ends by itself.
     pub expires_at: OffsetDateTime,
 }
@@ -103,8 +98,7 @@ impl From<&Identity> for Credential {
     fn from(identity: &Identity) -> Self {
         Self {
             principal: identity.user.uuid(),
-            token: identity.token,
-            family: identity.family,
+            auth_session: Some(identity.auth_session),
             expires_at: identity.expires_at,
         }
     }

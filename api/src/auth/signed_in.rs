@@ -5,7 +5,7 @@ use atrium_shared::identity::TOKEN_LIFETIME;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::{User, cookie::Cookie, families::Issued};
+use super::{User, auth_sessions::Issued, cookie::Cookie};
 use crate::{
     edge::{
         problem::Problem,
@@ -31,7 +31,7 @@ pub(super) fn signed_in(
 ) -> Result<Response, Problem> {
     let user = User { id: refresh.token.user, key };
     let (access_token, _) =
-        app.keyring.issue(user.id, &user.key, refresh.token.family).map_err(Problem::internal)?;
+        app.keyring.issue(user.id, &user.key, refresh.token.auth_session).map_err(Problem::internal)?;
     let expires_in = TOKEN_LIFETIME.as_secs();
     let url = &app.api.public_url;
     let session = Cookie::Session.set(url, &access_token, expires_in).map_err(Problem::internal)?;

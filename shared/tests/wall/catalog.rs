@@ -9,9 +9,9 @@ use sqlx::PgConnection;
 /// Tables around one user instead of one organization.
 const OF_USERS: &[&str] = &[
     "users",
-    "revoked_tokens",
+    "revoked_auth_sessions",
     "idempotency_keys",
-    "refresh_families",
+    "auth_sessions",
     "refresh_tokens",
     "deletion_certificates",
 ];
