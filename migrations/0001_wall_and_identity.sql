@@ -57,10 +57,10 @@ CREATE SEQUENCE guest_number;
 CREATE TABLE users (
     id         uuid        CONSTRAINT users_pkey PRIMARY KEY,
     -- What others see: guest-0042. Four digits at least; lpad() would also cut to four, and give the 10,000th guest
-    -- the 1,000th's key.
-    key        text        NOT NULL
+    -- the 1,000th's name.
+    name       text        NOT NULL
                            DEFAULT 'guest-' || regexp_replace('000' || nextval('guest_number'), '^0+(?=[0-9]{4})', '')
-                           CONSTRAINT users_key_unique UNIQUE,
+                           CONSTRAINT users_name_unique UNIQUE,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CALL wall_by_user('users', 'id');

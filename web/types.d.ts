@@ -6,7 +6,7 @@ export type Role = "viewer" | "member" | "admin" | "owner";
 
 export interface User {
   id: string;
-  key: string;
+  name: string;
 }
 
 export interface ProblemItem {

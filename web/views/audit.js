@@ -124,7 +124,7 @@ function label(action) {
 async function namesIn(org, signal) {
   /** @type {[Member[], Project[]]} */
   const [people, projects] = await Promise.all([listAll(`/v1/orgs/${org}/members`, signal), listAll(`/v1/orgs/${org}/projects`, signal)]);
-  return new Map([...people.map(({ user }) => named(user.id, user.key)), ...projects.map(({ id, name }) => named(id, name))]);
+  return new Map([...people.map(({ user }) => named(user.id, user.name)), ...projects.map(({ id, name }) => named(id, name))]);
 }
 
 /** @param {string} id @param {string} name @returns {[string, string]} */
@@ -135,7 +135,7 @@ function named(id, name) {
 /** Who left, and what was deleted, is named by the entries themselves. @param {Map<string, string>} names @param {AuditEntry} entry */
 function learn(names, { actor_id, actor_name, target_id, before, after }) {
   if (actor_id !== null && actor_name !== "" && !names.has(actor_id)) names.set(actor_id, actor_name);
-  const name = before?.["key"] ?? before?.["name"] ?? after?.["name"];
+  const name = before?.["name"] ?? after?.["name"];
   if (typeof name === "string" && !names.has(target_id)) names.set(target_id, name);
 }
 
@@ -197,7 +197,7 @@ const FIELDS = {
 };
 
 /** What the sentence has said already. */
-const SAID = ["key", "suspended_by", "resumed_by"];
+const SAID = ["suspended_by", "resumed_by"];
 
 /**
  * Every field that came, went or changed: what it was, and what it is.

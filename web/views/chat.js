@@ -114,7 +114,7 @@ export async function chat(context) {
         "li",
         { class: own ? "own" : "", "data-action": event.action },
         h("span", { class: "feed-mark" }, icon(event.action)),
-        h("span", { class: "grow" }, h("strong", {}, own ? "You" : event.user.key), " ", h("span", {}, humanize(event.action))),
+        h("span", { class: "grow" }, h("strong", {}, own ? "You" : event.user.name), " ", h("span", {}, humanize(event.action))),
         moment(event.at),
       ),
     );

@@ -259,7 +259,7 @@ export async function configuration(context) {
               badge(SOURCES[change.scope]),
             ),
             h("p", {}, change.reason),
-            h("p", { class: "fine" }, change.author?.key ?? change.api_key ?? "operator", " · ", moment(change.changed_at)),
+            h("p", { class: "fine" }, change.author?.name ?? change.api_key ?? "operator", " · ", moment(change.changed_at)),
           ),
         ),
       ),

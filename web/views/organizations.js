@@ -12,7 +12,7 @@ export async function organizations({ root, signal, me }) {
   const items = await listAll("/v1/orgs", signal);
   fill(
     root,
-    h("div", { class: "head" }, h("h1", {}, "Your organizations"), h("p", { class: "lead" }, `Signed in as ${me.user.key}.`)),
+    h("div", { class: "head" }, h("h1", {}, "Your organizations"), h("p", { class: "lead" }, `Signed in as ${me.user.name}.`)),
     h(
       "div",
       { class: "split" },

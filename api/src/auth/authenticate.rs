@@ -91,7 +91,7 @@ async fn holder(app: &App, token: &str, carrier: Carrier) -> Result<Holder, Prob
         user: claims.sub,
         auth_session: claims.sid,
         expires_at: claims.expires_at(),
-        key: claims.key,
+        name: claims.name,
     }))
 }
 

@@ -26,7 +26,7 @@ pub struct Identity {
     /// The user.
     pub user: UserId,
     /// The user's public name, guest-NNNN.
-    pub key: String,
+    pub name: String,
     /// The sign-in session that the token comes from, with which it is revoked.
     pub auth_session: AuthSessionId,
     /// When the token ends, and with it every stream it opened.
@@ -110,11 +110,11 @@ pub struct User {
     /// Their id.
     pub id: UserId,
     /// Their public name.
-    pub key: String,
+    pub name: String,
 }
 
 impl From<&Identity> for User {
     fn from(identity: &Identity) -> Self {
-        Self { id: identity.user, key: identity.key.clone() }
+        Self { id: identity.user, name: identity.name.clone() }
     }
 }

@@ -45,7 +45,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
     let identity = request.identity()?;
-    let (user, user_key) = (identity.user, identity.key.clone());
+    let (user, user_name) = (identity.user, identity.name.clone());
 
     let known = session_of(app, SessionKey { org, project, session, user }).await?;
     if known.role < Role::Member {
@@ -70,13 +70,12 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
 
     let (id, at) = (MessageId::new(), now());
     let fields = [
-        ("kind", "action".to_owned()),
         ("message", id.to_string()),
         ("org", org.to_string()),
         ("project", project.to_string()),
         ("session", session.to_string()),
         ("user", user.to_string()),
-        ("key", user_key),
+        ("user_name", user_name),
         ("action", action.name().to_owned()),
         ("at", at.format(&Rfc3339).map_err(Problem::internal)?),
     ];

@@ -73,7 +73,7 @@ impl Request {
     /// As [`Self::caller`].
     pub fn author(&self) -> Result<Author, Problem> {
         Ok(match self.caller()? {
-            Caller::User(identity) => Author::User(identity.user, identity.key.clone()),
+            Caller::User(identity) => Author::User(identity.user, identity.name.clone()),
             Caller::Service(service) => Author::ApiKey(service.name.clone()),
         })
     }

@@ -65,7 +65,7 @@ const KINDS: &[Kind] = &[
     Kind { name: "project", columns: "id, name, created_at, updated_at", table: "projects", order: "id" },
     Kind {
         name: "member",
-        columns: "user_id, user_key, role, joined_at",
+        columns: "user_id, user_name, role, joined_at",
         table: "members",
         order: "joined_at, user_id",
     },
@@ -89,7 +89,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "configuration_change",
-        columns: "revision, project_id, key, action, old_value, new_value, author_id, author_key, reason, changed_at",
+        columns: "revision, project_id, key, action, old_value, new_value, author_id, author_name, reason, changed_at",
         table: "config_history",
         order: "revision",
     },

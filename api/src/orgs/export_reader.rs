@@ -205,7 +205,7 @@ impl Reader {
     /// A membership is its member's consent, and not for an import to give.
     fn member(&mut self, mut object: Object) -> Checked<()> {
         let user = object.required("user_id", id::<UserId>);
-        object.required("user_key", line(80));
+        object.required("user_name", line(80));
         object.required("role", one_of::<Role>("a role"));
         object.required("joined_at", time);
         let user = object.close(user)?;
@@ -287,12 +287,12 @@ impl Reader {
         let old_value = object.required("old_value", nullable(storable));
         let new_value = object.required("new_value", nullable(storable));
         object.required("author_id", nullable(id::<UserId>));
-        let author_key = object.required("author_key", nullable(line(LONGEST_AUTHOR)));
+        let author_name = object.required("author_name", nullable(line(LONGEST_AUTHOR)));
         let reason = object.required("reason", line(500));
         object.required("changed_at", time);
         let made =
-            || Some((revision?, project?, key?, action?, old_value?, new_value?, author_key?, reason?));
-        let (revision, project, key, set, old_value, new_value, author_key, reason) = object.close(made())?;
+            || Some((revision?, project?, key?, action?, old_value?, new_value?, author_name?, reason?));
+        let (revision, project, key, set, old_value, new_value, author_name, reason) = object.close(made())?;
         if set != new_value.is_some() {
             return Err(wrong("/new_value", "must be there when, and only when, the key was set"));
         }
@@ -304,7 +304,7 @@ impl Reader {
             Some(new) => *new,
             None => *self.gone.entry(old).or_insert_with(ProjectId::new),
         });
-        let change = RestoredChange { revision, project_id, key, old_value, new_value, author_key, reason };
+        let change = RestoredChange { revision, project_id, key, old_value, new_value, author_name, reason };
         self.export.history.push(change);
         Ok(())
     }

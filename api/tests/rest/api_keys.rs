@@ -108,7 +108,7 @@ async fn a_key_is_shown_once_kept_as_a_hash_and_made_by_admins_only() {
             .fetch_all(&mut atrium.superuser().await)
             .await
             .unwrap();
-    let entry = |action: &str| (action.to_owned(), admin.key.clone());
+    let entry = |action: &str| (action.to_owned(), admin.name.clone());
     assert_eq!(entries, [entry("api_key.created"), entry("api_key.revoked")]);
     assert_eq!(owner.client.get(&path).answers(200).await.at("/items/1/status"), "REVOKED");
 }

@@ -100,7 +100,7 @@ async fn an_export_holds_everything_once_and_no_secret() {
     let value = json!({ "project_id": null, "key": "chat.max_active_sessions", "value": 4, "revision": 2 });
     assert_eq!(of_type(&lines, "configuration_value"), [value]);
     let change = &of_type(&lines, "configuration_change")[0];
-    assert_eq!((&change["author_key"], &change["reason"]), (&json!(owner.key), &json!("more")));
+    assert_eq!((&change["author_name"], &change["reason"]), (&json!(owner.name), &json!("more")));
     // The log as the API shows it, oldest first, the export itself included.
     let mut log =
         owner.client.get(format!("/v1/orgs/{org}/audit")).answers(200).await.json()["items"].clone();

@@ -89,7 +89,7 @@ async fn only_our_own_tokens_are_believed_and_all_others_are_refused_alike() {
         ("the signature of nothing".to_owned(), format!("{signed_header}.{}.{signature}", part(&json!({})))),
         ("long".to_owned(), "x".repeat(2049)),
         ("huge".to_owned(), format!("{token}{}", "A".repeat(8_000))),
-        ("a huge claim".to_owned(), with("key", json!("x".repeat(2048)))),
+        ("a huge claim".to_owned(), with("name", json!("x".repeat(2048)))),
         ("deep".to_owned(), handwritten(believed, &format!("{}{}", "[".repeat(700), "]".repeat(700)), &ours)),
     ];
     for none in ["none", "None", "nOnE", "NONE", ""] {
@@ -202,7 +202,7 @@ async fn signing_out_ends_the_token_in_every_process() {
     let atrium = Atrium::builder().apis(2).start().await;
     let browser = atrium.client().with_cookies();
     let signed_in = browser.post("/v1/auth/guest").answers(201).await;
-    assert!(signed_in.at("/user/key").starts_with("guest-"));
+    assert!(signed_in.at("/user/name").starts_with("guest-"));
     let token = signed_in.at("/access_token");
     let other = atrium.client_of(1).bearer(&token);
     browser.get("/v1/auth/me").answers(200).await;
@@ -296,7 +296,7 @@ async fn over_tls_the_cookie_is_bound_to_the_host() {
 async fn there_is_room_for_more_than_9999_guests() {
     let atrium = Atrium::start().await;
     let mut superuser = atrium.superuser().await;
-    for (number, key) in
+    for (number, name) in
         [(1, "guest-0001"), (1_000, "guest-1000"), (9_999, "guest-9999"), (10_000, "guest-10000")]
     {
         sqlx::query("SELECT setval('guest_number', $1, false)")
@@ -304,7 +304,7 @@ async fn there_is_room_for_more_than_9999_guests() {
             .execute(&mut superuser)
             .await
             .unwrap();
-        assert_eq!(atrium.guest().await.key, key);
+        assert_eq!(atrium.guest().await.name, name);
     }
 }
 

@@ -52,7 +52,7 @@ impl Author {
 
     fn name(&self) -> String {
         match self {
-            Self::User(_, key) => key.clone(),
+            Self::User(_, name) => name.clone(),
             Self::ApiKey(name) => format!("{}{name}", Self::API_KEY),
         }
     }
@@ -105,7 +105,7 @@ pub struct HistoryEntry {
     /// Which user made it; none for a service or the operator.
     pub author_id: Option<UserId>,
     /// The author's public name; none for the operator.
-    pub author_key: Option<String>,
+    pub author_name: Option<String>,
     /// Why.
     pub reason: String,
     /// When.
@@ -116,7 +116,7 @@ impl HistoryEntry {
     /// Who made it; none for the operator, and for whom an import names.
     #[must_use]
     pub fn author(&self) -> Option<Author> {
-        let name = self.author_key.clone()?;
+        let name = self.author_name.clone()?;
         match self.author_id {
             Some(id) => Some(Author::User(id, name)),
             // A name alone is what an import was told.
@@ -264,7 +264,7 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     }
     sqlx::query(
         "INSERT INTO config_history
-             (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_key, reason)
+             (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_name, reason)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(org)
@@ -300,7 +300,7 @@ pub async fn history(
 ) -> Result<Vec<HistoryEntry>, DbError> {
     let org = tx.org();
     Ok(sqlx::query_as(
-        "SELECT revision, key, project_id, action, old_value, new_value, author_id, author_key, reason, changed_at
+        "SELECT revision, key, project_id, action, old_value, new_value, author_id, author_name, reason, changed_at
            FROM config_history
           WHERE org_id = $1 AND key = $2 AND ($3::uuid IS NULL OR project_id = $3) AND revision < $4
           ORDER BY revision DESC LIMIT $5",

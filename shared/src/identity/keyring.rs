@@ -74,12 +74,12 @@ impl Keyring {
     pub fn issue(
         &self,
         user: UserId,
-        user_key: &str,
+        user_name: &str,
         auth_session: AuthSessionId,
     ) -> Result<(String, Claims), TokenError> {
         let ring = self.0.ring.load();
         let (kid, key) = ring.signing(OffsetDateTime::now_utc()).ok_or(TokenError::UnknownKey)?;
-        let claims = Claims::new(&self.0.issuer, user, user_key, auth_session);
+        let claims = Claims::new(&self.0.issuer, user, user_name, auth_session);
         let token = token::sign(kid, key, &claims)?;
         Ok((token, claims))
     }

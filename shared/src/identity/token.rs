@@ -39,7 +39,7 @@ pub struct Claims {
     /// When it ends, seconds since 1970.
     pub exp: i64,
     /// The user's public name, guest-NNNN.
-    pub key: String,
+    pub name: String,
 }
 
 /// Why a token was not made, or not believed. The text is for the log; a client only learns that it failed.
@@ -60,7 +60,7 @@ pub enum TokenError {
 }
 
 impl Claims {
-    pub(super) fn new(issuer: &str, user: UserId, user_key: &str, auth_session: AuthSessionId) -> Self {
+    pub(super) fn new(issuer: &str, user: UserId, user_name: &str, auth_session: AuthSessionId) -> Self {
         let now = OffsetDateTime::now_utc();
         Self {
             iss: issuer.to_owned(),
@@ -70,7 +70,7 @@ impl Claims {
             sid: auth_session,
             iat: now.unix_timestamp(),
             exp: (now + TOKEN_LIFETIME).unix_timestamp(),
-            key: user_key.to_owned(),
+            name: user_name.to_owned(),
         }
     }
 

@@ -87,7 +87,7 @@ fn decode(entry: &Entry) -> Option<(OrgId, Item)> {
         "id": field("message")?,
         "project_id": project,
         "session_id": field("session")?,
-        "user": { "id": field("user")?, "key": field("key")? },
+        "user": { "id": field("user")?, "name": field("user_name")? },
         "action": action,
         "at": at,
     });
@@ -132,20 +132,19 @@ mod tests {
     fn an_action_becomes_the_event_that_browsers_get() {
         let (org, project) = (OrgId::new().to_string(), ProjectId::new().to_string());
         let batch = Batch::decode(vec![entry(&[
-            ("kind", "action"),
             ("message", "m"),
             ("org", &org),
             ("project", &project),
             ("session", "s"),
             ("user", "u"),
-            ("key", "guest-0001"),
+            ("user_name", "guest-0001"),
             ("action", "ready"),
             ("at", "2026-01-02T03:04:05Z"),
         ])]);
         let event = batch.items.values().flatten().find_map(|item| item.event.as_ref()).expect("one event");
         let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
         assert_eq!(event.name, "chat.action");
-        assert_eq!(data["user"], json!({ "id": "u", "key": "guest-0001" }));
+        assert_eq!(data["user"], json!({ "id": "u", "name": "guest-0001" }));
         assert_eq!(data["action"], "ready");
     }
 

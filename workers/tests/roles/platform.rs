@@ -58,7 +58,7 @@ impl Platform {
             .await
             .expect("an organization");
         sqlx::query(
-            "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, 'guest-0001', 'owner')",
+            "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, 'guest-0001', 'owner')",
         )
         .bind(tenant.org)
         .bind(tenant.user)
@@ -99,13 +99,12 @@ impl Platform {
     ) -> MessageId {
         let message = MessageId::new();
         let fields = [
-            ("kind", "action".to_owned()),
             ("message", message.to_string()),
             ("org", tenant.org.to_string()),
             ("project", tenant.project.to_string()),
             ("session", SessionId::new().to_string()),
             ("user", tenant.user.to_string()),
-            ("key", "guest-0001".to_owned()),
+            ("user_name", "guest-0001".to_owned()),
             ("action", action.name().to_owned()),
             ("at", "2026-01-02T03:04:05Z".to_owned()),
         ];
