@@ -87,7 +87,8 @@ GRANT SELECT, DELETE ON revoked_auth_sessions TO atrium_watcher;
 -- The answer to a create that carried an Idempotency-Key, stored in the transaction that did the work: a
 -- repetition finds either the whole effect and its answer, or nothing.
 CREATE TABLE idempotency_keys (
-    user_id     uuid        NOT NULL CONSTRAINT idempotency_keys_user_fkey REFERENCES users (id),
+    -- Who asked: a user, or an API key, which acts in its own name. Hence no foreign key.
+    caller_id   uuid        NOT NULL,
     -- Method and path, so that one key on two resources is two keys.
     route       text        NOT NULL,
     key         text        NOT NULL CONSTRAINT idempotency_keys_key_length CHECK (length(key) BETWEEN 1 AND 255),
@@ -97,8 +98,8 @@ CREATE TABLE idempotency_keys (
     headers     jsonb       NOT NULL,
     body        jsonb       NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, route, key)
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (caller_id, route, key)
 );
-CALL wall_by_user('idempotency_keys', 'user_id');
--- Deleted by their own user's next create, once they are a day old.
+CALL wall_by_user('idempotency_keys', 'caller_id');
+-- Deleted by their own caller's next create, once they are a day old.
 GRANT SELECT, INSERT, DELETE ON idempotency_keys TO atrium_app;

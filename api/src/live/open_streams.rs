@@ -25,7 +25,6 @@ use futures_util::task::AtomicWaker;
 use metrics::gauge;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     access::{Access, EndedAccess},

@@ -23,13 +23,13 @@ async fn what_is_over_is_deleted_for_users_who_never_come_back() {
     let mut superuser = database.superuser().await;
     for (statement, count) in [
         (
-            "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, created_at)
+            "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, created_at)
              SELECT $1, 'POST /v1/orgs', n, '', 202, '{}', '\"\"', now() - interval '25 hours'
                FROM generate_series(1, $2) n",
             EXPIRED,
         ),
         (
-            "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, created_at)
+            "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, created_at)
              SELECT $1, 'POST /v1/orgs', 'kept' || n, '', 202, '{}', '\"\"', now() - interval '23 hours'
                FROM generate_series(1, $2) n",
             3,

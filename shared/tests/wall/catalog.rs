@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use atrium_devstack::testing::TestDatabase;
 use sqlx::PgConnection;
 
-/// Tables around one user instead of one organization.
+/// Tables around one user (or other caller) instead of one organization.
 const OF_USERS: &[&str] = &[
     "users",
     "revoked_auth_sessions",

@@ -14,7 +14,7 @@ async fn a_janitor_deletes_what_users_who_never_come_back_leave_behind() {
     let mut platform = Platform::start(Atrium::builder().workers([])).await;
     let (tenant, _) = platform.ask_for_organization().await;
     for statement in [
-        "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, created_at)
+        "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, created_at)
          VALUES ($1, 'POST /v1/orgs', 'old', '', 202, '{}', '\"\"', now() - interval '25 hours'),
                 ($1, 'POST /v1/orgs', 'new', '', 202, '{}', '\"\"', now() - interval '1 hour')",
         "INSERT INTO auth_sessions (user_id, id, started_at, expires_at)
