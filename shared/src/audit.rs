@@ -77,9 +77,9 @@ actions! {
     /// A project is gone.
     ProjectDeleted = "project.deleted";
     /// A configuration key was set.
-    ConfigurationSet = "configuration.set";
+    ConfigurationSet = "config.set";
     /// What a configuration key was set to was taken away.
-    ConfigurationUnset = "configuration.unset";
+    ConfigurationUnset = "config.unset";
     /// A service got a key.
     ApiKeyCreated = "api_key.created";
     /// A service's key opens nothing any more.

@@ -30,8 +30,8 @@ const DEEDS = {
   "project.created": "made the project",
   "project.renamed": "renamed the project",
   "project.deleted": "deleted the project",
-  "configuration.set": "set",
-  "configuration.unset": "took back",
+  "config.set": "set",
+  "config.unset": "took back",
   "api_key.created": "made the API key",
   "api_key.revoked": "revoked the API key",
   "dead_letter.replayed": "let the message be handled again",
@@ -44,7 +44,7 @@ const ICONS = {
   user: "person",
   invitation: "enter",
   project: "project",
-  configuration: "sliders",
+  config: "sliders",
   api_key: "key",
 };
 
@@ -112,7 +112,7 @@ export async function audit(context) {
 
 /** @param {string} action @returns {string} as the choice of what to show says it */
 function label(action) {
-  return humanize(action.replace(".", " ")).replace(/^Api /, "API ");
+  return humanize(action.replace(".", " ")).replace(/^Api /, "API ").replace(/^Config /, "Configuration ");
 }
 
 /**

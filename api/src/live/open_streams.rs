@@ -385,6 +385,8 @@ impl OpenStreams {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn credential(expires_in: Duration) -> Credential {

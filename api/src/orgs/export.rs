@@ -82,13 +82,13 @@ const KINDS: &[Kind] = &[
         order: "id",
     },
     Kind {
-        name: "configuration_value",
+        name: "config_value",
         columns: "project_id, key, value, revision",
         table: "config_values",
         order: "revision",
     },
     Kind {
-        name: "configuration_change",
+        name: "config_change",
         columns: "revision, project_id, key, action, old_value, new_value, author_id, author_name, reason, changed_at",
         table: "config_history",
         order: "revision",
@@ -191,7 +191,7 @@ async fn write(
         version: i64,
         #[serde(with = "time::serde::rfc3339")]
         exported_at: OffsetDateTime,
-        organization_id: OrgId,
+        org_id: OrgId,
         name: &'a str,
         slug: &'a str,
         status: OrgStatus,
@@ -199,7 +199,7 @@ async fn write(
         created_at: OffsetDateTime,
         #[serde(with = "time::serde::rfc3339")]
         updated_at: OffsetDateTime,
-        configuration_revision: i64,
+        config_revision: i64,
     }
     #[derive(Serialize)]
     struct Last {
@@ -209,7 +209,7 @@ async fn write(
     }
 
     let org = tx.org();
-    let (exported_at, configuration_revision) =
+    let (exported_at, config_revision) =
         sqlx::query_as("SELECT now(), revision FROM config_heads WHERE org_id = $1")
             .bind(org)
             .fetch_one(tx.conn())
@@ -218,13 +218,13 @@ async fn write(
         r#type: "export",
         version: VERSION,
         exported_at,
-        organization_id: org,
+        org_id: org,
         name: &organization.name,
         slug: &organization.slug,
         status: organization.status,
         created_at: organization.created_at,
         updated_at: organization.updated_at,
-        configuration_revision,
+        config_revision,
     };
     let mut out = Out { sender, chunk: Vec::with_capacity(CHUNK), lines: 0, hash: Sha256::new() };
     out.line(&serde_json::to_string(&first)?).await?;

@@ -173,13 +173,13 @@ impl Reader {
             _ => Err(format!("must be {VERSION}, the version of the format that is known here")),
         });
         let exported_at = object.required("exported_at", time);
-        let source = object.required("organization_id", id::<OrgId>);
+        let source = object.required("org_id", id::<OrgId>);
         let name = object.required("name", body::name);
         object.required("slug", line(80));
         object.required("status", one_of::<OrgStatus>("an organization's status"));
         object.required("created_at", time);
         object.required("updated_at", time);
-        let revision = object.required("configuration_revision", integer(1..=i64::MAX));
+        let revision = object.required("config_revision", integer(1..=i64::MAX));
         let (exported_at, source, name, revision) =
             object.close((|| Some((exported_at?, source?, name?, revision?)))())?;
         self.export = Export { source: Some(source), name, exported_at, revision, ..Export::default() };

@@ -61,7 +61,7 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let after = json!({
         "name": export.name,
         "source": {
-            "organization_id": export.source,
+            "org_id": export.source,
             "exported_at": export.exported_at,
             "sha256": export.sha256,
             "audit_entries": export.audit_entries,

@@ -194,7 +194,7 @@ async fn a_service_changes_things_in_its_own_name() {
     .await
     .unwrap();
     let actor = |action: &str| (action.to_owned(), "Deployment".to_owned(), created.at("/id"));
-    assert_eq!(actors, [actor("configuration.set"), actor("project.created")]);
+    assert_eq!(actors, [actor("config.set"), actor("project.created")]);
 
     // The key is the organization's: its maker's sign-out does not end it.
     owner.client.post("/v1/auth/logout").answers(204).await;

@@ -172,7 +172,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
 /// The change as the audit log tells it.
 fn entry(change: &Change, revision: i64, old: Option<Value>) -> audit::Change {
     let action = if change.value.is_some() { Action::ConfigurationSet } else { Action::ConfigurationUnset };
-    let entry = audit::Change::new(action, "configuration", change.key.as_str()).after(json!({
+    let entry = audit::Change::new(action, "config", change.key.as_str()).after(json!({
         "project_id": change.project, "value": change.value, "revision": revision, "reason": change.reason,
     }));
     match old {
