@@ -95,7 +95,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "chat_counter",
-        columns: "project_id, action, total",
+        columns: "project_id, action, count",
         table: "chat_counters",
         order: "project_id, action",
     },

@@ -61,7 +61,7 @@ pub(super) struct Project {
 pub(super) struct Counter {
     project_id: ProjectId,
     action: String,
-    total: i64,
+    count: i64,
 }
 
 /// The kinds of lines.
@@ -312,13 +312,13 @@ impl Reader {
     fn counter(&mut self, mut object: Object) -> Checked<()> {
         let project = object.required("project_id", id::<ProjectId>);
         let action = object.required("action", one_of::<ChatAction>("an action of the chat"));
-        let total = object.required("total", integer(0..=i64::MAX));
-        let (project, action, total) = object.close((|| Some((project?, action?, total?)))())?;
+        let count = object.required("count", integer(0..=i64::MAX));
+        let (project, action, count) = object.close((|| Some((project?, action?, count?)))())?;
         let (project_id, action) = (self.known(project)?, action.name().to_owned());
         if !self.counters.insert((project_id, action.clone())) {
             return Err(wrong("/action", "is counted for this project already"));
         }
-        self.export.counters.push(Counter { project_id, action, total });
+        self.export.counters.push(Counter { project_id, action, count });
         Ok(())
     }
 

@@ -81,9 +81,9 @@ async fn store(tx: &mut OrgTx, export: &Export) -> Result<(), DbError> {
     .await?;
     restore(tx, export.revision, &export.values, &export.history).await?;
     tx.insert_rows(
-        "INSERT INTO chat_counters (org_id, project_id, action, total)
-         SELECT $1, project_id, action, total
-           FROM jsonb_to_recordset($2) AS row (project_id uuid, action text, total bigint)",
+        "INSERT INTO chat_counters (org_id, project_id, action, count)
+         SELECT $1, project_id, action, count
+           FROM jsonb_to_recordset($2) AS row (project_id uuid, action text, count bigint)",
         &export.counters,
     )
     .await

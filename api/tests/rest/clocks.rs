@@ -40,7 +40,7 @@ async fn a_worker_whose_clock_jumps_does_everything_once_and_nothing_early() {
         assert_eq!(event.json()["id"], **id, "once each, in order");
     }
     let (counted, committed, dead): (i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT sum(total)::bigint FROM chat_counters),
+        "SELECT (SELECT sum(count)::bigint FROM chat_counters),
                 (SELECT count(*) FROM saga_events WHERE step IS NULL AND status = 'COMMITTED'),
                 (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL)",
     )

@@ -95,7 +95,7 @@ async fn an_export_holds_everything_once_and_no_secret() {
     assert_eq!(of_type(&lines, "project")[0]["id"], json!(project));
     assert_eq!(
         of_type(&lines, "chat_counter"),
-        [json!({ "project_id": project, "action": "ready", "total": 1 })]
+        [json!({ "project_id": project, "action": "ready", "count": 1 })]
     );
     let value = json!({ "project_id": null, "key": "chat.max_active_sessions", "value": 4, "revision": 2 });
     assert_eq!(of_type(&lines, "config_value"), [value]);

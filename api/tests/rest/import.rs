@@ -291,7 +291,7 @@ async fn what_is_no_whole_export_is_refused_by_line_and_field() {
         ("no reason", with(7, "reason", json!("")), "/lines/7/reason".to_owned()),
         ("NUL in an old value", with(7, "old_value", json!({ "\0": 1 })), "/lines/7/old_value".to_owned()),
         ("a counter of no project", with(9, "project_id", json!(unknown)), "/lines/9/project_id".to_owned()),
-        ("a negative counter", with(9, "total", json!(-1)), "/lines/9/total".to_owned()),
+        ("a negative counter", with(9, "count", json!(-1)), "/lines/9/count".to_owned()),
         ("an unknown action", with(9, "action", json!("dance")), "/lines/9/action".to_owned()),
         ("a counter twice", twice(9), "/lines/10/action".to_owned()),
         ("a gap in the log", with(11, "seq", json!(3)), "/lines/11/seq".to_owned()),

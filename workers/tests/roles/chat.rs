@@ -15,7 +15,7 @@ use crate::platform::{Platform, SYSTEM, Tenant, until};
 
 async fn total(platform: &Platform, tenant: Tenant) -> i64 {
     let query = format!(
-        "SELECT COALESCE(sum(total), 0)::bigint FROM chat_counters WHERE project_id = '{}'",
+        "SELECT COALESCE(sum(count), 0)::bigint FROM chat_counters WHERE project_id = '{}'",
         tenant.project
     );
     platform.number(&query).await
