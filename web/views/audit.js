@@ -7,7 +7,8 @@ import { organizationOf } from "../organization.js";
 import { organizationFrame } from "./frames.js";
 import { plain } from "./value-editor.js";
 
-/** @import {AuditAction, AuditEntry, Member, Page, Project, ViewContext} from "../types" */
+/** @import {Page, ViewContext} from "../page" */
+/** @import {AuditAction, AuditEntry, Member, Project} from "../types" */
 /** @import {Child} from "../elements.js" */
 
 const PAGE = 25;
@@ -22,6 +23,7 @@ const DEEDS = {
   "organization.resumed": "resumed the organization",
   "organization.deletion_requested": "asked for the organization's deletion",
   "organization.restored": "canceled the organization's deletion",
+  "operation.canceled": "canceled the operation",
   "member.joined": "joined",
   "member.role_changed": "changed the role of",
   "member.removed": "removed",

@@ -12,7 +12,8 @@ import { follow } from "../stream.js";
 import { isClosed, organizationOf } from "../organization.js";
 import { loadProject, projectFrame } from "./frames.js";
 
-/** @import {ChatActionEvent, ChatCounters, ChatPressAccepted, ChatSession, ChatSessionClosedEvent, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {ChatActionEvent, ChatCounters, ChatPressAccepted, ChatSession, ChatSessionClosedEvent} from "../types" */
 /** @import {StreamState} from "../stream.js" */
 
 const FEED_LENGTH = 100;

@@ -13,7 +13,8 @@ import { isClosed, isOpen, organizationOf } from "../organization.js";
 import { loadProject, organizationFrame, projectFrame } from "./frames.js";
 import { editorFor, plain } from "./value-editor.js";
 
-/** @import {ConfigChange, ConfigEntry, ConfigExplanation, ConfigList, ConfigScope, ConfigStatus, ConfigValue, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {ConfigChange, ConfigEntry, ConfigExplanation, ConfigList, ConfigScope, ConfigStatus, ConfigValue} from "../types" */
 
 /** @type {Record<ConfigValue["source"], string>} */
 const SOURCES = { builtin: "Built in", default: "Default", organization: "Organization", project: "Project" };

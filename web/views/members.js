@@ -6,7 +6,8 @@ import { badge, button, field, fill, form, h, humanize, icon, mayAct, moment, no
 import { isOpen, organizationOf } from "../organization.js";
 import { organizationFrame } from "./frames.js";
 
-/** @import {Invitation, InvitationCreated, Member, Organization, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {Invitation, InvitationCreated, Member, Organization} from "../types" */
 
 /** @type {[label: string, seconds: number][]} */
 const LIFETIMES = [

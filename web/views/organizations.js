@@ -4,7 +4,8 @@ import { address } from "../addresses.js";
 import { listAll, request } from "../api.js";
 import { badge, emptyState, field, fill, form, h, humanize, icon, moment } from "../elements.js";
 
-/** @import {Organization, OrganizationAccepted, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {Organization, OrganizationAccepted} from "../types" */
 
 /** @param {ViewContext} context */
 export async function organizations({ root, signal, me }) {
