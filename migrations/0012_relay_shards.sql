@@ -32,7 +32,7 @@ CREATE TABLE relay_leases (
     token      bigint      NOT NULL,
     expires_at timestamptz NOT NULL
 );
--- It belongs to no tenant and says nothing of one. The wall stands all the same, and lets the application see nothing.
+-- It belongs to no tenant and says nothing of one. It has the wall nevertheless, which lets the application see nothing.
 ALTER TABLE relay_leases ENABLE ROW LEVEL SECURITY;
 ALTER TABLE relay_leases FORCE ROW LEVEL SECURITY;
 CREATE POLICY guard ON relay_leases AS RESTRICTIVE FOR ALL TO atrium_app USING (false) WITH CHECK (false);

@@ -77,9 +77,9 @@ actions! {
     /// A project is gone.
     ProjectDeleted = "project.deleted";
     /// A configuration key was set.
-    ConfigurationSet = "configuration.set";
+    ConfigurationSet = "config.set";
     /// What a configuration key was set to was taken away.
-    ConfigurationUnset = "configuration.unset";
+    ConfigurationUnset = "config.unset";
     /// A service got a key.
     ApiKeyCreated = "api_key.created";
     /// A service's key opens nothing any more.
@@ -135,7 +135,7 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
     // A user's own row is what a transaction in their name sees of `users`.
     sqlx::query(
         "INSERT INTO audit_log (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
-         VALUES ($1, $2, $3, COALESCE($4, (SELECT key FROM users WHERE id = $3),
+         VALUES ($1, $2, $3, COALESCE($4, (SELECT name FROM users WHERE id = $3),
                     (SELECT name FROM api_keys WHERE org_id = $1 AND id = $3), ''), $5, $6, $7, $8, $9)",
     )
     .bind(org)

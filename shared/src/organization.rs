@@ -174,7 +174,7 @@ pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<
 #[derive(Debug, sqlx::FromRow)]
 pub struct Certificate {
     /// The organization that is gone.
-    pub deleted_org: OrgId,
+    pub deleted_org_id: OrgId,
     /// When its deletion was asked for.
     pub requested_at: OffsetDateTime,
     /// When it was purged.
@@ -191,7 +191,7 @@ impl Certificate {
     pub async fn read(tx: &mut UserTx, deletion: SagaId) -> Result<Self, DbError> {
         let user = tx.user();
         Ok(sqlx::query_as(
-            "SELECT deleted_org, requested_at, purged_at, certificate FROM deletion_certificates
+            "SELECT deleted_org_id, requested_at, purged_at, certificate FROM deletion_certificates
               WHERE user_id = $1 AND id = $2",
         )
         .bind(user)
@@ -206,7 +206,7 @@ impl Certificate {
         Operation {
             id: deletion,
             kind: DELETE_ORGANIZATION.to_owned(),
-            org_id: self.deleted_org,
+            org_id: self.deleted_org_id,
             status: SagaStatus::Committed,
             steps: Vec::new(),
             failure: None,

@@ -44,7 +44,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
     let user = request.signed_in_user()?;
-    let (user, user_key) = (user.id, user.key.clone());
+    let (user, user_name) = (user.id, user.name.clone());
 
     let known = session_of(app, SessionKey { org, project, session, user }).await?;
     if known.role < Role::Member {
@@ -68,7 +68,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let action = offered(&configuration.chat_actions, &name)?;
 
     let (id, at) = (MessageId::new(), now());
-    let entry = ActionEntry { message: id, org, project, session, user, key: user_key, action, at };
+    let entry = ActionEntry { message: id, org, project, session, user, user_name, action, at };
     let fields = entry.to_fields().map_err(Problem::internal)?;
     // No MAXLEN: it would drop what was accepted and not delivered.
     let stream = Inbound::Chat(chat_shard(project)).to_string();

@@ -65,10 +65,10 @@ pub(super) async fn found(tx: &mut OrgTx, founder: &SignedInUser, name: &str) ->
         .bind(&slug)
         .execute(tx.conn())
         .await?;
-    sqlx::query("INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, $3, $4)")
+    sqlx::query("INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)")
         .bind(id)
         .bind(founder.id)
-        .bind(&founder.key)
+        .bind(&founder.name)
         .bind(Role::Owner)
         .execute(tx.conn())
         .await?;

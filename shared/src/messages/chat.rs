@@ -71,8 +71,8 @@ pub struct ActionEntry {
     pub session: SessionId,
     /// Who pressed it.
     pub user: UserId,
-    /// The name under which the others see them.
-    pub key: String,
+    /// Their public name.
+    pub user_name: String,
     /// What was pressed.
     pub action: ChatAction,
     /// When it was accepted.
@@ -150,7 +150,7 @@ pub struct ActionUser {
     /// The user.
     pub id: UserId,
     /// The name under which the others see them.
-    pub key: String,
+    pub name: String,
 }
 
 /// What browsers get when a session ends; the last event of that session's stream.

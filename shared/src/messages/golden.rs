@@ -18,7 +18,7 @@ fn id<T: From<Uuid>>(number: u8) -> T {
 }
 
 fn user() -> ActionUser {
-    ActionUser { id: id(6), key: "guest-0001".to_owned() }
+    ActionUser { id: id(6), name: "guest-0001".to_owned() }
 }
 
 fn hold<T>(text: &str, expected: &T)
@@ -61,7 +61,7 @@ golden! {
         project: id(2),
         session: id(3),
         user: id(6),
-        key: "guest-0001".to_owned(),
+        user_name: "guest-0001".to_owned(),
         action: ChatAction::TestsGreen,
         at: AT,
     };

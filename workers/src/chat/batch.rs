@@ -77,7 +77,7 @@ fn decode_action(entry: &Entry) -> Option<(OrgId, Item)> {
         id: pressed.message,
         project_id: project,
         session_id: session,
-        user: ActionUser { id: pressed.user, key: pressed.key },
+        user: ActionUser { id: pressed.user, name: pressed.user_name },
         action,
         at,
     };
@@ -116,7 +116,7 @@ mod tests {
             project: ProjectId::new(),
             session: SessionId::new(),
             user: UserId::new(),
-            key: "guest-0001".to_owned(),
+            user_name: "guest-0001".to_owned(),
             action: ChatAction::Ready,
             at: OffsetDateTime::UNIX_EPOCH,
         };
@@ -125,7 +125,7 @@ mod tests {
         let event = batch.items.values().flatten().find_map(|item| item.event.as_ref()).expect("one event");
         let data: ActionEvent = serde_json::from_str(&event.data).expect("JSON");
         assert_eq!((event.name, event.session), ("chat.action", pressed.session));
-        assert_eq!(data.user, ActionUser { id: pressed.user, key: pressed.key });
+        assert_eq!(data.user, ActionUser { id: pressed.user, name: pressed.user_name });
         assert_eq!((data.action, data.id), (ChatAction::Ready, pressed.message));
     }
 

@@ -81,9 +81,9 @@ async fn count_project(
     let Some(last) = last else { return Ok(true) };
     sqlx::query(
         "WITH counted AS (
-             INSERT INTO chat_counters AS counter (org_id, project_id, action, total)
+             INSERT INTO chat_counters AS counter (org_id, project_id, action, count)
              SELECT $1, $2, action, count(*) FROM unnest($3::text[]) AS batch (action) GROUP BY action ORDER BY action
-             ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET total = counter.total + excluded.total)
+             ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET count = counter.count + excluded.count)
          INSERT INTO chat_cursors (org_id, project_id, history, entry_ms, entry_seq) VALUES ($1, $2, $4, $5, $6)
          ON CONFLICT ON CONSTRAINT chat_cursors_pkey
          DO UPDATE SET history = excluded.history, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq",

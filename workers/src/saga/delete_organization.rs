@@ -223,7 +223,7 @@ impl Step for Purge {
                 .execute(tx.conn())
                 .await?;
             sqlx::query(
-                "INSERT INTO deletion_certificates (user_id, id, deleted_org, requested_at, certificate)
+                "INSERT INTO deletion_certificates (user_id, id, deleted_org_id, requested_at, certificate)
                  VALUES ($1, $2, $3, $4, $5)",
             )
             .bind(requester)

@@ -15,7 +15,7 @@ use crate::platform::{Platform, SYSTEM, Tenant, until};
 
 async fn total(platform: &Platform, tenant: Tenant) -> i64 {
     let query = format!(
-        "SELECT COALESCE(sum(total), 0)::bigint FROM chat_counters WHERE project_id = '{}'",
+        "SELECT COALESCE(sum(count), 0)::bigint FROM chat_counters WHERE project_id = '{}'",
         tenant.project
     );
     platform.number(&query).await
@@ -137,7 +137,7 @@ async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
     let tenant = platform.tenant().await;
     let inbound = Inbound::Chat(chat_shard(tenant.project));
     let _: String =
-        platform.redis.xadd(inbound.to_string(), "*", &[("kind", "action")]).await.expect("an entry");
+        platform.redis.xadd(inbound.to_string(), "*", &[("action", "ready")]).await.expect("an entry");
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
     tx.enqueue(tenant.project, &Poison { nonsense: 1 }).await.expect("a message");
     tx.commit().await.expect("a commit");

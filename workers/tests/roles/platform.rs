@@ -59,7 +59,7 @@ impl Platform {
             .await
             .expect("an organization");
         sqlx::query(
-            "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, 'guest-0001', 'owner')",
+            "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, 'guest-0001', 'owner')",
         )
         .bind(tenant.org)
         .bind(tenant.user)
@@ -105,7 +105,7 @@ impl Platform {
             project: tenant.project,
             session: SessionId::new(),
             user: tenant.user,
-            key: "guest-0001".to_owned(),
+            user_name: "guest-0001".to_owned(),
             action,
             at: OffsetDateTime::now_utc(),
         };
