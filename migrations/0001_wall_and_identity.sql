@@ -57,37 +57,38 @@ CREATE SEQUENCE guest_number;
 CREATE TABLE users (
     id         uuid        CONSTRAINT users_pkey PRIMARY KEY,
     -- What others see: guest-0042. Four digits at least; lpad() would also cut to four, and give the 10,000th guest
-    -- the 1,000th's key.
-    key        text        NOT NULL
+    -- the 1,000th's name.
+    name       text        NOT NULL
                            DEFAULT 'guest-' || regexp_replace('000' || nextval('guest_number'), '^0+(?=[0-9]{4})', '')
-                           CONSTRAINT users_key_unique UNIQUE,
+                           CONSTRAINT users_name_unique UNIQUE,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CALL wall_by_user('users', 'id');
 GRANT SELECT, INSERT (id) ON users TO atrium_app;
 GRANT USAGE ON SEQUENCE guest_number TO atrium_app;
 
--- A token that was signed out before it expired. Written by its own user; read across users by the watcher,
--- which every API process polls, so that a sign-out holds without Redis.
-CREATE TABLE revoked_tokens (
-    jti        uuid        CONSTRAINT revoked_tokens_pkey PRIMARY KEY,
-    user_id    uuid        NOT NULL CONSTRAINT revoked_tokens_user_fkey REFERENCES users (id),
-    -- After this moment the token is refused anyway, and the row may go.
-    expires_at timestamptz NOT NULL,
-    revoked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+-- A sign-in session that ended before its access tokens expired; they carry its id as `sid`. Written by its own user;
+-- read across users by the watcher, which every API process polls, so that a sign-out holds without Redis.
+CREATE TABLE revoked_auth_sessions (
+    auth_session_id uuid        CONSTRAINT revoked_auth_sessions_pkey PRIMARY KEY,
+    user_id         uuid        NOT NULL CONSTRAINT revoked_auth_sessions_user_fkey REFERENCES users (id),
+    -- After this moment its tokens are refused anyway, and the row may be deleted.
+    expires_at      timestamptz NOT NULL,
+    revoked_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX revoked_tokens_revoked_at ON revoked_tokens (revoked_at);
-CALL wall_by_user('revoked_tokens', 'user_id');
-GRANT SELECT, INSERT (jti, user_id, expires_at) ON revoked_tokens TO atrium_app;
+CREATE INDEX revoked_auth_sessions_revoked_at ON revoked_auth_sessions (revoked_at);
+CALL wall_by_user('revoked_auth_sessions', 'user_id');
+GRANT SELECT, INSERT (auth_session_id, user_id, expires_at) ON revoked_auth_sessions TO atrium_app;
 
-CREATE POLICY watch ON revoked_tokens FOR SELECT TO atrium_watcher USING (true);
-CREATE POLICY expire ON revoked_tokens FOR DELETE TO atrium_watcher USING (expires_at < now());
-GRANT SELECT, DELETE ON revoked_tokens TO atrium_watcher;
+CREATE POLICY watch ON revoked_auth_sessions FOR SELECT TO atrium_watcher USING (true);
+CREATE POLICY expire ON revoked_auth_sessions FOR DELETE TO atrium_watcher USING (expires_at < now());
+GRANT SELECT, DELETE ON revoked_auth_sessions TO atrium_watcher;
 
 -- The answer to a create that carried an Idempotency-Key, stored in the transaction that did the work: a
 -- repetition finds either the whole effect and its answer, or nothing.
 CREATE TABLE idempotency_keys (
-    user_id     uuid        NOT NULL CONSTRAINT idempotency_keys_user_fkey REFERENCES users (id),
+    -- Who asked: a user, or an API key, which acts in its own name. Hence no foreign key.
+    caller_id   uuid        NOT NULL,
     -- Method and path, so that one key on two resources is two keys.
     route       text        NOT NULL,
     key         text        NOT NULL CONSTRAINT idempotency_keys_key_length CHECK (length(key) BETWEEN 1 AND 255),
@@ -97,8 +98,8 @@ CREATE TABLE idempotency_keys (
     headers     jsonb       NOT NULL,
     body        jsonb       NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, route, key)
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (caller_id, route, key)
 );
-CALL wall_by_user('idempotency_keys', 'user_id');
--- Deleted by their own user's next create, once they are a day old.
+CALL wall_by_user('idempotency_keys', 'caller_id');
+-- Deleted by their own caller's next create, once they are a day old.
 GRANT SELECT, INSERT, DELETE ON idempotency_keys TO atrium_app;

@@ -33,8 +33,8 @@ GRANT SELECT, INSERT, DELETE ON org_slugs TO atrium_app;
 CREATE TABLE members (
     org_id    uuid        NOT NULL CONSTRAINT members_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
     user_id   uuid        NOT NULL CONSTRAINT members_user_fkey REFERENCES users (id),
-    -- A copy of users.key, so that a list of members needs no look across the wall around users.
-    user_key  text        NOT NULL,
+    -- A copy of users.name, so that a list of members needs no query across the wall around users.
+    user_name text        NOT NULL,
     role      text        NOT NULL CONSTRAINT members_role_known CHECK (role IN ('owner', 'admin', 'member', 'viewer')),
     joined_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT members_pkey PRIMARY KEY (org_id, user_id)

@@ -18,7 +18,7 @@ CREATE TABLE outbox (
     available_at timestamptz,
     published_at timestamptz,
     consumed_at  timestamptz,
-    -- Given up after too many deliveries; a copy stands in the dead-letter stream. Cleared to replay.
+    -- Given up after too many deliveries; a copy is in the dead-letter stream. Cleared to replay.
     dead_at      timestamptz,
     dead_reason  text,
     CONSTRAINT outbox_pkey PRIMARY KEY (org_id, id),

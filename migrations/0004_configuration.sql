@@ -30,23 +30,23 @@ GRANT SELECT, INSERT, UPDATE (value, revision), DELETE ON config_values TO atriu
 
 -- Who changed what, from what, to what, and why. Nobody updates or deletes it.
 CREATE TABLE config_history (
-    org_id     uuid        NOT NULL CONSTRAINT config_history_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
-    revision   bigint      NOT NULL,
-    key        text        NOT NULL,
+    org_id      uuid        NOT NULL CONSTRAINT config_history_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
+    revision    bigint      NOT NULL,
+    key         text        NOT NULL,
     -- Not a foreign key: history outlives the project.
-    project_id uuid,
-    action     text        NOT NULL CONSTRAINT config_history_action_known CHECK (action IN ('set', 'unset')),
-    old_value  jsonb,
-    new_value  jsonb,
+    project_id  uuid,
+    action      text        NOT NULL CONSTRAINT config_history_action_known CHECK (action IN ('set', 'unset')),
+    old_value   jsonb,
+    new_value   jsonb,
     -- Null: an operator, through the operator's command.
-    author_id  uuid        CONSTRAINT config_history_author_fkey REFERENCES users (id),
-    author_key text,
-    reason     text        NOT NULL CONSTRAINT config_history_reason_length CHECK (length(reason) BETWEEN 1 AND 500),
-    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    author_id   uuid        CONSTRAINT config_history_author_fkey REFERENCES users (id),
+    author_name text,
+    reason      text        NOT NULL CONSTRAINT config_history_reason_length CHECK (length(reason) BETWEEN 1 AND 500),
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT config_history_pkey PRIMARY KEY (org_id, revision),
     CONSTRAINT config_history_new_value CHECK ((action = 'set') = (new_value IS NOT NULL))
 );
 CREATE INDEX config_history_key ON config_history (org_id, key, revision DESC);
 CALL wall_by_org('config_history');
-GRANT SELECT, INSERT (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_key, reason)
+GRANT SELECT, INSERT (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_name, reason)
     ON config_history TO atrium_app;

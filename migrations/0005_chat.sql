@@ -7,7 +7,7 @@ CREATE TABLE chat_sessions (
     project_id   uuid        NOT NULL,
     user_id      uuid        NOT NULL CONSTRAINT chat_sessions_user_fkey REFERENCES users (id),
     opened_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Refreshed while a stream is open. A session that nobody has looked at for a while is expired when its user
+    -- Refreshed while a stream is open. A session without a stream for a while is expired when its user
     -- opens the next one: no scan across tenants is needed.
     last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     closed_at    timestamptz,
@@ -25,15 +25,15 @@ CREATE TABLE chat_counters (
     org_id     uuid   NOT NULL,
     project_id uuid   NOT NULL,
     action     text   NOT NULL,
-    total      bigint NOT NULL DEFAULT 0,
+    count      bigint NOT NULL DEFAULT 0,
     CONSTRAINT chat_counters_pkey PRIMARY KEY (org_id, project_id, action),
     CONSTRAINT chat_counters_project_fkey FOREIGN KEY (org_id, project_id) REFERENCES projects (org_id, id) ON DELETE CASCADE
 );
 CALL wall_by_org('chat_counters');
-GRANT SELECT, INSERT, UPDATE (total) ON chat_counters TO atrium_app;
+GRANT SELECT, INSERT, UPDATE (count) ON chat_counters TO atrium_app;
 
 -- How far a project's actions are counted. Written in the transaction that counts: an entry delivered again, after
--- a worker died between the count and the acknowledgement, stands below the cursor and is not counted twice.
+-- a worker died between the count and the acknowledgement, is below the cursor and is not counted twice.
 CREATE TABLE chat_cursors (
     org_id     uuid   NOT NULL,
     project_id uuid   NOT NULL,

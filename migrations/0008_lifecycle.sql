@@ -33,19 +33,19 @@ CREATE TRIGGER deleted_after_grace BEFORE DELETE ON orgs
 -- What remains of a deleted organization: the proof that nothing else does. It belongs to whoever asked for the
 -- deletion, whose operation it was.
 CREATE TABLE deletion_certificates (
-    user_id      uuid        NOT NULL CONSTRAINT deletion_certificates_user_fkey REFERENCES users (id),
+    user_id        uuid        NOT NULL CONSTRAINT deletion_certificates_user_fkey REFERENCES users (id),
     -- The saga's.
-    id           uuid        NOT NULL,
+    id             uuid        NOT NULL,
     -- Not a foreign key: there is nothing left to refer to.
-    deleted_org  uuid        NOT NULL,
-    requested_at timestamptz NOT NULL,
-    purged_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    deleted_org_id uuid        NOT NULL,
+    requested_at   timestamptz NOT NULL,
+    purged_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- What was removed, and what a search found afterwards.
-    certificate  jsonb       NOT NULL,
+    certificate    jsonb       NOT NULL,
     CONSTRAINT deletion_certificates_pkey PRIMARY KEY (user_id, id)
 );
 CALL wall_by_user('deletion_certificates', 'user_id');
-GRANT SELECT, INSERT (user_id, id, deleted_org, requested_at, certificate) ON deletion_certificates TO atrium_app;
+GRANT SELECT, INSERT (user_id, id, deleted_org_id, requested_at, certificate) ON deletion_certificates TO atrium_app;
 
 -- The end of somebody's access to something, for processes that believe it for a while, and for streams that are
 -- open: every API process polls for them, so that they end within a second, without Redis.

@@ -24,6 +24,3 @@ CREATE TABLE api_keys (
 CALL wall_by_org('api_keys');
 GRANT SELECT, INSERT (org_id, id, name, hash, scopes, created_by, expires_at), UPDATE (last_used_at, revoked_at)
     ON api_keys TO atrium_app;
-
--- A create by a service is recorded under its key's id, behind the same wall: `user_id` names whoever asks.
-ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_user_fkey;

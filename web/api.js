@@ -6,7 +6,7 @@
  * handle one kind of failure.
  */
 
-/** @import {Page, Problem} from "./types" */
+/** @import {Failure, Page} from "./page" */
 
 /** How the session is renewed; true when it was. session.js knows, and says so: pages without it have no session. */
 let renew = () => Promise.resolve(false);
@@ -21,7 +21,7 @@ export const refusals = new EventTarget();
 
 /** A refused or failed request. */
 export class ApiProblem extends Error {
-  /** @param {Problem} problem @param {number} retryAfter seconds; 0 when the answer named none */
+  /** @param {Failure} problem @param {number} retryAfter seconds; 0 when the answer named none */
   constructor(problem, retryAfter = 0) {
     super(problem.detail);
     this.name = "ApiProblem";
@@ -116,7 +116,7 @@ export async function problemOf(response) {
   const retryAfter = Number(response.headers.get("retry-after") ?? "0");
   if (response.headers.get("content-type")?.startsWith("application/problem+json")) {
     try {
-      return new ApiProblem(/** @type {Problem} */ (await response.json()), retryAfter);
+      return new ApiProblem(/** @type {Failure} */ (await response.json()), retryAfter);
     } catch {
       // Cut off in the middle: told like an answer without a problem document.
     }
@@ -144,7 +144,7 @@ export function isClosure(error) {
   return error instanceof ApiProblem && /^organization_(suspended|deleting)$/.test(error.problem.code);
 }
 
-/** @returns {Problem} */
+/** @returns {Failure} */
 function unreachable() {
   return {
     type: "",

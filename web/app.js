@@ -106,7 +106,7 @@ function drawAccount(me) {
   fill(
     account,
     soon,
-    h("span", { class: "who" }, icon("person"), me.user.key),
+    h("span", { class: "who" }, icon("person"), me.user.name),
     button({ label: "Sign out", kind: "quiet", problems }, signOut),
     problems,
   );

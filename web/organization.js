@@ -10,7 +10,8 @@
 import { ApiProblem, isAbort, refusals, request } from "./api.js";
 import { lost } from "./session.js";
 
-/** @import {Organization, ViewContext} from "./types" */
+/** @import {ViewContext} from "./page" */
+/** @import {Organization} from "./types" */
 
 const OPEN_MS = 15_000;
 /** Nothing is live in one that is closed: this is all that shows that it opened again. */

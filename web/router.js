@@ -13,7 +13,7 @@ import { organizations } from "./views/organizations.js";
 import { projects } from "./views/projects.js";
 import { settings } from "./views/settings.js";
 
-/** @import {View} from "./types" */
+/** @import {View} from "./page" */
 
 /** @type {[template: string, view: View][]} */
 const ROUTES = [

@@ -1,286 +1,588 @@
 /**
- * The shapes of the contract (docs/api/openapi.yaml) that the page uses. Only the type checker reads this file.
+ * The schemas of docs/api/openapi.yaml, for the type checker. Generated: after a change of the contract, run
+ * `npm --prefix web run types`. What only the page knows is in page.d.ts.
  */
 
+/** No body, or an object without fields. */
+export type Empty = Record<string, unknown>;
+
+/** A UUID, version 7 where it was made by the platform. */
+export type Uuid = string;
+
+/** RFC 3339, in UTC. */
+export type Timestamp = string;
+
+/** Names one request in the logs. */
+export type RequestId = string;
+
+/** 1 to 80 characters after trimming, no control characters. */
+export type Name = string;
+
+/** What a member may do; each role includes the ones before it. */
 export type Role = "viewer" | "member" | "admin" | "owner";
 
-export interface User {
-  id: string;
-  key: string;
-}
+/** Any JSON value; the key's own schema says which. */
+export type JsonValue = unknown;
 
-export interface ProblemItem {
-  pointer?: string;
-  header?: string;
-  parameter?: string;
-  detail: string;
-  code: string;
-}
-
-export interface Problem {
+/** An error, as RFC 9457 has it. */
+export type Problem = {
+  /** Leads to the code's entry in the catalog. */
   type: string;
+  /** The code in words. */
   title: string;
+  /** The answer's status. */
   status: number;
+  /** What is wrong this time. */
   detail: string;
-  code: string;
-  request_id: string;
+  code: ProblemCode;
+  request_id: RequestId;
+  /** Every single thing that is wrong with the request; the first 50, when there are more. */
   errors?: ProblemItem[];
-}
+};
 
-export interface GuestSession {
+/** One thing that is wrong. At most one of `pointer`, `header` and `parameter` says where. */
+export type ProblemItem = {
+  /** Where in the body; a JSON Pointer. Empty for the whole of it. Where a body has lines, it begins with `/lines/` and the line's number. */
+  pointer?: string;
+  /** In which header. */
+  header?: string;
+  /** In which parameter of the query; empty for one without a name. */
+  parameter?: string;
+  /** What is wrong there. */
+  detail: string;
+  /** What is wrong there, for programs, where it has a name. */
+  code?: string;
+};
+
+/** What is wrong, for programs. Every code has an entry in the catalog under `/docs/errors`. */
+export type ProblemCode = "answer_not_kept" | "api_key_not_accepted" | "api_key_scope_missing" | "body_too_large" | "chat_action_not_offered" | "chat_session_closed" | "chat_session_limit" | "config_key_unknown" | "config_operator_only" | "config_scope_not_allowed" | "config_value_invalid" | "cross_site_request" | "forbidden" | "idempotency_in_flight" | "idempotency_key_reused" | "import_invalid" | "internal" | "invitation_not_found" | "last_event_id_invalid" | "last_owner" | "malformed_json" | "malformed_request" | "method_not_allowed" | "not_found" | "operation_not_cancelable" | "organization_deleting" | "organization_not_deleting" | "organization_not_ready" | "organization_suspended" | "precondition_failed" | "precondition_required" | "quota_exceeded" | "quota_reached" | "rate_limited" | "refresh_token_reused" | "route_not_found" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
+
+/** A person, by number; nothing more is known. */
+export type User = {
+  id: Uuid;
+  /** What others see. */
+  name: string;
+};
+
+/** A guest, signed in. */
+export type GuestSession = {
+  /** A JWT. */
   access_token: string;
   token_type: "Bearer";
+  /** Seconds. */
   expires_in: number;
   user: User;
-}
+};
 
-export interface Me {
+/** Who is signed in, and until when. */
+export type Me = {
   user: User;
-  expires_at: string;
-}
+  expires_at: Timestamp;
+};
 
-export interface Page<T> {
-  items: T[];
-  next_cursor: string | null;
-}
+/** How far a sign-out goes. */
+export type SignOut = {
+  /** Ends all sign-ins of the user. */
+  everywhere?: boolean;
+};
 
-export interface Organization {
-  id: string;
-  name: string;
+/** A JSON Web Key Set. */
+export type Jwks = {
+  keys: Jwk[];
+};
+
+/** The public half of an Ed25519 key. */
+export type Jwk = {
+  kty: "OKP";
+  crv: "Ed25519";
+  use: "sig";
+  alg: "EdDSA";
+  /** What a token's header names it by. */
+  kid: string;
+  /** The key, base64url. */
+  x: string;
+};
+
+/** A name, for what is created or renamed. It is trimmed first. */
+export type Naming = {
+  name: Name;
+};
+
+/** A tenant, as one of its members sees it. */
+export type Organization = {
+  id: Uuid;
+  name: Name;
+  /** A readable name for addresses; unique. */
   slug: string;
+  /** Usable while COMMITTED. */
   status: "PENDING" | "COMMITTED" | "FAILED" | "SUSPENDED" | "DELETING";
+  /** Who suspended it, also while it is being deleted; null otherwise. What an operator suspended, no owner resumes or deletes. */
   suspended_by: "owner" | "operator" | null;
-  delete_at: string | null;
+  /** From when on it is purged, and the deletion can no longer be canceled; null unless it is DELETING. */
+  delete_at: NullableTimestamp;
   role: Role;
-  created_at: string;
-  updated_at: string;
-}
+  created_at: Timestamp;
+  updated_at: Timestamp;
+};
 
-export type OrganizationAccepted = Organization & { operation_id: string };
-export type OrganizationDeleting = Organization & { operation_id: string; delete_at: string };
+/** An organization that is being created, and the operation that does it. */
+export type OrganizationAccepted = {
+  id: Uuid;
+  name: Name;
+  /** A readable name for addresses; unique. */
+  slug: string;
+  status: "PENDING";
+  suspended_by: null;
+  delete_at: null;
+  role: "owner";
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  operation_id: Uuid;
+};
 
-export interface OperationFailure {
+/** An organization that is being deleted, and the operation that does it. */
+export type OrganizationDeleting = {
+  id: Uuid;
+  name: Name;
+  /** A readable name for addresses; unique. */
+  slug: string;
+  status: "DELETING";
+  suspended_by: "owner" | null;
+  /** Until then the deletion can be canceled. */
+  delete_at: Timestamp;
+  role: "owner";
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  operation_id: Uuid;
+};
+
+/** Who owns the organization from now on. */
+export type Transfer = {
+  /** Another member's id. */
+  user_id: Uuid;
+};
+
+/** What a member may do from now on. */
+export type RoleChange = {
+  role: Role;
+};
+
+export type OrganizationList = {
+  items: Organization[];
+  next_cursor: NextCursor;
+};
+
+/** For the next page; null on the last one. */
+export type NextCursor = string | null;
+
+/** What was done. */
+export type AuditAction = "organization.created" | "organization.imported" | "organization.exported" | "organization.renamed" | "organization.suspended" | "organization.resumed" | "organization.deletion_requested" | "organization.restored" | "operation.canceled" | "member.joined" | "member.role_changed" | "member.removed" | "invitation.created" | "invitation.revoked" | "project.created" | "project.renamed" | "project.deleted" | "config.set" | "config.unset" | "api_key.created" | "api_key.revoked" | "dead_letter.replayed" | "dead_letter.dropped";
+
+/** One change, and who made it. */
+export type AuditEntry = {
+  /** 1, 2, 3 … within the organization. */
+  seq: number;
+  at: Timestamp;
+  /** A person; a service; whoever operates the platform; the platform itself. */
+  actor_kind: "user" | "api_key" | "operator" | "system";
+  /** Who; null where the actor has no id. */
+  actor_id: Uuid | null;
+  /** Who, for people. */
+  actor_name: string;
+  action: AuditAction;
+  /** To what kind of thing. */
+  target_kind: string;
+  /** To which; an id or a name. */
+  target_id: string;
+  /** What it was, as far as it is no secret. */
+  before: Record<string, unknown> | null;
+  /** What it became, as far as it is no secret. */
+  after: Record<string, unknown> | null;
+  /** SHA-256 of the entry and of the hash before it: the chain so far. */
+  hash: string;
+};
+
+export type AuditEntryList = {
+  items: AuditEntry[];
+  next_cursor: NextCursor;
+};
+
+/** A saga, as its owner sees it. */
+export type Operation = {
+  id: Uuid;
+  kind: "organization.create" | "organization.delete";
+  org_id: Uuid;
+  status: OperationStatus;
+  /** In their order; none for the moment until a worker has taken the operation up, and none any more after a
+   * purge, which removes its own record. */
+  steps: OperationStep[];
+  /** Why it was given up; null otherwise. */
+  failure: OperationFailure | null;
+  /** Given up when not done by then. */
+  deadline_at: Timestamp;
+  created_at: Timestamp;
+  finished_at: NullableTimestamp;
+  /** After a purge, what was removed and what a search found afterwards; null otherwise. */
+  certificate: DeletionCertificate | null;
+};
+
+/** The proof that nothing of an organization is left. */
+export type DeletionCertificate = {
+  /** How many rows each table held; tables without any are left out. */
+  rows_removed: Record<string, number>;
+  /** What was searched after the removal, and what was found. Unless both are 0 there is no certificate. */
+  search: {
+    tables: number;
+    rows_found: 0;
+    redis_keys: number;
+    redis_traces_found: 0;
+  };
+  /** What became of the organization's namespace in the cluster. */
+  namespaces: string;
+};
+
+/** PENDING and COMPENSATING go on; COMMITTED and FAILED are final. */
+export type OperationStatus = "PENDING" | "COMPENSATING" | "COMMITTED" | "FAILED";
+
+/** COMPENSATED means taken back, what was done of it; the first step's also takes back what the request stored. */
+export type OperationStepStatus = "PENDING" | "RUNNING" | "DONE" | "FAILED" | "COMPENSATED";
+
+export type OperationStep = {
+  name: StepName;
+  status: OperationStepStatus;
+  attempts: number;
+  started_at: NullableTimestamp;
+  finished_at: NullableTimestamp;
+  /** What there is to say about it. */
+  detail: string | null;
+};
+
+/** A step's name within its kind of saga. */
+export type StepName = string;
+
+/** RFC 3339, in UTC; null where it has not happened. */
+export type NullableTimestamp = string | null;
+
+export type OperationFailure = {
   code: string;
   detail: string;
-}
+};
 
-export type StepStatus = "PENDING" | "RUNNING" | "DONE" | "FAILED" | "COMPENSATED";
-
-export interface OperationStep {
-  name: string;
-  status: StepStatus;
-  attempts: number;
-  started_at: string | null;
-  finished_at: string | null;
-  detail: string | null;
-}
-
-export interface DeletionCertificate {
-  rows_removed: Record<string, number>;
-  search: { tables: number; rows_found: 0; redis_keys: number; redis_traces_found: 0 };
-  namespaces: string;
-}
-
-export interface Operation {
-  id: string;
-  kind: "organization.create" | "organization.delete";
-  org_id: string;
-  status: "PENDING" | "COMPENSATING" | "COMMITTED" | "FAILED";
-  steps: OperationStep[];
-  failure: OperationFailure | null;
-  deadline_at: string;
-  created_at: string;
-  finished_at: string | null;
-  certificate: DeletionCertificate | null;
-}
-
-export interface OperationStepEvent {
-  operation_id: string;
+/** `operation.step`: a step changed its status. */
+export type OperationStepEvent = {
+  operation_id: Uuid;
+  /** Counts the operation's events from 1. */
   seq: number;
-  step: string;
-  status: StepStatus;
+  step: StepName;
+  status: OperationStepStatus;
   detail: string | null;
-  at: string;
-}
+  at: Timestamp;
+};
 
-export interface OperationFinishedEvent {
-  operation_id: string;
+/** `operation.finished`: the last event. */
+export type OperationFinishedEvent = {
+  operation_id: Uuid;
   seq: number;
   status: "COMMITTED" | "FAILED";
   failure: OperationFailure | null;
-  at: string;
-}
+  at: Timestamp;
+};
 
-export interface Member {
+export type Member = {
   user: User;
   role: Role;
-  joined_at: string;
-}
+  joined_at: Timestamp;
+};
 
-export interface Invitation {
-  id: string;
+export type MemberList = {
+  items: Member[];
+  next_cursor: NextCursor;
+};
+
+/** Only an OPEN one can be accepted. */
+export type InvitationStatus = "OPEN" | "ACCEPTED" | "REVOKED" | "EXPIRED";
+
+export type Invitation = {
+  id: Uuid;
   role: Role;
-  status: "OPEN" | "ACCEPTED" | "REVOKED" | "EXPIRED";
-  created_at: string;
-  expires_at: string;
-}
+  status: InvitationStatus;
+  created_at: Timestamp;
+  expires_at: Timestamp;
+};
 
-export type InvitationCreated = Invitation & { code: string };
+/** A new invitation, with its code, which is never shown again. */
+export type InvitationCreated = {
+  id: Uuid;
+  role: Role;
+  status: "OPEN";
+  created_at: Timestamp;
+  expires_at: Timestamp;
+  /** To hand to one person. */
+  code: string;
+};
 
-export type AuditAction =
-  | "organization.created"
-  | "organization.imported"
-  | "organization.exported"
-  | "organization.renamed"
-  | "organization.suspended"
-  | "organization.resumed"
-  | "organization.deletion_requested"
-  | "organization.restored"
-  | "member.joined"
-  | "member.role_changed"
-  | "member.removed"
-  | "invitation.created"
-  | "invitation.revoked"
-  | "project.created"
-  | "project.renamed"
-  | "project.deleted"
-  | "configuration.set"
-  | "configuration.unset"
-  | "api_key.created"
-  | "api_key.revoked"
-  | "dead_letter.replayed"
-  | "dead_letter.dropped";
+export type InvitationList = {
+  items: Invitation[];
+  next_cursor: NextCursor;
+};
 
-export interface AuditEntry {
-  seq: number;
-  at: string;
-  actor_kind: "user" | "api_key" | "operator" | "system";
-  actor_id: string | null;
-  actor_name: string;
-  action: AuditAction;
-  target_kind: string;
-  target_id: string;
-  before: Record<string, unknown> | null;
-  after: Record<string, unknown> | null;
-  hash: string;
-}
+export type InvitationCreate = {
+  role: Role;
+  expires_in_seconds?: number;
+};
 
-export interface Project {
-  id: string;
-  org_id: string;
-  name: string;
-  created_at: string;
-  updated_at: string;
-}
+/** What a key may be used for, on the operations that name the scope as `x-api-key-scope`. */
+export type ApiScopes = ("config:read" | "config:write" | "projects:read" | "projects:write" | "members:read" | "audit:read" | "export:read")[];
 
-export interface ChatSession {
-  id: string;
-  project_id: string;
-  opened_at: string;
-  actions: string[];
-  closed_session_id: string | null;
-}
+/** A key of a service, without the key itself. */
+export type ApiKey = {
+  id: Uuid;
+  name: Name;
+  scopes: ApiScopes;
+  status: "ACTIVE" | "EXPIRED" | "REVOKED";
+  /** The user who made it. */
+  created_by: Uuid;
+  created_at: Timestamp;
+  /** Null where it holds until it is revoked. */
+  expires_at: Timestamp | null;
+  /** To the minute. */
+  last_used_at: Timestamp | null;
+};
 
-export interface ChatPressAccepted {
-  id: string;
-  action: string;
-  at: string;
-}
-
-export interface ChatActionEvent {
-  id: string;
-  project_id: string;
-  session_id: string;
-  user: User;
-  action: string;
-  at: string;
-}
-
-export interface ChatSessionClosedEvent {
-  session_id: string;
-  reason: "replaced" | "closed" | "expired";
-  at: string;
-}
-
-export interface ChatCounters {
-  items: { action: string; count: number }[];
-  total: number;
-}
-
-export type ConfigScope = "default" | "organization" | "project";
-export type ConfigSource = "builtin" | ConfigScope;
-
-/** The part of JSON Schema that the catalog of keys uses. */
-export interface ValueSchema {
-  type?: string | string[];
-  enum?: unknown[];
-  minimum?: number;
-  maximum?: number;
-  minItems?: number;
-  items?: ValueSchema;
-}
-
-export interface ConfigValue {
+/** A new key, which is never shown again. */
+export type ApiKeyCreated = {
+  id: Uuid;
+  name: Name;
+  scopes: ApiScopes;
+  status: "ACTIVE" | "EXPIRED" | "REVOKED";
+  /** The user who made it. */
+  created_by: Uuid;
+  created_at: Timestamp;
+  /** Null where it holds until it is revoked. */
+  expires_at: Timestamp | null;
+  /** To the minute. */
+  last_used_at: Timestamp | null;
+  /** To send as `Authorization: Bearer`. */
   key: string;
-  value: unknown;
+};
+
+export type ApiKeyList = {
+  items: ApiKey[];
+  next_cursor: NextCursor;
+};
+
+export type ApiKeyCreate = {
+  name: Name;
+  scopes: ApiScopes;
+  expires_in_seconds?: number;
+};
+
+export type InvitationAccept = {
+  /** As it was handed over. */
+  code: string;
+};
+
+export type InvitationAccepted = {
+  org: Organization;
+};
+
+export type Project = {
+  id: Uuid;
+  org_id: Uuid;
+  name: Name;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+};
+
+export type ProjectList = {
+  items: Project[];
+  next_cursor: NextCursor;
+};
+
+/** A canned action. */
+export type ChatAction = "thumbs_up" | "thumbs_down" | "ready" | "blocked" | "in_review" | "deployed" | "tests_green" | "rollback";
+
+/** One open window. */
+export type ChatSession = {
+  id: Uuid;
+  project_id: Uuid;
+  opened_at: Timestamp;
+  /** What may be pressed, in the order to show (`chat.actions`). */
+  actions: ChatAction[];
+  /** The session that was closed to make room; null when there was room. */
+  closed_session_id: string | null;
+};
+
+export type ChatPress = {
+  /** One of the session's `actions`. */
+  action: ChatAction;
+};
+
+export type ChatPressAccepted = {
+  id: Uuid;
+  action: ChatAction;
+  at: Timestamp;
+};
+
+export type ChatCounters = {
+  items: ({
+    action: ChatAction;
+    count: number;
+  })[];
+  /** The sum. */
+  total: number;
+};
+
+/** `chat.action`: somebody pressed. */
+export type ChatActionEvent = {
+  /** The one the presser got in the answer. */
+  id: Uuid;
+  project_id: Uuid;
+  session_id: Uuid;
+  user: User;
+  action: ChatAction;
+  at: Timestamp;
+};
+
+/** `chat.session-closed`: this session is over; the stream ends. */
+export type ChatSessionClosedEvent = {
+  session_id: Uuid;
+  /** replaced: the user opened a newer window. */
+  reason: "replaced" | "closed" | "expired";
+  at: Timestamp;
+};
+
+/** Which layer a value comes from, from the widest to the narrowest. */
+export type ConfigSource = "builtin" | "default" | "organization" | "project";
+
+/** Where a key may be set. `default` is the operator's. */
+export type ConfigScope = "default" | "organization" | "project";
+
+export type ConfigKey = string;
+
+/** A key and its value in force. */
+export type ConfigValue = {
+  key: ConfigKey;
+  value: JsonValue;
   source: ConfigSource;
   description: string;
-  schema: ValueSchema;
+  /** The JSON Schema of the value. */
+  schema: Record<string, unknown>;
   scopes: ConfigScope[];
-  set_by: "admin" | "operator";
-}
+  set_by: ConfigSetter;
+};
 
-export type ConfigEntry = ConfigValue & { revision: number };
+/** A key and its value in force, at a revision of the organization's configuration. */
+export type ConfigEntry = {
+  key: ConfigKey;
+  value: JsonValue;
+  source: ConfigSource;
+  description: string;
+  /** The JSON Schema of the value. */
+  schema: Record<string, unknown>;
+  scopes: ConfigScope[];
+  set_by: ConfigSetter;
+  revision: Revision;
+};
 
-export interface ConfigList {
-  revision: number;
+/** `admin`: an organization's admins, for it and its projects; `operator`: the platform's operator alone. */
+export type ConfigSetter = "admin" | "operator";
+
+/** Grows by one with every change of an organization's configuration. */
+export type Revision = number;
+
+export type ConfigList = {
+  revision: Revision;
   items: ConfigValue[];
-}
+};
 
-export interface ConfigChange {
-  revision: number;
-  key: string;
+/** Why, for whoever reads the history. 1 to 500 characters after trimming, no control characters. */
+export type Reason = string;
+
+export type ConfigSet = {
+  value: JsonValue;
+  reason: Reason;
+};
+
+/** One entry of the history. */
+export type ConfigChange = {
+  revision: Revision;
+  key: ConfigKey;
   scope: ConfigScope;
+  /** The project, where the scope is one. */
   project_id: string | null;
   action: "set" | "unset";
-  old_value: unknown;
-  new_value: unknown;
+  /** What was set there before; null for nothing. */
+  old_value: JsonValue;
+  /** What is set there since; null for nothing. */
+  new_value: JsonValue;
+  /** Null for an operator and for a service. */
   author: User | null;
+  /** The name of the API key, where a service made the change. */
   api_key: string | null;
   reason: string;
-  changed_at: string;
-}
+  changed_at: Timestamp;
+};
 
-export interface ConfigExplanation {
-  key: string;
-  value: unknown;
+export type ConfigHistory = {
+  items: ConfigChange[];
+  next_cursor: NextCursor;
+};
+
+export type ConfigLayer = {
   source: ConfigSource;
-  layers: { source: ConfigSource; value?: unknown; set: boolean }[];
-}
+  /** Absent where nothing is set. */
+  value?: JsonValue;
+  set: boolean;
+};
 
-export interface ConfigStatus {
-  revision: number;
-  changed_at: string | null;
+export type ConfigExplanation = {
+  key: ConfigKey;
+  value: JsonValue;
+  source: ConfigSource;
+  layers: ConfigLayer[];
+};
+
+/** A live process and what it has applied. */
+export type ConfigProcess = {
+  /** Its name. */
+  process: string;
+  /** Null when it has never needed this organization. */
+  revision: number | null;
+  applied_at: NullableTimestamp;
+  /** From the commit of the newest revision to its application; null while behind. */
+  lag_ms: number | null;
+};
+
+export type ConfigStatus = {
+  revision: Revision;
+  changed_at: NullableTimestamp;
+  /** How many processes run the newest revision, or will read it when they first need it. */
   applied: number;
+  /** How many processes are alive. */
   total: number;
-  processes: {
-    process: string;
-    revision: number | null;
-    applied_at: string | null;
-    lag_ms: number | null;
-  }[];
-}
+  processes: ConfigProcess[];
+};
 
-/** What a view is given: where to draw, what the address says, and a signal that ends with the view. */
-export interface ViewContext {
-  root: HTMLElement;
-  params: Record<string, string>;
-  signal: AbortSignal;
-  me: Me;
-  /** Draws the view anew: what it was drawn from has changed. */
-  again: () => void;
-  /** Ends the view: what it was about is not there any more, at least not for this guest. */
-  end: (title: string, text: string) => void;
-}
+/** `config.changed`: read the configuration again. */
+export type ConfigChangedEvent = {
+  revision: Revision;
+};
 
-export type View = (context: ViewContext) => Promise<void>;
+/** `reset`: events may be missing. Read the state again, and go on with the stream. */
+export type ResetEvent = {
+  /** slow: the client read too slowly. too_old: the id is older than what is kept. history_lost: the id is of a
+   * history that is gone. gap: the server itself missed something. defaults_changed: the platform's defaults
+   * were changed. */
+  reason: "slow" | "too_old" | "history_lost" | "gap" | "defaults_changed";
+};
+
+/** `drain`: this process stops. Connect again after about `retry_ms`, with the last `id`. */
+export type DrainEvent = {
+  retry_ms: number;
+};
+
+/** `token-expiring`: the stream ends at `expires_at`, with the token. */
+export type TokenExpiringEvent = {
+  expires_at: Timestamp;
+};

@@ -21,7 +21,7 @@ async fn everybody_sees_an_action_once_and_it_is_counted() {
         let event = stream.must_next(SOON).await;
         let data = event.json();
         assert_eq!((event.event.as_str(), &data["id"]), ("chat.action", &json!(id)));
-        assert_eq!(data["user"], json!({ "id": b.id, "key": b.key }));
+        assert_eq!(data["user"], json!({ "id": b.id, "name": b.name }));
         assert_eq!((&data["action"], &data["session_id"]), (&json!("ready"), &json!(window_b.session)));
         assert_eq!(data["project_id"], json!(scene.project));
         stream.must_stay_silent(Duration::from_millis(200)).await;

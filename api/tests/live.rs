@@ -451,7 +451,7 @@ async fn a_slow_client_falls_off_and_is_told() {
     let epoch: String = redis::cmd("GET").arg(epoch).query_async(&mut redis).await.expect("an epoch");
     let data = json!({
         "id": uuid::Uuid::now_v7(), "project_id": scene.project, "session_id": quick_window.session,
-        "user": { "id": quick.id, "key": quick.key }, "action": "ready", "at": "2026-01-01T00:00:00Z",
+        "user": { "id": quick.id, "name": quick.name }, "action": "ready", "at": "2026-01-01T00:00:00Z",
     });
     let data = data.to_string();
     for _ in 0..EVENTS / 500 {
@@ -512,8 +512,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     let streams = OpenStreams::new(Shutdown::new());
     let credential = Credential {
         principal: guest.id.parse().expect("an id"),
-        token: uuid::Uuid::now_v7(),
-        family: atrium_shared::ids::FamilyId::new(),
+        auth_session: Some(atrium_shared::ids::AuthSessionId::new()),
         expires_at: time::OffsetDateTime::now_utc() + Duration::from_secs(900),
     };
     let presence = Presence::default();

@@ -71,10 +71,10 @@ pub enum Action {
     #[strum(serialize = "project.deleted")]
     ProjectDeleted,
     /// A configuration key was set.
-    #[strum(serialize = "configuration.set")]
+    #[strum(serialize = "config.set")]
     ConfigurationSet,
     /// What a configuration key was set to was taken away.
-    #[strum(serialize = "configuration.unset")]
+    #[strum(serialize = "config.unset")]
     ConfigurationUnset,
     /// A service got a key.
     #[strum(serialize = "api_key.created")]
@@ -174,7 +174,7 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
     // A user's own row is what a transaction in their name sees of `users`.
     sqlx::query(
         "INSERT INTO audit_log (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
-         VALUES ($1, $2, $3, COALESCE($4, (SELECT key FROM users WHERE id = $3),
+         VALUES ($1, $2, $3, COALESCE($4, (SELECT name FROM users WHERE id = $3),
                     (SELECT name FROM api_keys WHERE org_id = $1 AND id = $3), ''), $5, $6, $7, $8, $9)",
     )
     .bind(org)

@@ -2,7 +2,7 @@
 //!
 //! A process whose environment names the runner's socket connects to it at its start. The runner *arms* one point:
 //! the task that reaches it for the n-th time halts there and says so. Until the runner releases it, everything can
-//! be done to the process, to PostgreSQL, to Redis and to the lines between them, exactly there. Where nobody runs
+//! be done to the process, to PostgreSQL, to Redis and to the connections between them, exactly there. Where nobody runs
 //! the matrix, a point costs a look at an empty cell; a release binary has neither points nor names.
 
 /// The socket on which the runner waits. Deliberately no setting: it exists in debug builds only.
@@ -59,9 +59,9 @@ crash_points! {
     /// A message is acknowledged.
     ConsumerAcknowledged = "consumer.acknowledged",
     /// A message is given up in the database, and still pending.
-    ConsumerBeforeBury = "consumer.before_bury",
+    ConsumerBeforeDeadLetter = "consumer.before_dead_letter",
     /// A message is a dead letter.
-    ConsumerBuried = "consumer.buried",
+    ConsumerDeadLettered = "consumer.dead_lettered",
     /// A step's action is about to run.
     SagaBeforeStep = "saga.before_step",
     /// A step's action is done, and not recorded.
@@ -124,7 +124,7 @@ mod runner {
     pub(super) fn connect() {
         let Some(path) = std::env::var_os(SOCKET) else { return };
         let connected = UnixStream::connect(&path).and_then(|socket| Ok((socket.try_clone()?, socket)));
-        let (orders, socket) = match connected {
+        let (commands, socket) = match connected {
             Ok(connected) => connected,
             Err(error) => return tracing::error!(%error, "the runner of the crash matrix is not there"),
         };
@@ -132,8 +132,8 @@ mod runner {
         if RUNNER.set(runner).is_ok()
             && let Some(runner) = RUNNER.get()
         {
-            // A thread: orders arrive while every task of the process is busy or halted, too.
-            std::thread::spawn(move || runner.follow(orders));
+            // A thread: commands arrive while every task of the process is busy or halted, too.
+            std::thread::spawn(move || runner.follow(commands));
         }
     }
 
@@ -145,10 +145,10 @@ mod runner {
 
     impl Runner {
         /// `arm <point> <passage>` or `release`, a line each. Without a runner nothing may stay halted.
-        fn follow(&self, orders: UnixStream) {
+        fn follow(&self, commands: UnixStream) {
             self.say(&format!("process {}", std::process::id()));
-            for order in BufReader::new(orders).lines().map_while(Result::ok) {
-                let words: Vec<&str> = order.split(' ').collect();
+            for command in BufReader::new(commands).lines().map_while(Result::ok) {
+                let words: Vec<&str> = command.split(' ').collect();
                 match words.as_slice() {
                     ["arm", name, passage] => {
                         let point = CrashPoint::ALL.iter().find(|point| point.name() == *name);
@@ -188,7 +188,7 @@ mod runner {
         }
 
         fn say(&self, line: &str) {
-            // The reading side notices when nobody listens any more.
+            // The reading side notices when nobody listens.
             let _ = writeln!(&self.socket, "{line}");
         }
 
@@ -246,13 +246,13 @@ mod tests {
         let mut lines = BufReader::new(socket.try_clone().expect("a second handle")).lines();
         let mut line = move || lines.next().expect("a line").expect("text");
         assert_eq!(line(), format!("process {}", child.id()));
-        writeln!(socket, "arm relay.marked 2").expect("an order");
+        writeln!(socket, "arm relay.marked 2").expect("a command");
         assert_eq!(line(), "armed");
         writeln!(child.stdin.as_mut().expect("a pipe")).expect("it may begin");
         assert_eq!(line(), "reached relay.marked");
         std::thread::sleep(std::time::Duration::from_millis(300));
         assert_eq!(child.try_wait().expect("a child"), None, "it waits at the point");
-        writeln!(socket, "release").expect("an order");
+        writeln!(socket, "release").expect("a command");
         assert!(child.wait().expect("a child").success(), "released, it goes on to its end");
     }
 }

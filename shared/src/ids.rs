@@ -36,6 +36,12 @@ macro_rules! id {
             }
         }
 
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
         impl FromStr for $name {
             type Err = uuid::Error;
 
@@ -72,8 +78,8 @@ id!(
     UserId
 );
 id!(
-    /// A sign-in, as long as it is kept up: a family of refresh tokens, and the access tokens made from them.
-    FamilyId
+    /// A sign-in session: what one sign-in begins, its refresh tokens and the access tokens made from them.
+    AuthSessionId
 );
 id!(
     /// A chat session: one open window.

@@ -10,6 +10,7 @@ pub mod db;
 pub mod identity;
 pub mod ids;
 pub mod lifecycle;
+pub mod messages;
 pub mod organizations;
 pub mod saga;
 pub mod settings;

@@ -9,8 +9,9 @@ use time::OffsetDateTime;
 
 use crate::{
     audit::{self, Action, Change},
-    db::{DbError, OrgTx, Topic},
+    db::{DbError, OrgTx},
     ids::{OrgId, SagaId, UserId},
+    messages::{SagaWake, WakeReason},
 };
 
 /// What a saga does. A release beside this one may know kinds that this one does not, so what is read from the database
@@ -187,8 +188,9 @@ pub async fn start_within(
     .bind(i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX))
     .execute(tx.conn())
     .await?;
-    let [at_once, at_deadline] = ["advance", "deadline"].map(|wake| json!({ "saga": id, "wake": wake }));
-    tx.enqueue_with_deadline(Topic::Saga, id.uuid(), &at_once, &at_deadline, deadline).await?;
+    let [at_once, at_deadline] =
+        [WakeReason::Advance, WakeReason::Deadline].map(|wake| SagaWake { saga: id, wake });
+    tx.enqueue_with_deadline(id, &at_once, &at_deadline, deadline).await?;
     Ok(id)
 }
 
@@ -211,7 +213,7 @@ pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -
     if turned.rows_affected() == 0 {
         return Ok(false);
     }
-    tx.enqueue(Topic::Saga, id.uuid(), &json!({ "saga": id, "wake": "advance" })).await?;
+    tx.enqueue(id, &SagaWake { saga: id, wake: WakeReason::Advance }).await?;
     Ok(true)
 }
 

@@ -7,7 +7,8 @@ import { organizationOf } from "../organization.js";
 import { organizationFrame } from "./frames.js";
 import { plain } from "./value-editor.js";
 
-/** @import {AuditAction, AuditEntry, Member, Page, Project, ViewContext} from "../types" */
+/** @import {Page, ViewContext} from "../page" */
+/** @import {AuditAction, AuditEntry, Member, Project} from "../types" */
 /** @import {Child} from "../elements.js" */
 
 const PAGE = 25;
@@ -22,6 +23,7 @@ const DEEDS = {
   "organization.resumed": "resumed the organization",
   "organization.deletion_requested": "requested the organization's deletion",
   "organization.restored": "canceled the organization's deletion",
+  "operation.canceled": "canceled the operation",
   "member.joined": "joined",
   "member.role_changed": "changed the role of",
   "member.removed": "removed",
@@ -30,8 +32,8 @@ const DEEDS = {
   "project.created": "created the project",
   "project.renamed": "renamed the project",
   "project.deleted": "deleted the project",
-  "configuration.set": "set",
-  "configuration.unset": "unset",
+  "config.set": "set",
+  "config.unset": "unset",
   "api_key.created": "created the API key",
   "api_key.revoked": "revoked the API key",
   "dead_letter.replayed": "replayed the dead letter",
@@ -44,7 +46,7 @@ const ICONS = {
   user: "person",
   invitation: "enter",
   project: "project",
-  configuration: "sliders",
+  config: "sliders",
   api_key: "key",
 };
 
@@ -112,7 +114,7 @@ export async function audit(context) {
 
 /** @param {string} action @returns {string} as the choice of what to show says it */
 function label(action) {
-  return humanize(action.replace(".", " ")).replace(/^Api /, "API ");
+  return humanize(action.replace(".", " ")).replace(/^Api /, "API ").replace(/^Config /, "Configuration ");
 }
 
 /**
@@ -124,7 +126,7 @@ function label(action) {
 async function namesIn(org, signal) {
   /** @type {[Member[], Project[]]} */
   const [people, projects] = await Promise.all([listAll(`/v1/orgs/${org}/members`, signal), listAll(`/v1/orgs/${org}/projects`, signal)]);
-  return new Map([...people.map(({ user }) => named(user.id, user.key)), ...projects.map(({ id, name }) => named(id, name))]);
+  return new Map([...people.map(({ user }) => named(user.id, user.name)), ...projects.map(({ id, name }) => named(id, name))]);
 }
 
 /** @param {string} id @param {string} name @returns {[string, string]} */
@@ -135,7 +137,7 @@ function named(id, name) {
 /** Who left, and what was deleted, is named by the entries themselves. @param {Map<string, string>} names @param {AuditEntry} entry */
 function learn(names, { actor_id, actor_name, target_id, before, after }) {
   if (actor_id !== null && actor_name !== "" && !names.has(actor_id)) names.set(actor_id, actor_name);
-  const name = before?.["key"] ?? before?.["name"] ?? after?.["name"];
+  const name = before?.["name"] ?? after?.["name"];
   if (typeof name === "string" && !names.has(target_id)) names.set(target_id, name);
 }
 
@@ -197,7 +199,7 @@ const FIELDS = {
 };
 
 /** What the sentence has said already. */
-const SAID = ["key", "suspended_by", "resumed_by"];
+const SAID = ["suspended_by", "resumed_by"];
 
 /**
  * Every field that came, went or changed: what it was, and what it is.

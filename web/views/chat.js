@@ -12,7 +12,8 @@ import { follow } from "../stream.js";
 import { isClosed, organizationOf } from "../organization.js";
 import { loadProject, projectFrame } from "./frames.js";
 
-/** @import {ChatActionEvent, ChatCounters, ChatPressAccepted, ChatSession, ChatSessionClosedEvent, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {ChatActionEvent, ChatCounters, ChatPressAccepted, ChatSession, ChatSessionClosedEvent} from "../types" */
 /** @import {StreamState} from "../stream.js" */
 
 const FEED_LENGTH = 100;
@@ -114,7 +115,7 @@ export async function chat(context) {
         "li",
         { class: own ? "own" : "", "data-action": event.action },
         h("span", { class: "feed-mark" }, icon(event.action)),
-        h("span", { class: "grow" }, h("strong", {}, own ? "You" : event.user.key), " ", h("span", {}, humanize(event.action))),
+        h("span", { class: "grow" }, h("strong", {}, own ? "You" : event.user.name), " ", h("span", {}, humanize(event.action))),
         moment(event.at),
       ),
     );

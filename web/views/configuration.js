@@ -13,7 +13,8 @@ import { isClosed, isOpen, organizationOf } from "../organization.js";
 import { loadProject, organizationFrame, projectFrame } from "./frames.js";
 import { editorFor, plain } from "./value-editor.js";
 
-/** @import {ConfigChange, ConfigEntry, ConfigExplanation, ConfigList, ConfigScope, ConfigStatus, ConfigValue, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {ConfigChange, ConfigEntry, ConfigExplanation, ConfigList, ConfigScope, ConfigStatus, ConfigValue} from "../types" */
 
 /** @type {Record<ConfigValue["source"], string>} */
 const SOURCES = { builtin: "Built in", default: "Default", organization: "Organization", project: "Project" };
@@ -259,7 +260,7 @@ export async function configuration(context) {
               badge(SOURCES[change.scope]),
             ),
             h("p", {}, change.reason),
-            h("p", { class: "fine" }, change.author?.key ?? change.api_key ?? "operator", " · ", moment(change.changed_at)),
+            h("p", { class: "fine" }, change.author?.name ?? change.api_key ?? "operator", " · ", moment(change.changed_at)),
           ),
         ),
       ),

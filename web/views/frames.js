@@ -8,7 +8,8 @@ import { request } from "../api.js";
 import { badge, button, h, humanize, icon, mayAct, moment, notice } from "../elements.js";
 import { canRestore } from "../organization.js";
 
-/** @import {Organization, Project, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {Organization, Project} from "../types" */
 
 /**
  * @param {string} org @param {string} id @param {AbortSignal} signal

@@ -6,7 +6,8 @@ import { badge, button, field, fill, form, h, humanize, icon, mayAct, moment, no
 import { isOpen, organizationOf } from "../organization.js";
 import { organizationFrame } from "./frames.js";
 
-/** @import {Invitation, InvitationCreated, Member, Organization, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {Invitation, InvitationCreated, Member, Organization} from "../types" */
 
 /** @type {[label: string, seconds: number][]} */
 const LIFETIMES = [
@@ -68,12 +69,11 @@ export async function members(context) {
 
   /** @param {Member} member */
   const other = (member) => {
-    const key = member.user.key;
     const remove = () =>
       ask(
         root,
-        { title: `Remove ${key}?`, submit: "Remove" },
-        [h("p", {}, `${key} loses access to ${org.name} within a second, and the invitations they created are revoked. To rejoin, they need a new invitation code.`)],
+        { title: `Remove ${member.user.name}?`, submit: "Remove" },
+        [h("p", {}, `${member.user.name} loses access to ${org.name} within a second, and the invitations they created are revoked. To rejoin, they need a new invitation code.`)],
         async () => {
           await request("DELETE", `${path}/${member.user.id}`, { signal });
           rows.get(member.user.id)?.remove();
@@ -82,7 +82,7 @@ export async function members(context) {
           heading.focus();
         },
       );
-    return row(member, "", canManage && mayAct(org.role, member.role) && { label: "Remove", name: `Remove ${key}`, task: remove });
+    return row(member, "", canManage && mayAct(org.role, member.role) && { label: "Remove", name: `Remove ${member.user.name}`, task: remove });
   };
 
   /**
@@ -93,8 +93,8 @@ export async function members(context) {
     const problems = h("div", { class: "problems", "aria-live": "polite" });
     return h(
       "li",
-      { "data-user": member.user.key },
-      h("span", { class: "grow" }, icon("person"), member.user.key, remark !== "" && h("span", { class: "fine" }, remark)),
+      { "data-user": member.user.name },
+      h("span", { class: "grow" }, icon("person"), member.user.name, remark !== "" && h("span", { class: "fine" }, remark)),
       h("span", { class: "fine" }, "joined ", moment(member.joined_at)),
       canManage && mayAct(org.role, member.role) ? roleOf(member, problems) : badge(humanize(member.role)),
       end !== false && button({ ...end, kind: "quiet", problems }, end.task),
@@ -110,10 +110,10 @@ export async function members(context) {
   const roleOf = (member, problems) => {
     const select = h(
       "select",
-      { class: "small", "aria-label": `Role of ${member.user.key}` },
+      { class: "small", "aria-label": `Role of ${member.user.name}` },
       rolesUpTo(org.role).map((name) => h("option", { value: name, selected: name === member.role }, humanize(name))),
     );
-    const save = button({ label: "Change", problems, name: `Change the role of ${member.user.key}` }, async () => {
+    const save = button({ label: "Change", problems, name: `Change the role of ${member.user.name}` }, async () => {
       /** @type {{ data: Member }} */
       const { data } = await request("PATCH", `${path}/${member.user.id}`, { json: { role: select.value }, signal });
       if (member.user.id === me.user.id) {
@@ -134,7 +134,7 @@ export async function members(context) {
 
   /** @param {Member[]} others */
   const handOver = (others) => {
-    const heir = h("select", {}, others.map((member) => h("option", { value: member.user.id }, `${member.user.key} (${member.role})`)));
+    const heir = h("select", {}, others.map((member) => h("option", { value: member.user.id }, `${member.user.name} (${member.role})`)));
     return h(
       "section",
       { class: "panel" },
@@ -145,8 +145,8 @@ export async function members(context) {
         if (member === undefined) return;
         ask(
           root,
-          { title: `Hand ${org.name} over to ${member.user.key}?`, submit: "Hand over" },
-          [h("p", {}, `${member.user.key} owns it from now on, and may suspend and delete it. You become an admin, and cannot take it back yourself.`)],
+          { title: `Hand ${org.name} over to ${member.user.name}?`, submit: "Hand over" },
+          [h("p", {}, `${member.user.name} owns it from now on, and may suspend and delete it. You become an admin, and cannot take it back yourself.`)],
           async () => {
             await request("POST", `/v1/orgs/${org.id}/transfer`, { json: { user_id: member.user.id }, signal });
             context.again();

@@ -9,10 +9,11 @@ import { button, fact, fill, h, humanize, icon, mayAct, moment, notice, problemB
 import { canRestore } from "../organization.js";
 import { follow } from "../stream.js";
 
-/** @import {DeletionCertificate, Operation, OperationFinishedEvent, OperationStepEvent, Organization, StepStatus, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {DeletionCertificate, Operation, OperationFinishedEvent, OperationStepEvent, OperationStepStatus, Organization} from "../types" */
 /** @import {Child} from "../elements.js" */
 
-/** @type {Record<StepStatus, { icon: string, text: string }>} */
+/** @type {Record<OperationStepStatus, { icon: string, text: string }>} */
 const LOOKS = {
   PENDING: { icon: "dot", text: "Waiting" },
   RUNNING: { icon: "running", text: "Running" },
@@ -62,7 +63,7 @@ export async function operation({ root, params, signal, again }) {
   /** The step that failed: it is compensated, too, and would then look like the others. */
   let culprit = "";
   let tooLate = false;
-  /** @param {string} step @param {StepStatus} status @param {string | null} detail @param {number} attempts */
+  /** @param {string} step @param {OperationStepStatus} status @param {string | null} detail @param {number} attempts */
   const draw = (step, status, detail, attempts) => {
     let row = rows.get(step);
     if (row === undefined) {
@@ -139,7 +140,7 @@ export async function operation({ root, params, signal, again }) {
 }
 
 /**
- * @param {HTMLElement} row @param {string} name @param {StepStatus} status @param {string | null} detail
+ * @param {HTMLElement} row @param {string} name @param {OperationStepStatus} status @param {string | null} detail
  * @param {number} attempts
  */
 function drawStep(row, name, status, detail, attempts) {

@@ -4,7 +4,8 @@ import { address } from "../addresses.js";
 import { listAll, request } from "../api.js";
 import { badge, emptyState, field, fill, form, h, humanize, icon, moment } from "../elements.js";
 
-/** @import {Organization, OrganizationAccepted, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {Organization, OrganizationAccepted} from "../types" */
 
 /** @param {ViewContext} context */
 export async function organizations({ root, signal, me }) {
@@ -12,7 +13,7 @@ export async function organizations({ root, signal, me }) {
   const items = await listAll("/v1/orgs", signal);
   fill(
     root,
-    h("div", { class: "head" }, h("h1", {}, "Your organizations"), h("p", { class: "lead" }, `Signed in as ${me.user.key}.`)),
+    h("div", { class: "head" }, h("h1", {}, "Your organizations"), h("p", { class: "lead" }, `Signed in as ${me.user.name}.`)),
     h(
       "div",
       { class: "split" },

@@ -6,7 +6,8 @@ import { emptyState, field, fill, form, h, icon, mayAct, moment } from "../eleme
 import { isOpen, organizationOf } from "../organization.js";
 import { organizationFrame } from "./frames.js";
 
-/** @import {Organization, Project, ViewContext} from "../types" */
+/** @import {ViewContext} from "../page" */
+/** @import {Organization, Project} from "../types" */
 
 /** @param {ViewContext} context */
 export async function projects(context) {

@@ -7,7 +7,8 @@ import { button, field, fill, h, icon, mayAct, moment, notice } from "../element
 import { canRestore, organizationOf } from "../organization.js";
 import { organizationFrame } from "./frames.js";
 
-/** @import {AuditEntry, ConfigValue, Organization, OrganizationDeleting, Page, ViewContext} from "../types" */
+/** @import {Page, ViewContext} from "../page" */
+/** @import {AuditEntry, ConfigValue, Organization, OrganizationDeleting} from "../types" */
 
 const GRACE = "organization.deletion_grace_seconds";
 

@@ -5,13 +5,15 @@
 
 import { field, h, humanize } from "../elements.js";
 
+/** @import {ValueSchema} from "../page" */
 /** @import {ConfigValue} from "../types" */
 
 /**
  * @param {ConfigValue} setting
  * @returns {{ element: HTMLElement, read: () => unknown }}
  */
-export function editorFor({ schema, value }) {
+export function editorFor({ schema: document, value }) {
+  const schema = /** @type {ValueSchema} */ (document);
   if (schema.enum !== undefined) {
     const choices = schema.enum;
     const select = h(

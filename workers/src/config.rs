@@ -7,19 +7,14 @@
 use atrium_shared::{
     db::OrgTx,
     ids::OrgId,
-    streams::{Live, Redis},
+    messages::{RevisionEntry, RevisionNotice},
+    streams::Redis,
 };
-use serde::Deserialize;
 
 use crate::consumer::{HandleError, Handler, Message, Outcome};
 
 pub(crate) struct Publisher {
     redis: Redis,
-}
-
-#[derive(Deserialize)]
-struct Changed {
-    revision: i64,
 }
 
 impl Publisher {
@@ -34,9 +29,8 @@ impl Handler for Publisher {
     type Effect = ();
 
     async fn handle(&self, _tx: &mut OrgTx, message: &Message, (): ()) -> Result<Outcome<()>, HandleError> {
-        let Changed { revision } = Changed::deserialize(&message.payload)?;
-        let fields = [("org", message.org().to_string()), ("revision", revision.to_string())];
-        self.redis.announce(Live::Config, &fields).await?;
+        let RevisionNotice { revision } = message.read()?;
+        self.redis.announce(&RevisionEntry { org: message.org(), revision }).await?;
         Ok(Outcome::Done(()))
     }
 

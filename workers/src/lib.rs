@@ -41,7 +41,7 @@ pub enum Role {
     Config,
     /// Counts and publishes what happens in chats.
     Chat,
-    /// Deletes what nobody needs any more.
+    /// Deletes what has served its purpose.
     Janitor,
 }
 

@@ -20,7 +20,7 @@ use metrics::gauge;
 use sqlx::PgPool;
 
 const EVERY: Duration = Duration::from_secs(5);
-/// What an operator is told by a longer count, the first so many have told already.
+/// What an operator is told by a longer count, 10,000 have told already.
 const COUNTED: i64 = 10_000;
 const TOPICS: [&str; 3] = ["saga", "config", "chat"];
 
@@ -115,7 +115,7 @@ fn say_outbox(signals: Option<&OutboxSignals>) {
     }
 }
 
-/// `said` is what was said before, so that what is over is said to be so.
+/// `said` is what was said before, so that a series that ended is set to 0.
 fn say_sagas(said: &mut BTreeMap<(String, String), (f64, f64)>, running: Option<Vec<RunningSagas>>) {
     let nothing = if running.is_some() { 0.0 } else { f64::NAN };
     said.values_mut().for_each(|signals| *signals = (nothing, nothing));

@@ -83,16 +83,15 @@ async fn verify(app: &App, token: &str, carrier: Carrier) -> Result<Verified, Pr
         return Ok(Verified::ApiKey(presented, key.ok_or_else(|| refused("no such API key, or no longer"))?));
     }
     let claims = app.keyring.verify(token).await.map_err(|error| refused(&error.to_string()))?;
-    if app.revocations.is_revoked(claims.jti, claims.family()) {
+    if app.revocations.is_revoked(claims.sid) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
         return Err(refused("the token was signed out"));
     }
     Ok(Verified::User(SignedInUser {
         id: claims.sub,
-        token: claims.jti,
-        family: claims.family(),
+        auth_session: claims.sid,
         expires_at: claims.expires_at(),
-        key: claims.key,
+        name: claims.name,
     }))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use atrium_shared::ids::UserId;
 use http::StatusCode;
 
-use super::{families, signed_in::signed_in};
+use super::{auth_sessions, signed_in::signed_in};
 use crate::{
     http::{problem::Problem, request::Request, response::Response},
     state::App,
@@ -19,12 +19,12 @@ pub async fn sign_in(app: &Arc<App>, request: &mut Request) -> Result<Response, 
     request.no_fields().await?;
     let id = UserId::new();
     let mut tx = app.database.user_tx(id).await?;
-    let key: String = sqlx::query_scalar("INSERT INTO users (id) VALUES ($1) RETURNING key")
+    let name: String = sqlx::query_scalar("INSERT INTO users (id) VALUES ($1) RETURNING name")
         .bind(id)
         .fetch_one(tx.conn())
         .await?;
-    let refresh = families::begin(&mut tx).await?;
-    let response = signed_in(app, StatusCode::CREATED, key, &refresh)?;
+    let refresh = auth_sessions::begin(&mut tx).await?;
+    let response = signed_in(app, StatusCode::CREATED, name, &refresh)?;
     tx.commit().await?;
     Ok(response)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{StatusCode, header};
 
-use super::{cookie::Cookie, families};
+use super::{auth_sessions, cookie::Cookie};
 use crate::{
     http::{
         body::one_of,
@@ -24,11 +24,11 @@ pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let everywhere = everywhere(request).await?;
     let user = request.signed_in_user()?;
     let mut tx = app.database.user_tx(user.id).await?;
-    let revoked = families::end(&mut tx, user.family, user.token, everywhere).await?;
+    let revoked = auth_sessions::end(&mut tx, user.auth_session, everywhere).await?;
     tx.commit().await?;
     // Other processes find the rows within their poll; this one knows already.
-    for id in revoked {
-        app.revocations.insert(id);
+    for auth_session in revoked {
+        app.revocations.insert(auth_session);
     }
 
     let mut response = empty(StatusCode::NO_CONTENT);

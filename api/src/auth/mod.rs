@@ -5,9 +5,9 @@
 //! next one at each use; one that is used twice ends its sign-in.
 
 mod api_key;
+mod auth_sessions;
 pub mod authenticate;
 pub mod cookie;
-mod families;
 pub mod guest;
 pub mod jwks;
 pub mod logout;

@@ -7,8 +7,8 @@ use http::StatusCode;
 use metrics::counter;
 
 use super::{
+    auth_sessions::{self, Presented},
     cookie::Cookie,
-    families::{self, Presented},
     origin,
     refresh_token::RefreshToken,
     signed_in::signed_in,
@@ -30,26 +30,26 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
     let token = RefreshToken::parse(token).ok_or_else(refused)?;
     request.no_fields().await?;
 
-    let (user, family) = (token.user, token.family);
+    let (user, auth_session) = (token.user, token.auth_session);
     let mut tx = app.database.user_tx(user).await?;
-    let (outcome, refresh) = match families::rotate(&mut tx, token).await? {
+    let (outcome, refresh) = match auth_sessions::rotate(&mut tx, token).await? {
         Presented::Rotated(refresh) => ("rotated", refresh),
         Presented::Repeated(refresh) => ("repeated", refresh),
         Presented::Unknown => return Err(refused()),
         Presented::Reused => {
-            if families::end_reused(&mut tx, family).await? {
+            if auth_sessions::end_reused(&mut tx, auth_session).await? {
                 tx.commit().await?;
                 // Other processes find the row within their poll; this one knows already.
-                app.revocations.insert(family.uuid());
-                tracing::warn!(%user, %family, "a used refresh token came again; its sign-in is over");
+                app.revocations.insert(auth_session);
+                tracing::warn!(%user, %auth_session, "a used refresh token came again; its sign-in is over");
             }
             counter!(REFRESHES, "outcome" => "reused").increment(1);
             return Err(Problem::refresh_token_reused());
         }
     };
-    let key =
-        sqlx::query_scalar("SELECT key FROM users WHERE id = $1").bind(user).fetch_one(tx.conn()).await?;
-    let response = signed_in(app, StatusCode::OK, key, &refresh)?;
+    let name =
+        sqlx::query_scalar("SELECT name FROM users WHERE id = $1").bind(user).fetch_one(tx.conn()).await?;
+    let response = signed_in(app, StatusCode::OK, name, &refresh)?;
     tx.commit().await?;
     counter!(REFRESHES, "outcome" => outcome).increment(1);
     Ok(response)

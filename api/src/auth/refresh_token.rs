@@ -5,7 +5,7 @@
 //! grace: both together give it again to a client that lost the answer. A predecessor alone, in an old log or a
 //! stolen backup of a browser, gives nothing, and neither does a copy of the database.
 
-use atrium_shared::ids::{FamilyId, UserId};
+use atrium_shared::ids::{AuthSessionId, UserId};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
@@ -21,14 +21,14 @@ const SUCCESSOR: &[u8] = b"atrium refresh token successor";
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct RefreshToken {
     pub(super) user: UserId,
-    pub(super) family: FamilyId,
+    pub(super) auth_session: AuthSessionId,
     secret: Bytes32,
 }
 
 impl RefreshToken {
-    /// The first of a family.
-    pub(super) fn first(user: UserId, family: FamilyId) -> Self {
-        Self { user, family, secret: rand::random() }
+    /// The first of a sign-in session.
+    pub(super) fn first(user: UserId, auth_session: AuthSessionId) -> Self {
+        Self { user, auth_session, secret: rand::random() }
     }
 
     /// The one that follows; the same for the same salt.
@@ -38,7 +38,7 @@ impl RefreshToken {
         context.update(salt);
         let mut secret = Bytes32::default();
         secret.copy_from_slice(context.sign().as_ref());
-        Self { user: self.user, family: self.family, secret }
+        Self { user: self.user, auth_session: self.auth_session, secret }
     }
 
     /// Which hash the database holds. To find one by its hash compares no secret, so its timing tells nothing.
@@ -53,16 +53,16 @@ impl RefreshToken {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let (user, rest) = bytes.split_at_checked(16)?;
-        let (family, secret) = rest.split_at_checked(16)?;
+        let (auth_session, secret) = rest.split_at_checked(16)?;
         Some(Self {
             user: Uuid::from_slice(user).ok()?.into(),
-            family: Uuid::from_slice(family).ok()?.into(),
+            auth_session: Uuid::from_slice(auth_session).ok()?.into(),
             secret: secret.try_into().ok()?,
         })
     }
 
     fn bytes(&self) -> Vec<u8> {
-        [&self.user.uuid().as_bytes()[..], &self.family.uuid().as_bytes()[..], &self.secret].concat()
+        [&self.user.uuid().as_bytes()[..], &self.auth_session.uuid().as_bytes()[..], &self.secret].concat()
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_token_survives_its_text_and_nothing_else_is_one() {
-        let token = RefreshToken::first(UserId::new(), FamilyId::new());
+        let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
         let text = token.to_text();
         assert!(RefreshToken::parse(&text) == Some(token));
         for wrong in
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_successor_needs_the_token_and_the_salt() {
-        let token = RefreshToken::first(UserId::new(), FamilyId::new());
+        let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
         let (salt, other_salt): (Bytes32, Bytes32) = (rand::random(), rand::random());
         let successor = token.successor(&salt);
         assert!(successor == token.successor(&salt), "the same again");
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn a_hash_is_of_the_ids_too() {
-        let token = RefreshToken::first(UserId::new(), FamilyId::new());
-        let elsewhere = RefreshToken { family: FamilyId::new(), ..token.clone() };
+        let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
+        let elsewhere = RefreshToken { auth_session: AuthSessionId::new(), ..token.clone() };
         assert_ne!(token.hash(), elsewhere.hash());
     }
 }

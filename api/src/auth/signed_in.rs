@@ -5,7 +5,7 @@ use atrium_shared::identity::TOKEN_LIFETIME;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::{cookie::Cookie, families::Issued};
+use super::{auth_sessions::Issued, cookie::Cookie};
 use crate::{
     http::{
         caller::User,
@@ -27,12 +27,12 @@ struct SignedIn {
 pub(super) fn signed_in(
     app: &App,
     status: StatusCode,
-    key: String,
+    name: String,
     refresh: &Issued,
 ) -> Result<Response, Problem> {
-    let user = User { id: refresh.token.user, key };
+    let user = User { id: refresh.token.user, name };
     let (access_token, _) =
-        app.keyring.issue(user.id, &user.key, refresh.token.family).map_err(Problem::internal)?;
+        app.keyring.issue(user.id, &user.name, refresh.token.auth_session).map_err(Problem::internal)?;
     let expires_in = TOKEN_LIFETIME.as_secs();
     let url = &app.api.public_url;
     let session = Cookie::Session.set(url, &access_token, expires_in).map_err(Problem::internal)?;

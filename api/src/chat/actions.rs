@@ -5,14 +5,14 @@
 use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
-    configuration::ChatAction,
     ids::{MessageId, OrgId, ProjectId, SessionId},
+    messages::{ActionEntry, ChatAction, StreamEntry as _},
     streams::{Inbound, chat_shard},
     tenancy::Role,
 };
 use http::StatusCode;
 use serde::{Deserialize as _, Serialize, de::value::StrDeserializer};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use crate::{
     http::{
@@ -44,7 +44,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
     let user = request.signed_in_user()?;
-    let (user, user_key) = (user.id, user.key.clone());
+    let (user, user_name) = (user.id, user.name.clone());
 
     let known = session_of(app, SessionKey { org, project, session, user }).await?;
     if known.role < Role::Member {
@@ -68,17 +68,8 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let action = offered(&configuration.chat_actions, &name)?;
 
     let (id, at) = (MessageId::new(), now());
-    let fields = [
-        ("kind", "action".to_owned()),
-        ("message", id.to_string()),
-        ("org", org.to_string()),
-        ("project", project.to_string()),
-        ("session", session.to_string()),
-        ("user", user.to_string()),
-        ("key", user_key),
-        ("action", action.name().to_owned()),
-        ("at", at.format(&Rfc3339).map_err(Problem::internal)?),
-    ];
+    let entry = ActionEntry { message: id, org, project, session, user, user_name, action, at };
+    let fields = entry.to_fields().map_err(Problem::internal)?;
     // No MAXLEN: it would drop what was accepted and not delivered.
     let stream = Inbound::Chat(chat_shard(project)).to_string();
     let added: Result<String, _> =

@@ -36,7 +36,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
     request.query(&[])?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let rows: Vec<(Option<String>, Option<i64>)> = sqlx::query_as(
-        "SELECT counter.action, counter.total
+        "SELECT counter.action, counter.count
            FROM projects LEFT JOIN chat_counters counter
              ON counter.org_id = projects.org_id AND counter.project_id = projects.id
           WHERE projects.org_id = $1 AND projects.id = $2

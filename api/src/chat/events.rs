@@ -13,13 +13,13 @@ use std::{
 
 use atrium_shared::{
     ids::{OrgId, ProjectId, SessionId},
+    messages::SessionClosedEvent,
     streams::{Redis, StreamId, chat_shard},
     telemetry::metrics::{SSE_RESETS, SSE_RESUMES},
 };
 use metrics::counter;
 use redis::RedisError;
 use serde::Serialize;
-use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -30,9 +30,9 @@ use crate::{
         open_streams::StreamKind,
         position::Position,
         presence::Present,
-        resume::{self, Page, SESSION_CLOSED},
+        resume::{self, Page},
         ring::{Frame, Join, Read, ResetReason, Subscription, TopicKey},
-        session_cache::{CloseReason, Closed, Known, SessionKey},
+        session_cache::{Closed, Known, SessionKey},
     },
     state::App,
 };
@@ -104,13 +104,6 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
 /// The answer to who comes to a session that has ended. Who was away when it ended is told now, once: the event has
 /// an id beyond the end, so when the client comes back with that, there is nothing more.
 fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
-    #[derive(Serialize)]
-    struct SessionClosed {
-        session_id: SessionId,
-        reason: CloseReason,
-        #[serde(with = "time::serde::rfc3339")]
-        at: OffsetDateTime,
-    }
     let (Some(position), Some(at)) = (position, closed.at) else {
         return answer::nothing_more();
     };
@@ -119,8 +112,8 @@ fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>)
         return answer::nothing_more();
     }
     let id = Position { epoch: position.epoch, id: StreamId { ms: after_end, seq: 0 } };
-    let data = SessionClosed { session_id: session, reason: closed.reason, at };
-    answer::once(&answer::event(Some(&id), SESSION_CLOSED, &data))
+    let data = SessionClosedEvent { session_id: session, reason: closed.reason, at };
+    answer::once(&answer::event(Some(&id), SessionClosedEvent::NAME, &data))
 }
 
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, RedisError>> + Send>>;

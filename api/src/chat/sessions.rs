@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use atrium_shared::{
-    configuration::{ChatAction, SessionOverflow},
-    db::{DbError, OrgTx, Topic},
+    configuration::SessionOverflow,
+    db::{DbError, OrgTx},
     ids::{OrgId, ProjectId, SessionId, UserId},
+    messages::{ChatAction, CloseReason, SessionClosed},
     tenancy::Role,
 };
 use http::StatusCode;
@@ -19,7 +20,7 @@ use crate::{
         request::Request,
         response::{self, Response},
     },
-    live::session_cache::{CloseReason, SessionKey},
+    live::session_cache::SessionKey,
     state::App,
 };
 
@@ -32,17 +33,6 @@ struct Opened {
     opened_at: OffsetDateTime,
     actions: Vec<ChatAction>,
     closed_session_id: Option<SessionId>,
-}
-
-/// A session's end, as the outbox carries it to the chat worker.
-#[derive(Serialize)]
-struct SessionClosed {
-    kind: &'static str,
-    project_id: ProjectId,
-    session_id: SessionId,
-    reason: CloseReason,
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
 }
 
 /// `POST …/chat/sessions`: opens a session, and makes room for it if the configuration says so.
@@ -227,7 +217,7 @@ async fn end(
     .fetch_optional(tx.conn())
     .await?;
     let Some(at) = at else { return Ok(false) };
-    let told = SessionClosed { kind: "session-closed", project_id: project, session_id: session, reason, at };
-    tx.enqueue(Topic::Chat, project.uuid(), &told).await?;
+    let notice = SessionClosed { project_id: project, session_id: session, reason, at };
+    tx.enqueue(project, &notice).await?;
     Ok(true)
 }

@@ -46,7 +46,7 @@ struct HistoryItem {
 impl From<HistoryEntry> for HistoryItem {
     fn from(entry: HistoryEntry) -> Self {
         let (author, api_key) = match entry.author() {
-            Some(Author::User(id, key)) => (Some(User { id, key }), None),
+            Some(Author::User(id, name)) => (Some(User { id, name }), None),
             Some(Author::ApiKey(name)) => (None, Some(name)),
             None => (None, None),
         };

@@ -4,7 +4,7 @@
 
 use atrium_shared::{
     api_key::ApiKeyUse,
-    ids::{FamilyId, UserId},
+    ids::{AuthSessionId, UserId},
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -16,11 +16,9 @@ pub struct SignedInUser {
     /// The user's id.
     pub id: UserId,
     /// The user's public name, guest-NNNN.
-    pub key: String,
-    /// The token's id, by which it is revoked.
-    pub token: Uuid,
-    /// The sign-in that the token comes from.
-    pub family: FamilyId,
+    pub name: String,
+    /// The sign-in session that the token comes from, with which it is revoked.
+    pub auth_session: AuthSessionId,
     /// When the token ends, and with it every stream it opened.
     pub expires_at: OffsetDateTime,
 }
@@ -60,11 +58,10 @@ impl Caller {
     pub fn credential(&self) -> Credential {
         match self {
             Self::User(user) => user.into(),
-            // A key is its own token and family: it is revoked by its id.
             Self::ApiKey(caller) => Credential {
                 principal: caller.key.id.uuid(),
-                token: caller.key.id.uuid(),
-                family: caller.key.id.uuid().into(),
+                // A service does not sign in: its streams end with the key, which is the principal.
+                auth_session: None,
                 expires_at: caller.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
             },
         }
@@ -79,10 +76,8 @@ const FOREVER: time::Duration = time::Duration::days(10 * 365);
 pub struct Credential {
     /// Whose stream it is: a user's id, or a key's.
     pub principal: Uuid,
-    /// The id by which the token is revoked.
-    pub token: Uuid,
-    /// The sign-in that the token comes from.
-    pub family: FamilyId,
+    /// The sign-in session that the token comes from; none for a key.
+    pub auth_session: Option<AuthSessionId>,
     /// When it ends by itself.
     pub expires_at: OffsetDateTime,
 }
@@ -91,8 +86,7 @@ impl From<&SignedInUser> for Credential {
     fn from(user: &SignedInUser) -> Self {
         Self {
             principal: user.id.uuid(),
-            token: user.token,
-            family: user.family,
+            auth_session: Some(user.auth_session),
             expires_at: user.expires_at,
         }
     }
@@ -104,11 +98,11 @@ pub struct User {
     /// Their id.
     pub id: UserId,
     /// Their public name.
-    pub key: String,
+    pub name: String,
 }
 
 impl From<&SignedInUser> for User {
     fn from(user: &SignedInUser) -> Self {
-        Self { id: user.id, key: user.key.clone() }
+        Self { id: user.id, name: user.name.clone() }
     }
 }

@@ -72,7 +72,7 @@ impl IdempotentRequest {
         if free {
             sqlx::query(
                 "DELETE FROM idempotency_keys
-                  WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at < now() - interval '24 hours'",
+                  WHERE caller_id = $1 AND route = $2 AND key = $3 AND created_at < now() - interval '24 hours'",
             )
             .bind(self.caller)
             .bind(&self.route)
@@ -83,7 +83,7 @@ impl IdempotentRequest {
         // Also when the lock is taken: another repetition, which only reads, may be the one that holds it.
         let recorded: Option<(Vec<u8>, i16, Value, Value)> = sqlx::query_as(
             "SELECT fingerprint, status, headers, body FROM idempotency_keys
-              WHERE user_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
+              WHERE caller_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
         )
         .bind(self.caller)
         .bind(&self.route)
@@ -119,7 +119,7 @@ impl IdempotentRequest {
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
         async move {
             sqlx::query(
-                "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, org_id)
+                "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, org_id)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(self.caller)

@@ -96,7 +96,7 @@ impl Request {
     /// As [`Self::caller`].
     pub fn author(&self) -> Result<Author, Problem> {
         Ok(match self.caller()? {
-            Caller::User(user) => Author::User(user.id, user.key.clone()),
+            Caller::User(user) => Author::User(user.id, user.name.clone()),
             Caller::ApiKey(caller) => Author::ApiKey(caller.name.clone()),
         })
     }

@@ -205,12 +205,12 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         require_room(&mut tx, Quota::Members, platform.organization()).await?;
     }
     let joined = sqlx::query(
-        "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, $3, $4)
+        "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)
          ON CONFLICT ON CONSTRAINT members_pkey DO NOTHING",
     )
     .bind(code.org)
     .bind(user.id)
-    .bind(&user.key)
+    .bind(&user.name)
     .bind(role)
     .execute(tx.conn())
     .await?

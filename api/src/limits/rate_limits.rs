@@ -47,7 +47,7 @@ impl RateLimits {
             bad_tokens: limiter("bad_tokens"),
             refreshes: limiter("refreshes"),
             requests: limiter("requests"),
-            organizations: Limiter::new("organization", Code::QuotaExceeded, MINUTE),
+            organizations: Limiter::new("org_requests", Code::QuotaExceeded, MINUTE),
             chat_actions: Limiter::new("chat_actions", Code::RateLimited, Duration::from_secs(1)),
         }
     }

@@ -17,11 +17,11 @@ use std::{
 };
 
 use atrium_shared::{
-    streams::{API_PROCESSES_KEY, LimitKeys, Redis, limit_whole_keys},
+    streams::{API_PROCESSES_KEY, LimitKeys, Redis, limit_whole_keys, lua},
     telemetry::metrics::{API_PROCESSES, LIMITS_SHARED, SHARED_LIMIT_SECONDS},
 };
 use metrics::{gauge, histogram};
-use redis::{RedisError, RedisResult, Script, ScriptInvocation};
+use redis::{RedisError, RedisResult, ScriptInvocation};
 use tokio_util::sync::CancellationToken;
 
 use super::buckets::{Quota, Share};
@@ -40,46 +40,10 @@ const SILENT_AFTER: Duration = Duration::from_secs(6);
 /// reported yet.
 const FEWER_BEATS: u32 = 6;
 
-/// KEYS: bucket, whole. ARGV: window, interval (both in microseconds), cells to take, what the bucket lacks as far as
-/// the caller knows, whether the caller has seen these buckets before, how much a bucket may have when others are lost.
-/// Returns how many cells were taken, and what the bucket lacks now.
-///
-/// A bucket is the moment at which it will be full. One beyond the window was made by a clock that has been set back.
-const TAKE: &str = "
-    local time = redis.call('TIME')
-    local now = time[1] * 1000000 + time[2]
-    local window, interval = tonumber(ARGV[1]), tonumber(ARGV[2])
-    local whole = tonumber(redis.call('GET', KEYS[2]) or '')
-    if not whole or whole > now then
-        whole = 0
-        if ARGV[5] == '1' then whole = now end
-        redis.call('SET', KEYS[2], string.format('%.0f', whole))
-    end
-    local stored = tonumber(redis.call('GET', KEYS[1]) or 0)
-    local full_at = math.max(now, stored, now + ARGV[4], whole + window - ARGV[6])
-    full_at = math.min(full_at, now + window)
-    local cells = math.min(tonumber(ARGV[3]), math.floor((now + window - full_at) / interval))
-    full_at = full_at + cells * interval
-    if full_at ~= stored and full_at > now then
-        redis.call('SET', KEYS[1], string.format('%.3f', full_at), 'PX', math.ceil((full_at - now) / 1000))
-    end
-    return { cells, math.ceil(full_at - now) }";
-
-/// KEYS: processes. ARGV: name, milliseconds after which one is silent. Returns how many live.
-const LIVE: &str = "
-    local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    redis.call('ZADD', KEYS[1], now, ARGV[1])
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], now + ARGV[2], '+inf')
-    return redis.call('ZCARD', KEYS[1])";
-
 /// What all API processes count together.
 pub struct Shared {
     redis: Redis,
     process: String,
-    take: Script,
-    live: Script,
     started: Instant,
     /// Milliseconds after the start at which Redis went away; 0 when it is there.
     away_since: AtomicU64,
@@ -107,8 +71,6 @@ impl Shared {
         Self {
             redis,
             process: process.to_owned(),
-            take: Script::new(TAKE),
-            live: Script::new(LIVE),
             started: Instant::now(),
             away_since: AtomicU64::new(0),
             seen: AtomicBool::new(false),
@@ -147,7 +109,7 @@ impl Shared {
 
     /// Takes as many cells as there are, up to a part of the quota. None when the shared bucket cannot be asked.
     pub(super) async fn take(&self, keys: &LimitKeys, quota: Quota, lack: Duration) -> Option<Taken> {
-        let mut call = self.take.prepare_invoke();
+        let mut call = lua::LIMITS_TAKE.prepare_invoke();
         call.key(&keys.counter)
             .key(&keys.whole)
             .arg(microseconds(quota.window))
@@ -212,7 +174,7 @@ impl Shared {
             let _: Option<()> = self.failed(Some(&error));
             return;
         }
-        let mut call = self.live.prepare_invoke();
+        let mut call = lua::LIMITS_BEAT.prepare_invoke();
         call.key(API_PROCESSES_KEY).arg(&self.process).arg(SILENT_AFTER.as_millis() as u64);
         let Some(living) = self.try_call(&call).await else { return };
         gauge!(LIMITS_SHARED).set(1.0);

@@ -11,12 +11,11 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use atrium_shared::{
     ids::OrgId,
-    streams::LimitKeys,
+    streams::{LimitKeys, lua},
     telemetry::metrics::{RATE_LIMITED, UNSHARED_LIMITS},
 };
 use futures_util::future::join_all;
 use metrics::counter;
-use redis::Script;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -29,43 +28,6 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// After a flush, all processes have said their numbers again within this time.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(4);
 const POLICY: &str = "streams";
-
-/// KEYS: hash of process → `count:ms`, whole. ARGV: process, how many it holds, how many more it wants, quota,
-/// milliseconds after which all have said their numbers again, milliseconds after which a process is silent, whether
-/// the caller has seen these keys before. Returns how many more it gets.
-const CLAIM: &str = "
-    local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    local silent_after, count = tonumber(ARGV[6]), tonumber(ARGV[2])
-    local whole = tonumber(redis.call('GET', KEYS[2]) or '')
-    if not whole or whole > time[1] * 1000000 + time[2] then
-        whole = 0
-        if ARGV[7] == '1' then whole = time[1] * 1000000 + time[2] end
-        redis.call('SET', KEYS[2], string.format('%.0f', whole))
-    end
-    local others = 0
-    local entries = redis.call('HGETALL', KEYS[1])
-    for i = 1, #entries, 2 do
-        if entries[i] ~= ARGV[1] then
-            local held, at = string.match(entries[i + 1], '^(%d+):(%d+)$')
-            if math.abs(now - at) > silent_after then
-                redis.call('HDEL', KEYS[1], entries[i])
-            else
-                others = others + held
-            end
-        end
-    end
-    local most = ARGV[4] - others
-    if now - math.floor(whole / 1000) < tonumber(ARGV[5]) then most = count end
-    local granted = math.max(0, math.min(tonumber(ARGV[3]), most - count))
-    count = count + granted
-    if count > 0 then
-        redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f:%.0f', count, now))
-        redis.call('PEXPIRE', KEYS[1], silent_after)
-    else
-        redis.call('HDEL', KEYS[1], ARGV[1])
-    end
-    return granted";
 
 /// The permits of open streams. Cheap to clone.
 #[derive(Clone)]
@@ -98,8 +60,7 @@ impl StreamQuotas {
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send) {
         let (messages, inbox) = mpsc::unbounded_channel();
-        let keeper =
-            Keeper { shared, claim: Script::new(CLAIM), messages: messages.clone(), held: HashMap::new() };
+        let keeper = Keeper { shared, messages: messages.clone(), held: HashMap::new() };
         (Self { messages }, async move {
             stop.run_until_cancelled(keeper.keep(inbox)).await;
             Ok(())
@@ -116,7 +77,6 @@ impl StreamQuotas {
 
 struct Keeper {
     shared: Arc<Shared>,
-    claim: Script,
     messages: mpsc::UnboundedSender<Message>,
     held: HashMap<OrgId, Held>,
 }
@@ -171,7 +131,7 @@ impl Keeper {
         let said_again_after = if self.shared.processes() == 1 { Duration::ZERO } else { SAID_AGAIN_AFTER };
         // Named without the quota: streams are open whatever it becomes.
         let keys = LimitKeys::of(POLICY, &digest(POLICY, org.uuid().as_bytes(), NonZeroU32::MIN));
-        let mut call = self.claim.prepare_invoke();
+        let mut call = lua::LIMITS_CLAIM.prepare_invoke();
         call.key(&keys.counter)
             .key(&keys.whole)
             .arg(self.shared.process())

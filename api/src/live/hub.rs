@@ -11,6 +11,7 @@ use std::{
 use atrium_shared::{
     configuration::ConfigurationStore,
     ids::{OrgId, ProjectId, SagaId, SessionId},
+    messages::{OperationEntry, RevisionEntry, StreamEntry as _},
     streams::{CHAT_SHARDS, Live, TailEvent, chat_shard},
 };
 
@@ -72,7 +73,7 @@ impl Hub {
         for event in events {
             match event {
                 TailEvent::Entry { stream: Live::Chat(shard), id, fields } => {
-                    let Some(published) = resume::decode(*id, |name| fields.get(name).cloned()) else {
+                    let Some(published) = resume::decode(*id, fields) else {
                         tracing::warn!(stream = %Live::Chat(*shard), %id, "an event cannot be understood; it is left out");
                         continue;
                     };
@@ -84,9 +85,10 @@ impl Hub {
                     }
                 }
                 TailEvent::Entry { stream: Live::Operation, fields, .. } => {
-                    match fields.get("operation").and_then(|operation| operation.parse().ok()) {
-                        Some(operation) => self.operations.hint(operation),
-                        None => self.operations.hint_all(),
+                    match OperationEntry::from_fields(fields) {
+                        Ok(entry) => self.operations.hint(entry.operation),
+                        // A malformed entry may be about any operation.
+                        Err(_) => self.operations.hint_all(),
                     }
                 }
                 TailEvent::Entry { stream: Live::Config, fields, .. } => self.announce(fields),
@@ -109,9 +111,8 @@ impl Hub {
     }
 
     fn announce(&self, fields: &HashMap<String, String>) {
-        let org = fields.get("org").and_then(|org| org.parse().ok());
-        let revision = fields.get("revision").and_then(|revision| revision.parse().ok());
-        if let (Some(org), Some(revision)) = (org, revision) {
+        // The store reconciles after a malformed entry, and tells when something was swapped.
+        if let Ok(RevisionEntry { org, revision }) = RevisionEntry::from_fields(fields) {
             self.announced.lock().unwrap_or_else(PoisonError::into_inner).insert(org, revision);
         }
     }

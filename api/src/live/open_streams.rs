@@ -17,7 +17,7 @@ use std::{
 use atrium_shared::{
     configuration::ConfigurationStore,
     identity::Revocations,
-    ids::{FamilyId, OrgId, ProjectId},
+    ids::{AuthSessionId, OrgId, ProjectId},
     lifecycle::Shutdown,
     telemetry::metrics::SSE_STREAMS,
 };
@@ -25,7 +25,6 @@ use futures_util::task::AtomicWaker;
 use metrics::gauge;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     access::{AccessGrant, EndedAccess},
@@ -96,8 +95,7 @@ pub struct Commands {
 #[derive(Debug)]
 pub struct OpenStream {
     kind: StreamKind,
-    token: Uuid,
-    family: FamilyId,
+    auth_session: Option<AuthSessionId>,
     expires_at: OffsetDateTime,
     /// The same by the monotonic clock: when the other one is set, a stream ends neither early nor late.
     ends_at: Instant,
@@ -237,8 +235,7 @@ impl OpenStreams {
         let stream = Arc::new(OpenStream {
             kind,
             ends_at: Instant::now() + Duration::try_from(left).unwrap_or_default(),
-            token: credential.token,
-            family: credential.family,
+            auth_session: credential.auth_session,
             expires_at: credential.expires_at,
             access: AccessGrant { org, principal: credential.principal, project },
             checked_at,
@@ -294,9 +291,9 @@ impl OpenStreams {
                     self.tick(Instant::now(), heartbeat, poll);
                     self.end_where_access_ended(&ended);
                     // Who was let in just before the revocation came may have registered just after it.
-                    self.end_revoked(|token, family| revocations.is_revoked(token, family));
+                    self.end_revoked(|auth_session| revocations.is_revoked(auth_session));
                 }
-                Ok(()) = revoked.changed() => self.end_revoked(|token, family| revocations.is_revoked(token, family)),
+                Ok(()) = revoked.changed() => self.end_revoked(|auth_session| revocations.is_revoked(auth_session)),
                 () = shutdown.draining().cancelled() => break,
             }
         }
@@ -337,9 +334,9 @@ impl OpenStreams {
         }
     }
 
-    /// Ends the streams whose token was revoked, or the sign-in it comes from.
-    fn end_revoked(&self, is_revoked: impl Fn(Uuid, FamilyId) -> bool) {
-        for stream in self.lock().iter().filter(|stream| is_revoked(stream.token, stream.family)) {
+    /// Ends the streams whose sign-in session was revoked.
+    fn end_revoked(&self, is_revoked: impl Fn(AuthSessionId) -> bool) {
+        for stream in self.lock().iter().filter(|stream| stream.auth_session.is_some_and(&is_revoked)) {
             stream.end();
         }
     }
@@ -388,11 +385,13 @@ impl OpenStreams {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn credential(expires_in: Duration) -> Credential {
         let expires_at = OffsetDateTime::now_utc() + expires_in;
-        Credential { principal: Uuid::now_v7(), token: Uuid::now_v7(), family: FamilyId::new(), expires_at }
+        Credential { principal: Uuid::now_v7(), auth_session: Some(AuthSessionId::new()), expires_at }
     }
 
     fn register(streams: &OpenStreams, kind: StreamKind) -> Registration {
@@ -450,15 +449,15 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_token_ends_its_streams_and_no_others() {
+    fn a_revoked_sign_in_ends_its_streams_and_no_others() {
         let streams = OpenStreams::new(Shutdown::new());
         let (revoked, other) = (credential(Duration::from_secs(900)), credential(Duration::from_secs(900)));
         let its = [(); 2].map(|()| register_as(&streams, StreamKind::Chat, revoked));
         let others = register_as(&streams, StreamKind::Chat, other);
-        streams.end_revoked(|token, _| token == revoked.token);
+        streams.end_revoked(|auth_session| Some(auth_session) == revoked.auth_session);
         assert!(its.iter().all(|stream| commands(stream).end) && !commands(&others).end);
-        streams.end_revoked(|_, family| family == other.family);
-        assert!(commands(&others).end, "with its family");
+        streams.end_revoked(|auth_session| Some(auth_session) == other.auth_session);
+        assert!(commands(&others).end);
     }
 
     #[tokio::test]

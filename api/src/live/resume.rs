@@ -7,10 +7,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use atrium_shared::{
-    ids::SessionId,
-    streams::{Live, Redis, StreamId, chat_epoch_key},
+    messages::{LiveChatEntry, SessionClosedEvent, StreamEntry as _},
+    streams::{Live, Redis, StreamId, chat_epoch_key, text_fields},
 };
-use redis::{FromRedisValue as _, RedisError, Value, streams::StreamRangeReply};
+use redis::{
+    FromRedisValue as _, RedisError, Value,
+    streams::{StreamId as Entry, StreamRangeReply},
+};
 
 use super::{
     frame::frame,
@@ -20,8 +23,6 @@ use super::{
 
 /// How many entries are read from Redis at a time, for one stream.
 const PAGE: usize = 128;
-/// The event that ends a session's stream.
-pub const SESSION_CLOSED: &str = "chat.session-closed";
 
 /// What comes after a position.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
     let id = |reply: &StreamRangeReply| reply.ids.first().and_then(|entry| entry.id.parse::<StreamId>().ok());
     let (first, newest_id) = (id(&first), id(&newest));
     // What the entries say is what their readers saw; the key speaks for a stream without any.
-    let epoch = newest.ids.first().and_then(|entry| entry.get::<String>("e")).or(epoch);
+    let epoch = newest.ids.first().and_then(epoch_of).or(epoch);
 
     if epoch.as_deref() != Some(&*after.epoch) || newest_id.unwrap_or_default() < after.id {
         return Ok(Page::Lost(ResetReason::HistoryLost));
@@ -76,7 +77,7 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
     for entry in entries.ids {
         let Ok(id) = entry.id.parse() else { continue };
         end = id;
-        match decode(id, |name| entry.get(name)) {
+        match decode(id, &text_fields(entry.map)) {
             Some(published) if published.epoch != after.epoch => {
                 return Ok(Page::Lost(ResetReason::HistoryLost));
             }
@@ -105,53 +106,53 @@ pub async fn tip(redis: &Redis, shard: u16) -> Result<Option<Position>, RedisErr
     let (newest, epoch): (StreamRangeReply, Option<String>) = pipe.query_async(&mut redis.shared()).await?;
     let newest = newest.ids.first();
     let id = newest.and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
-    let epoch = newest.and_then(|entry| entry.get::<String>("e")).or(epoch);
+    let epoch = newest.and_then(epoch_of).or(epoch);
     Ok(epoch.map(|epoch| Position { epoch: epoch.into(), id }))
 }
 
 /// Makes an event of a live stream's entry. None when it is not one that this release understands.
-pub fn decode(id: StreamId, field: impl Fn(&str) -> Option<String>) -> Option<Published> {
-    let epoch: Arc<str> = field("e")?.into();
-    let topic = (field("org")?.parse().ok()?, field("project")?.parse().ok()?);
-    let (event, data) = (field("event")?, field("data")?);
-    let closes = match event.as_str() {
-        SESSION_CLOSED => Some(field("session")?.parse::<SessionId>().ok()?),
-        _ => None,
-    };
+#[must_use]
+pub fn decode(id: StreamId, fields: &HashMap<String, String>) -> Option<Published> {
+    let entry = LiveChatEntry::from_fields(fields).ok()?;
+    let epoch: Arc<str> = entry.epoch.into();
+    let closes = (entry.event == SessionClosedEvent::NAME).then_some(entry.session);
     let position = Position { epoch: Arc::clone(&epoch), id };
-    let bytes = frame(Some(&position), &event, &data);
-    Some(Published { epoch, topic, frame: Frame { id, closes, bytes } })
+    let bytes = frame(Some(&position), &entry.event, &entry.data);
+    Some(Published { epoch, topic: (entry.org, entry.project), frame: Frame { id, closes, bytes } })
+}
+
+fn epoch_of(entry: &Entry) -> Option<String> {
+    LiveChatEntry::from_fields(&text_fields(entry.map.clone())).ok().map(|entry| entry.epoch)
 }
 
 #[cfg(test)]
 mod tests {
+    use atrium_shared::ids::{OrgId, ProjectId, SessionId};
+
     use super::*;
 
     #[test]
     fn an_entry_becomes_an_event_or_nothing() {
-        let fields = |event: &'static str, session: &'static str| {
-            move |name: &str| {
-                Some(match name {
-                    "e" => "abc",
-                    "org" => "01a208ec-3b90-781f-a8e2-5d940ed90475",
-                    "project" => "01a208ec-3b90-781f-a8e2-5d940ed90476",
-                    "event" => event,
-                    "session" => session,
-                    "data" => "{}",
-                    _ => return None,
-                })
-                .filter(|value| !value.is_empty())
-                .map(str::to_owned)
-            }
+        let session = SessionId::new();
+        let fields = |event: &str| {
+            let entry = LiveChatEntry {
+                epoch: "abc".to_owned(),
+                org: OrgId::new(),
+                project: ProjectId::new(),
+                event: event.to_owned(),
+                session,
+                data: "{}".to_owned(),
+            };
+            HashMap::from_iter(entry.to_fields().expect("text"))
         };
         let id = StreamId { ms: 5, seq: 1 };
-        let action = decode(id, fields("chat.action", "")).expect("an event");
+        let action = decode(id, &fields("chat.action")).expect("an event");
         assert_eq!(action.frame.bytes, "id: abc-5-1\nevent: chat.action\ndata: {}\n\n");
         assert_eq!(action.frame.closes, None);
-        let closed =
-            decode(id, fields(SESSION_CLOSED, "01a208ec-3b90-781f-a8e2-5d940ed90477")).expect("an event");
-        assert!(closed.frame.closes.is_some());
-        assert!(decode(id, fields(SESSION_CLOSED, "")).is_none(), "it must say whose end it is");
-        assert!(decode(id, |_| None).is_none());
+        let mut closed: HashMap<String, String> = fields(SessionClosedEvent::NAME);
+        assert_eq!(decode(id, &closed).expect("an event").frame.closes, Some(session));
+        closed.insert("session".to_owned(), String::new());
+        assert!(decode(id, &closed).is_none(), "it must say whose end it is");
+        assert!(decode(id, &HashMap::new()).is_none());
     }
 }

@@ -446,7 +446,7 @@ mod tests {
         thread,
     };
 
-    use atrium_shared::{ids::FamilyId, lifecycle::Shutdown};
+    use atrium_shared::{ids::AuthSessionId, lifecycle::Shutdown};
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
     use time::OffsetDateTime;
 
@@ -461,8 +461,7 @@ mod tests {
     fn reader() -> Registration {
         let credential = Credential {
             principal: uuid::Uuid::now_v7(),
-            token: uuid::Uuid::now_v7(),
-            family: FamilyId::new(),
+            auth_session: Some(AuthSessionId::new()),
             expires_at: OffsetDateTime::now_utc() + time::Duration::minutes(15),
         };
         OpenStreams::new(Shutdown::new()).register(

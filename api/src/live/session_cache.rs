@@ -7,8 +7,10 @@
 use std::time::{Duration, Instant};
 
 use atrium_shared::{
-    db::{Database, DbError, Principal},
+    db::{Database, Principal},
     ids::{OrgId, ProjectId, SessionId, UserId},
+    messages::CloseReason,
+    organizations::OrganizationError,
     tenancy::Role,
 };
 use quick_cache::{UnitWeighter, sync::Cache};
@@ -56,19 +58,6 @@ pub struct Closed {
     pub at: Option<OffsetDateTime>,
     /// Why.
     pub reason: CloseReason,
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum CloseReason {
-    /// Its user opened one too many.
-    Replaced,
-    /// Its user closed it.
-    Closed,
-    /// No window showed it for a while.
-    Expired,
 }
 
 #[derive(Clone, Copy)]
@@ -126,9 +115,10 @@ impl SessionCache {
     /// Asks the database, as the session's user.
     ///
     /// # Errors
-    /// [`DbError::NotFound`] when the user is no member, or has no such session in this project;
-    /// [`DbError::Suspended`] and [`DbError::Deleting`] when nothing is live in the organization.
-    pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, DbError> {
+    /// [`DbError::NotFound`](atrium_shared::db::DbError::NotFound) when the user is no member, or has no such session
+    /// in this project; [`OrganizationError::Suspended`] and [`OrganizationError::Deleting`] when nothing is live in the
+    /// organization.
+    pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, OrganizationError> {
         let read_at = Instant::now();
         let mut tx = database.org_tx(&Principal::User(key.user), key.org).await?;
         tx.require_live()?;

@@ -39,7 +39,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let rows: Vec<(UserId, String, Role, OffsetDateTime)> = sqlx::query_as(
-        "SELECT user_id, user_key, role, joined_at FROM members
+        "SELECT user_id, user_name, role, joined_at FROM members
           WHERE org_id = $1 AND ($2::timestamptz IS NULL OR (joined_at, user_id) > ($2, $3))
           ORDER BY joined_at, user_id LIMIT $4",
     )
@@ -49,8 +49,11 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     .bind(page.fetch())
     .fetch_all(tx.conn())
     .await?;
-    let members =
-        rows.into_iter().map(|(id, key, role, joined_at)| Member { user: User { id, key }, role, joined_at });
+    let members = rows.into_iter().map(|(id, name, role, joined_at)| Member {
+        user: User { id, name },
+        role,
+        joined_at,
+    });
     let list = page.cut(members.collect(), |member: &Member| (Joined(member.joined_at), member.user.id));
     json(StatusCode::OK, &list)
 }

@@ -40,13 +40,13 @@ async fn lock(tx: &mut OrgTx, caller: UserId, other: UserId) -> Result<(Role, Me
 
 async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
     let org = tx.org();
-    let (key, role, joined_at) =
-        sqlx::query_as("SELECT user_key, role, joined_at FROM members WHERE org_id = $1 AND user_id = $2")
+    let (name, role, joined_at) =
+        sqlx::query_as("SELECT user_name, role, joined_at FROM members WHERE org_id = $1 AND user_id = $2")
             .bind(org)
             .bind(user)
             .fetch_one(tx.conn())
             .await?;
-    Ok(Member { user: User { id: user, key }, role, joined_at })
+    Ok(Member { user: User { id: user, name }, role, joined_at })
 }
 
 /// Takes back what a member could still do after losing rights: codes they gave out for more than they may now give

@@ -49,7 +49,7 @@ pub async fn remove(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         .await?;
     end_rights(&mut tx, user, None).await?;
     let change = Change::new(Action::MemberRemoved, "user", user);
-    audit::record(&mut tx, change.before(json!({ "role": member.role, "key": member.user.key }))).await?;
+    audit::record(&mut tx, change.before(json!({ "role": member.role, "name": member.user.name }))).await?;
     tx.commit().await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

@@ -58,7 +58,7 @@ pub(super) struct Accepted {
 /// # Errors
 /// When the database does not answer.
 pub(super) async fn found(tx: &mut OrgTx, founder: &SignedInUser, name: &str) -> Result<Accepted, DbError> {
-    let operation_id = organizations::found(tx, founder.id, &founder.key, name).await?;
+    let operation_id = organizations::found(tx, founder.id, &founder.name, name).await?;
     let organization = super::read(tx, Role::Owner).await?;
     Ok(Accepted { organization, operation_id })
 }

@@ -70,7 +70,7 @@ const RECORD_KINDS: &[RecordKind] = &[
     },
     RecordKind {
         name: "member",
-        columns: "user_id, user_key, role, joined_at",
+        columns: "user_id, user_name, role, joined_at",
         table: "members",
         order: "joined_at, user_id",
     },
@@ -87,20 +87,20 @@ const RECORD_KINDS: &[RecordKind] = &[
         order: "id",
     },
     RecordKind {
-        name: "configuration_value",
+        name: "config_value",
         columns: "project_id, key, value, revision",
         table: "config_values",
         order: "revision",
     },
     RecordKind {
-        name: "configuration_change",
-        columns: "revision, project_id, key, action, old_value, new_value, author_id, author_key, reason, changed_at",
+        name: "config_change",
+        columns: "revision, project_id, key, action, old_value, new_value, author_id, author_name, reason, changed_at",
         table: "config_history",
         order: "revision",
     },
     RecordKind {
         name: "chat_counter",
-        columns: "project_id, action, total",
+        columns: "project_id, action, count",
         table: "chat_counters",
         order: "project_id, action",
     },
@@ -196,7 +196,7 @@ async fn write(
         version: i64,
         #[serde(with = "time::serde::rfc3339")]
         exported_at: OffsetDateTime,
-        organization_id: OrgId,
+        org_id: OrgId,
         name: &'a str,
         slug: &'a str,
         status: OrgStatus,
@@ -204,7 +204,7 @@ async fn write(
         created_at: OffsetDateTime,
         #[serde(with = "time::serde::rfc3339")]
         updated_at: OffsetDateTime,
-        configuration_revision: i64,
+        config_revision: i64,
     }
     #[derive(Serialize)]
     struct Last {
@@ -214,7 +214,7 @@ async fn write(
     }
 
     let org = tx.org();
-    let (exported_at, configuration_revision) =
+    let (exported_at, config_revision) =
         sqlx::query_as("SELECT now(), revision FROM config_heads WHERE org_id = $1")
             .bind(org)
             .fetch_one(tx.conn())
@@ -223,13 +223,13 @@ async fn write(
         r#type: "export",
         version: VERSION,
         exported_at,
-        organization_id: org,
+        org_id: org,
         name: &organization.name,
         slug: &organization.slug,
         status: organization.status,
         created_at: organization.created_at,
         updated_at: organization.updated_at,
-        configuration_revision,
+        config_revision,
     };
     let mut out = Out { sender, chunk: Vec::with_capacity(CHUNK), lines: 0, hash: Sha256::new() };
     out.line(&serde_json::to_string(&first)?).await?;

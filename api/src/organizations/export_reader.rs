@@ -8,12 +8,12 @@ use std::{
 use atrium_shared::{
     api_key::ApiScope,
     configuration::{
-        ChatAction,
         catalog::{self, Scope, Setter},
         restore::{RestoredChange, RestoredValue},
         write::{ChangeError, check_scope, check_value},
     },
     ids::{ApiKeyId, InvitationId, OrgId, ProjectId, UserId},
+    messages::ChatAction,
     tenancy::{OrgStatus, Role},
 };
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ pub(super) struct Project {
 pub(super) struct Counter {
     project_id: ProjectId,
     action: String,
-    total: i64,
+    count: i64,
 }
 
 /// The kinds of records; each line of an export holds one.
@@ -173,13 +173,13 @@ impl Reader {
             _ => Err(format!("must be {VERSION}, the version of the format that is known here")),
         });
         let exported_at = object.required("exported_at", time);
-        let source = object.required("organization_id", id::<OrgId>);
+        let source = object.required("org_id", id::<OrgId>);
         let name = object.required("name", body::name);
         object.required("slug", line(80));
         object.required("status", one_of::<OrgStatus>("an organization's status"));
         object.required("created_at", time);
         object.required("updated_at", time);
-        let revision = object.required("configuration_revision", integer(1..=i64::MAX));
+        let revision = object.required("config_revision", integer(1..=i64::MAX));
         let (exported_at, source, name, revision) =
             object.close((|| Some((exported_at?, source?, name?, revision?)))())?;
         self.export = Export { source: Some(source), name, exported_at, revision, ..Export::default() };
@@ -205,7 +205,7 @@ impl Reader {
     /// A membership is its member's consent, and not for an import to give.
     fn member(&mut self, mut object: Object) -> Checked<()> {
         let user = object.required("user_id", id::<UserId>);
-        object.required("user_key", line(80));
+        object.required("user_name", line(80));
         object.required("role", one_of::<Role>("a role"));
         object.required("joined_at", time);
         let user = object.close(user)?;
@@ -287,12 +287,12 @@ impl Reader {
         let old_value = object.required("old_value", nullable(storable));
         let new_value = object.required("new_value", nullable(storable));
         object.required("author_id", nullable(id::<UserId>));
-        let author_key = object.required("author_key", nullable(line(LONGEST_AUTHOR)));
+        let author_name = object.required("author_name", nullable(line(LONGEST_AUTHOR)));
         let reason = object.required("reason", line(500));
         object.required("changed_at", time);
         let made =
-            || Some((revision?, project?, key?, action?, old_value?, new_value?, author_key?, reason?));
-        let (revision, project, key, set, old_value, new_value, author_key, reason) = object.close(made())?;
+            || Some((revision?, project?, key?, action?, old_value?, new_value?, author_name?, reason?));
+        let (revision, project, key, set, old_value, new_value, author_name, reason) = object.close(made())?;
         if set != new_value.is_some() {
             return Err(wrong("/new_value", "must be there when, and only when, the key was set"));
         }
@@ -304,7 +304,7 @@ impl Reader {
             Some(new) => *new,
             None => *self.gone.entry(old).or_insert_with(ProjectId::new),
         });
-        let change = RestoredChange { revision, project_id, key, old_value, new_value, author_key, reason };
+        let change = RestoredChange { revision, project_id, key, old_value, new_value, author_name, reason };
         self.export.history.push(change);
         Ok(())
     }
@@ -312,13 +312,13 @@ impl Reader {
     fn counter(&mut self, mut object: Object) -> Checked<()> {
         let project = object.required("project_id", id::<ProjectId>);
         let action = object.required("action", one_of::<ChatAction>("an action of the chat"));
-        let total = object.required("total", integer(0..=i64::MAX));
-        let (project, action, total) = object.close((|| Some((project?, action?, total?)))())?;
+        let count = object.required("count", integer(0..=i64::MAX));
+        let (project, action, count) = object.close((|| Some((project?, action?, count?)))())?;
         let (project_id, action) = (self.known(project)?, action.name().to_owned());
         if !self.counters.insert((project_id, action.clone())) {
             return Err(wrong("/action", "is counted for this project already"));
         }
-        self.export.counters.push(Counter { project_id, action, total });
+        self.export.counters.push(Counter { project_id, action, count });
         Ok(())
     }
 

@@ -61,7 +61,7 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let after = json!({
         "name": export.name,
         "source": {
-            "organization_id": export.source,
+            "org_id": export.source,
             "exported_at": export.exported_at,
             "sha256": export.sha256,
             "audit_entries": export.audit_entries,
@@ -81,9 +81,9 @@ async fn store(tx: &mut OrgTx, export: &Export) -> Result<(), DbError> {
     .await?;
     restore(tx, export.revision, &export.values, &export.history).await?;
     tx.insert_rows(
-        "INSERT INTO chat_counters (org_id, project_id, action, total)
-         SELECT $1, project_id, action, total
-           FROM jsonb_to_recordset($2) AS row (project_id uuid, action text, total bigint)",
+        "INSERT INTO chat_counters (org_id, project_id, action, count)
+         SELECT $1, project_id, action, count
+           FROM jsonb_to_recordset($2) AS row (project_id uuid, action text, count bigint)",
         &export.counters,
     )
     .await

@@ -104,7 +104,7 @@ async fn a_key_is_shown_once_kept_as_a_hash_and_made_by_admins_only() {
             .fetch_all(&mut atrium.superuser().await)
             .await
             .unwrap();
-    let entry = |action: &str| (action.to_owned(), admin.key.clone());
+    let entry = |action: &str| (action.to_owned(), admin.name.clone());
     assert_eq!(entries, [entry("api_key.created"), entry("api_key.revoked")]);
     assert_eq!(owner.client.get(&path).answers(200).await.at("/items/1/status"), "REVOKED");
 }
@@ -190,7 +190,7 @@ async fn a_service_changes_things_in_its_own_name() {
     .await
     .unwrap();
     let actor = |action: &str| (action.to_owned(), "Deployment".to_owned(), created.at("/id"));
-    assert_eq!(actors, [actor("configuration.set"), actor("project.created")]);
+    assert_eq!(actors, [actor("config.set"), actor("project.created")]);
 
     // The key is the organization's: its maker's sign-out does not end it.
     owner.client.post("/v1/auth/logout").answers(204).await;

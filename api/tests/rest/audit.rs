@@ -65,7 +65,7 @@ impl Watch {
         for (entry, seq) in entries.iter().zip(last + 1..) {
             assert_eq!(
                 (&entry["seq"], &entry["actor_kind"], &entry["actor_id"], &entry["actor_name"]),
-                (&json!(seq), &json!("user"), &json!(actor.id), &json!(actor.key)),
+                (&json!(seq), &json!("user"), &json!(actor.id), &json!(actor.name)),
                 "{}: {entry}",
                 reply.describe()
             );
@@ -327,7 +327,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
             &admin,
             (Method::DELETE, &format!("{path}/members/{}", last_member.id)),
             |request| request,
-            (Action::MemberRemoved, json!({ "role": "viewer", "key": last_member.key }), Value::Null),
+            (Action::MemberRemoved, json!({ "role": "viewer", "name": last_member.name }), Value::Null),
         )
         .await;
 

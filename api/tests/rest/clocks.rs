@@ -40,7 +40,7 @@ async fn a_worker_whose_clock_jumps_does_everything_once_and_nothing_early() {
         assert_eq!(event.json()["id"], **id, "once each, in order");
     }
     let (counted, committed, dead): (i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT sum(total)::bigint FROM chat_counters),
+        "SELECT (SELECT sum(count)::bigint FROM chat_counters),
                 (SELECT count(*) FROM saga_events WHERE step IS NULL AND status = 'COMMITTED'),
                 (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL)",
     )
@@ -97,7 +97,7 @@ async fn an_api_process_whose_clock_jumps_believes_others_less_and_locks_nobody_
     let (left_ahead, _) = sign_in(&wrong).await;
     right.bearer(&left_ahead).post("/v1/auth/logout").answers(204).await;
     until_refused(&wrong.bearer(&left_ahead)).await;
-    let lasts = "SELECT max(expires_at) > now() + interval '75 minutes' FROM revoked_tokens";
+    let lasts = "SELECT max(expires_at) > now() + interval '75 minutes' FROM revoked_auth_sessions";
     assert!(sqlx::query_scalar::<_, bool>(lasts).fetch_one(&mut atrium.superuser().await).await.unwrap());
     // What seemed to be over an hour ago has not been forgotten.
     clock.set(0).unwrap();

@@ -79,16 +79,16 @@ async fn an_export_holds_everything_once_and_no_secret() {
     let lines = lines(&reply.body);
     let first = &lines[0];
     assert_eq!(
-        (&first["type"], &first["version"], &first["configuration_revision"]),
+        (&first["type"], &first["version"], &first["config_revision"]),
         (&json!("export"), &json!(1), &json!(2))
     );
     assert_eq!(
-        (&first["organization_id"], &first["name"], &first["status"]),
+        (&first["org_id"], &first["name"], &first["status"]),
         (&json!(org), &json!("Ärzte \u{1f489} \"Nord\"\\wind"), &json!("COMMITTED"))
     );
     let kinds: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
     let mut expected = vec!["export", "project", "member", "member", "invitation", "invitation", "api_key"];
-    expected.extend(["configuration_value", "configuration_change", "chat_counter"]);
+    expected.extend(["config_value", "config_change", "chat_counter"]);
     // Created, invited, joined, a project, invited, a key made, configured, exported.
     expected.extend(["audit_entry"; 8]);
     expected.push("end");
@@ -96,12 +96,12 @@ async fn an_export_holds_everything_once_and_no_secret() {
     assert_eq!(of_type(&lines, "project")[0]["id"], json!(project));
     assert_eq!(
         of_type(&lines, "chat_counter"),
-        [json!({ "project_id": project, "action": "ready", "total": 1 })]
+        [json!({ "project_id": project, "action": "ready", "count": 1 })]
     );
     let value = json!({ "project_id": null, "key": "chat.max_active_sessions", "value": 4, "revision": 2 });
-    assert_eq!(of_type(&lines, "configuration_value"), [value]);
-    let change = &of_type(&lines, "configuration_change")[0];
-    assert_eq!((&change["author_key"], &change["reason"]), (&json!(owner.key), &json!("more")));
+    assert_eq!(of_type(&lines, "config_value"), [value]);
+    let change = &of_type(&lines, "config_change")[0];
+    assert_eq!((&change["author_name"], &change["reason"]), (&json!(owner.name), &json!("more")));
     // The log as the API shows it, oldest first, the export itself included.
     let mut log =
         owner.client.get(format!("/v1/orgs/{org}/audit")).answers(200).await.json()["items"].clone();
@@ -314,7 +314,7 @@ async fn a_large_organization_is_exported_as_of_one_moment_in_little_memory_whil
     assert!(!slow.is_finished());
     hurry.store(true, Ordering::Relaxed);
     let slow = lines(&slow.await.unwrap().expect("a slow reader gets all of it, too"));
-    assert_eq!(of_type(&slow, "configuration_change").len(), MANY);
+    assert_eq!(of_type(&slow, "config_change").len(), MANY);
     // Created, those put there, and the export; not what came while it was read.
     assert_eq!(of_type(&slow, "audit_entry").len(), MANY + 2);
     assert!(!slow.iter().any(|line| line.to_string().contains("Newcomer")));

@@ -50,11 +50,11 @@ fn sealed(lines: &[Value]) -> String {
 fn essence(lines: &[Value]) -> Value {
     let mut places: HashMap<String, String> = HashMap::new();
     let first = &lines[0];
-    let mut essence = json!({ "name": first["name"], "revision": first["configuration_revision"] });
+    let mut essence = json!({ "name": first["name"], "revision": first["config_revision"] });
     for (kind, field) in [
         ("project", "id"),
-        ("configuration_value", "project_id"),
-        ("configuration_change", "project_id"),
+        ("config_value", "project_id"),
+        ("config_change", "project_id"),
         ("chat_counter", "project_id"),
     ] {
         let mut kept = of_type(lines, kind);
@@ -163,7 +163,7 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
             };
             assert_eq!(configs(&owner, &org, old).await, configs(&importer, &copy, new).await);
         }
-        let revision = copied[0]["configuration_revision"].as_i64().unwrap();
+        let revision = copied[0]["config_revision"].as_i64().unwrap();
         let changed =
             importer.configure(&copy, "chat.max_active_sessions", json!(7), "onwards").await.unwrap();
         assert_eq!(changed.etag(), Some(format!("\"{}\"", revision + 1).as_str()));
@@ -180,7 +180,7 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
         assert_eq!(log[0]["actor_id"], json!(importer.id));
         let past = of_type(&original, "audit_entry");
         let source = &log[0]["after"]["source"];
-        assert_eq!(source["organization_id"], json!(org));
+        assert_eq!(source["org_id"], json!(org));
         assert_eq!(
             (&source["audit_entries"], &source["audit_hash"]),
             (&json!(past.len()), &past.last().unwrap()["hash"])
@@ -207,8 +207,8 @@ async fn what_is_no_whole_export_is_refused_by_line_and_field() {
     // 1 export, 2 project, 3 member, 4 invitation, 5 and 6 values, 7 and 8 changes, 9 counter, from 10 on the log.
     let kinds: Vec<_> = whole.iter().map(|line| line["type"].as_str().unwrap()).collect();
     assert_eq!(kinds[..4], ["export", "project", "member", "invitation"]);
-    assert_eq!(kinds[4..6], ["configuration_value"; 2]);
-    assert_eq!(kinds[6..8], ["configuration_change"; 2]);
+    assert_eq!(kinds[4..6], ["config_value"; 2]);
+    assert_eq!(kinds[6..8], ["config_change"; 2]);
     assert_eq!(kinds[8..10], ["chat_counter", "audit_entry"]);
 
     let unknown = uuid::Uuid::now_v7().to_string();
@@ -287,7 +287,7 @@ async fn what_is_no_whole_export_is_refused_by_line_and_field() {
         ("no reason", with(7, "reason", json!("")), "/lines/7/reason".to_owned()),
         ("NUL in an old value", with(7, "old_value", json!({ "\0": 1 })), "/lines/7/old_value".to_owned()),
         ("a counter of no project", with(9, "project_id", json!(unknown)), "/lines/9/project_id".to_owned()),
-        ("a negative counter", with(9, "total", json!(-1)), "/lines/9/total".to_owned()),
+        ("a negative counter", with(9, "count", json!(-1)), "/lines/9/count".to_owned()),
         ("an unknown action", with(9, "action", json!("dance")), "/lines/9/action".to_owned()),
         ("a counter twice", twice(9), "/lines/10/action".to_owned()),
         ("a gap in the log", with(11, "seq", json!(3)), "/lines/11/seq".to_owned()),
@@ -362,7 +362,7 @@ async fn quotas_hold_for_an_import_and_are_not_granted_by_it() {
 
     owner.client.delete(format!("/v1/orgs/{org}/projects/{}", projects[0])).answers(204).await;
     let body = export(&owner, &org).await.body;
-    let values = of_type(&lines(&body), "configuration_value");
+    let values = of_type(&lines(&body), "config_value");
     assert_eq!((&values[0]["key"], &values[0]["value"]), (&json!("quotas.projects"), &json!(3)));
     let copy = import(&owner, body).await;
     let path = format!("/v1/orgs/{copy}/configs/quotas.projects");

@@ -183,7 +183,7 @@ async fn roles_change_up_to_ones_own_and_never_the_last_owners() {
     give(&owner, &member, "king").refused(422, "validation_failed").await;
 
     let changed = give(&admin, &member, "admin").answers(200).await;
-    assert_eq!((changed.at("/role"), changed.at("/user/key")), ("admin".into(), member.key.clone()));
+    assert_eq!((changed.at("/role"), changed.at("/user/name")), ("admin".into(), member.name.clone()));
     // What somebody who may do less gave out for more is worth nothing any more.
     let code = member.invite(&org, "admin").await.unwrap();
     give(&owner, &member, "member").answers(200).await;

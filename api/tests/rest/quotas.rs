@@ -46,9 +46,9 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
                 200 => admitted += 1,
                 _ => {
                     let refused = reply.must_be(429, "quota_exceeded");
-                    assert_eq!(refused.header("ratelimit-policy"), Some("\"organization\";q=60;w=60"));
+                    assert_eq!(refused.header("ratelimit-policy"), Some("\"org_requests\";q=60;w=60"));
                     let wait = refused.header("retry-after").unwrap();
-                    let standing = format!("\"organization\";r=0;t={wait}");
+                    let standing = format!("\"org_requests\";r=0;t={wait}");
                     assert_eq!(refused.header("ratelimit"), Some(standing.as_str()));
                 }
             }

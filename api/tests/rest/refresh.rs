@@ -145,14 +145,14 @@ async fn a_copied_token_ends_the_sign_in_everywhere() {
     for (api, token) in [(0, &second), (1, &second), (1, &first)] {
         refresh(&atrium, api, token).refused(401, "refresh_token_reused").await;
     }
-    let (families, revocations): (i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM refresh_families WHERE reused_at IS NOT NULL),
-                (SELECT count(*) FROM revoked_tokens)",
+    let (auth_sessions, revocations): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM auth_sessions WHERE reused_at IS NOT NULL),
+                (SELECT count(*) FROM revoked_auth_sessions)",
     )
     .fetch_one(&mut atrium.superuser().await)
     .await
     .unwrap();
-    assert_eq!((families, revocations), (1, 1), "on record, once");
+    assert_eq!((auth_sessions, revocations), (1, 1), "on record, once");
     let log = atrium.api(0).logs();
     assert_eq!(
         log.matches("a used refresh token came again; its sign-in is over").count(),
@@ -218,16 +218,16 @@ async fn signing_out_ends_the_refresh_token() {
 /// Begins one more sign-in of the same user, as another device would have.
 async fn another_sign_in(atrium: &Atrium, token: &str) -> String {
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap();
-    let (user, family) = (uuid::Uuid::from_slice(&bytes[..16]).unwrap(), uuid::Uuid::now_v7());
-    bytes[16..32].copy_from_slice(family.as_bytes());
+    let (user, auth_session) = (uuid::Uuid::from_slice(&bytes[..16]).unwrap(), uuid::Uuid::now_v7());
+    bytes[16..32].copy_from_slice(auth_session.as_bytes());
     sqlx::query(
-        "WITH family AS (INSERT INTO refresh_families (user_id, id, expires_at)
+        "WITH sign_in AS (INSERT INTO auth_sessions (user_id, id, expires_at)
                          VALUES ($1, $2, now() + interval '1 day') RETURNING *)
-         INSERT INTO refresh_tokens (user_id, family_id, hash, expires_at)
-         SELECT user_id, id, $3, expires_at FROM family",
+         INSERT INTO refresh_tokens (user_id, auth_session_id, hash, expires_at)
+         SELECT user_id, id, $3, expires_at FROM sign_in",
     )
     .bind(user)
-    .bind(family)
+    .bind(auth_session)
     .bind(&Sha256::digest(&bytes)[..])
     .execute(&mut atrium.superuser().await)
     .await
@@ -282,14 +282,14 @@ async fn whatever_else_is_wrong_with_a_token_is_one_answer() {
     let (mine, theirs) =
         (BASE64_URL_SAFE_NO_PAD.decode(&token).unwrap(), BASE64_URL_SAFE_NO_PAD.decode(&others).unwrap());
     let text = |parts: [&[u8]; 3]| BASE64_URL_SAFE_NO_PAD.encode(parts.concat());
-    let (user, family, secret) = (&mine[..16], &mine[16..32], &mine[32..]);
+    let (user, auth_session, secret) = (&mine[..16], &mine[16..32], &mine[32..]);
     let statement = "UPDATE refresh_tokens SET expires_at = now() - interval '1 second' WHERE user_id = $1";
     let owner = uuid::Uuid::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(&expired).unwrap()[..16]).unwrap();
     sqlx::query(statement).bind(owner).execute(&mut atrium.superuser().await).await.unwrap();
 
     let mut replies = Vec::new();
     for wrong in [
-        // Garbled.
+        // Malformed.
         "x".to_owned(),
         "a.b.c".to_owned(),
         "../..".to_owned(),
@@ -299,10 +299,10 @@ async fn whatever_else_is_wrong_with_a_token_is_one_answer() {
         format!("{token}="),
         signed_in.at("/access_token"),
         // Forged: who knows the ids has no secret.
-        text([user, family, &[0; 32]]),
-        text([user, family, &theirs[32..]]),
+        text([user, auth_session, &[0; 32]]),
+        text([user, auth_session, &theirs[32..]]),
         // Foreign: a secret of one's own behind somebody else's ids.
-        text([&theirs[..16], family, secret]),
+        text([&theirs[..16], auth_session, secret]),
         text([user, &theirs[16..32], secret]),
         text([&theirs[..16], &theirs[16..32], secret]),
         text([&[7; 16], &[7; 16], secret]),
@@ -362,13 +362,13 @@ async fn another_site_cannot_refresh() {
 }
 
 #[tokio::test]
-async fn a_family_ends_with_disuse_and_after_half_a_year() {
+async fn a_sign_in_ends_with_disuse_and_after_half_a_year() {
     let atrium = Atrium::start().await;
     let (_, token) = sign_in(&atrium).await;
-    // On its last day but one: what it gives now ends with the family.
+    // On its last day but one: what it gives now ends with the session.
     later(
         &atrium,
-        "UPDATE refresh_families SET started_at = started_at - interval '4284 hours', expires_at = now() + interval '1 hour'",
+        "UPDATE auth_sessions SET started_at = started_at - interval '4284 hours', expires_at = now() + interval '1 hour'",
     )
     .await;
     let refreshed = refresh(&atrium, 0, &token).answers(200).await;

@@ -2,49 +2,11 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::catalog;
-
-/// A canned action of the chat. There is no free text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChatAction {
-    /// 👍
-    ThumbsUp,
-    /// 👎
-    ThumbsDown,
-    /// Ready.
-    Ready,
-    /// Blocked.
-    Blocked,
-    /// In review.
-    InReview,
-    /// Deployed.
-    Deployed,
-    /// Tests green.
-    TestsGreen,
-    /// Rollback.
-    Rollback,
-}
-
-impl ChatAction {
-    /// The name, as in JSON and in the database.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ThumbsUp => "thumbs_up",
-            Self::ThumbsDown => "thumbs_down",
-            Self::Ready => "ready",
-            Self::Blocked => "blocked",
-            Self::InReview => "in_review",
-            Self::Deployed => "deployed",
-            Self::TestsGreen => "tests_green",
-            Self::Rollback => "rollback",
-        }
-    }
-}
+use crate::messages::ChatAction;
 
 /// What happens when somebody opens one chat window too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

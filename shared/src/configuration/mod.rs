@@ -18,7 +18,7 @@ mod store;
 pub mod write;
 
 pub use self::{
-    effective::{ChatAction, Effective, SessionOverflow},
+    effective::{Effective, SessionOverflow},
     snapshot::{Snapshot, Source, Values},
     store::ConfigurationStore,
 };

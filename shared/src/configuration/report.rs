@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::{
     ids::OrgId,
+    messages::AppliedReport,
     streams::{CONFIG_PROCESSES_KEY, Redis, config_applied_key},
 };
 
@@ -45,10 +46,9 @@ pub async fn report(
     pipe.hset(CONFIG_PROCESSES_KEY, process, seconds * 1_000 + microseconds / 1_000).ignore();
     for (org, revision, at) in applied {
         let key = config_applied_key(*org);
-        pipe.hset(&key, process, format!("{revision}:{}", milliseconds(*at)))
-            .ignore()
-            .expire(&key, 3600)
-            .ignore();
+        let report = serde_json::to_string(&AppliedReport { revision: *revision, applied_at: *at })
+            .map_err(std::io::Error::from)?;
+        pipe.hset(&key, process, report).ignore().expire(&key, 3600).ignore();
     }
     pipe.query_async(&mut redis.shared()).await
 }
@@ -93,18 +93,15 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
     let mut status: Vec<Applied> = living
         .into_iter()
         .map(|(process, _)| {
-            let report = applied.get(&process).and_then(|text| text.split_once(':'));
-            let revision = report.and_then(|(revision, _)| revision.parse().ok());
-            let applied_at = report
-                .and_then(|(_, ms)| ms.parse::<i64>().ok())
-                .and_then(|ms| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok());
-            Applied { process, revision, applied_at }
+            let report: Option<AppliedReport> =
+                applied.get(&process).and_then(|report| serde_json::from_str(report).ok());
+            Applied {
+                process,
+                revision: report.as_ref().map(|report| report.revision),
+                applied_at: report.map(|report| report.applied_at),
+            }
         })
         .collect();
     status.sort_by(|a, b| a.process.cmp(&b.process));
     Ok(status)
-}
-
-fn milliseconds(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }

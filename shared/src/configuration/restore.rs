@@ -36,7 +36,7 @@ pub struct RestoredChange {
     /// What it was set to; none when that was taken away.
     pub new_value: Option<Value>,
     /// The author's public name, as the export has it.
-    pub author_key: Option<String>,
+    pub author_name: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -66,11 +66,11 @@ pub async fn restore(
     .await?;
     tx.insert_rows(
         "INSERT INTO config_history
-             (org_id, revision, project_id, key, action, old_value, new_value, author_key, reason)
+             (org_id, revision, project_id, key, action, old_value, new_value, author_name, reason)
          SELECT $1, revision, project_id, key, CASE WHEN new_value IS NULL THEN 'unset' ELSE 'set' END,
-                old_value, new_value, author_key, reason
+                old_value, new_value, author_name, reason
            FROM jsonb_to_recordset($2) AS row (revision bigint, project_id uuid, key text, old_value jsonb,
-                                               new_value jsonb, author_key text, reason text)",
+                                               new_value jsonb, author_name text, reason text)",
         history,
     )
     .await

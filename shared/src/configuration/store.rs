@@ -20,6 +20,7 @@ use crate::{
     db::{Database, DbError, Principal, Watcher, in_time},
     ids::OrgId,
     lifecycle::Shutdown,
+    messages::{RevisionEntry, StreamEntry as _},
     streams::{Live, Redis, Tail, TailEvent},
     telemetry::metrics::{CONFIG_APPLY_FAILURES, CONFIG_APPLY_SECONDS, CONFIG_PLATFORM_REVISION},
 };
@@ -134,13 +135,9 @@ impl ConfigurationStore {
     pub fn take(&self, event: &TailEvent) {
         let news = match event {
             TailEvent::Entry { stream: Live::Config, fields, .. } => {
-                let org = fields.get("org").and_then(|org| org.parse().ok());
-                let revision = fields.get("revision").and_then(|revision| revision.parse().ok());
-                match (org, revision) {
-                    (Some(org), Some(revision)) => News::Revision(org, revision),
-                    // What cannot be understood may be anything: look at everything.
-                    _ => News::Reconcile,
-                }
+                // A malformed entry may be about any organization: look at all of them.
+                RevisionEntry::from_fields(fields)
+                    .map_or(News::Reconcile, |RevisionEntry { org, revision }| News::Revision(org, revision))
             }
             TailEvent::Gap { stream: Live::Config } => News::Reconcile,
             _ => return,

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     audit::{self, Action},
-    db::{DbError, OrgTx, Topic},
+    db::{DbError, OrgTx},
     ids::{OrgId, ProjectId, UserId},
+    messages::RevisionNotice,
 };
 
 /// A change of one key.
@@ -52,7 +53,7 @@ impl Author {
 
     fn name(&self) -> String {
         match self {
-            Self::User(_, key) => key.clone(),
+            Self::User(_, name) => name.clone(),
             Self::ApiKey(name) => format!("{}{name}", Self::API_KEY),
         }
     }
@@ -105,7 +106,7 @@ pub struct HistoryEntry {
     /// Which user made it; none for a service or the operator.
     pub author_id: Option<UserId>,
     /// The author's public name; none for the operator.
-    pub author_key: Option<String>,
+    pub author_name: Option<String>,
     /// Why.
     pub reason: String,
     /// When.
@@ -116,7 +117,7 @@ impl HistoryEntry {
     /// Who made it; none for the operator, and for whom an import names.
     #[must_use]
     pub fn author(&self) -> Option<Author> {
-        let name = self.author_key.clone()?;
+        let name = self.author_name.clone()?;
         match self.author_id {
             Some(id) => Some(Author::User(id, name)),
             // A name alone is what an import was told.
@@ -164,7 +165,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     }
     let revision = current + 1;
     store(tx, revision, &change, old.as_ref()).await?;
-    tx.enqueue(Topic::Config, org.uuid(), &json!({ "revision": revision })).await?;
+    tx.enqueue(org, &RevisionNotice { revision }).await?;
     audit::record(tx, entry(&change, revision, old)).await?;
     Ok(revision)
 }
@@ -172,7 +173,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
 /// The change as the audit log tells it.
 fn entry(change: &Change, revision: i64, old: Option<Value>) -> audit::Change {
     let action = if change.value.is_some() { Action::ConfigurationSet } else { Action::ConfigurationUnset };
-    let entry = audit::Change::new(action, "configuration", change.key.as_str()).after(json!({
+    let entry = audit::Change::new(action, "config", change.key.as_str()).after(json!({
         "project_id": change.project, "value": change.value, "revision": revision, "reason": change.reason,
     }));
     match old {
@@ -264,7 +265,7 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     }
     sqlx::query(
         "INSERT INTO config_history
-             (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_key, reason)
+             (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_name, reason)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(org)
@@ -300,7 +301,7 @@ pub async fn history(
 ) -> Result<Vec<HistoryEntry>, DbError> {
     let org = tx.org();
     Ok(sqlx::query_as(
-        "SELECT revision, key, project_id, action, old_value, new_value, author_id, author_key, reason, changed_at
+        "SELECT revision, key, project_id, action, old_value, new_value, author_id, author_name, reason, changed_at
            FROM config_history
           WHERE org_id = $1 AND key = $2 AND ($3::uuid IS NULL OR project_id = $3) AND revision < $4
           ORDER BY revision DESC LIMIT $5",

@@ -23,7 +23,6 @@ pub use self::{
     database::Database,
     error::DbError,
     org_tx::OrgTx,
-    outbox::Topic,
     pool::{ACQUIRE_TIMEOUT, connect_pool},
     principal::Principal,
     time_limit::{LONGEST_ANSWER, in_time},

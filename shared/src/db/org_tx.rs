@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
-    DbError, Principal, Topic,
+    DbError, Principal,
     outbox::{self, Outgoing},
     pool::Pool,
     wake::Wake,
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     api_key::ApiKeyUse,
     ids::{MessageId, OrgId, ProjectId, UserId},
+    messages::OutboxMessage,
     tenancy::{OrgStatus, Role},
 };
 
@@ -232,14 +233,13 @@ impl OrgTx {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn enqueue<P: Serialize + Sync>(
+    pub async fn enqueue<M: OutboxMessage>(
         &mut self,
-        topic: Topic,
-        aggregate: impl Into<uuid::Uuid>,
-        payload: &P,
+        aggregate: M::Aggregate,
+        message: &M,
     ) -> Result<MessageId, DbError> {
-        let message = Outgoing::new(payload, None);
-        self.insert_messages(topic, aggregate.into(), std::slice::from_ref(&message)).await?;
+        let message = Outgoing::new(message, None);
+        self.insert_messages(aggregate.into(), std::slice::from_ref(&message)).await?;
         Ok(message.id)
     }
 
@@ -247,15 +247,14 @@ impl OrgTx {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn enqueue_after<P: Serialize + Sync>(
+    pub async fn enqueue_after<M: OutboxMessage>(
         &mut self,
-        topic: Topic,
-        aggregate: impl Into<uuid::Uuid>,
-        payload: &P,
+        aggregate: M::Aggregate,
+        message: &M,
         delay: Duration,
     ) -> Result<MessageId, DbError> {
-        let message = Outgoing::new(payload, Some(delay));
-        self.insert_messages(topic, aggregate.into(), std::slice::from_ref(&message)).await?;
+        let message = Outgoing::new(message, Some(delay));
+        self.insert_messages(aggregate.into(), std::slice::from_ref(&message)).await?;
         Ok(message.id)
     }
 
@@ -263,26 +262,24 @@ impl OrgTx {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn enqueue_with_deadline<P: Serialize + Sync>(
+    pub async fn enqueue_with_deadline<M: OutboxMessage>(
         &mut self,
-        topic: Topic,
-        aggregate: impl Into<uuid::Uuid>,
-        at_once: &P,
-        at_deadline: &P,
+        aggregate: M::Aggregate,
+        at_once: &M,
+        at_deadline: &M,
         deadline: Duration,
     ) -> Result<(), DbError> {
         let messages = [Outgoing::new(at_once, None), Outgoing::new(at_deadline, Some(deadline))];
-        self.insert_messages(topic, aggregate.into(), &messages).await
+        self.insert_messages(aggregate.into(), &messages).await
     }
 
-    async fn insert_messages<P: Serialize + Sync>(
+    async fn insert_messages<M: OutboxMessage>(
         &mut self,
-        topic: Topic,
         aggregate: uuid::Uuid,
-        messages: &[Outgoing<'_, P>],
+        messages: &[Outgoing<'_, M>],
     ) -> Result<(), DbError> {
         let org = self.org;
-        outbox::insert(self.conn(), org, topic, aggregate, messages).await?;
+        outbox::insert(self.conn(), org, aggregate, messages).await?;
         // A delayed message is found by the relay's poll when its time has come.
         self.enqueued |= messages.iter().any(Outgoing::is_due);
         Ok(())

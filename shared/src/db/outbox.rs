@@ -2,40 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
-use strum::{EnumCount, IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
 use super::DbError;
-use crate::ids::{MessageId, OrgId};
-
-/// What a message is for; decides which stream it goes to and which worker consumes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type, EnumCount, IntoStaticStr, VariantArray)]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Topic {
-    /// A saga has something to do.
-    Saga,
-    /// An organization's configuration has a new revision.
-    Config,
-    /// Something to tell in a project's chat that must not be lost, such as a session's end.
-    Chat,
-}
-
-impl Topic {
-    /// All of them.
-    pub const ALL: [Self; Self::COUNT] = match Self::VARIANTS.first_chunk() {
-        Some(all) => *all,
-        None => unreachable!(),
-    };
-
-    /// The name, as in SQL, stream names and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-}
+use crate::{
+    ids::{MessageId, OrgId},
+    messages::OutboxMessage,
+};
 
 /// A message that is to be sent.
 pub(super) struct Outgoing<'a, P> {
@@ -60,12 +34,11 @@ impl<'a, P> Outgoing<'a, P> {
 }
 
 /// Adds messages about one aggregate, in this order, with one statement.
-pub(super) async fn insert<P: Serialize + Sync>(
+pub(super) async fn insert<M: OutboxMessage>(
     connection: &mut PgConnection,
     org: OrgId,
-    topic: Topic,
     aggregate: Uuid,
-    messages: &[Outgoing<'_, P>],
+    messages: &[Outgoing<'_, M>],
 ) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
@@ -74,7 +47,7 @@ pub(super) async fn insert<P: Serialize + Sync>(
           ORDER BY message.nth",
     )
     .bind(org)
-    .bind(topic)
+    .bind(M::TOPIC)
     .bind(aggregate)
     .bind(messages.iter().map(|message| message.id.uuid()).collect::<Vec<_>>())
     .bind(messages.iter().map(|message| message.payload).collect::<Vec<_>>())

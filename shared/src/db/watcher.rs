@@ -1,4 +1,4 @@
-//! The view across tenants that every process needs for its caches: configuration revisions and revoked tokens,
+//! The view across tenants that every process needs for its caches: configuration revisions and revoked sign-ins,
 //! numbers and ids only, through a role that can see nothing else. It also counts sagas that run, and deletes what is
 //! over.
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{DbError, Reach, check_role, connect_pool, in_time};
 use crate::{
-    ids::{OrgId, ProjectId},
+    ids::{AuthSessionId, OrgId, ProjectId},
     settings::Settings,
 };
 
@@ -47,11 +47,11 @@ pub struct Watcher {
 impl Watcher {
     /// What the role may touch.
     pub const TABLES: &[&str] = &[
+        "auth_sessions",
         "config_heads",
         "idempotency_keys",
-        "refresh_families",
         "revoked_access",
-        "revoked_tokens",
+        "revoked_auth_sessions",
         "sagas",
     ];
 
@@ -77,7 +77,7 @@ impl Watcher {
         Ok(in_time(revisions.bind(orgs).fetch_all(&self.pool)).await?)
     }
 
-    /// Tokens revoked since `since` that have not expired long ago, by id and expiry; and the database's time. Its
+    /// Sign-in sessions revoked since `since` whose tokens have not expired long ago, by id and expiry; and the database's time. Its
     /// clock stamps the revocations, so no other can say from when to ask the next time.
     ///
     /// # Errors
@@ -85,16 +85,21 @@ impl Watcher {
     pub async fn revoked_since(
         &self,
         since: OffsetDateTime,
-    ) -> Result<(OffsetDateTime, Vec<(Uuid, OffsetDateTime)>), DbError> {
-        type Row = (OffsetDateTime, Option<Uuid>, Option<OffsetDateTime>);
+    ) -> Result<(OffsetDateTime, Vec<(AuthSessionId, OffsetDateTime)>), DbError> {
+        type Row = (OffsetDateTime, Option<AuthSessionId>, Option<OffsetDateTime>);
         let revoked = sqlx::query_as(
-            "SELECT now(), jti, expires_at FROM (SELECT) AS one LEFT JOIN revoked_tokens
+            "SELECT now(), auth_session_id, expires_at FROM (SELECT) AS one LEFT JOIN revoked_auth_sessions
                  ON revoked_at >= $1 AND expires_at > now() - interval '1 hour'",
         )
         .bind(since);
         let rows: Vec<Row> = in_time(revoked.fetch_all(&self.pool)).await?;
         let now = rows.first().map_or(since, |(now, ..)| *now);
-        Ok((now, rows.into_iter().filter_map(|(_, jti, expires_at)| jti.zip(expires_at)).collect()))
+        Ok((
+            now,
+            rows.into_iter()
+                .filter_map(|(_, auth_session, expires_at)| auth_session.zip(expires_at))
+                .collect(),
+        ))
     }
 
     /// Ends of access since `since`, an hour back at most; and the database's time, as in [`Self::revoked_since`].
@@ -142,12 +147,12 @@ impl Watcher {
         self.delete("DELETE FROM revoked_access WHERE revoked_at < now() - interval '1 hour'").await
     }
 
-    /// Forgets revocations of tokens that have expired since long. Returns how many.
+    /// Deletes revocations of sign-ins whose tokens have expired long ago. Returns how many.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn forget_expired_revocations(&self) -> Result<u64, DbError> {
-        self.delete("DELETE FROM revoked_tokens WHERE expires_at < now() - interval '1 hour'").await
+        self.delete("DELETE FROM revoked_auth_sessions WHERE expires_at < now() - interval '1 hour'").await
     }
 
     /// Deletes recorded answers and sign-ins that are over, of users who have not come back to do it themselves.
@@ -162,8 +167,8 @@ impl Watcher {
         for statement in [
             "DELETE FROM idempotency_keys WHERE created_at <= COALESCE(
                  (SELECT created_at FROM idempotency_keys ORDER BY created_at OFFSET $1 LIMIT 1), now())",
-            "DELETE FROM refresh_families WHERE expires_at <= COALESCE(
-                 (SELECT expires_at FROM refresh_families ORDER BY expires_at OFFSET $1 LIMIT 1), now())",
+            "DELETE FROM auth_sessions WHERE expires_at <= COALESCE(
+                 (SELECT expires_at FROM auth_sessions ORDER BY expires_at OFFSET $1 LIMIT 1), now())",
         ] {
             loop {
                 let batch = i64::try_from(BATCH - 1).unwrap_or(i64::MAX);

@@ -1,6 +1,6 @@
 //! The signing keys of this process: read at start, and again every few seconds while it runs.
 //!
-//! The algorithm belongs to the key and is never read from a token, which rules out the whole family of attacks
+//! The algorithm belongs to the key and is never read from a token, which rules out the whole class of attacks
 //! that begin with a token's own `alg`. A token's `kid` is only ever compared with names we loaded; it is never
 //! made into a path. One that we do not know makes us look into the folder at once, before the token is refused:
 //! another process may have read it sooner.
@@ -20,7 +20,7 @@ use super::{
     token,
 };
 use crate::{
-    ids::{FamilyId, UserId},
+    ids::{AuthSessionId, UserId},
     telemetry::metrics::{SIGNING_KEY_FAILURES, SIGNING_KEYS},
 };
 
@@ -74,12 +74,12 @@ impl Keyring {
     pub fn issue(
         &self,
         user: UserId,
-        user_key: &str,
-        family: FamilyId,
+        user_name: &str,
+        auth_session: AuthSessionId,
     ) -> Result<(String, Claims), TokenError> {
         let ring = self.0.ring.load();
         let (kid, key) = ring.signing(OffsetDateTime::now_utc()).ok_or(TokenError::UnknownKey)?;
-        let claims = Claims::new(&self.0.issuer, user, user_key, family);
+        let claims = Claims::new(&self.0.issuer, user, user_name, auth_session);
         let token = token::sign(kid, key, &claims)?;
         Ok((token, claims))
     }

@@ -1,5 +1,4 @@
-//! Tokens that were signed out before they expired, one by one or a whole sign-in at once: an id here is a token's
-//! `jti` or its `sid`.
+//! Sign-in sessions that ended before their access tokens expired. A token carries its session's id as `sid`.
 //!
 //! PostgreSQL holds them; every API process keeps those that still matter in memory and asks for news twice a
 //! second, with an overlap, since a row becomes visible only some time after its timestamp was taken. Redis plays no
@@ -18,12 +17,11 @@ use std::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     db::{DbError, Watcher},
     identity::TOKEN_LIFETIME,
-    ids::FamilyId,
+    ids::AuthSessionId,
 };
 
 /// For how long a revocation holds: longer than a token that was made where the clock is an hour ahead.
@@ -33,10 +31,10 @@ const POLL: Duration = Duration::from_millis(500);
 /// Longer than any transaction that revokes may take.
 const OVERLAP: Duration = Duration::from_secs(30);
 
-/// The revoked tokens that have not expired. Cheap to clone.
+/// The revoked sign-in sessions whose tokens may not have expired. Cheap to clone.
 #[derive(Clone)]
 pub struct Revocations {
-    revoked: Arc<RwLock<HashMap<Uuid, Instant>>>,
+    revoked: Arc<RwLock<HashMap<AuthSessionId, Instant>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -51,26 +49,31 @@ impl Revocations {
         Ok(revocations)
     }
 
-    /// Whether this token was signed out, or the sign-in that it comes from.
+    /// Whether this sign-in session has ended, by its user or because a copy of its token was used.
     #[must_use]
-    pub fn is_revoked(&self, jti: Uuid, family: FamilyId) -> bool {
-        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
-        revoked.contains_key(&jti) || revoked.contains_key(&family.uuid())
+    pub fn is_revoked(&self, auth_session: AuthSessionId) -> bool {
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains_key(&auth_session)
     }
 
     /// Remembers a revocation that this process has just committed, without waiting for the poll.
-    pub fn insert(&self, id: Uuid) {
-        self.remember(id, REVOCATION_LIFETIME);
+    pub fn insert(&self, auth_session: AuthSessionId) {
+        self.remember(auth_session, REVOCATION_LIFETIME);
     }
 
-    fn remember(&self, id: Uuid, left: Duration) {
+    fn remember(&self, auth_session: AuthSessionId, left: Duration) {
         let ends_at = Instant::now() + left;
-        if self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(id, ends_at).is_none() {
+        if self
+            .revoked
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(auth_session, ends_at)
+            .is_none()
+        {
             self.changed.send_modify(|version| *version += 1);
         }
     }
 
-    /// Changes whenever a token is revoked, so that an open stream can look whether it was its own.
+    /// Changes whenever a session is revoked, so that an open stream can look whether it was its own.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -98,10 +101,10 @@ impl Revocations {
     /// Remembers what was revoked since `since`; returns the database's time.
     async fn read(&self, watcher: &Watcher, since: OffsetDateTime) -> Result<OffsetDateTime, DbError> {
         let (now, revoked) = watcher.revoked_since(since).await?;
-        for (id, expires_at) in revoked {
+        for (auth_session, expires_at) in revoked {
             // Negative, of one that has ended.
             if let Ok(left) = Duration::try_from(expires_at - now) {
-                self.remember(id, left);
+                self.remember(auth_session, left);
             }
         }
         Ok(now)

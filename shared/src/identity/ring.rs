@@ -20,7 +20,7 @@ use jsonwebtoken::{
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 
 use super::{Claims, TokenError, token};
-use crate::ids::{FamilyId, UserId};
+use crate::ids::{AuthSessionId, UserId};
 
 /// How old a key's file must be before it signs, where its name does not say when. Longer than any process takes to
 /// read it, and than services keep the published keys.
@@ -152,7 +152,7 @@ impl Key {
     }
 
     fn probe(&self, kid: &str) -> Result<(), TokenError> {
-        let claims = Claims::new("probe", UserId::new(), "guest-0000", FamilyId::new());
+        let claims = Claims::new("probe", UserId::new(), "guest-0000", AuthSessionId::new());
         let signed = token::sign(kid, &self.encoding, &claims)?;
         token::verify(&signed, "probe", |_| Some(&self.decoding)).map(drop)
     }

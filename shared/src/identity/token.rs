@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::ids::{FamilyId, UserId};
+use crate::ids::{AuthSessionId, UserId};
 
 /// How long an access token holds.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -30,17 +30,16 @@ pub struct Claims {
     pub aud: String,
     /// The user.
     pub sub: UserId,
-    /// The token's own id, by which it is revoked.
+    /// The token's own id.
     pub jti: Uuid,
-    /// The sign-in it comes from, by which all its tokens are revoked. Releases without refresh tokens named none,
-    /// and may run beside this one while it is rolled out.
-    pub sid: Option<FamilyId>,
+    /// The sign-in session it comes from, by which all its tokens are revoked.
+    pub sid: AuthSessionId,
     /// When it was made, seconds since 1970.
     pub iat: i64,
     /// When it ends, seconds since 1970.
     pub exp: i64,
     /// The user's public name, guest-NNNN.
-    pub key: String,
+    pub name: String,
 }
 
 /// Why a token was not made, or not believed. The text is for the log; a client only learns that it failed.
@@ -61,24 +60,18 @@ pub enum TokenError {
 }
 
 impl Claims {
-    pub(super) fn new(issuer: &str, user: UserId, user_key: &str, family: FamilyId) -> Self {
+    pub(super) fn new(issuer: &str, user: UserId, user_name: &str, auth_session: AuthSessionId) -> Self {
         let now = OffsetDateTime::now_utc();
         Self {
             iss: issuer.to_owned(),
             aud: AUDIENCE.to_owned(),
             sub: user,
             jti: Uuid::now_v7(),
-            sid: Some(family),
+            sid: auth_session,
             iat: now.unix_timestamp(),
             exp: (now + TOKEN_LIFETIME).unix_timestamp(),
-            key: user_key.to_owned(),
+            name: user_name.to_owned(),
         }
-    }
-
-    /// The sign-in it comes from. A token that names none is a family of its own.
-    #[must_use]
-    pub fn family(&self) -> FamilyId {
-        self.sid.unwrap_or_else(|| self.jti.into())
     }
 
     /// When the token ends.
@@ -119,8 +112,8 @@ pub(super) fn verify<'k>(
     validation.validate_nbf = true;
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[AUDIENCE]);
-    // A claim that is absent is not compared: it must be required. `jti`, which the library does not know, is
-    // required by Claims.
+    // A claim that is absent is not compared: it must be required. `jti` and `sid`, which the library does not know,
+    // are required by Claims.
     validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
     Ok(jsonwebtoken::decode::<Claims>(token, key, &validation)?.claims)
 }

@@ -11,7 +11,7 @@ use crate::{
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn found(tx: &mut OrgTx, founder: UserId, founder_key: &str, name: &str) -> Result<SagaId, DbError> {
+pub async fn found(tx: &mut OrgTx, founder: UserId, founder_name: &str, name: &str) -> Result<SagaId, DbError> {
     let id = tx.org();
     sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, $4)")
         .bind(id)
@@ -20,10 +20,10 @@ pub async fn found(tx: &mut OrgTx, founder: UserId, founder_key: &str, name: &st
         .bind(OrgStatus::Pending)
         .execute(tx.conn())
         .await?;
-    sqlx::query("INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, $3, $4)")
+    sqlx::query("INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)")
         .bind(id)
         .bind(founder)
-        .bind(founder_key)
+        .bind(founder_name)
         .bind(Role::Owner)
         .execute(tx.conn())
         .await?;

@@ -217,7 +217,7 @@ pub async fn is_kept(tx: &mut OrgTx) -> Result<bool, DbError> {
 #[derive(Debug, sqlx::FromRow)]
 pub struct Certificate {
     /// The organization that is gone.
-    pub deleted_org: OrgId,
+    pub deleted_org_id: OrgId,
     /// When its deletion was asked for.
     pub requested_at: OffsetDateTime,
     /// When it was purged.
@@ -245,7 +245,7 @@ impl Certificate {
             .execute(tx.conn())
             .await?;
         sqlx::query(
-            "INSERT INTO deletion_certificates (user_id, id, deleted_org, requested_at, certificate)
+            "INSERT INTO deletion_certificates (user_id, id, deleted_org_id, requested_at, certificate)
              VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(requester)
@@ -265,7 +265,7 @@ impl Certificate {
     pub async fn read(tx: &mut UserTx, deletion: SagaId) -> Result<Self, DbError> {
         let user = tx.user();
         Ok(sqlx::query_as(
-            "SELECT deleted_org, requested_at, purged_at, certificate FROM deletion_certificates
+            "SELECT deleted_org_id, requested_at, purged_at, certificate FROM deletion_certificates
               WHERE user_id = $1 AND id = $2",
         )
         .bind(user)
@@ -280,7 +280,7 @@ impl Certificate {
         Operation {
             id: deletion,
             kind: SagaKind::DeleteOrganization.name().to_owned(),
-            org_id: self.deleted_org,
+            org_id: self.deleted_org_id,
             status: SagaStatus::Committed,
             steps: Vec::new(),
             failure: None,

@@ -8,11 +8,11 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncCommands as _, RedisResult, Script,
+    AsyncCommands as _, RedisResult,
     streams::{StreamPendingCountReply, StreamPendingId},
 };
 
-use super::{GROUP, Inbound, Redis, StreamId};
+use super::{GROUP, Inbound, Redis, StreamId, lua};
 
 /// Dead letters that a stream keeps at least. What leaves it at the other end still stands in PostgreSQL, if it came
 /// from the outbox.
@@ -32,7 +32,7 @@ impl Acknowledger {
         Self { redis, stream, consumer: consumer.to_owned() }
     }
 
-    /// How often an entry was delivered; none when it is not pending in this consumer's name (any more).
+    /// How often an entry was delivered; none when it is not pending in this consumer's name .
     ///
     /// # Errors
     /// When Redis is away.
@@ -49,18 +49,7 @@ impl Acknowledger {
     /// # Errors
     /// When Redis is away.
     pub async fn keep(&self, ids: &[StreamId]) -> RedisResult<usize> {
-        let script = Script::new(
-            "local kept = 0
-             for i = 3, #ARGV do
-                 local id = ARGV[i]
-                 if redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1] then
-                     redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID')
-                     kept = kept + 1
-                 end
-             end
-             return kept",
-        );
-        let mut call = script.prepare_invoke();
+        let mut call = lua::KEEP.prepare_invoke();
         call.key(self.stream.to_string()).arg(GROUP).arg(&self.consumer);
         for id in ids {
             call.arg(id.to_string());
@@ -74,15 +63,7 @@ impl Acknowledger {
     /// # Errors
     /// When Redis is away: the entry is claimed later, as a dead consumer's is.
     pub async fn hand_over(&self, id: StreamId, idle: Duration) -> RedisResult<()> {
-        let script = Script::new(
-            "local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])[1]
-             if pending then
-                 redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3],
-                            'IDLE', ARGV[4], 'RETRYCOUNT', pending[4] - 1, 'JUSTID')
-             end
-             return true",
-        );
-        script
+        lua::HAND_OVER
             .key(self.stream.to_string())
             .arg(GROUP)
             .arg(&self.consumer)
@@ -116,24 +97,8 @@ impl Acknowledger {
     ///
     /// # Errors
     /// When Redis is away, or has no memory left.
-    pub async fn bury(&self, id: StreamId, reason: &str) -> RedisResult<bool> {
-        let script = Script::new(
-            "local id = ARGV[3]
-             if not redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1] then return 0 end
-             local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
-             if entry then
-                 -- Lua passes a limited number of arguments on, and nothing of ours has more fields.
-                 local fields = {unpack(entry[2], 1, math.min(#entry[2], 1000))}
-                 for _, part in ipairs({'dead_reason', ARGV[4], 'dead_entry', id}) do
-                     fields[#fields + 1] = part
-                 end
-                 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', unpack(fields))
-             end
-             redis.call('XACK', KEYS[1], ARGV[1], id)
-             redis.call('XDEL', KEYS[1], id)
-             return 1",
-        );
-        script
+    pub async fn dead_letter(&self, id: StreamId, reason: &str) -> RedisResult<bool> {
+        lua::DEAD_LETTER
             .key(self.stream.to_string())
             .key(self.stream.dead_letters())
             .arg(GROUP)

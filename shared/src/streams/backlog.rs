@@ -1,6 +1,6 @@
 //! How far the group of an inbound stream is behind, as a number of our own.
 //!
-//! Redis keeps one, `lag`, by counting what was added and what was read: it does not know any more after an entry was
+//! Redis keeps one, `lag`, by counting what was added and what was read: it is unknown after an entry was
 //! deleted that nobody had read, or for a group that was made at an id, and is wrong after a trim. We count instead.
 //! Entries up to the last one that was delivered are in somebody's hands, all others are the backlog; since an entry
 //! is deleted when it is done, there are few of the former, however many there are of the latter, and the length of
@@ -9,9 +9,9 @@
 //!
 //! Where there is no group, as after a flush, nothing is known: that is not 0.
 
-use redis::{RedisResult, Script};
+use redis::RedisResult;
 
-use super::{GROUP, Inbound, Redis};
+use super::{GROUP, Inbound, Redis, lua};
 
 /// Entries that are counted at once, and how many times at each end.
 const PAGE: usize = 250;
@@ -20,9 +20,9 @@ const PAGES: usize = 8;
 /// Entries that a group has not been given yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backlog {
-    /// So many.
+    /// Exactly this many.
     Exactly(u64),
-    /// So many or more.
+    /// This many or more.
     AtLeast(u64),
     /// There is no group that could have one.
     Unknown,
@@ -48,47 +48,7 @@ impl StreamSignals {
     /// # Errors
     /// When Redis is away.
     pub async fn read(redis: &Redis, stream: Inbound) -> RedisResult<Self> {
-        let script = Script::new(
-            "local dead = redis.call('XLEN', KEYS[2])
-             if redis.call('EXISTS', KEYS[1]) == 0 then return {dead} end
-             local last
-             for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-                 local info = {}
-                 for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
-                 if info.name == ARGV[1] then last = info['last-delivered-id'] end
-             end
-             if not last then return {dead} end
-
-             local page, exact = tonumber(ARGV[2]), 1
-             local delivered, waiting, from, to = 0, 0, '-', '(' .. last
-             for i = 1, ARGV[3] do
-                 local entries = redis.call('XRANGE', KEYS[1], from, last, 'COUNT', page)
-                 delivered = delivered + #entries
-                 if #entries < page then
-                     waiting = redis.call('XLEN', KEYS[1]) - delivered
-                     break
-                 end
-                 from = '(' .. entries[page][1]
-                 entries = redis.call('XRANGE', KEYS[1], to, '+', 'COUNT', page)
-                 waiting = waiting + #entries
-                 if #entries < page then break end
-                 to = '(' .. entries[page][1]
-                 if i == tonumber(ARGV[3]) then exact = 0 end
-             end
-
-             local time = redis.call('TIME')
-             local now = time[1] * 1000 + math.floor(time[2] / 1000)
-             local oldest = now
-             local pending = redis.call('XPENDING', KEYS[1], ARGV[1])
-             local first = redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)[1]
-             for _, id in ipairs({pending[2] or last, first and first[1]}) do
-                 if id ~= last or pending[1] > 0 then
-                     oldest = math.min(oldest, tonumber(string.match(id, '^%d+')))
-                 end
-             end
-             return {dead, waiting, exact, pending[1], now - oldest}",
-        );
-        let reply: Vec<u64> = script
+        let reply: Vec<u64> = lua::SIGNALS
             .key(stream.to_string())
             .key(stream.dead_letters())
             .arg(GROUP)

@@ -20,7 +20,7 @@ use redis::{
     streams::StreamMaxlen,
 };
 
-use super::Live;
+use super::Hint;
 use crate::settings::Secret;
 
 /// How long a blocking read waits in Redis.
@@ -54,13 +54,14 @@ impl Redis {
         ConnectionManager::clone(&self.shared.load())
     }
 
-    /// Adds a hint to a live stream, which keeps no more of them than it must.
+    /// Adds a hint to its live stream, which keeps no more of them than it must.
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn announce(&self, stream: Live, fields: &[(&str, String)]) -> RedisResult<()> {
-        let length = StreamMaxlen::Approx(stream.max_length());
-        self.shared().xadd_maxlen(stream.to_string(), length, "*", fields).await
+    pub async fn announce<H: Hint>(&self, hint: &H) -> RedisResult<()> {
+        let length = StreamMaxlen::Approx(H::STREAM.max_length());
+        let fields = hint.to_fields().map_err(std::io::Error::from)?;
+        self.shared().xadd_maxlen(H::STREAM.to_string(), length, "*", &fields).await
     }
 
     /// A connection for one blocking loop.
@@ -85,7 +86,7 @@ fn connect(client: &Client) -> RedisResult<ConnectionManager> {
     ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
-/// Ends when nobody uses the connection any more.
+/// Ends with the last user of the connection.
 async fn replace_when_silent(client: Client, shared: Weak<ArcSwap<ConnectionManager>>) {
     loop {
         tokio::time::sleep(PING_EVERY).await;

@@ -6,11 +6,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use redis::{
-    AsyncCommands as _, Cmd, FromRedisValue as _, RedisResult, Script, Value, aio::MultiplexedConnection,
-};
+use redis::{AsyncCommands as _, Cmd, FromRedisValue as _, RedisResult, Value, aio::MultiplexedConnection};
 
-use super::{Acknowledger, GROUP, Inbound, Redis, StreamId, client::BLOCK};
+use super::{Acknowledger, GROUP, Inbound, Redis, StreamId, client::BLOCK, lua};
 
 /// How many times `XAUTOCLAIM` is asked at most before something else has its turn.
 const CLAIM_PAGES: usize = 100;
@@ -131,13 +129,17 @@ impl ConsumerGroup {
         lease: &str,
         token: &str,
     ) -> RedisResult<Option<Vec<Entry>>> {
-        const SCRIPT: &str = "
-            if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-            return redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', ARGV[4], 'STREAMS', KEYS[1], '>') or {}";
-        let mut command = redis::cmd("EVAL");
-        command.arg(SCRIPT).arg(2).arg(self.stream.to_string()).arg(lease);
-        command.arg(token).arg(GROUP).arg(&self.consumer).arg(count);
-        let reply = self.ask(&command).await?;
+        let mut connection = self.connect().await?;
+        let reply = lua::READ_LEASED
+            .key(self.stream.to_string())
+            .key(lease)
+            .arg(token)
+            .arg(GROUP)
+            .arg(&self.consumer)
+            .arg(count)
+            .invoke_async(&mut connection)
+            .await?;
+        self.connection = Some(connection);
         Ok(if reply == Value::Int(0) { None } else { Some(entries_read(reply)) })
     }
 
@@ -175,12 +177,13 @@ impl ConsumerGroup {
     /// # Errors
     /// When Redis is away.
     pub async fn leave(&mut self) -> RedisResult<()> {
-        let script = Script::new(
-            "if redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])[1] then return false end
-             return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])",
-        );
         let mut connection = self.connect().await?;
-        script.key(self.stream.to_string()).arg(GROUP).arg(&self.consumer).invoke_async(&mut connection).await
+        lua::LEAVE
+            .key(self.stream.to_string())
+            .arg(GROUP)
+            .arg(&self.consumer)
+            .invoke_async(&mut connection)
+            .await
     }
 
     /// Removes consumers that have been silent longer than `idle` and have nothing pending, so that restarts do
@@ -189,20 +192,8 @@ impl ConsumerGroup {
     /// # Errors
     /// When Redis is away.
     pub async fn forget_silent_consumers(&mut self, idle: Duration) -> RedisResult<usize> {
-        let script = Script::new(
-            "local removed = 0
-             for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-                 local info = {}
-                 for i = 1, #consumer, 2 do info[consumer[i]] = consumer[i + 1] end
-                 if info.pending == 0 and info.idle > tonumber(ARGV[2]) then
-                     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], info.name)
-                     removed = removed + 1
-                 end
-             end
-             return removed",
-        );
         let mut connection = self.connect().await?;
-        let reply = script
+        let reply = lua::FORGET_SILENT
             .key(self.stream.to_string())
             .arg(GROUP)
             .arg(milliseconds(idle))
@@ -219,28 +210,8 @@ impl ConsumerGroup {
     /// # Errors
     /// When Redis is away.
     pub async fn go_back_to_skipped(&mut self) -> RedisResult<bool> {
-        let script = Script::new(
-            "local last
-             for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-                 local info = {}
-                 for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
-                 if info.name == ARGV[1] then last = info['last-delivered-id'] end
-             end
-             if not last then return 0 end
-             for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', last, 'COUNT', ARGV[2])) do
-                 local id = entry[1]
-                 if not redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1] then
-                     local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-                     local before = ms .. '-' .. string.format('%.0f', seq - 1)
-                     if seq == '0' then before = string.format('%.0f', ms - 1) .. '-18446744073709551615' end
-                     redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], before)
-                     return 1
-                 end
-             end
-             return 0",
-        );
         let mut connection = self.connect().await?;
-        let reply = script
+        let reply = lua::GO_BACK
             .key(self.stream.to_string())
             .arg(GROUP)
             .arg(SKIPPED_PAGE)
@@ -251,7 +222,7 @@ impl ConsumerGroup {
     }
 
     /// One command. Only a connection that has answered it is used again: after an error it may be in doubt, lead to
-    /// a server that only reads any more, or to a stream that lost its group, and the next call begins with all of
+    /// a server that has become read-only, or to a stream that lost its group, and the next call begins with all of
     /// that anew.
     async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         let mut connection = self.connect().await?;

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use redis::{AsyncCommands as _, RedisResult, Script, streams::StreamRangeReply};
+use redis::{AsyncCommands as _, RedisResult, streams::StreamRangeReply};
 
-use super::{Inbound, Redis, StreamId, tail::text_fields};
-use crate::ids::{MessageId, OrgId};
+use super::{Inbound, Redis, StreamId, lua, tail::text_fields};
+use crate::{
+    ids::{MessageId, OrgId},
+    messages::{OutboxEntry, StreamEntry as _},
+};
 
 const PAGE: usize = 500;
 
@@ -25,7 +28,8 @@ impl DeadLetter {
     /// Whose message it is, and which, if it is one.
     #[must_use]
     pub fn message(&self) -> Option<(OrgId, MessageId)> {
-        Some((self.fields.get("org")?.parse().ok()?, self.fields.get("message")?.parse().ok()?))
+        let entry = OutboxEntry::from_fields(&self.fields).ok()?;
+        Some((entry.org, entry.message))
     }
 
     /// All of a stream's, the oldest first.
@@ -48,19 +52,12 @@ impl DeadLetter {
     }
 
     /// Puts the entry back into its stream, byte for byte, in one step, so that it is in one of the two whoever dies.
-    /// False: it is not there any more.
+    /// False: it is gone.
     ///
     /// # Errors
     /// When Redis is away, or has no memory left.
     pub async fn replay(redis: &Redis, stream: Inbound, id: StreamId) -> RedisResult<bool> {
-        let script = Script::new(
-            "local entry = redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
-             if not entry then return 0 end
-             -- Without the reason and the former id, which were added at its end.
-             redis.call('XADD', KEYS[1], '*', unpack(entry[2], 1, #entry[2] - 4))
-             return redis.call('XDEL', KEYS[2], ARGV[1])",
-        );
-        script
+        lua::REPLAY
             .key(stream.to_string())
             .key(stream.dead_letters())
             .arg(id.to_string())
@@ -68,7 +65,7 @@ impl DeadLetter {
             .await
     }
 
-    /// Removes an entry for good. False: it is not there any more.
+    /// Removes an entry for good. False: it is gone.
     ///
     /// # Errors
     /// When Redis is away.

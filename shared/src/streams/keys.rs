@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::{
-    db::Topic,
     ids::{OrgId, ProjectId},
+    messages::{OperationEntry, RevisionEntry, StreamEntry, Topic},
 };
 
 /// How many shards the chat has. A constant of the deployment: every process computes a project's shard from it.
@@ -27,7 +27,8 @@ pub fn chat_shard(project: ProjectId) -> u16 {
     u16::try_from(low % u64::from(CHAT_SHARDS)).unwrap_or(0)
 }
 
-/// Which revision of an organization's configuration each process applies: hash of process name → `revision:ms`.
+/// Which revision of an organization's configuration each process applies: hash of process name →
+/// [`AppliedReport`](crate::messages::AppliedReport).
 #[must_use]
 pub fn config_applied_key(org: OrgId) -> String {
     format!("atrium:{{config}}:applied:{org}")
@@ -166,6 +167,20 @@ impl fmt::Display for Inbound {
             Self::Chat(shard) => write!(f, "atrium:{{chat.{shard}}}:in"),
         }
     }
+}
+
+/// An entry of a live stream that only says where to look. The type fixes the stream.
+pub trait Hint: StreamEntry {
+    /// The stream it is announced on.
+    const STREAM: Live;
+}
+
+impl Hint for OperationEntry {
+    const STREAM: Live = Live::Operation;
+}
+
+impl Hint for RevisionEntry {
+    const STREAM: Live = Live::Config;
 }
 
 /// A stream that every process reads from end to end; entries are for all.

@@ -9,6 +9,7 @@ mod client;
 mod consumer_group;
 mod dead_letters;
 mod keys;
+pub mod lua;
 mod tail;
 
 pub use self::{
@@ -18,9 +19,9 @@ pub use self::{
     consumer_group::{ConsumerGroup, Entry},
     dead_letters::DeadLetter,
     keys::{
-        API_PROCESSES_KEY, CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Inbound, LimitKeys, Live, RELAY_SHARDS,
-        chat_epoch_key, chat_lease_key, chat_run_key, chat_shard, config_applied_key, limit_whole_keys,
-        shard_processes_key,
+        API_PROCESSES_KEY, CHAT_SHARDS, CONFIG_PROCESSES_KEY, GROUP, Hint, Inbound, LimitKeys, Live,
+        RELAY_SHARDS, chat_epoch_key, chat_lease_key, chat_run_key, chat_shard, config_applied_key,
+        limit_whole_keys, shard_processes_key,
     },
-    tail::{StreamId, Tail, TailEvent},
+    tail::{StreamId, Tail, TailEvent, text_fields},
 };

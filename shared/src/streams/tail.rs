@@ -179,7 +179,8 @@ impl Tail {
 }
 
 /// The fields of an entry that are text.
-pub(super) fn text_fields(map: HashMap<String, redis::Value>) -> HashMap<String, String> {
+#[must_use]
+pub fn text_fields(map: HashMap<String, redis::Value>) -> HashMap<String, String> {
     map.into_iter().filter_map(|(name, value)| Some((name, String::from_redis_value(value).ok()?))).collect()
 }
 

@@ -111,12 +111,12 @@ async fn who_lost_an_entry_can_neither_keep_it_nor_give_it_up() {
     assert_eq!(late.deliveries(id).await.expect("an answer"), None);
     assert_eq!(late.keep(&[id]).await.expect("an answer"), 0);
     late.hand_over(id, Duration::from_secs(60)).await.expect("an answer");
-    assert!(!late.bury(id, "it took too long").await.expect("an answer"));
+    assert!(!late.dead_letter(id, "it took too long").await.expect("an answer"));
     let (consumer, deliveries, idle) = stage.pending(id).await.expect("it is pending");
     assert_eq!((consumer.as_str(), deliveries), ("owner", 2));
     assert!(idle < 60_000);
 
-    assert!(owner.acknowledger().bury(id, "it cannot be done").await.expect("an answer"));
+    assert!(owner.acknowledger().dead_letter(id, "it cannot be done").await.expect("an answer"));
     assert_eq!(stage.pending(id).await, None);
     let left: usize = stage.connection.xlen(STREAM.to_string()).await.expect("a stream");
     assert_eq!(left, 0);
@@ -164,7 +164,7 @@ async fn dead_letters_do_not_grow_without_bound() {
     stage.add(1).await;
     let mut owner = stage.consumer("owner");
     let id = owner.read(1).await.expect("an entry")[0].id;
-    assert!(owner.acknowledger().bury(id, "one more").await.expect("an answer"));
+    assert!(owner.acknowledger().dead_letter(id, "one more").await.expect("an answer"));
     let kept: usize = stage.connection.xlen(STREAM.dead_letters()).await.expect("a stream");
     assert!((10_000..10_200).contains(&kept), "{kept}");
     let last: StreamRangeReply =

@@ -3,4 +3,6 @@
 mod backlog;
 mod configuration;
 mod consumer_group;
+mod outbox_shard;
+mod scripts;
 mod tail;

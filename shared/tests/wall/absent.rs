@@ -23,28 +23,28 @@ async fn what_is_over_is_deleted_for_users_who_never_come_back() {
     let mut superuser = database.superuser().await;
     for (statement, count) in [
         (
-            "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, created_at)
+            "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, created_at)
              SELECT $1, 'POST /v1/orgs', n, '', 202, '{}', '\"\"', now() - interval '25 hours'
                FROM generate_series(1, $2) n",
             EXPIRED,
         ),
         (
-            "INSERT INTO idempotency_keys (user_id, route, key, fingerprint, status, headers, body, created_at)
+            "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, created_at)
              SELECT $1, 'POST /v1/orgs', 'kept' || n, '', 202, '{}', '\"\"', now() - interval '23 hours'
                FROM generate_series(1, $2) n",
             3,
         ),
         (
-            "WITH families AS (
-                 INSERT INTO refresh_families (user_id, id, started_at, expires_at)
+            "WITH sessions AS (
+                 INSERT INTO auth_sessions (user_id, id, started_at, expires_at)
                  SELECT $1, gen_random_uuid(), now() - interval '40 days', now() - n * interval '1 minute'
                    FROM generate_series(1, $2) n RETURNING user_id, id, expires_at)
-             INSERT INTO refresh_tokens (user_id, family_id, hash, expires_at)
-             SELECT user_id, id, sha256(id::text::bytea), expires_at FROM families",
+             INSERT INTO refresh_tokens (user_id, auth_session_id, hash, expires_at)
+             SELECT user_id, id, sha256(id::text::bytea), expires_at FROM sessions",
             EXPIRED,
         ),
         (
-            "INSERT INTO refresh_families (user_id, id, expires_at)
+            "INSERT INTO auth_sessions (user_id, id, expires_at)
              SELECT $1, gen_random_uuid(), now() + n * interval '1 minute' FROM generate_series(1, $2) n",
             2,
         ),
@@ -57,7 +57,7 @@ async fn what_is_over_is_deleted_for_users_who_never_come_back() {
     for statement in [
         "SELECT key FROM idempotency_keys",
         "SELECT body FROM idempotency_keys",
-        "SELECT user_id FROM refresh_families",
+        "SELECT user_id FROM auth_sessions",
         "SELECT hash FROM refresh_tokens",
         "DELETE FROM refresh_tokens",
         "UPDATE idempotency_keys SET created_at = now()",
@@ -65,7 +65,7 @@ async fn what_is_over_is_deleted_for_users_who_never_come_back() {
         assert!(sqlx::query(statement).execute(&mut narrow).await.is_err(), "{statement} was allowed");
     }
     assert_eq!(count(&mut narrow, "SELECT count(created_at) FROM idempotency_keys").await, EXPIRED);
-    assert_eq!(count(&mut narrow, "SELECT count(expires_at) FROM refresh_families").await, EXPIRED);
+    assert_eq!(count(&mut narrow, "SELECT count(expires_at) FROM auth_sessions").await, EXPIRED);
 
     let variables = [
         ("ATRIUM_DATABASE_URL", database.urls().app.as_str()),
@@ -83,7 +83,7 @@ async fn what_is_over_is_deleted_for_users_who_never_come_back() {
     for (query, left) in [
         ("SELECT count(*) FROM idempotency_keys WHERE key LIKE 'kept%'", 3),
         ("SELECT count(*) FROM idempotency_keys", 3),
-        ("SELECT count(*) FROM refresh_families", 2),
+        ("SELECT count(*) FROM auth_sessions", 2),
         ("SELECT count(*) FROM refresh_tokens", 0),
     ] {
         assert_eq!(count(&mut superuser, query).await, left, "{query}");

@@ -3,7 +3,7 @@
 use atrium_shared::{
     api_key::{ApiKeyText, ApiKeyUse, ApiScope},
     db::{DbError, Principal, UserTx},
-    ids::{ApiKeyId, FamilyId, OrgId, ProjectId, UserId},
+    ids::{ApiKeyId, AuthSessionId, OrgId, ProjectId, UserId},
     tenancy::Role,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -167,11 +167,11 @@ async fn writes_across_the_wall_are_refused_or_touch_nothing() {
 #[tokio::test]
 async fn a_users_refresh_tokens_are_out_of_reach_for_others() {
     let two = two().await;
-    let (mine, theirs) = (FamilyId::new(), FamilyId::new());
-    for (tenant, family) in [(two.ours, mine), (two.theirs, theirs)] {
+    let (mine, theirs) = (AuthSessionId::new(), AuthSessionId::new());
+    for (tenant, auth_session) in [(two.ours, mine), (two.theirs, theirs)] {
         let mut tx = two.db.user_tx(tenant.user).await.expect("a transaction");
-        for statement in [FAMILY, TOKEN] {
-            run(&mut tx, statement, tenant.user, family).await.expect("one's own row");
+        for statement in [AUTH_SESSION, TOKEN] {
+            run(&mut tx, statement, tenant.user, auth_session).await.expect("one's own row");
         }
         tx.commit().await.expect("a commit");
     }
@@ -182,45 +182,45 @@ async fn a_users_refresh_tokens_are_out_of_reach_for_others() {
         }
         other => panic!("{how}: {other:?}"),
     };
-    for statement in [FAMILY, TOKEN] {
+    for statement in [AUTH_SESSION, TOKEN] {
         let mut tx = two.db.user_tx(two.ours.user).await.expect("a transaction");
         refused(run(&mut tx, statement, two.theirs.user, theirs).await, statement);
     }
     let mut tx = two.db.user_tx(two.ours.user).await.expect("a transaction");
-    for table in ["refresh_families", "refresh_tokens"] {
+    for table in ["auth_sessions", "refresh_tokens"] {
         assert_eq!(count(tx.conn(), table).await, 1, "{table}: one's own");
     }
     for statement in [
-        "UPDATE refresh_tokens SET used_at = now() WHERE user_id = $1 AND family_id = $2",
-        "UPDATE refresh_families SET reused_at = now() WHERE user_id = $1 AND id = $2",
-        "DELETE FROM refresh_tokens WHERE user_id = $1 AND family_id = $2",
-        "DELETE FROM refresh_families WHERE user_id = $1 AND id = $2",
+        "UPDATE refresh_tokens SET used_at = now() WHERE user_id = $1 AND auth_session_id = $2",
+        "UPDATE auth_sessions SET reused_at = now() WHERE user_id = $1 AND id = $2",
+        "DELETE FROM refresh_tokens WHERE user_id = $1 AND auth_session_id = $2",
+        "DELETE FROM auth_sessions WHERE user_id = $1 AND id = $2",
     ] {
         let touched = run(&mut tx, statement, two.theirs.user, theirs).await;
         assert!(matches!(touched, Ok(0)), "{statement}: {touched:?}");
     }
-    // A row of ours in a family of theirs: the key compares the user, too.
+    // A row of ours in a sign-in session of theirs: the key compares the user, too.
     let attached = run(&mut tx, TOKEN, two.ours.user, theirs).await;
-    assert!(matches!(attached, Err(DbError::Constraint(name)) if name == "refresh_tokens_family_fkey"));
+    assert!(matches!(attached, Err(DbError::Constraint(name)) if name == "refresh_tokens_auth_session_fkey"));
     drop(tx);
-    // Two unused tokens in one family would be two ways to go on.
+    // Two unused tokens in one session would be two ways to go on.
     let mut tx = two.db.user_tx(two.ours.user).await.expect("a transaction");
     let forked = run(&mut tx, TOKEN, two.ours.user, mine).await;
     assert!(matches!(forked, Err(DbError::Constraint(name)) if name == "refresh_tokens_one_unused"));
 }
 
-const FAMILY: &str =
-    "INSERT INTO refresh_families (user_id, id, expires_at) VALUES ($1, $2, now() + interval '1 hour')";
-const TOKEN: &str = "INSERT INTO refresh_tokens (user_id, family_id, hash, expires_at)
+const AUTH_SESSION: &str =
+    "INSERT INTO auth_sessions (user_id, id, expires_at) VALUES ($1, $2, now() + interval '1 hour')";
+const TOKEN: &str = "INSERT INTO refresh_tokens (user_id, auth_session_id, hash, expires_at)
                      VALUES ($1, $2, sha256(gen_random_uuid()::text::bytea), now() + interval '1 hour')";
 
 async fn run(
     tx: &mut UserTx,
     statement: &'static str,
     user: UserId,
-    family: FamilyId,
+    auth_session: AuthSessionId,
 ) -> Result<u64, DbError> {
-    Ok(sqlx::query(statement).bind(user).bind(family).execute(tx.conn()).await?.rows_affected())
+    Ok(sqlx::query(statement).bind(user).bind(auth_session).execute(tx.conn()).await?.rows_affected())
 }
 
 #[tokio::test]

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use atrium_harness::TestDatabase;
 use sqlx::PgConnection;
 
-/// Tables around one user instead of one organization.
+/// Tables around one user (or other caller) instead of one organization.
 const OF_USERS: &[&str] = &[
     "users",
-    "revoked_tokens",
+    "revoked_auth_sessions",
     "idempotency_keys",
-    "refresh_families",
+    "auth_sessions",
     "refresh_tokens",
     "deletion_certificates",
 ];

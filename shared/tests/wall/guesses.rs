@@ -13,7 +13,7 @@ use crate::{
 
 /// Keys that must be unique among all tenants, so that a clash can be seen. The server makes the values, from at least
 /// 48 random bits; no request names one.
-const UNIQUE_AMONG_ALL: &[&str] = &["org_slugs_pkey", "revoked_tokens_pkey"];
+const UNIQUE_AMONG_ALL: &[&str] = &["org_slugs_pkey", "revoked_auth_sessions_pkey"];
 /// Users stand outside of organizations, so what refers to one tells whether there is one. The server takes their ids
 /// from tokens and from members' lists.
 const OUTSIDE_OF_ORGANIZATIONS: &str = "users";

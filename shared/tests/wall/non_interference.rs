@@ -81,15 +81,15 @@ const OWN: &[&str] = &[
     "SELECT string_agg(name || version, ',' ORDER BY name, version) FROM projects",
     "SELECT string_agg(name || status, ',') FROM orgs",
     "SELECT string_agg(role, ',') FROM members",
-    "SELECT string_agg(action || total, ',' ORDER BY action) FROM chat_counters",
+    "SELECT string_agg(action || count, ',' ORDER BY action) FROM chat_counters",
     "SELECT string_agg(key || value, ',' ORDER BY key) FROM config_values",
     "SELECT (SELECT count(*) FROM outbox) || ' ' || (SELECT count(*) FROM sagas) || ' ' || (SELECT count(*) FROM users)",
     "UPDATE config_heads SET revision = revision + 1 RETURNING revision::text",
     "UPDATE projects SET version = version + 1 RETURNING version::text",
     "UPDATE orgs SET version = version + 1, name = 'n' || version RETURNING name",
     "WITH project AS (SELECT * FROM projects WHERE name = 'one')
-     INSERT INTO chat_counters (org_id, project_id, action, total) SELECT org_id, id, 'ready', 1 FROM project
-         ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET total = chat_counters.total + 1
+     INSERT INTO chat_counters (org_id, project_id, action, count) SELECT org_id, id, 'ready', 1 FROM project
+         ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET count = chat_counters.count + 1
      RETURNING total::text",
     "INSERT INTO config_values (org_id, key, value, revision) SELECT id, 'k' || version, '1', version FROM orgs
          ON CONFLICT ON CONSTRAINT config_values_unique DO NOTHING RETURNING key",

@@ -59,7 +59,7 @@ pub(crate) async fn found(db: &Database) -> Tenant {
     let mut tx = db.founding_tx(tenant.user, tenant.org).await.expect("a founder's transaction");
     for statement in [
         "INSERT INTO orgs (id, name, slug, status) VALUES ($1, 'one', 'one', 'COMMITTED')",
-        "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, 'guest', 'owner')",
+        "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, 'guest', 'owner')",
         "INSERT INTO projects (org_id, id, name) VALUES ($1, $3, 'one')",
         "INSERT INTO config_heads (org_id, revision) VALUES ($1, 1)",
     ] {

@@ -51,7 +51,7 @@ impl Before {
 /// How many actions of a project are counted.
 pub(crate) async fn counted(superuser: &mut PgConnection, org: Uuid, project: Uuid) -> anyhow::Result<i64> {
     Ok(sqlx::query_scalar(
-        "SELECT COALESCE(sum(total), 0)::bigint FROM chat_counters WHERE org_id = $1 AND project_id = $2",
+        "SELECT COALESCE(sum(count), 0)::bigint FROM chat_counters WHERE org_id = $1 AND project_id = $2",
     )
     .bind(org)
     .bind(project)
@@ -488,7 +488,7 @@ pub(crate) async fn gone(superuser: &mut PgConnection, deleted: &[Uuid]) -> anyh
     for org in deleted {
         let (rows, certificates): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM orgs WHERE id = $1),
-                    (SELECT count(*) FROM deletion_certificates WHERE deleted_org = $1)",
+                    (SELECT count(*) FROM deletion_certificates WHERE deleted_org_id = $1)",
         )
         .bind(org)
         .fetch_one(&mut *superuser)

@@ -140,7 +140,8 @@ impl Plan {
         let (fault, point) = pairs.of_round(seed, round);
         let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(round));
         let name = point.name();
-        let dead_letters = matches!(point, CrashPoint::ConsumerBeforeBury | CrashPoint::ConsumerBuried);
+        let dead_letters =
+            matches!(point, CrashPoint::ConsumerBeforeDeadLetter | CrashPoint::ConsumerDeadLettered);
         let compensates = name.ends_with("compensation");
         let passage = if dead_letters { 1 } else { rng.random_range(1..=4) };
         let milliseconds =

@@ -22,7 +22,7 @@ pub struct Guest {
     /// The id.
     pub id: String,
     /// The name that others see: `guest-0042`.
-    pub key: String,
+    pub name: String,
     /// A client with the guest's token.
     pub client: Client,
 }
@@ -71,7 +71,7 @@ impl Guest {
         let reply = patiently(|| client.post("/v1/auth/guest")).await?.expect_status(201)?;
         Ok(Self {
             id: reply.at("/user/id"),
-            key: reply.at("/user/key"),
+            name: reply.at("/user/name"),
             client: client.bearer(reply.at("/access_token")),
         })
     }

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use atrium_shared::{
-    configuration::ChatAction,
-    ids::{OrgId, ProjectId},
+    ids::{OrgId, ProjectId, SessionId},
+    messages::{
+        ActionEntry, ActionEvent, ActionUser, ChatAction, SessionClosed, SessionClosedEvent, StreamEntry as _,
+    },
     streams::{Entry, StreamId},
 };
-use serde::Deserialize;
-use serde_json::json;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use crate::consumer::Message;
 
@@ -23,12 +23,12 @@ pub(super) struct Batch {
 pub(super) struct Item {
     pub(super) id: StreamId,
     pub(super) project: ProjectId,
-    pub(super) kind: Kind,
+    pub(super) kind: ItemKind,
     /// The event to publish; none when its project is gone, or its organization closed: nobody could see it.
     pub(super) event: Option<Event>,
 }
 
-pub(super) enum Kind {
+pub(super) enum ItemKind {
     Action(ChatAction),
     Notice(Message),
 }
@@ -36,8 +36,8 @@ pub(super) enum Kind {
 impl Item {
     pub(super) fn notice(&self) -> Option<&Message> {
         match &self.kind {
-            Kind::Notice(message) => Some(message),
-            Kind::Action(_) => None,
+            ItemKind::Notice(message) => Some(message),
+            ItemKind::Action(_) => None,
         }
     }
 }
@@ -45,20 +45,11 @@ impl Item {
 /// An event of the live stream.
 pub(super) struct Event {
     pub(super) name: &'static str,
-    pub(super) session: String,
+    pub(super) session: SessionId,
     /// The JSON that browsers get.
     pub(super) data: String,
     /// When it was accepted.
-    pub(super) at: Option<OffsetDateTime>,
-}
-
-/// A notice's payload: a session was closed.
-#[derive(Deserialize)]
-struct SessionClosed {
-    project_id: ProjectId,
-    session_id: String,
-    reason: String,
-    at: String,
+    pub(super) at: OffsetDateTime,
 }
 
 impl Batch {
@@ -75,50 +66,39 @@ impl Batch {
 }
 
 fn decode(entry: &Entry) -> Option<(OrgId, Item)> {
-    if entry.fields.contains_key("outbox") {
-        return decode_notice(entry);
-    }
-    let field = |name: &str| entry.fields.get(name).map(String::as_str);
-    let org = field("org")?.parse().ok()?;
-    let project: ProjectId = field("project")?.parse().ok()?;
-    let action: ChatAction = serde_json::from_value(field("action")?.into()).ok()?;
-    let at = field("at")?;
-    let data = json!({
-        "id": field("message")?,
-        "project_id": project,
-        "session_id": field("session")?,
-        "user": { "id": field("user")?, "key": field("key")? },
-        "action": action,
-        "at": at,
-    });
-    let event = Event {
-        name: "chat.action",
-        session: field("session")?.to_owned(),
-        data: data.to_string(),
-        at: OffsetDateTime::parse(at, &Rfc3339).ok(),
+    // Actions first: nearly every entry is one.
+    decode_action(entry).or_else(|| decode_notice(entry))
+}
+
+fn decode_action(entry: &Entry) -> Option<(OrgId, Item)> {
+    let pressed = ActionEntry::from_fields(&entry.fields).ok()?;
+    let ActionEntry { project, session, action, at, .. } = pressed;
+    let data = ActionEvent {
+        id: pressed.message,
+        project_id: project,
+        session_id: session,
+        user: ActionUser { id: pressed.user, name: pressed.user_name },
+        action,
+        at,
     };
-    Some((org, Item { id: entry.id, project, kind: Kind::Action(action), event: Some(event) }))
+    let data = serde_json::to_string(&data).ok()?;
+    let event = Event { name: ActionEvent::NAME, session, data, at };
+    Some((pressed.org, Item { id: entry.id, project, kind: ItemKind::Action(action), event: Some(event) }))
 }
 
 fn decode_notice(entry: &Entry) -> Option<(OrgId, Item)> {
     let message = Message::decode(entry)?;
-    let closed = SessionClosed::deserialize(&message.payload).ok()?;
-    let data = json!({ "session_id": closed.session_id, "reason": closed.reason, "at": closed.at });
-    let event = Event {
-        name: "chat.session-closed",
-        session: closed.session_id,
-        data: data.to_string(),
-        at: OffsetDateTime::parse(&closed.at, &Rfc3339).ok(),
-    };
-    let org = message.org();
-    let item =
-        Item { id: entry.id, project: closed.project_id, kind: Kind::Notice(message), event: Some(event) };
-    Some((org, item))
+    let SessionClosed { project_id: project, session_id: session, reason, at } = message.read().ok()?;
+    let data = serde_json::to_string(&SessionClosedEvent { session_id: session, reason, at }).ok()?;
+    let event = Event { name: SessionClosedEvent::NAME, session, data, at };
+    Some((message.org(), Item { id: entry.id, project, kind: ItemKind::Notice(message), event: Some(event) }))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use atrium_shared::ids::{MessageId, UserId};
 
     use super::*;
 
@@ -130,23 +110,23 @@ mod tests {
 
     #[test]
     fn an_action_becomes_the_event_that_browsers_get() {
-        let (org, project) = (OrgId::new().to_string(), ProjectId::new().to_string());
-        let batch = Batch::decode(vec![entry(&[
-            ("kind", "action"),
-            ("message", "m"),
-            ("org", &org),
-            ("project", &project),
-            ("session", "s"),
-            ("user", "u"),
-            ("key", "guest-0001"),
-            ("action", "ready"),
-            ("at", "2026-01-02T03:04:05Z"),
-        ])]);
+        let pressed = ActionEntry {
+            message: MessageId::new(),
+            org: OrgId::new(),
+            project: ProjectId::new(),
+            session: SessionId::new(),
+            user: UserId::new(),
+            user_name: "guest-0001".to_owned(),
+            action: ChatAction::Ready,
+            at: OffsetDateTime::UNIX_EPOCH,
+        };
+        let fields = HashMap::from_iter(pressed.to_fields().expect("text"));
+        let batch = Batch::decode(vec![Entry { id: StreamId { ms: 7, seq: 0 }, fields }]);
         let event = batch.items.values().flatten().find_map(|item| item.event.as_ref()).expect("one event");
-        let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
-        assert_eq!(event.name, "chat.action");
-        assert_eq!(data["user"], json!({ "id": "u", "key": "guest-0001" }));
-        assert_eq!(data["action"], "ready");
+        let data: ActionEvent = serde_json::from_str(&event.data).expect("JSON");
+        assert_eq!((event.name, event.session), ("chat.action", pressed.session));
+        assert_eq!(data.user, ActionUser { id: pressed.user, name: pressed.user_name });
+        assert_eq!((data.action, data.id), (ChatAction::Ready, pressed.message));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use atrium_shared::{
     streams::StreamId,
 };
 
-use super::batch::{Batch, Item, Kind};
+use super::batch::{Batch, Item, ItemKind};
 use crate::consumer::Message;
 
 const PRINCIPAL: Principal = Principal::System(CONSUMER);
@@ -36,7 +36,7 @@ pub(super) async fn count_actions(
     Ok(())
 }
 
-/// False: there is no such project (any more), or its organization is closed to everybody.
+/// False: there is no such project, or its organization is closed to everybody.
 async fn count_project(
     tx: &mut OrgTx,
     project: ProjectId,
@@ -73,7 +73,7 @@ async fn count_project(
     let mut last = None;
     let mut names: Vec<&str> = Vec::new();
     for item in items.iter().filter(|item| item.project == project && Some(item.id) > counted_to) {
-        if let Kind::Action(action) = item.kind {
+        if let ItemKind::Action(action) = item.kind {
             names.push(action.name());
             last = last.max(Some(item.id));
         }
@@ -81,9 +81,9 @@ async fn count_project(
     let Some(last) = last else { return Ok(true) };
     sqlx::query(
         "WITH counted AS (
-             INSERT INTO chat_counters AS counter (org_id, project_id, action, total)
+             INSERT INTO chat_counters AS counter (org_id, project_id, action, count)
              SELECT $1, $2, action, count(*) FROM unnest($3::text[]) AS batch (action) GROUP BY action ORDER BY action
-             ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET total = counter.total + excluded.total)
+             ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET count = counter.count + excluded.count)
          INSERT INTO chat_cursors (org_id, project_id, history, entry_ms, entry_seq) VALUES ($1, $2, $4, $5, $6)
          ON CONFLICT ON CONSTRAINT chat_cursors_pkey
          DO UPDATE SET history = excluded.history, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq",

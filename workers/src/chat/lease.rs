@@ -11,8 +11,8 @@
 
 use std::time::Duration;
 
-use atrium_shared::streams::{Live, Redis, chat_epoch_key, chat_lease_key, chat_run_key};
-use redis::{RedisResult, Script};
+use atrium_shared::streams::{Live, Redis, chat_epoch_key, chat_lease_key, chat_run_key, lua};
+use redis::RedisResult;
 use tokio::time::Instant;
 
 const TERM: Duration = Duration::from_secs(4);
@@ -43,23 +43,8 @@ impl Lease {
         let left = left.filter(|left| Instant::now() < left.until);
         let (former, tip) = left.map_or(("", "unknown"), |left| (&left.token, &left.tip));
         let token = format!("{owner}/{:016x}", rand::random::<u64>());
-        let script = Script::new(
-            "local holder = redis.call('GET', KEYS[1])
-             local left = redis.call('PTTL', KEYS[1])
-             if holder and holder ~= ARGV[7] and left >= 0 and left <= tonumber(ARGV[2]) then return false end
-             redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-             local epoch = redis.call('GET', KEYS[2])
-             local last = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
-             local tip = last and last[1] or ''
-             local whole = redis.call('GET', KEYS[3]) == ARGV[3] or tip == ARGV[4]
-             if not epoch then epoch = ARGV[5] .. ARGV[6]
-             elseif not whole then epoch = string.sub(epoch, 1, 8) .. ARGV[6] end
-             redis.call('SET', KEYS[2], epoch)
-             redis.call('SET', KEYS[3], ARGV[3])
-             return {epoch, tip}",
-        );
         let eight_digits = || format!("{:08x}", rand::random::<u32>());
-        let taken: Option<(String, String)> = script
+        let taken: Option<(String, String)> = lua::CHAT_ACQUIRE
             .key(chat_lease_key(shard))
             .key(chat_epoch_key(shard))
             .key(chat_run_key(shard))
@@ -82,16 +67,12 @@ impl Lease {
         self.epoch.get(..8).unwrap_or(&self.epoch)
     }
 
-    /// Extends the lease when it is time to. False: it is not ours any more.
+    /// Extends the lease when it is time to. False: it is no longer ours.
     pub(super) async fn renew(&mut self) -> RedisResult<bool> {
         if self.renewed_at.elapsed() < RENEW_AFTER {
             return Ok(true);
         }
-        let script = Script::new(
-            "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-             return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
-        );
-        let held: bool = script
+        let held: bool = lua::CHAT_RENEW
             .key(chat_lease_key(self.shard))
             .arg(&self.token)
             .arg(milliseconds(TERM))
@@ -105,11 +86,11 @@ impl Lease {
 
     /// Gives the lease back, so that another worker need not wait for its end. If this fails, it ends by itself.
     pub(super) async fn release(self) -> RedisResult<()> {
-        let script = Script::new(
-            "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-             return true",
-        );
-        script.key(chat_lease_key(self.shard)).arg(&self.token).invoke_async(&mut self.redis.shared()).await
+        lua::CHAT_RELEASE
+            .key(chat_lease_key(self.shard))
+            .arg(&self.token)
+            .invoke_async(&mut self.redis.shared())
+            .await
     }
 
     /// What to come back with after Redis went away in the middle of the term.

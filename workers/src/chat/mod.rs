@@ -9,6 +9,7 @@
 
 mod batch;
 mod count;
+mod interrupted;
 mod lease;
 mod publish;
 mod shard;

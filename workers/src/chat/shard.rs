@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
-    db::{Database, DbError, in_time},
+    db::{Database, in_time},
     streams::{ConsumerGroup, Entry, Inbound, Redis, StreamId, chat_lease_key},
 };
 use tokio_util::sync::CancellationToken;
@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     batch::Batch,
     count,
+    interrupted::Interrupted,
     lease::{Lease, Left},
     publish,
 };
 use crate::{
     consumer::Message,
-    shards::{Place, Share},
+    shards::{Share, Slot},
 };
 
 /// Entries worked on at once.
@@ -34,17 +35,6 @@ pub(super) struct Shard {
     left: Option<Left>,
 }
 
-/// Why work on a shard ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Interrupted {
-    #[error("the lease went to somebody else")]
-    LostLease,
-    #[error("Redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    #[error(transparent)]
-    Database(#[from] DbError),
-}
-
 impl Shard {
     pub(super) fn new(number: u16, database: Database, redis: Redis, share: Share, process: &str) -> Self {
         let group = ConsumerGroup::new(redis.clone(), Inbound::Chat(number), process);
@@ -52,8 +42,8 @@ impl Shard {
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        while let Some(place) = stop.run_until_cancelled(self.share.place()).await {
-            if !self.own(place, &stop).await {
+        while let Some(slot) = stop.run_until_cancelled(self.share.slot()).await {
+            if !self.own(slot, &stop).await {
                 self.share.pause(&stop).await;
             }
         }
@@ -61,7 +51,7 @@ impl Shard {
     }
 
     /// Works for as long as the shard is ours. False: somebody else has it, or nobody can tell.
-    async fn own(&mut self, mut place: Place, stop: &CancellationToken) -> bool {
+    async fn own(&mut self, mut slot: Slot, stop: &CancellationToken) -> bool {
         let left = self.left.take();
         let mut lease =
             match Lease::acquire(&self.redis, self.number, self.share.owner(), left.as_ref()).await {
@@ -74,8 +64,8 @@ impl Shard {
                 }
             };
         tracing::debug!(shard = self.number, "owning a chat shard");
-        let owned = place.owned();
-        let ended = self.work(&mut lease, &mut place, stop).await;
+        let owned = slot.owned();
+        let ended = self.work(&mut lease, &mut slot, stop).await;
         drop(owned);
         if let Err(Interrupted::Redis(_)) = ended {
             self.left = Some(lease.leave());
@@ -94,7 +84,7 @@ impl Shard {
     async fn work(
         &mut self,
         lease: &mut Lease,
-        place: &mut Place,
+        slot: &mut Slot,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
         reached(CrashPoint::ChatLeaseTaken).await;
@@ -111,7 +101,7 @@ impl Shard {
             }
         }
         let mut seen = StreamId { ms: 0, seq: 0 };
-        while !stop.is_cancelled() && !place.is_surplus() {
+        while !stop.is_cancelled() && !slot.is_surplus() {
             reached(CrashPoint::ChatBeforeRenewal).await;
             if !lease.renew().await? {
                 return Err(Interrupted::LostLease);
@@ -136,11 +126,11 @@ impl Shard {
         let mut batch = Batch::decode(entries);
         for entry in batch.undecodable.drain(..) {
             tracing::error!(shard = self.number, id = %entry.id, "an entry of the chat cannot be understood");
-            // Buried alone, a message of the outbox would count as lost, and come again and again.
+            // With only its entry moved, a message of the outbox would count as lost, and be published again.
             if let Some(message) = Message::decode(&entry) {
                 count::give_up(&self.database, &message, NOT_UNDERSTOOD).await?;
             }
-            self.group.acknowledger().bury(entry.id, NOT_UNDERSTOOD).await?;
+            self.group.acknowledger().dead_letter(entry.id, NOT_UNDERSTOOD).await?;
         }
         in_time(count::count_actions(&self.database, &mut batch, lease.history())).await?;
         reached(CrashPoint::ChatCounted).await;

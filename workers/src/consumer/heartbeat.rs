@@ -1,5 +1,5 @@
-//! While a message is worked on, its entry must not look as if its consumer had died: in short intervals every entry
-//! in hand is said to be so, which resets the time for which it has been idle.
+//! While a message is worked on, its entry must not look as if its consumer had died: in short intervals
+//! the idle time of every entry in hand is reset.
 //!
 //! An entry is in hand as long as its [`Hold`] lives, hence no longer than the task that works on it, however that
 //! ends. A process that stops or dies sends no heartbeats.
@@ -8,11 +8,13 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use atrium_shared::streams::{Acknowledger, StreamId};
 
-use super::CLAIM_AFTER;
+/// A message without a heartbeat for longer belongs to somebody who died.
+pub(super) const CLAIM_AFTER: Duration = Duration::from_secs(5);
 
 /// The entries that this consumer works on. Cheap to clone.
 #[derive(Clone, Default)]

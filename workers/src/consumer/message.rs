@@ -9,6 +9,7 @@ use std::time::Duration;
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::{MessageId, OrgId},
+    messages::{OutboxEntry, OutboxMessage, StreamEntry as _},
     streams::Entry,
 };
 use serde_json::Value;
@@ -19,18 +20,18 @@ pub(crate) struct Message {
     pub(super) id: MessageId,
     pub(super) org: OrgId,
     outbox: i64,
-    pub(crate) payload: Value,
+    payload: Value,
 }
 
 impl Message {
     pub(crate) fn decode(entry: &Entry) -> Option<Self> {
-        let field = |name: &str| entry.fields.get(name);
-        Some(Self {
-            id: field("message")?.parse().ok()?,
-            org: field("org")?.parse().ok()?,
-            outbox: field("outbox")?.parse().ok()?,
-            payload: serde_json::from_str(field("payload")?).ok()?,
-        })
+        let OutboxEntry { message, org, outbox, payload } = OutboxEntry::from_fields(&entry.fields).ok()?;
+        Some(Self { id: message, org, outbox, payload: serde_json::from_str(&payload).ok()? })
+    }
+
+    /// What it says, as the type that its topic has.
+    pub(crate) fn read<M: OutboxMessage>(&self) -> Result<M, serde_json::Error> {
+        M::deserialize(&self.payload)
     }
 
     pub(crate) fn org(&self) -> OrgId {

@@ -24,15 +24,16 @@ pub(crate) use self::{
     handler::{HandleError, Handler, Outcome},
     message::Message,
 };
-use self::{heartbeat::InHand, work::Worker};
+use self::{
+    heartbeat::{CLAIM_AFTER, InHand},
+    work::Worker,
+};
 
 /// Messages that one process handles at once, per stream.
 const PERMITS: u32 = 16;
-/// A message without a heartbeat for longer belongs to somebody who died.
-const CLAIM_AFTER: Duration = Duration::from_secs(5);
 const CLAIM_EVERY: Duration = Duration::from_secs(2);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// The longest pause is so many times as long.
+/// The longest pause is this many times as long.
 const LONGEST_PAUSE: u32 = 20;
 
 /// A consumer of one inbound stream.
@@ -110,7 +111,7 @@ impl<H: Handler> Consumer<H> {
                 }
             }
         }
-        // When all permits are back, nothing is in hand any more.
+        // When all permits are back, nothing is in hand.
         drop(self.permits.acquire_many(PERMITS).await?);
         if let Err(error) = self.group.leave().await {
             tracing::debug!(stream = %self.stream, %error, "the group was not left; a janitor does it");

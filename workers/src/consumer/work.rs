@@ -18,7 +18,11 @@ use metrics::counter;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{CLAIM_AFTER, HandleError, Handler, Message, Outcome};
+use super::{
+    handler::{HandleError, Handler, Outcome},
+    heartbeat::CLAIM_AFTER,
+    message::Message,
+};
 
 /// Tries of one delivery, with growing pauses.
 const TRIES: u32 = 4;
@@ -32,7 +36,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(4);
 const LONGEST_TRY: Duration = Duration::from_secs(15 * 60);
 /// How often in a row the server must know nothing of a try's transaction before the try is let go. Once is not enough:
 /// the transaction may be just about to enter the message, or have just been committed.
-const LOOKS: u32 = 2;
+const CHECKS: u32 = 2;
 
 pub(super) struct Worker<H> {
     database: Database,
@@ -87,7 +91,7 @@ impl<H: Handler> Worker<H> {
     pub(super) async fn work(self: Arc<Self>, entry: Entry, stop: &CancellationToken) {
         let Some(message) = Message::decode(&entry) else {
             tracing::error!(id = %entry.id, consumer = H::CONSUMER, "an entry is not a message");
-            return self.bury(entry.id, "the entry is not a message").await;
+            return self.dead_letter(entry.id, "the entry is not a message").await;
         };
         let (mut faults, mut outages, mut pause) = (0, 0, FIRST_PAUSE);
         loop {
@@ -124,8 +128,8 @@ impl<H: Handler> Worker<H> {
 
     /// In a task of its own, so that a panic is one message's failure and not the consumer's.
     ///
-    /// A line to PostgreSQL can die without a word to this end of it, and the answer never comes. So a try that takes
-    /// long is looked for over another line: when its transaction is gone, nothing is to be waited for.
+    /// A connection to PostgreSQL can die without this end being told, and the answer never comes. So a try that
+    /// takes long is checked over another connection: when its transaction is gone, nothing is to be waited for.
     async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Ended, Failure> {
         let in_transaction = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn({
@@ -144,7 +148,7 @@ impl<H: Handler> Worker<H> {
                     self.renew(message).await;
                     let is_gone = in_transaction.load(Ordering::Relaxed) && self.is_gone(message).await;
                     missed = if is_gone { missed + 1 } else { 0 };
-                    if missed == LOOKS {
+                    if missed == CHECKS {
                         return Err(Failure::Outage("PostgreSQL knows nothing of its transaction".to_owned()));
                     }
                 }
@@ -171,7 +175,7 @@ impl<H: Handler> Worker<H> {
     /// Whether the message is in nobody's transaction. No, while nobody can be asked.
     async fn is_gone(&self, message: &Message) -> bool {
         let is_being_handled = in_time(async {
-            // The dead line may have been that of every connection of the pool, and all of them be waited for.
+            // Every connection of the pool may be dead and waited for.
             let tx = self.database.org_tx_apart(&Principal::System(H::CONSUMER), message.org).await?;
             message.is_being_handled(tx, H::CONSUMER).await
         });
@@ -244,9 +248,9 @@ impl<H: Handler> Worker<H> {
         match in_time(self.mark_given_up(message, reason)).await {
             Ok(true) => {
                 tracing::error!(message = %message.id, org = %message.org, reason, "a message is given up");
-                reached(CrashPoint::ConsumerBeforeBury).await;
-                self.bury(id, reason).await;
-                reached(CrashPoint::ConsumerBuried).await;
+                reached(CrashPoint::ConsumerBeforeDeadLetter).await;
+                self.dead_letter(id, reason).await;
+                reached(CrashPoint::ConsumerDeadLettered).await;
             }
             Ok(false) => self.end_known(id, message).await,
             // Left pending, so that giving up is tried again.
@@ -276,7 +280,7 @@ impl<H: Handler> Worker<H> {
             message.dead_reason(&mut tx).await
         });
         match dead_reason.await {
-            Ok(Some(reason)) => self.bury(id, &reason).await,
+            Ok(Some(reason)) => self.dead_letter(id, &reason).await,
             Ok(None) => self.acknowledge(id, Ended::Duplicate).await,
             Err(error) => {
                 tracing::debug!(message = %message.id, %error, "a known message was not ended; it will come again");
@@ -292,8 +296,8 @@ impl<H: Handler> Worker<H> {
         count::<H>(ended.name());
     }
 
-    async fn bury(&self, id: StreamId, reason: &str) {
-        match self.acknowledger.bury(id, reason).await {
+    async fn dead_letter(&self, id: StreamId, reason: &str) {
+        match self.acknowledger.dead_letter(id, reason).await {
             Ok(true) => count::<H>("dead"),
             Ok(false) => count::<H>("lost"),
             Err(error) => {

@@ -6,23 +6,11 @@
 //! first command that writes, and the fence is that one; so it is all or nothing unless a key is of the wrong kind. Were it
 //! otherwise, what stands would be added again with the rest: in order, and known to the inbox.
 
-use atrium_shared::streams::{Inbound, Redis};
-use redis::{RedisResult, Script};
-
-use super::publish::Due;
-
-/// KEYS: stream, fence. ARGV: token, then four for each entry: message, organization, outbox id, payload. Answers the
-/// highest token seen, and the ids of the entries unless they were refused.
-const SCRIPT: &str = "
-    local fence, token = tonumber(redis.call('GET', KEYS[2]) or 0) or 0, tonumber(ARGV[1])
-    if token < fence then return {fence, false} end
-    if token > fence then redis.call('SET', KEYS[2], ARGV[1]) end
-    local ids = {}
-    for i = 2, #ARGV, 4 do
-        ids[#ids + 1] = redis.call('XADD', KEYS[1], '*', 'message', ARGV[i], 'org', ARGV[i + 1],
-                                   'outbox', ARGV[i + 2], 'payload', ARGV[i + 3])
-    end
-    return {fence, ids}";
+use atrium_shared::{
+    messages::{OutboxEntry, StreamEntry as _},
+    streams::{Inbound, Redis, lua},
+};
+use redis::RedisResult;
 
 /// What became of a batch.
 pub(super) enum Added {
@@ -38,13 +26,13 @@ pub(super) async fn add(
     stream: Inbound,
     shard: u16,
     token: i64,
-    messages: &[Due],
+    messages: impl IntoIterator<Item = OutboxEntry>,
 ) -> RedisResult<Added> {
-    let script = Script::new(SCRIPT);
-    let mut call = script.key(stream.to_string());
+    let mut call = lua::FENCED_ADD.key(stream.to_string());
     call.key(stream.fence(shard)).arg(token);
-    for due in messages {
-        call.arg(due.message_id.to_string()).arg(due.org_id.to_string()).arg(due.id).arg(&due.payload);
+    for message in messages {
+        let fields = message.to_fields().map_err(std::io::Error::from)?;
+        call.arg(fields.len() * 2).arg(fields);
     }
     let (fence, ids): (i64, Option<Vec<String>>) = call.invoke_async(&mut redis.shared()).await?;
     Ok(ids.map_or(Added::Refused(fence), Added::Entries))

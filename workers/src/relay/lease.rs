@@ -44,7 +44,7 @@ impl Lease {
         Ok(token.map(|token| Self { pool: pool.clone(), shard, owner: owner.to_owned(), token }))
     }
 
-    /// Begins a transaction that holds the lease, and renews it. None: the lease is not ours any more.
+    /// Begins a transaction that holds the lease, and renews it. None: the lease is no longer ours.
     pub(super) async fn begin(&self) -> Result<Option<Transaction<'static, Postgres>>, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
         let held = sqlx::query(
@@ -60,7 +60,7 @@ impl Lease {
         Ok((held.rows_affected() == 1).then_some(tx))
     }
 
-    /// Takes a new token, above `seen` as well. False: the lease is not ours any more.
+    /// Takes a new token, above `seen` as well. False: the lease is no longer ours.
     ///
     /// That is for two cases. Redis did not answer, and may still do later what it was told: the new token refuses that.
     /// Or Redis has seen a higher token than that of the lease's owner: PostgreSQL was set back, to a backup.

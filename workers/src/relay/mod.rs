@@ -6,7 +6,7 @@
 //!
 //! A batch is a transaction that holds the lease's row. A relay that stops in its middle (SIGSTOP, a lost network) is
 //! ended by its role's idle-in-transaction limit, and the shard goes to another. When it comes back, Redis
-//! [refuses](fenced) what it still wanted to add, because its token is not the highest any more.
+//! [refuses](fenced) what it still wanted to add, because its token is no longer the highest.
 
 mod fenced;
 mod lease;

@@ -5,8 +5,8 @@
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
-    db::Topic,
     ids::{MessageId, OrgId},
+    messages::{OutboxEntry, Topic},
     streams::{Inbound, Redis},
     telemetry::metrics::{OUTBOX_LAG_SECONDS, OUTBOX_PUBLISHED},
 };
@@ -36,9 +36,16 @@ pub(super) struct Due {
     lag_seconds: f64,
 }
 
+impl Due {
+    fn entry(&self) -> OutboxEntry {
+        let payload = self.payload.clone();
+        OutboxEntry { message: self.message_id, org: self.org_id, outbox: self.id, payload }
+    }
+}
+
 /// What became of a batch whose lease was held.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct BatchOutcome {
     /// There is more to publish than a batch holds.
     pub(super) more: bool,
     /// What a stream answered that took nothing; its messages wait.
@@ -47,21 +54,21 @@ pub(super) struct Batch {
     pub(super) outdated_by: Option<i64>,
 }
 
-impl Batch {
+impl BatchOutcome {
     /// Whether Redis may still do what it was told: it has not said that it did not.
     pub(super) fn may_be_late(&self) -> bool {
         self.failed.as_ref().is_some_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
     }
 }
 
-/// Publishes what is due, as far as it fits into a batch, and renews the lease. None: the lease is not ours any more.
-pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option<Batch>, sqlx::Error> {
+/// Publishes what is due, as far as it fits into a batch, and renews the lease. None: the lease is no longer ours.
+pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option<BatchOutcome>, sqlx::Error> {
     let Some(mut tx) = lease.begin().await? else {
         return Ok(None);
     };
     reached(CrashPoint::RelayLeaseTaken).await;
     let due = read(&mut tx, lease.shard).await?;
-    let mut batch = Batch::default();
+    let mut batch = BatchOutcome::default();
     if due.is_empty() {
         tx.commit().await?;
         return Ok(Some(batch));
@@ -70,9 +77,9 @@ pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option
     let lanes = by_stream(due);
     batch.more = lanes.iter().any(|(_, messages)| messages.len() >= usize::try_from(BATCH).unwrap_or(0));
     reached(CrashPoint::RelayBatchRead).await;
-    let calls = lanes
-        .iter()
-        .map(|(stream, messages)| fenced::add(redis, *stream, lease.shard, lease.token, messages));
+    let calls = lanes.iter().map(|(stream, messages)| {
+        fenced::add(redis, *stream, lease.shard, lease.token, messages.iter().map(Due::entry))
+    });
     let mut published: Vec<(&Due, String)> = Vec::new();
     let answers = join_all(calls).await;
     for ((_, messages), answer) in lanes.iter().zip(answers) {
@@ -102,13 +109,13 @@ async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>
         "SELECT due.* FROM unnest($2::text[]) AS topics (name) CROSS JOIN LATERAL (
              (SELECT org_id, id, message_id, topic, aggregate_id, payload::text AS payload, available_at,
                      EXTRACT(EPOCH FROM clock_timestamp() - created_at)::float8 AS lag_seconds
-                FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND topic = topics.name AND published_at IS NULL
+                FROM outbox WHERE shard = $1 AND topic = topics.name AND published_at IS NULL
                  AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL
                ORDER BY id LIMIT $3)
              UNION ALL
              (SELECT org_id, id, message_id, topic, aggregate_id, payload::text, available_at,
                      EXTRACT(EPOCH FROM clock_timestamp() - available_at)::float8
-                FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND topic = topics.name AND published_at IS NULL
+                FROM outbox WHERE shard = $1 AND topic = topics.name AND published_at IS NULL
                  AND consumed_at IS NULL AND dead_at IS NULL AND available_at <= clock_timestamp()
                ORDER BY available_at LIMIT $3)) AS due
           ORDER BY due.available_at NULLS FIRST, due.id",

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
-    db::{Topic, in_time},
+    db::in_time,
+    messages::Topic,
     streams::{Inbound, Redis},
 };
 use sqlx::PgPool;
@@ -13,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     fenced::{self, Added},
     lease::Lease,
-    publish::{Batch, publish_batch},
+    publish::{BatchOutcome, publish_batch},
     sweep::Sweeper,
 };
-use crate::shards::{Place, Share};
+use crate::shards::{Share, Slot};
 
 /// How long a message waits at most when the notification that announces it is lost. Also how often a lease is renewed
 /// while there is nothing to publish.
@@ -40,8 +41,8 @@ impl Shard {
     }
 
     pub(super) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        while let Some(place) = stop.run_until_cancelled(self.share.place()).await {
-            if !self.own(place, &stop).await {
+        while let Some(slot) = stop.run_until_cancelled(self.share.slot()).await {
+            if !self.own(slot, &stop).await {
                 self.share.pause(&stop).await;
             }
         }
@@ -49,7 +50,7 @@ impl Shard {
     }
 
     /// Works for as long as the shard is ours. False: somebody else has it, or nobody can tell.
-    async fn own(&self, mut place: Place, stop: &CancellationToken) -> bool {
+    async fn own(&self, mut slot: Slot, stop: &CancellationToken) -> bool {
         let mut lease = match in_time(Lease::acquire(&self.pool, self.number, self.share.owner())).await {
             Ok(Some(lease)) => lease,
             Ok(None) => return false,
@@ -59,10 +60,10 @@ impl Shard {
             }
         };
         tracing::debug!(shard = self.number, token = lease.token, "owning a relay shard");
-        let owned = place.owned();
+        let owned = slot.owned();
         let sweeper = Sweeper::new(self.number, &self.pool, &self.redis, &self.news);
         let kept = tokio::select! {
-            kept = self.publish(&mut lease, &mut place, stop) => kept,
+            kept = self.publish(&mut lease, &mut slot, stop) => kept,
             never = sweeper.run() => match never {},
         };
         drop(owned);
@@ -76,18 +77,18 @@ impl Shard {
 
     /// Publishes until the process stops or the shard is due to somebody else. What stands in the outbox then is
     /// published by the next owner; a batch is never cut in half. False: the lease was lost.
-    async fn publish(&self, lease: &mut Lease, place: &mut Place, stop: &CancellationToken) -> bool {
+    async fn publish(&self, lease: &mut Lease, slot: &mut Slot, stop: &CancellationToken) -> bool {
         if let Some(token) = self.raise_fences(lease).await
             && matches!(in_time(lease.advance(token)).await, Ok(false))
         {
             return false;
         }
-        while !stop.is_cancelled() && !place.is_surplus() {
+        while !stop.is_cancelled() && !slot.is_surplus() {
             let failed = match self.publish_once(lease).await {
                 Ok(None) => return false,
-                Ok(Some(Batch { more: true, failed: None, .. })) => continue,
-                Ok(Some(Batch { failed: None, .. })) => false,
-                Ok(Some(Batch { failed: Some(error), .. })) => {
+                Ok(Some(BatchOutcome { more: true, failed: None, .. })) => continue,
+                Ok(Some(BatchOutcome { failed: None, .. })) => false,
+                Ok(Some(BatchOutcome { failed: Some(error), .. })) => {
                     tracing::warn!(shard = self.number, %error, "a stream takes no messages; trying again");
                     true
                 }
@@ -107,18 +108,18 @@ impl Shard {
             tokio::select! {
                 () = pause => {}
                 () = stop.cancelled() => {}
-                () = place.surplus() => {}
+                () = slot.surplus() => {}
             }
         }
         true
     }
 
     /// One batch, and a new token where that is needed. None: the lease was lost.
-    async fn publish_once(&self, lease: &mut Lease) -> Result<Option<Batch>, sqlx::Error> {
+    async fn publish_once(&self, lease: &mut Lease) -> Result<Option<BatchOutcome>, sqlx::Error> {
         let batch = match tokio::time::timeout(BATCH_LIMIT, publish_batch(lease, &self.redis)).await {
             Ok(batch) => batch?,
             // PostgreSQL or Redis hangs: nobody knows what was done.
-            Err(_) => return Ok(in_time(lease.advance(0)).await?.then(Batch::default)),
+            Err(_) => return Ok(in_time(lease.advance(0)).await?.then(BatchOutcome::default)),
         };
         match batch {
             Some(batch) if batch.may_be_late() || batch.outdated_by.is_some() => {
@@ -133,7 +134,7 @@ impl Shard {
     async fn raise_fences(&self, lease: &Lease) -> Option<i64> {
         let mut highest = None;
         let streams = Topic::ALL.map(|topic| Inbound::of_shard(topic, self.number));
-        let calls = streams.map(|stream| fenced::add(&self.redis, stream, self.number, lease.token, &[]));
+        let calls = streams.map(|stream| fenced::add(&self.redis, stream, self.number, lease.token, []));
         for answer in futures_util::future::join_all(calls).await {
             match answer {
                 Ok(Added::Entries(_)) => {}

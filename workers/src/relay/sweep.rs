@@ -1,4 +1,4 @@
-//! The sweeper: what was published, is not consumed, and is not in Redis any more is published again. This is what makes
+//! The sweeper: what was published, is not consumed, and is no longer in Redis is published again. This is what makes
 //! Redis expendable: a flush, an older dump, a trimmed stream, a group made too late all end here. What only waits, for a
 //! consumer that is slow or away, is left alone, however long.
 //!
@@ -8,8 +8,9 @@
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use atrium_shared::{
-    db::{Topic, in_time},
+    db::in_time,
     ids::{MessageId, OrgId},
+    messages::Topic,
     streams::{Inbound, Redis},
     telemetry::metrics::{OUTBOX_BACKLOG, OUTBOX_REPUBLISHED},
 };
@@ -110,7 +111,7 @@ impl Sweeper {
     async fn count_backlog(&self) -> Result<i64, sqlx::Error> {
         sqlx::query_scalar(
             "SELECT count(*) FROM outbox
-              WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
+              WHERE shard = $1 AND published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
                 AND (available_at IS NULL OR available_at <= clock_timestamp())",
         )
         .bind(number(self.shard))
@@ -139,7 +140,7 @@ impl Sweeper {
     async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
         sqlx::query_as(
             "SELECT org_id, id, message_id, topic, aggregate_id, entry_id, published_at FROM outbox
-              WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
+              WHERE shard = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
                 AND published_at NOT BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
                 AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3, 0))
               ORDER BY published_at, id LIMIT $4",

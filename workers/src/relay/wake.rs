@@ -11,7 +11,7 @@ use sqlx::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// After so long without news it is asked whether the line is still there.
+/// After so long without news the connection is checked.
 const QUIET: Duration = Duration::from_secs(5);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,7 @@ pub(super) async fn run(pool: PgPool, news: Vec<Arc<Notify>>, stop: Cancellation
 }
 
 async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> {
-    // A line of its own: one that has died would never give its place in the pool back.
+    // A connection of its own: a dead one would never be returned to the pool.
     let alone = PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
     let mut listener = in_time(PgListener::connect_with(&alone)).await?;
     in_time(listener.listen(OUTBOX_CHANNEL)).await?;
@@ -34,7 +34,7 @@ async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> 
         match tokio::time::timeout(QUIET, listener.recv()).await {
             Ok(announced) => drop(announced?),
             Err(_) => {
-                // Nothing is announced, or the line has died without a word.
+                // Nothing is announced, or the connection is dead.
                 in_time(sqlx::query("SELECT 1").execute(&mut listener)).await?;
                 continue;
             }
@@ -42,8 +42,8 @@ async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> 
         // One look is enough for everything that was announced before it.
         while listener.next_buffered().is_some() {}
         let due = sqlx::query_scalar(
-            "SELECT shard FROM generate_series(0, $1) AS shard
-              WHERE EXISTS (SELECT FROM outbox WHERE get_byte(uuid_send(aggregate_id), 15) & 7 = shard AND published_at IS NULL
+            "SELECT number FROM generate_series(0, $1) AS number
+              WHERE EXISTS (SELECT FROM outbox WHERE shard = number AND published_at IS NULL
                                AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL)",
         )
         .bind(i32::try_from(news.len()).unwrap_or(i32::MAX) - 1)

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     namespace::{self, Namespace},
-    step::{Context, Failure, Outside, Saga, Step, Verdict},
+    step::{Context, ExternalEffect, Failure, Saga, Step, Verdict},
 };
 use crate::isolation::Isolation;
 
@@ -57,7 +57,7 @@ impl Step for DefaultConfiguration {
         "default-configuration"
     }
 
-    fn is_brief(&self) -> bool {
+    fn is_inline(&self) -> bool {
         true
     }
 
@@ -95,11 +95,11 @@ impl Step for IsolationGate {
         "isolation-gate"
     }
 
-    fn outside(&self) -> Option<&dyn Outside> {
-        self.0.as_ref().map(|namespace| namespace as &dyn Outside)
+    fn external_effect(&self) -> Option<&dyn ExternalEffect> {
+        self.0.as_ref().map(|namespace| namespace as &dyn ExternalEffect)
     }
 
-    fn is_brief(&self) -> bool {
+    fn is_inline(&self) -> bool {
         self.0.is_none()
     }
 
@@ -121,7 +121,7 @@ impl Step for Commit {
         "commit"
     }
 
-    fn is_brief(&self) -> bool {
+    fn is_inline(&self) -> bool {
         true
     }
 
@@ -132,7 +132,7 @@ impl Step for Commit {
             }
             Ok(Verdict::Fail(Failure {
                 code: "organization_not_pending",
-                detail: "the organization is not waiting to be opened any more".to_owned(),
+                detail: "the organization is no longer pending".to_owned(),
             }))
         })
     }

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 
 use super::{
     namespace::{self, Namespace, Released},
-    step::{Context, Failure, Outside, Saga, Step, Verdict},
+    step::{Context, ExternalEffect, Failure, Saga, Step, Verdict},
     traces,
 };
 use crate::isolation::Isolation;
@@ -38,14 +38,14 @@ pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
 const FORGET: &str = "forget";
 
 /// Processes that hold the organization's configuration look whether it still exists every few seconds, and say in
-/// Redis what they hold. After so long none does any more.
+/// Redis what they hold. After this time none does.
 const FORGOTTEN_AFTER_SECONDS: f64 = 8.0;
 /// How long to wait for what is on its way out.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The purge is one transaction, however much there is.
 const PURGE_TIMEOUT: &str = "SET LOCAL statement_timeout = '10min'";
 
-/// Waits until the deletion cannot be canceled any more.
+/// Waits until the deletion can no longer be canceled.
 struct Grace;
 
 impl Step for Grace {
@@ -59,7 +59,7 @@ impl Step for Grace {
             Ok(match left {
                 None => Verdict::Fail(Failure {
                     code: "canceled",
-                    detail: "the organization is not to be deleted any more".to_owned(),
+                    detail: "the deletion was canceled".to_owned(),
                 }),
                 Some(left) if left > 0.0 => Verdict::RetryAfter(
                     // A little longer, so that it is over when we look again.
@@ -124,8 +124,8 @@ impl Step for ReleaseNamespace {
         true
     }
 
-    fn outside(&self) -> Option<&dyn Outside> {
-        self.0.as_ref().map(|released| released as &dyn Outside)
+    fn external_effect(&self) -> Option<&dyn ExternalEffect> {
+        self.0.as_ref().map(|released| released as &dyn ExternalEffect)
     }
 
     /// What it says goes into the certificate.

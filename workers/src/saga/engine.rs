@@ -1,24 +1,24 @@
-//! Moves one saga on: by one step, and by the brief ones that follow it.
+//! Moves one saga on: by one step, and by the inline ones that follow it.
 
-use std::{collections::HashMap, ops::ControlFlow, time::Duration};
+use std::{ops::ControlFlow, time::Duration};
 
 use atrium_shared::{
     configuration::ConfigurationStore,
     crash_point::{CrashPoint, reached},
     db::{Database, DbError, OrgTx},
     ids::{OrgId, SagaId},
+    messages::{OperationEntry, SagaWake, WakeReason},
     saga::{self, SagaStatus, StepStatus},
-    streams::{Live, Redis},
+    streams::Redis,
     telemetry::metrics::{SAGA_STEPS, SAGAS_FINISHED},
 };
 use metrics::counter;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    journal::{Journal, StepRow, next_to_compensate},
+    journal::{CONSUMER, Journal, StepRow, next_to_compensate},
     prepare::{Prepared, prepare},
-    registry,
+    registry::Registry,
     step::{Context, Failure, Saga, Step, Verdict},
 };
 use crate::{
@@ -26,8 +26,6 @@ use crate::{
     isolation::Isolation,
 };
 
-/// The engine's name in the inbox.
-pub(super) const CONSUMER: &str = "saga";
 /// Tries of an action before the saga is given up.
 const MAX_ATTEMPTS: i32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -38,37 +36,17 @@ const ALARM_AFTER: i32 = 10;
 
 /// Carries out every saga of the registry.
 pub(crate) struct Engine {
-    sagas: HashMap<&'static str, Saga>,
-    /// Whether any step of any saga does: where none does, nothing is looked up to prepare.
-    works_outside: bool,
+    sagas: Registry,
+    /// Whether any step has an effect outside of PostgreSQL: where none has, there is nothing to prepare.
+    has_external_effects: bool,
     configuration: ConfigurationStore,
     redis: Redis,
 }
 
-#[derive(Deserialize)]
-struct Wake {
-    saga: SagaId,
-    wake: Reason,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Reason {
-    Advance,
-    Deadline,
-}
-
 impl Engine {
     pub(crate) fn new(configuration: ConfigurationStore, redis: Redis, isolation: &Isolation) -> Self {
-        let sagas = registry::all(&redis, isolation);
-        let works_outside = sagas.iter().flat_map(|saga| &saga.steps).any(|step| step.outside().is_some());
-        let sagas = sagas.into_iter().map(|saga| (saga.kind.name(), saga)).collect();
-        Self { sagas, works_outside, configuration, redis }
-    }
-
-    /// The saga of that kind, if this release knows it.
-    pub(super) fn saga(&self, kind: &str) -> Option<&Saga> {
-        self.sagas.get(kind)
+        let sagas = Registry::new(&redis, isolation);
+        Self { has_external_effects: sagas.has_external_effects(), sagas, configuration, redis }
     }
 
     /// False: the saga is of a kind that this release does not know, of a newer one beside it. Its message comes again
@@ -77,14 +55,14 @@ impl Engine {
         &self,
         tx: &mut OrgTx,
         id: SagaId,
-        reason: Reason,
+        reason: WakeReason,
         prepared: Prepared,
     ) -> Result<bool, DbError> {
         let mut journal = Journal::new(tx, id);
         let Some(row) = journal.lock().await? else {
             return Ok(true);
         };
-        let Some(saga) = self.sagas.get(row.kind.as_str()) else {
+        let Some(saga) = self.sagas.saga(&row.kind) else {
             return Ok(false);
         };
         let mut progress = Progress { journal, saga, prepared };
@@ -92,7 +70,7 @@ impl Engine {
             // Late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => {}
             SagaStatus::Pending
-                if (reason == Reason::Deadline || row.overdue) && !progress.is_past_pivot().await? =>
+                if (reason == WakeReason::Deadline || row.overdue) && !progress.is_past_pivot().await? =>
             {
                 let detail = "it was not done before its deadline".to_owned();
                 progress.give_up(None, Failure { code: "deadline_exceeded", detail }).await?;
@@ -102,7 +80,7 @@ impl Engine {
                 progress.forward(&platform.organization().saga_fail_step).await?;
             }
             // The deadline concerns the way forward only: what is taken back takes as long as it takes.
-            SagaStatus::Compensating if reason == Reason::Deadline => {}
+            SagaStatus::Compensating if reason == WakeReason::Deadline => {}
             SagaStatus::Compensating => progress.backward().await?,
         }
         progress.journal.write().await?;
@@ -116,11 +94,11 @@ impl Handler for Engine {
     type Effect = SagaId;
 
     async fn prepare(&self, database: &Database, message: &Message) -> Result<Prepared, HandleError> {
-        if !self.works_outside {
+        if !self.has_external_effects {
             return Ok(Prepared::Nothing);
         }
-        let Wake { saga, wake } = Wake::deserialize(&message.payload)?;
-        Ok(prepare(self, database, message.org(), saga, wake).await?)
+        let SagaWake { saga, wake } = message.read()?;
+        Ok(prepare(&self.sagas, database, message.org(), saga, wake).await?)
     }
 
     async fn handle(
@@ -129,7 +107,7 @@ impl Handler for Engine {
         message: &Message,
         prepared: Prepared,
     ) -> Result<Outcome<SagaId>, HandleError> {
-        let Wake { saga, wake } = Wake::deserialize(&message.payload)?;
+        let SagaWake { saga, wake } = message.read()?;
         let known = self.advance(tx, saga, wake, prepared).await?;
         Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(LONGEST_PAUSE) })
     }
@@ -137,8 +115,7 @@ impl Handler for Engine {
     /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. It does not name the
     /// organization, of which it could be the last trace.
     async fn committed(&self, _org: OrgId, saga: SagaId) {
-        let fields = [("operation", saga.to_string())];
-        if let Err(error) = self.redis.announce(Live::Operation, &fields).await {
+        if let Err(error) = self.redis.announce(&OperationEntry { operation: saga }).await {
             tracing::debug!(%error, "an operation's streams were not woken");
         }
     }
@@ -146,14 +123,14 @@ impl Handler for Engine {
     /// A message that cannot be handled must not leave its saga waiting: it is compensated.
     async fn give_up(&self, tx: &mut OrgTx, message: &Message, reason: &str) -> Result<(), HandleError> {
         // A message that names no saga leaves none waiting.
-        let Ok(Wake { saga: id, .. }) = Wake::deserialize(&message.payload) else {
+        let Ok(SagaWake { saga: id, .. }) = message.read() else {
             return Ok(());
         };
         let mut journal = Journal::new(tx, id);
         let Some(row) = journal.lock().await? else {
             return Ok(());
         };
-        let Some(saga) = self.sagas.get(row.kind.as_str()) else {
+        let Some(saga) = self.sagas.saga(&row.kind) else {
             return Ok(());
         };
         let prepared = Prepared::Nothing;
@@ -183,14 +160,14 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Runs the first step that is not done, and in the same transaction the brief ones that follow it; `drill` names a
+    /// Runs the first step that is not done, and in the same transaction the inline ones that follow it; `drill` names a
     /// step, as `<saga>/<step>`, that is to fail.
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
         let steps = self.journal.plan(self.saga).await?;
         let first = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
         for (nth, row) in steps[first..].iter().enumerate() {
             let step = self.step(row)?;
-            if nth > 0 && !step.is_brief() {
+            if nth > 0 && !step.is_inline() {
                 return self.journal.wake(None).await;
             }
             if self.forward_by_one(step, row, drill).await?.is_break() {
@@ -213,7 +190,7 @@ impl<'a> Progress<'a> {
                     code: "drill",
                     detail: format!("saga.fail_step says that {drill} fails"),
                 }))
-            } else if step.outside().is_some() {
+            } else if step.external_effect().is_some() {
                 match std::mem::take(&mut self.prepared) {
                     Prepared::Applied(position, Verdict::Done(_)) if position == row.position => {
                         self.attempt(step).await
@@ -257,7 +234,7 @@ impl<'a> Progress<'a> {
             return self.finish(SagaStatus::Failed).await;
         };
         let step = self.step(row)?;
-        if step.outside().is_some() {
+        if step.external_effect().is_some() {
             match std::mem::take(&mut self.prepared) {
                 Prepared::Removed(position, Ok(())) if position == row.position => {}
                 Prepared::Removed(position, Err(error)) if position == row.position => {

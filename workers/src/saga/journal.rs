@@ -7,13 +7,17 @@
 use std::time::Duration;
 
 use atrium_shared::{
-    db::{DbError, OrgTx, Topic},
+    db::{DbError, OrgTx},
     ids::SagaId,
+    messages::{SagaWake, WakeReason},
     saga::{self, SagaStatus, StepStatus},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::step::{Failure, Saga};
+
+/// The engine's name in the inbox.
+pub(super) const CONSUMER: &str = "saga";
 
 /// A saga, locked by the transaction that moves it.
 pub(super) struct Journal<'a> {
@@ -213,11 +217,10 @@ impl<'a> Journal<'a> {
 
     /// Comes back to this saga, at once or after a pause.
     pub(super) async fn wake(&mut self, pause: Option<Duration>) -> Result<(), DbError> {
-        let aggregate = self.saga.uuid();
-        let message = json!({ "saga": self.saga, "wake": "advance" });
+        let message = SagaWake { saga: self.saga, wake: WakeReason::Advance };
         match pause {
-            None => self.tx.enqueue(Topic::Saga, aggregate, &message).await?,
-            Some(pause) => self.tx.enqueue_after(Topic::Saga, aggregate, &message, pause).await?,
+            None => self.tx.enqueue(self.saga, &message).await?,
+            Some(pause) => self.tx.enqueue_after(self.saga, &message, pause).await?,
         };
         Ok(())
     }

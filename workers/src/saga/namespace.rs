@@ -5,7 +5,7 @@ use std::time::Duration;
 use atrium_shared::ids::OrgId;
 use futures_util::future::BoxFuture;
 
-use super::step::{Failure, Outside, Verdict};
+use super::step::{ExternalEffect, Failure, Verdict};
 use crate::isolation::{Cluster, Isolation, Trouble};
 
 /// What the steps say to the person who waits.
@@ -35,7 +35,7 @@ impl Namespace {
     }
 }
 
-impl Outside for Namespace {
+impl ExternalEffect for Namespace {
     fn apply(&self, org: OrgId) -> BoxFuture<'_, Verdict> {
         Box::pin(async move {
             match self.0.isolate(org).await {
@@ -68,7 +68,7 @@ impl Outside for Namespace {
     }
 }
 
-impl Outside for Released {
+impl ExternalEffect for Released {
     fn apply(&self, org: OrgId) -> BoxFuture<'_, Verdict> {
         Box::pin(async move {
             match self.0.0.release(org).await {

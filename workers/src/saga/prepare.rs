@@ -9,14 +9,15 @@
 use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal, in_time},
     ids::{OrgId, SagaId},
+    messages::WakeReason,
     organizations,
     saga::{self, SagaStatus, StepStatus},
 };
 
 use super::{
-    engine::{CONSUMER, Engine, Reason},
-    journal::{Journal, StepRow, next_to_compensate},
-    step::{Outside, Saga, Verdict},
+    journal::{CONSUMER, Journal, StepRow, next_to_compensate},
+    registry::Registry,
+    step::{ExternalEffect, Saga, Verdict},
 };
 
 /// What was done outside for the step at a position.
@@ -33,67 +34,68 @@ pub(crate) enum Prepared {
 
 /// What is to be done outside, of which step.
 enum Work<'a> {
-    Apply(i32, &'a dyn Outside),
-    Remove(i32, &'a dyn Outside),
+    Apply(i32, &'a dyn ExternalEffect),
+    Remove(i32, &'a dyn ExternalEffect),
     /// The saga is over. Somebody who was late may have made again what it took back.
-    RemoveRemains(Vec<&'a dyn Outside>),
+    RemoveRemains(Vec<&'a dyn ExternalEffect>),
 }
 
 pub(super) async fn prepare(
-    engine: &Engine,
+    registry: &Registry,
     database: &Database,
     org: OrgId,
     id: SagaId,
-    reason: Reason,
+    reason: WakeReason,
 ) -> Result<Prepared, DbError> {
-    let Some(work) = in_time(look(engine, database, org, id, reason)).await? else {
+    let Some(work) = in_time(find_work(registry, database, org, id, reason)).await? else {
         return Ok(Prepared::Nothing);
     };
     match work {
-        Work::Apply(position, outside) => {
-            let verdict = outside.apply(org).await;
+        Work::Apply(position, effect) => {
+            let verdict = effect.apply(org).await;
             if in_time(is_wanted(database, org, id, position)).await? {
                 return Ok(Prepared::Applied(position, verdict));
             }
-            tracing::info!(saga = %id, %org, "what a step has made is not wanted any more, and is removed");
-            remove_remains(org, outside).await;
+            tracing::info!(saga = %id, %org, "what a step has made is no longer wanted, and is removed");
+            remove_remains(org, effect).await;
         }
-        Work::Remove(position, outside) => return Ok(Prepared::Removed(position, outside.remove(org).await)),
-        Work::RemoveRemains(outsides) => {
-            for outside in outsides {
-                remove_remains(org, outside).await;
+        Work::Remove(position, effect) => return Ok(Prepared::Removed(position, effect.remove(org).await)),
+        Work::RemoveRemains(effects) => {
+            for effect in effects {
+                remove_remains(org, effect).await;
             }
         }
     }
     Ok(Prepared::Nothing)
 }
 
-async fn remove_remains(org: OrgId, outside: &dyn Outside) {
-    if let Err(error) = outside.remove(org).await {
+async fn remove_remains(org: OrgId, effect: &dyn ExternalEffect) {
+    if let Err(error) = effect.remove(org).await {
         tracing::error!(%org, error, "what a saga has taken back may be there again");
     }
 }
 
 /// What this message has to do outside. A step whose work begins is recorded as begun.
-async fn look<'a>(
-    engine: &'a Engine,
+async fn find_work<'a>(
+    registry: &'a Registry,
     database: &Database,
     org: OrgId,
     id: SagaId,
-    reason: Reason,
+    reason: WakeReason,
 ) -> Result<Option<Work<'a>>, DbError> {
     let mut tx = begin(database, org).await?;
     let mut journal = Journal::new(&mut tx, id);
     let Some(row) = journal.lock().await? else { return Ok(None) };
-    let Some(saga) =
-        engine.saga(&row.kind).filter(|saga| saga.steps.iter().any(|step| step.outside().is_some()))
+    let Some(saga) = registry
+        .saga(&row.kind)
+        .filter(|saga| saga.steps.iter().any(|step| step.external_effect().is_some()))
     else {
         return Ok(None);
     };
     let work = match row.status {
         // It is about to be turned around.
         SagaStatus::Pending
-            if (reason == Reason::Deadline || row.overdue)
+            if (reason == WakeReason::Deadline || row.overdue)
                 && !saga::is_past_pivot(journal.tx, id).await? =>
         {
             None
@@ -103,19 +105,19 @@ async fn look<'a>(
             let Some(step) = steps.iter().find(|step| step.status != StepStatus::Done) else {
                 return Ok(None);
             };
-            let Some(outside) = outside(saga, &step.name) else { return Ok(None) };
+            let Some(effect) = external_effect(saga, &step.name) else { return Ok(None) };
             journal.begin(step).await?;
-            Some(Work::Apply(step.position, outside))
+            Some(Work::Apply(step.position, effect))
         }
-        SagaStatus::Compensating if reason == Reason::Deadline => None,
+        SagaStatus::Compensating if reason == WakeReason::Deadline => None,
         SagaStatus::Compensating => {
             let steps = journal.plan(saga).await?;
             let step = next_to_compensate(&steps);
-            step.and_then(|(step, _)| Some(Work::Remove(step.position, outside(saga, &step.name)?)))
+            step.and_then(|(step, _)| Some(Work::Remove(step.position, external_effect(saga, &step.name)?)))
         }
         SagaStatus::Failed => {
             let begun = journal.steps().await?.into_iter().filter(StepRow::is_begun);
-            Some(Work::RemoveRemains(begun.filter_map(|step| outside(saga, &step.name)).collect()))
+            Some(Work::RemoveRemains(begun.filter_map(|step| external_effect(saga, &step.name)).collect()))
         }
         SagaStatus::Committed => None,
     };
@@ -145,6 +147,6 @@ async fn begin(database: &Database, org: OrgId) -> Result<OrgTx, DbError> {
     database.org_tx(&Principal::System(CONSUMER), org).await
 }
 
-fn outside<'a>(saga: &'a Saga, name: &str) -> Option<&'a dyn Outside> {
-    saga.steps.iter().find(|step| step.name() == name)?.outside()
+fn external_effect<'a>(saga: &'a Saga, name: &str) -> Option<&'a dyn ExternalEffect> {
+    saga.steps.iter().find(|step| step.name() == name)?.external_effect()
 }

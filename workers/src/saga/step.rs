@@ -43,7 +43,7 @@ pub(crate) struct Failure {
 /// The part of a step that is outside of PostgreSQL: slow, and without a way to be rolled back. It is done before the
 /// step's transaction, with no connection and no lock held, and once more by whoever takes over from somebody who died.
 /// So what it makes is named after the organization: making it again changes nothing.
-pub(super) trait Outside: Send + Sync {
+pub(super) trait ExternalEffect: Send + Sync {
     /// Makes it.
     fn apply(&self, org: OrgId) -> BoxFuture<'_, Verdict>;
 
@@ -57,7 +57,7 @@ pub(super) trait Step: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// What is done outside of PostgreSQL, before the action, and taken back before the compensation.
-    fn outside(&self) -> Option<&dyn Outside> {
+    fn external_effect(&self) -> Option<&dyn ExternalEffect> {
         None
     }
 
@@ -65,8 +65,8 @@ pub(super) trait Step: Send + Sync {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>>;
 
     /// Whether it works in PostgreSQL alone, and takes next to no time. Then it needs no message of its own, but is
-    /// done in the transaction of the step before it: a saga of brief steps takes one transaction and one message.
-    fn is_brief(&self) -> bool {
+    /// done in the transaction of the step before it: a saga of inline steps takes one transaction and one message.
+    fn is_inline(&self) -> bool {
         false
     }
 

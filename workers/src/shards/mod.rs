@@ -112,24 +112,24 @@ impl Share {
     }
 
     /// Waits until this process may try to get one more shard.
-    pub(crate) async fn place(&self) -> Place {
+    pub(crate) async fn slot(&self) -> Slot {
         let mut news = self.counts.subscribe();
         loop {
-            if let Some(place) = self.take() {
-                return place;
+            if let Some(slot) = self.take() {
+                return slot;
             }
             // The sender is ours, so it is not gone.
             let _ = news.wait_for(|counts| counts.taken < counts.quota).await;
         }
     }
 
-    fn take(&self) -> Option<Place> {
+    fn take(&self) -> Option<Slot> {
         let taken = self.counts.send_if_modified(|counts| {
             let free = counts.taken < counts.quota;
             counts.taken += u16::from(free);
             free
         });
-        taken.then(|| Place { share: self.clone(), given_back: false })
+        taken.then(|| Slot { share: self.clone(), given_back: false })
     }
 
     /// Waits before the next try to get a shard that could not be had.
@@ -140,12 +140,12 @@ impl Share {
 }
 
 /// One of the shards that a process may own. Dropping it makes room for another.
-pub(crate) struct Place {
+pub(crate) struct Slot {
     share: Share,
     given_back: bool,
 }
 
-impl Place {
+impl Slot {
     /// The shard is owned until what this returns is dropped.
     pub(crate) fn owned(&self) -> Owned {
         gauge!(SHARDS_OWNED, "role" => self.share.role).increment(1.0);
@@ -173,7 +173,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         if !self.given_back {
             self.share.counts.send_modify(|counts| counts.taken -= 1);

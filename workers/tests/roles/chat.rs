@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use atrium_harness::Atrium;
 use atrium_shared::{
-    configuration::ChatAction,
-    db::Topic,
+    ids::ProjectId,
+    messages::{ChatAction, OutboxMessage, Topic},
     streams::{GROUP, Inbound, Live, chat_lease_key, chat_shard},
 };
 use redis::AsyncCommands as _;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::platform::{Platform, SYSTEM, Tenant, until};
 
 async fn total(platform: &Platform, tenant: Tenant) -> i64 {
     let query = format!(
-        "SELECT COALESCE(sum(total), 0)::bigint FROM chat_counters WHERE project_id = '{}'",
+        "SELECT COALESCE(sum(count), 0)::bigint FROM chat_counters WHERE project_id = '{}'",
         tenant.project
     );
     platform.number(&query).await
@@ -120,15 +120,26 @@ async fn after_a_flush_the_chat_goes_on_in_a_new_epoch() {
     assert_ne!(newest_epoch(&platform, tenant).await, epoch);
 }
 
+/// A message that no release understands.
+#[derive(Serialize, Deserialize)]
+struct Poison {
+    nonsense: u8,
+}
+
+impl OutboxMessage for Poison {
+    const TOPIC: Topic = Topic::Chat;
+    type Aggregate = ProjectId;
+}
+
 #[tokio::test]
 async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let inbound = Inbound::Chat(chat_shard(tenant.project));
     let _: String =
-        platform.redis.xadd(inbound.to_string(), "*", &[("kind", "action")]).await.expect("an entry");
+        platform.redis.xadd(inbound.to_string(), "*", &[("action", "ready")]).await.expect("an entry");
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
-    tx.enqueue(Topic::Chat, tenant.project.uuid(), &json!({ "nonsense": 1 })).await.expect("a message");
+    tx.enqueue(tenant.project, &Poison { nonsense: 1 }).await.expect("a message");
     tx.commit().await.expect("a commit");
     let given_up = "SELECT count(*) FROM outbox WHERE topic = 'chat' AND dead_at IS NOT NULL";
     until("the notice is given up", async || platform.number(given_up).await == 1).await;

@@ -2,12 +2,12 @@
 
 use atrium_harness::{Atrium, operator};
 use atrium_shared::{
-    db::Topic,
     ids::{MessageId, OrgId},
+    messages::{OutboxMessage, Topic},
     streams::Inbound,
 };
 use redis::{AsyncCommands as _, from_redis_value, streams::StreamRangeReply};
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::platform::{Platform, SYSTEM, until};
 
@@ -20,10 +20,20 @@ async fn printed(platform: &Platform, arguments: &[&str]) -> String {
 }
 
 /// A message that no release understands.
+#[derive(Serialize, Deserialize)]
+struct Poison {
+    revision: String,
+}
+
+impl OutboxMessage for Poison {
+    const TOPIC: Topic = Topic::Config;
+    type Aggregate = OrgId;
+}
+
 async fn poison(platform: &Platform, org: OrgId) -> MessageId {
     let mut tx = platform.db.org_tx(&SYSTEM, org).await.expect("a transaction");
-    let poison = json!({ "revision": "many" });
-    let message = tx.enqueue(Topic::Config, org.uuid(), &poison).await.expect("poison");
+    let poison = Poison { revision: "many".to_owned() };
+    let message = tx.enqueue(org, &poison).await.expect("poison");
     tx.commit().await.expect("a commit");
     until("it is given up", async || {
         let dead =
@@ -89,7 +99,7 @@ async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one
     assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 1);
 }
 
-/// As somebody leaves it who was stopped between giving up and burying.
+/// As somebody leaves it who was stopped between giving up and moving the entry.
 #[tokio::test]
 async fn a_copy_that_comes_after_the_replay_is_forgotten_and_no_other() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay", "saga", "config"])).await;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use atrium_harness::Atrium;
 use atrium_shared::{
-    db::Topic,
-    ids::MessageId,
+    ids::{MessageId, SagaId},
+    messages::{OutboxMessage, RevisionNotice, Topic},
     saga::SagaKind,
     streams::{GROUP, Inbound},
 };
 use redis::AsyncCommands as _;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::platform::{Platform, SYSTEM, until};
 
@@ -92,12 +92,11 @@ async fn a_message_published_twice_has_its_effect_once() {
 async fn a_lower_id_that_commits_later_is_not_skipped() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
-    let aggregate = tenant.org.uuid();
-    let payload = json!({ "revision": 1 });
+    let notice = RevisionNotice { revision: 1 };
     let mut late = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
-    let lower = late.enqueue(Topic::Config, aggregate, &payload).await.expect("a message");
+    let lower = late.enqueue(tenant.org, &notice).await.expect("a message");
     let mut early = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
-    let higher = early.enqueue(Topic::Config, aggregate, &payload).await.expect("a message");
+    let higher = early.enqueue(tenant.org, &notice).await.expect("a message");
     early.commit().await.expect("a commit");
     until("the higher id is consumed", async || is_consumed(&platform, higher).await).await;
     late.commit().await.expect("a commit");
@@ -170,12 +169,23 @@ async fn a_message_that_is_to_come_again_waits_in_the_outbox_whatever_becomes_of
     assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
 }
 
+/// A message that no release understands.
+#[derive(Serialize, Deserialize)]
+struct Poison {
+    saga: u8,
+}
+
+impl OutboxMessage for Poison {
+    const TOPIC: Topic = Topic::Saga;
+    type Aggregate = SagaId;
+}
+
 #[tokio::test]
 async fn poison_goes_to_the_dead_letters_and_the_others_flow() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
-    tx.enqueue(Topic::Saga, tenant.org.uuid(), &json!({ "saga": 7 })).await.expect("poison");
+    tx.enqueue(SagaId::new(), &Poison { saga: 7 }).await.expect("poison");
     tx.commit().await.expect("a commit");
     // An entry that is no message at all.
     let _: String =

@@ -3,16 +3,17 @@
 pub(crate) use atrium_harness::until;
 use atrium_harness::{Atrium, AtriumBuilder};
 use atrium_shared::{
-    configuration::ChatAction,
     db::{Database, Principal},
     ids::{MessageId, OrgId, ProjectId, SagaId, SessionId, UserId},
+    messages::{ActionEntry, ChatAction, StreamEntry as _},
     saga::{self, SagaKind},
     settings::{Reader, Settings},
     streams::{Inbound, Live, chat_shard},
 };
 use redis::aio::MultiplexedConnection;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
+use time::OffsetDateTime;
 
 pub(crate) const SYSTEM: Principal = Principal::System("test");
 
@@ -58,7 +59,7 @@ impl Platform {
             .await
             .expect("an organization");
         sqlx::query(
-            "INSERT INTO members (org_id, user_id, user_key, role) VALUES ($1, $2, 'guest-0001', 'owner')",
+            "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, 'guest-0001', 'owner')",
         )
         .bind(tenant.org)
         .bind(tenant.user)
@@ -98,22 +99,21 @@ impl Platform {
         action: ChatAction,
     ) -> MessageId {
         let message = MessageId::new();
-        let fields = [
-            ("kind", "action".to_owned()),
-            ("message", message.to_string()),
-            ("org", tenant.org.to_string()),
-            ("project", tenant.project.to_string()),
-            ("session", SessionId::new().to_string()),
-            ("user", tenant.user.to_string()),
-            ("key", "guest-0001".to_owned()),
-            ("action", action.name().to_owned()),
-            ("at", "2026-01-02T03:04:05Z".to_owned()),
-        ];
+        let entry = ActionEntry {
+            message,
+            org: tenant.org,
+            project: tenant.project,
+            session: SessionId::new(),
+            user: tenant.user,
+            user_name: "guest-0001".to_owned(),
+            action,
+            at: OffsetDateTime::now_utc(),
+        };
         let _: String = redis::AsyncCommands::xadd(
             &mut redis.clone(),
             Inbound::Chat(chat_shard(tenant.project)).to_string(),
             "*",
-            &fields,
+            &entry.to_fields().expect("text"),
         )
         .await
         .expect("an entry");

@@ -11,12 +11,11 @@ use std::{
 
 use atrium_harness::Atrium;
 use atrium_shared::{
-    configuration::ChatAction,
-    db::Topic,
+    ids::OrgId,
+    messages::{ChatAction, RevisionNotice},
     streams::{CHAT_SHARDS, Inbound, chat_lease_key},
 };
 use redis::AsyncCommands as _;
-use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
@@ -99,8 +98,11 @@ fn start_load(
             };
             let mut tx = db.org_tx(&SYSTEM, tenants[0].org).await.expect("a transaction");
             for aggregate in &aggregates {
-                let message =
-                    tx.enqueue(Topic::Config, *aggregate, &json!({})).await.expect("a message").to_string();
+                let message = tx
+                    .enqueue(OrgId::from(*aggregate), &RevisionNotice { revision: 0 })
+                    .await
+                    .expect("a message")
+                    .to_string();
                 load.messages.entry(*aggregate).or_default().push(message);
             }
             tx.commit().await.expect("a commit");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use atrium_harness::Atrium;
-use atrium_shared::configuration::ChatAction;
+use atrium_shared::messages::ChatAction;
 
 use crate::platform::{Platform, until};
 

@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use atrium_harness::{Atrium, client::Client};
 use atrium_shared::{
-    db::Topic,
-    ids::MessageId,
+    ids::{MessageId, ProjectId},
+    messages::{OutboxMessage, Topic},
     streams::{GROUP, Inbound},
 };
 use redis::AsyncCommands as _;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::platform::{Platform, SYSTEM, Tenant, until};
@@ -81,6 +81,17 @@ async fn until_published(platform: &Platform) {
     until("all are published", async || platform.number(UNPUBLISHED).await == 0).await;
 }
 
+/// What nobody reads here.
+#[derive(Serialize, Deserialize)]
+struct Numbered {
+    number: usize,
+}
+
+impl OutboxMessage for Numbered {
+    const TOPIC: Topic = Topic::Chat;
+    type Aggregate = ProjectId;
+}
+
 /// Messages for one chat shard's stream, where nobody works.
 async fn send(platform: &Platform, tenant: Tenant, shard: u16, count: usize) -> Vec<String> {
     let aggregate = Uuid::from_u128((Uuid::now_v7().as_u128() & !7) | u128::from(shard));
@@ -88,7 +99,7 @@ async fn send(platform: &Platform, tenant: Tenant, shard: u16, count: usize) -> 
     let mut sent = Vec::new();
     for number in 0..count {
         let message: MessageId =
-            tx.enqueue(Topic::Chat, aggregate, &json!({ "number": number })).await.expect("a message");
+            tx.enqueue(ProjectId::from(aggregate), &Numbered { number }).await.expect("a message");
         sent.push(message.to_string());
     }
     tx.commit().await.expect("a commit");

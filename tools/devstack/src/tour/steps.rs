@@ -38,8 +38,8 @@ impl Tour {
                 let guest = Guest::sign_in(&self.client).await?;
                 let me = patiently(|| guest.client.get("/v1/auth/me")).await?.expect_status(200)?;
                 ensure!(me.at("/user/id") == guest.id, "expected to be {}, got {}", guest.id, me.describe());
-                let key = guest.key.clone();
-                Ok((guest, key))
+                let name = guest.name.clone();
+                Ok((guest, name))
             })
             .await?;
         let creation = self
@@ -59,7 +59,7 @@ impl Tour {
                 let members = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
                 let count = members.json()["items"].as_array().map_or(0, Vec::len);
                 ensure!(count == 3, "expected 3 members, got {}", members.describe());
-                let outcome = format!("{} as admin, {} as member", admin.key, member.key);
+                let outcome = format!("{} as admin, {} as member", admin.name, member.name);
                 Ok(((admin, member), outcome))
             })
             .await?;
@@ -135,7 +135,7 @@ impl Tour {
             ensure!(
                 newest["author"]["id"] == admin.id.as_str() && newest["new_value"] == 1,
                 "expected a change to 1 by {}, got {newest}",
-                admin.key
+                admin.name
             );
             Ok(((), newest["reason"].as_str().unwrap_or_default().to_owned()))
         })

@@ -1,21 +1,20 @@
-//! Families of refresh tokens: how one begins, goes on, and ends.
+//! Sign-in sessions (`auth_session`): how one begins, is kept up by refresh tokens, and ends.
 //!
-//! Every statement runs in its user's transaction, behind the wall; the family's row lock lets one go after the other.
+//! Every statement runs in its user's transaction, behind the wall; the session's row lock lets one go after the other.
 //! A used token that comes again within the grace is a second tab, or a client that lost the answer, and gets the
 //! newest token, which is the same for all of them. One that comes later is a copy. Which of the two holders is the
-//! thief nobody can tell, so the family ends for both, with every access token it has made.
+//! thief nobody can tell, so the session ends for both, with every access token it has made.
 
 use std::collections::HashMap;
 
-use atrium_shared::{db::UserTx, identity::REVOCATION_LIFETIME, ids::FamilyId};
+use atrium_shared::{db::UserTx, identity::REVOCATION_LIFETIME, ids::AuthSessionId};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::refresh_token::{Bytes32, RefreshToken};
 
 /// For how long a used token may come again.
 const GRACE_SECONDS: i32 = 30;
-/// A family ends so long after its last use,
+/// A session ends so long after its last use,
 const IDLE_HOURS: i32 = 30 * 24;
 /// and so long after its start.
 const LONGEST_HOURS: i32 = 180 * 24;
@@ -30,24 +29,24 @@ pub(super) struct Issued {
 pub(super) enum Presented {
     /// Unused until now; its successor.
     Rotated(Issued),
-    /// Used a moment ago; the newest of its family.
+    /// Used a moment ago; the newest of its session.
     Repeated(Issued),
-    /// Used before, or of a family in which that happened.
+    /// Used before, or of a session in which that happened.
     Reused,
     /// Unknown, expired or signed out.
     Unknown,
 }
 
-/// Begins the family of a new sign-in.
+/// Begins the session of a new sign-in.
 pub(super) async fn begin(tx: &mut UserTx) -> Result<Issued, sqlx::Error> {
-    let token = RefreshToken::first(tx.user(), FamilyId::new());
+    let token = RefreshToken::first(tx.user(), AuthSessionId::new());
     forget_expired(tx).await?;
     let expires_at = sqlx::query_scalar(
-        "INSERT INTO refresh_families (user_id, id, expires_at)
+        "INSERT INTO auth_sessions (user_id, id, expires_at)
          VALUES ($1, $2, clock_timestamp() + $3 * interval '1 hour') RETURNING expires_at",
     )
     .bind(token.user)
-    .bind(token.family)
+    .bind(token.auth_session)
     .bind(IDLE_HOURS)
     .fetch_one(tx.conn())
     .await?;
@@ -59,14 +58,14 @@ pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<P
     // Who knows the ids and no token locks nothing. What waited for the lock reads the tokens afterwards, in a
     // statement of its own: only that sees what the one before has done. `now()` would be the time before the wait.
     let reused: Option<bool> = sqlx::query_scalar(
-        "SELECT reused_at IS NOT NULL FROM refresh_families AS family
+        "SELECT reused_at IS NOT NULL FROM auth_sessions
           WHERE user_id = $1 AND id = $2
             AND EXISTS (SELECT FROM refresh_tokens
-                         WHERE user_id = $1 AND family_id = $2 AND hash = $3 AND expires_at > clock_timestamp())
+                         WHERE user_id = $1 AND auth_session_id = $2 AND hash = $3 AND expires_at > clock_timestamp())
             FOR UPDATE",
     )
     .bind(presented.user)
-    .bind(presented.family)
+    .bind(presented.auth_session)
     .bind(presented.hash())
     .fetch_optional(tx.conn())
     .await?;
@@ -79,12 +78,12 @@ pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<P
     // The unused token has no salt; every other one leads to the next.
     let recent: Vec<(Bytes32, Option<Bytes32>, OffsetDateTime)> = sqlx::query_as(
         "SELECT hash, successor_salt, expires_at FROM refresh_tokens
-          WHERE user_id = $1 AND family_id = $2
+          WHERE user_id = $1 AND auth_session_id = $2
             AND (used_at IS NULL
                  OR (used_at > clock_timestamp() - $3 * interval '1 second' AND successor_salt IS NOT NULL))",
     )
     .bind(presented.user)
-    .bind(presented.family)
+    .bind(presented.auth_session)
     .bind(GRACE_SECONDS)
     .fetch_all(tx.conn())
     .await?;
@@ -105,37 +104,37 @@ pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<P
     }
 }
 
-/// Replaces the unused token of a family that is locked.
+/// Replaces the unused token of a session that is locked.
 async fn succeed(tx: &mut UserTx, used: &RefreshToken) -> Result<Issued, sqlx::Error> {
     let salt: Bytes32 = rand::random();
     // What the salts of earlier tokens were kept for is over.
     sqlx::query(
         "UPDATE refresh_tokens SET successor_salt = NULL
-          WHERE user_id = $1 AND family_id = $2 AND successor_salt IS NOT NULL
+          WHERE user_id = $1 AND auth_session_id = $2 AND successor_salt IS NOT NULL
             AND used_at <= clock_timestamp() - $3 * interval '1 second'",
     )
     .bind(used.user)
-    .bind(used.family)
+    .bind(used.auth_session)
     .bind(GRACE_SECONDS)
     .execute(tx.conn())
     .await?;
     sqlx::query(
         "UPDATE refresh_tokens SET used_at = clock_timestamp(), successor_salt = $4
-          WHERE user_id = $1 AND family_id = $2 AND hash = $3",
+          WHERE user_id = $1 AND auth_session_id = $2 AND hash = $3",
     )
     .bind(used.user)
-    .bind(used.family)
+    .bind(used.auth_session)
     .bind(used.hash())
     .bind(salt)
     .execute(tx.conn())
     .await?;
     let expires_at = sqlx::query_scalar(
-        "UPDATE refresh_families
+        "UPDATE auth_sessions
             SET expires_at = least(clock_timestamp() + $3 * interval '1 hour', started_at + $4 * interval '1 hour')
           WHERE user_id = $1 AND id = $2 RETURNING expires_at",
     )
     .bind(used.user)
-    .bind(used.family)
+    .bind(used.auth_session)
     .bind(IDLE_HOURS)
     .bind(LONGEST_HOURS)
     .fetch_one(tx.conn())
@@ -150,67 +149,68 @@ async fn insert(
     token: RefreshToken,
     expires_at: OffsetDateTime,
 ) -> Result<Issued, sqlx::Error> {
-    sqlx::query("INSERT INTO refresh_tokens (user_id, family_id, hash, expires_at) VALUES ($1, $2, $3, $4)")
-        .bind(token.user)
-        .bind(token.family)
-        .bind(token.hash())
-        .bind(expires_at)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "INSERT INTO refresh_tokens (user_id, auth_session_id, hash, expires_at) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(token.user)
+    .bind(token.auth_session)
+    .bind(token.hash())
+    .bind(expires_at)
+    .execute(tx.conn())
+    .await?;
     Ok(Issued { token, seconds: seconds_until(expires_at) })
 }
 
-/// Ends a family in which a used token came again, and keeps a record of it. Its access tokens have to be refused from
-/// now on. `false` when that was done before.
-pub(super) async fn end_reused(tx: &mut UserTx, family: FamilyId) -> Result<bool, sqlx::Error> {
+/// Ends a session in which a used token came again, and keeps a record of it. Its access tokens have to be refused
+/// from now on. `false` when that was done before.
+pub(super) async fn end_reused(tx: &mut UserTx, auth_session: AuthSessionId) -> Result<bool, sqlx::Error> {
     let user = tx.user();
     let ended = sqlx::query(
-        "UPDATE refresh_families SET reused_at = clock_timestamp()
+        "UPDATE auth_sessions SET reused_at = clock_timestamp()
           WHERE user_id = $1 AND id = $2 AND reused_at IS NULL",
     )
     .bind(user)
-    .bind(family)
+    .bind(auth_session)
     .execute(tx.conn())
     .await?;
     if ended.rows_affected() == 0 {
         return Ok(false);
     }
-    revoke(tx, &[family.uuid()]).await?;
+    revoke(tx, &[auth_session]).await?;
     Ok(true)
 }
 
-/// Ends the family of somebody who signs out with this access token; or all of their families. Returns which ids
-/// have to be refused in access tokens.
+/// Ends the session of somebody who signs out; or all of their sessions. Returns those whose access tokens have to be
+/// refused.
 pub(super) async fn end(
     tx: &mut UserTx,
-    family: FamilyId,
-    access_token: Uuid,
+    auth_session: AuthSessionId,
     everywhere: bool,
-) -> Result<Vec<Uuid>, sqlx::Error> {
+) -> Result<Vec<AuthSessionId>, sqlx::Error> {
     // Waits for a refresh that is at work; what that hands out is refused with all the others.
-    let ended: Vec<Uuid> = sqlx::query_scalar(
-        "DELETE FROM refresh_families WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL RETURNING id",
+    let ended: Vec<AuthSessionId> = sqlx::query_scalar(
+        "DELETE FROM auth_sessions WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL RETURNING id",
     )
     .bind(tx.user())
-    .bind(family)
+    .bind(auth_session)
     .bind(everywhere)
     .fetch_all(tx.conn())
     .await?;
-    // The token that signs out is named too: releases that know no families run beside this one for a while.
-    let mut ids = vec![family.uuid(), access_token];
-    ids.extend(ended.into_iter().filter(|ended| *ended != family.uuid()));
-    revoke(tx, &ids).await?;
-    Ok(ids)
+    // Named even if its row has gone: its access tokens may still be valid.
+    let mut revoked = vec![auth_session];
+    revoked.extend(ended.into_iter().filter(|ended| *ended != auth_session));
+    revoke(tx, &revoked).await?;
+    Ok(revoked)
 }
 
-/// Refuses every access token that carries one of these ids from now on.
-async fn revoke(tx: &mut UserTx, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+/// Refuses every access token of these sessions from now on.
+async fn revoke(tx: &mut UserTx, revoked: &[AuthSessionId]) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO revoked_tokens (jti, user_id, expires_at)
+        "INSERT INTO revoked_auth_sessions (auth_session_id, user_id, expires_at)
          SELECT id, $2, clock_timestamp() + $3 * interval '1 second' FROM unnest($1::uuid[]) AS id
          ON CONFLICT DO NOTHING",
     )
-    .bind(ids)
+    .bind(revoked)
     .bind(tx.user())
     .bind(REVOCATION_LIFETIME.as_secs_f64())
     .execute(tx.conn())
@@ -223,7 +223,7 @@ async fn forget_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
     let user = tx.user();
     for statement in [
         "DELETE FROM refresh_tokens WHERE user_id = $1 AND expires_at < clock_timestamp()",
-        "DELETE FROM refresh_families WHERE user_id = $1 AND expires_at < clock_timestamp()",
+        "DELETE FROM auth_sessions WHERE user_id = $1 AND expires_at < clock_timestamp()",
     ] {
         sqlx::query(statement).bind(user).execute(tx.conn()).await?;
     }

@@ -1,0 +1,167 @@
+//! The chat: actions on their way to the worker, ends of sessions, and the events that browsers get.
+
+use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
+use time::OffsetDateTime;
+
+use super::{OutboxMessage, StreamEntry, Topic};
+use crate::ids::{MessageId, OrgId, ProjectId, SessionId, UserId};
+
+/// A canned action of the chat. There is no free text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum ChatAction {
+    /// 👍
+    ThumbsUp,
+    /// 👎
+    ThumbsDown,
+    /// Ready.
+    Ready,
+    /// Blocked.
+    Blocked,
+    /// In review.
+    InReview,
+    /// Deployed.
+    Deployed,
+    /// Tests green.
+    TestsGreen,
+    /// Rollback.
+    Rollback,
+}
+
+impl ChatAction {
+    /// The name, as in JSON and in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// Why a session ended.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum CloseReason {
+    /// Its user opened one too many.
+    Replaced,
+    /// Its user closed it.
+    Closed,
+    /// Nobody has looked at it for two minutes.
+    Expired,
+}
+
+/// An action as the API adds it to its shard's inbound stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionEntry {
+    /// The action's id.
+    pub message: MessageId,
+    /// The organization.
+    pub org: OrgId,
+    /// The project.
+    pub project: ProjectId,
+    /// The window it was pressed in.
+    pub session: SessionId,
+    /// Who pressed it.
+    pub user: UserId,
+    /// Their public name.
+    pub user_name: String,
+    /// What was pressed.
+    pub action: ChatAction,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+impl StreamEntry for ActionEntry {}
+
+/// A session's end, as the outbox carries it to the chat worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionClosed {
+    /// The project.
+    pub project_id: ProjectId,
+    /// The session.
+    pub session_id: SessionId,
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+impl OutboxMessage for SessionClosed {
+    const TOPIC: Topic = Topic::Chat;
+    type Aggregate = ProjectId;
+}
+
+/// An event as the chat worker adds it to its shard's live stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveChatEntry {
+    /// The epoch of the live stream. One letter, because it stands in every entry.
+    #[serde(rename = "e")]
+    pub epoch: String,
+    /// The organization.
+    pub org: OrgId,
+    /// The project.
+    pub project: ProjectId,
+    /// The event's name. Text, not a closed list: a process passes on events that only a newer release knows.
+    pub event: String,
+    /// The session it comes from, or that it ends.
+    pub session: SessionId,
+    /// What browsers get, JSON.
+    pub data: String,
+}
+
+impl StreamEntry for LiveChatEntry {}
+
+/// What browsers get of an action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionEvent {
+    /// The action's id.
+    pub id: MessageId,
+    /// The project.
+    pub project_id: ProjectId,
+    /// The window it was pressed in.
+    pub session_id: SessionId,
+    /// Who pressed it.
+    pub user: ActionUser,
+    /// What was pressed.
+    pub action: ChatAction,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+impl ActionEvent {
+    /// The event's name.
+    pub const NAME: &'static str = "chat.action";
+}
+
+/// Who pressed an action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionUser {
+    /// The user.
+    pub id: UserId,
+    /// The name under which the others see them.
+    pub name: String,
+}
+
+/// What browsers get when a session ends; the last event of that session's stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionClosedEvent {
+    /// The session.
+    pub session_id: SessionId,
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+impl SessionClosedEvent {
+    /// The event's name.
+    pub const NAME: &'static str = "chat.session-closed";
+}

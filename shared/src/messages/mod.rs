@@ -1,0 +1,29 @@
+//! What one process writes and another reads: outbox payloads, stream entries, reports in Redis, and the events that
+//! browsers get. Each is a type here, and nothing else crosses a process.
+//!
+//! Releases run beside each other during a rollout, and the outbox keeps messages of the one before. Hence the rule:
+//! a reader ignores fields that it does not know (no `deny_unknown_fields`), so adding one is safe; a new *required*
+//! field comes in two releases, first optional for readers (expand), then required once no older writer is left
+//! (contract). A field is removed the other way round.
+//!
+//! Each type has a golden file in `golden/`: what a release has written, which every later one must read. A golden
+//! file may gain fields; one that the code no longer reads is a break.
+
+mod chat;
+mod configuration;
+mod entry;
+#[cfg(test)]
+mod golden;
+mod outbox;
+mod saga;
+
+pub use self::{
+    chat::{
+        ActionEntry, ActionEvent, ActionUser, ChatAction, CloseReason, LiveChatEntry, SessionClosed,
+        SessionClosedEvent,
+    },
+    configuration::{AppliedReport, RevisionEntry, RevisionNotice},
+    entry::{MalformedEntry, StreamEntry},
+    outbox::{OutboxEntry, OutboxMessage, Topic},
+    saga::{OperationEntry, SagaWake, WakeReason},
+};

@@ -1,0 +1,17 @@
+-- KEYS: stream, stream of dead letters. ARGV: group, consumer, id, reason, dead letters to keep. Moves an entry of the
+-- consumer; answers 0 when it is not the consumer's.
+
+local id = ARGV[3]
+if not redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1] then return 0 end
+local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+if entry then
+    -- Lua passes a limited number of arguments on, and nothing of ours has more fields.
+    local fields = {unpack(entry[2], 1, math.min(#entry[2], 1000))}
+    for _, part in ipairs({'dead_reason', ARGV[4], 'dead_entry', id}) do
+        fields[#fields + 1] = part
+    end
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', unpack(fields))
+end
+redis.call('XACK', KEYS[1], ARGV[1], id)
+redis.call('XDEL', KEYS[1], id)
+return 1

@@ -1,0 +1,9 @@
+-- KEYS: stream. ARGV: group, consumer, id, idle milliseconds. Makes an entry of the consumer claimable at once, and takes
+-- this delivery off its count.
+
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])[1]
+if pending then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3],
+               'IDLE', ARGV[4], 'RETRYCOUNT', pending[4] - 1, 'JUSTID')
+end
+return true

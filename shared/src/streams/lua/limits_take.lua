@@ -1,0 +1,24 @@
+-- KEYS: bucket, whole. ARGV: window, interval (both in microseconds), cells to take, what the bucket lacks as far as
+-- the caller knows, whether the caller has seen these buckets before, how much a bucket may have when others are lost.
+-- Returns how many cells were taken, and what the bucket lacks now.
+--
+-- A bucket is the moment at which it will be full. One beyond the window was made by a clock that has been set back.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local window, interval = tonumber(ARGV[1]), tonumber(ARGV[2])
+local whole = tonumber(redis.call('GET', KEYS[2]) or '')
+if not whole or whole > now then
+    whole = 0
+    if ARGV[5] == '1' then whole = now end
+    redis.call('SET', KEYS[2], string.format('%.0f', whole))
+end
+local stored = tonumber(redis.call('GET', KEYS[1]) or 0)
+local full_at = math.max(now, stored, now + ARGV[4], whole + window - ARGV[6])
+full_at = math.min(full_at, now + window)
+local cells = math.min(tonumber(ARGV[3]), math.floor((now + window - full_at) / interval))
+full_at = full_at + cells * interval
+if full_at ~= stored and full_at > now then
+    redis.call('SET', KEYS[1], string.format('%.3f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+end
+return { cells, math.ceil(full_at - now) }

@@ -1,0 +1,9 @@
+-- KEYS: the set. ARGV: this process, milliseconds of silence after which one is gone. One that spoke later than now
+-- did so before the clock was set back; if it lives, it will say so again.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
+return redis.call('ZRANGE', KEYS[1], 0, -1)

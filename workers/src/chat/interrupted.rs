@@ -1,0 +1,14 @@
+//! What can end the work on a shard.
+
+use atrium_shared::db::DbError;
+
+/// Why work on a shard ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Interrupted {
+    #[error("the lease went to somebody else")]
+    LostLease,
+    #[error("Redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error(transparent)]
+    Database(#[from] DbError),
+}
