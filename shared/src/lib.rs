@@ -17,3 +17,4 @@ pub mod settings;
 pub mod streams;
 pub mod telemetry;
 pub mod tenancy;
+pub mod timings;

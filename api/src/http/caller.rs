@@ -84,11 +84,7 @@ pub struct Credential {
 
 impl From<&SignedInUser> for Credential {
     fn from(user: &SignedInUser) -> Self {
-        Self {
-            principal: user.id.uuid(),
-            auth_session: Some(user.auth_session),
-            expires_at: user.expires_at,
-        }
+        Self { principal: user.id.uuid(), auth_session: Some(user.auth_session), expires_at: user.expires_at }
     }
 }
 

@@ -9,11 +9,7 @@ use atrium_shared::{
 };
 
 use crate::{
-    http::{
-        problem::Problem,
-        request::Request,
-        response::Response,
-    },
+    http::{problem::Problem, request::Request, response::Response},
     state::App,
 };
 

@@ -34,7 +34,8 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let role = tx.role();
     let organization = super::read(&mut tx, role).await?;
     let change = Change::new(Action::OrganizationRenamed, "organization", org);
-    audit::record(&mut tx, change.before(json!({ "name": current.name })).after(json!({ "name": name }))).await?;
+    audit::record(&mut tx, change.before(json!({ "name": current.name })).after(json!({ "name": name })))
+        .await?;
     tx.commit().await?;
     super::respond(&organization)
 }

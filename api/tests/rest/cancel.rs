@@ -66,7 +66,9 @@ async fn what_has_ended_cannot_be_canceled_and_a_deletion_can_by_its_owner() {
     assert_eq!(audit.at("/items/0/after/kind"), SagaKind::DeleteOrganization.name());
 
     // A creation that failed by itself was not canceled.
-    atrium.set_default("saga.fail_step", json!(format!("{}/commit", SagaKind::CreateOrganization.name()))).await;
+    atrium
+        .set_default("saga.fail_step", json!(format!("{}/commit", SagaKind::CreateOrganization.name())))
+        .await;
     let failed = failed_creation(&owner).await;
     let cancel = format!("/v1/operations/{}/cancel", failed.operation);
     owner.client.post(cancel).refused(409, "operation_not_cancelable").await;

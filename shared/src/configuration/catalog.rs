@@ -5,6 +5,10 @@ use std::sync::LazyLock;
 use jsonschema::Validator;
 use serde::Serialize;
 use serde_json::{Value, json};
+use strum::VariantArray;
+
+use super::lists::SessionOverflow;
+use crate::messages::ChatAction;
 
 /// Where a key may be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -93,8 +97,8 @@ static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         key(
             "chat.session_overflow",
             "What happens when one more window is opened: close_oldest closes the oldest and tells it, refuse refuses the new one.",
-            json!({"enum": ["close_oldest", "refuse"]}),
-            json!("close_oldest"),
+            json!({"enum": names::<SessionOverflow>()}),
+            json!(<&str>::from(SessionOverflow::CloseOldest)),
             EVERYWHERE,
         ),
         key(
@@ -102,19 +106,9 @@ static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
             "The canned actions that are offered, in this order.",
             json!({
                 "type": "array", "minItems": 1, "uniqueItems": true,
-                "items": {"enum": ["thumbs_up", "thumbs_down", "ready", "blocked", "in_review", "deployed",
-                                   "tests_green", "rollback"]}
+                "items": {"enum": names::<ChatAction>()}
             }),
-            json!([
-                "thumbs_up",
-                "thumbs_down",
-                "ready",
-                "blocked",
-                "in_review",
-                "deployed",
-                "tests_green",
-                "rollback"
-            ]),
+            json!(names::<ChatAction>()),
             EVERYWHERE,
         ),
         key(
@@ -208,6 +202,11 @@ static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     keys.sort_by_key(|key| key.name);
     keys
 });
+
+/// The names of a closed list, in its order.
+fn names<E: VariantArray + Copy + Into<&'static str>>() -> Vec<&'static str> {
+    E::VARIANTS.iter().copied().map(E::into).collect()
+}
 
 fn key(
     name: &'static str,

@@ -5,18 +5,8 @@ use std::{num::NonZeroU32, time::Duration};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::catalog;
+use super::{catalog, lists::SessionOverflow};
 use crate::messages::ChatAction;
-
-/// What happens when somebody opens one chat window too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionOverflow {
-    /// The oldest window is closed, and told.
-    CloseOldest,
-    /// The new window is refused.
-    Refuse,
-}
 
 /// The values that hold, of every key of the catalog. Fields are documented there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

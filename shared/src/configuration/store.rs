@@ -7,7 +7,6 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
 use metrics::{counter, gauge, histogram};
@@ -23,11 +22,10 @@ use crate::{
     messages::{RevisionEntry, StreamEntry as _},
     streams::{Live, Redis, Tail, TailEvent},
     telemetry::metrics::{CONFIG_APPLY_FAILURES, CONFIG_APPLY_SECONDS, CONFIG_PLATFORM_REVISION},
+    timings::{CONFIGURATION_RECONCILED_EVERY, CONFIGURATION_REPORTED_EVERY},
 };
 
-const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 const RECONCILE_JITTER: f64 = 0.1;
-const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// How many organizations are loaded at once after a burst of events.
 const LOADS_AT_ONCE: usize = 4;
 const PRINCIPAL: Principal = Principal::System("configuration");
@@ -167,8 +165,8 @@ impl ConfigurationStore {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         loop {
-            let pause =
-                RECONCILE_EVERY.mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
+            let pause = CONFIGURATION_RECONCILED_EVERY
+                .mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
             let first = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 news = inbox.recv() => news,
@@ -292,7 +290,7 @@ impl ConfigurationStore {
     }
 
     async fn keep_reporting(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(REPORT_EVERY);
+        let mut ticks = tokio::time::interval(CONFIGURATION_REPORTED_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let applied: Vec<_> = {
                 let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);

@@ -25,7 +25,7 @@ pub use self::{
     org_tx::OrgTx,
     pool::{ACQUIRE_TIMEOUT, connect_pool},
     principal::Principal,
-    time_limit::{LONGEST_ANSWER, in_time},
+    time_limit::in_time,
     user_tx::UserTx,
     wake::OUTBOX_CHANNEL,
     wall::{Reach, check_role},

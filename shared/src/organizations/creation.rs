@@ -11,7 +11,12 @@ use crate::{
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn found(tx: &mut OrgTx, founder: UserId, founder_name: &str, name: &str) -> Result<SagaId, DbError> {
+pub async fn found(
+    tx: &mut OrgTx,
+    founder: UserId,
+    founder_name: &str,
+    name: &str,
+) -> Result<SagaId, DbError> {
     let id = tx.org();
     sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, $4)")
         .bind(id)

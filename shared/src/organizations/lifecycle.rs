@@ -105,7 +105,11 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
 /// # Errors
 /// [`OrganizationError::NotReady`] and [`OrganizationError::Deleting`] when it is in no state for this, [`OrganizationError::Suspended`] when an
 /// operator holds it.
-pub async fn request_deletion(tx: &mut OrgTx, user: UserId, grace: Duration) -> Result<SagaId, OrganizationError> {
+pub async fn request_deletion(
+    tx: &mut OrgTx,
+    user: UserId,
+    grace: Duration,
+) -> Result<SagaId, OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
         (OrgStatus::Suspended, Some(SuspendedBy::Operator)) => return Err(OrganizationError::Suspended),

@@ -15,8 +15,8 @@ pub use self::{
     creation::{abandon, found, open, reserve_slug, withdraw},
     error::OrganizationError,
     lifecycle::{
-        Certificate, SuspendedBy, cancel_deletion, erase, grace_left, is_kept, lock, reopen, request_deletion,
-        resume, suspend,
+        Certificate, SuspendedBy, cancel_deletion, erase, grace_left, is_kept, lock, reopen,
+        request_deletion, resume, suspend,
     },
     name::{CurrentName, lock_name, rename},
 };

@@ -250,7 +250,11 @@ mod tests {
         }
         let krate = Krate::read(&folder.join("lib.rs")).expect("a crate");
         fs::remove_dir_all(folder).expect("the temporary folder");
-        krate.imports().iter().map(|import| format!("{} -> {}: {}", import.from, import.to, import.name)).collect()
+        krate
+            .imports()
+            .iter()
+            .map(|import| format!("{} -> {}: {}", import.from, import.to, import.name))
+            .collect()
     }
 
     #[test]
@@ -269,8 +273,11 @@ mod tests {
         let found = imports(&[
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "use std::fmt; fn f() { crate::b::g(); }"),
-            ("b.rs", "use crate::a; pub fn g() {} fn h() { a::f(); }
-                      mod tests { use super::g; use crate::a::f; fn t() { super::super::a::f(); } }"),
+            (
+                "b.rs",
+                "use crate::a; pub fn g() {} fn h() { a::f(); }
+                      mod tests { use super::g; use crate::a::f; fn t() { super::super::a::f(); } }",
+            ),
         ]);
         assert_eq!(found, ["a -> b: g", "b -> a: f", "b -> a: f"]);
     }

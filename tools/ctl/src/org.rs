@@ -56,8 +56,12 @@ async fn open(database: &Database, org: OrgId, reason: &str) -> anyhow::Result<O
 fn done(result: Result<(), OrganizationError>, org: OrgId) -> anyhow::Result<()> {
     match result {
         Err(OrganizationError::Database(DbError::NotFound)) => bail!("organization {org} does not exist"),
-        Err(OrganizationError::NotReady) => bail!("the organization is still being created, or its creation failed"),
-        Err(OrganizationError::Deleting) => bail!("the organization is being deleted; only its owners can restore it"),
+        Err(OrganizationError::NotReady) => {
+            bail!("the organization is still being created, or its creation failed")
+        }
+        Err(OrganizationError::Deleting) => {
+            bail!("the organization is being deleted; only its owners can restore it")
+        }
         other => Ok(other?),
     }
 }

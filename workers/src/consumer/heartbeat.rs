@@ -8,13 +8,11 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use atrium_shared::streams::{Acknowledger, StreamId};
 
-/// A message without a heartbeat for longer belongs to somebody who died.
-pub(super) const CLAIM_AFTER: Duration = Duration::from_secs(5);
+use crate::timings::HEARTBEAT;
 
 /// The entries that this consumer works on. Cheap to clone.
 #[derive(Clone, Default)]
@@ -34,7 +32,7 @@ impl InHand {
 
     /// Sends heartbeats, three in the time after which an entry is claimed.
     pub(super) async fn beat(&self, acknowledger: &Acknowledger) -> Infallible {
-        let mut ticks = tokio::time::interval(CLAIM_AFTER / 3);
+        let mut ticks = tokio::time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

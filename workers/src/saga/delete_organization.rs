@@ -21,7 +21,10 @@ use super::{
     step::{Context, ExternalEffect, Failure, Saga, Step, Verdict},
     traces,
 };
-use crate::isolation::Isolation;
+use crate::{
+    isolation::Isolation,
+    timings::{FORGOTTEN_AFTER, PURGE_TIMEOUT},
+};
 
 pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
     Saga {
@@ -37,13 +40,8 @@ pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
 
 const FORGET: &str = "forget";
 
-/// Processes that hold the organization's configuration look whether it still exists every few seconds, and say in
-/// Redis what they hold. After this time none does.
-const FORGOTTEN_AFTER_SECONDS: f64 = 8.0;
 /// How long to wait for what is on its way out.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The purge is one transaction, however much there is.
-const PURGE_TIMEOUT: &str = "SET LOCAL statement_timeout = '10min'";
 
 /// Waits until the deletion can no longer be canceled.
 struct Grace;
@@ -165,7 +163,7 @@ impl Step for Purge {
             )
             .bind(org)
             .bind(saga)
-            .bind(FORGOTTEN_AFTER_SECONDS)
+            .bind(FORGOTTEN_AFTER.as_secs_f64())
             .bind(FORGET)
             .fetch_one(tx.conn())
             .await?;
@@ -192,7 +190,10 @@ impl Step for Purge {
                 Err(error) => return Ok(not_searched(&error)),
             };
 
-            sqlx::query(PURGE_TIMEOUT).execute(tx.conn()).await?;
+            sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+                .bind(PURGE_TIMEOUT.as_millis().to_string())
+                .execute(tx.conn())
+                .await?;
             let tables = tables(tx).await?;
             let removed = count(tx, &tables).await?;
             // Everything else goes with it, by the foreign keys.

@@ -13,7 +13,6 @@ use atrium_shared::{
     telemetry::metrics::{SAGA_STEPS, SAGAS_FINISHED},
 };
 use metrics::counter;
-use serde_json::Value;
 
 use super::{
     journal::{CONSUMER, Journal, StepRow, next_to_compensate},
@@ -185,7 +184,8 @@ impl<'a> Progress<'a> {
         drill: &str,
     ) -> Result<ControlFlow<()>, DbError> {
         let verdict =
-            if drill.strip_prefix(self.saga.kind.name()).is_some_and(|rest| rest == format!("/{}", row.name)) {
+            if drill.strip_prefix(self.saga.kind.name()).is_some_and(|rest| rest == format!("/{}", row.name))
+            {
                 Ok(Verdict::Fail(Failure {
                     code: "drill",
                     detail: format!("saga.fail_step says that {drill} fails"),

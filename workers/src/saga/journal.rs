@@ -12,7 +12,6 @@ use atrium_shared::{
     messages::{SagaWake, WakeReason},
     saga::{self, SagaStatus, StepStatus},
 };
-use serde_json::Value;
 
 use super::step::{Failure, Saga};
 

@@ -66,8 +66,7 @@ impl Platform {
         .execute(tx.conn())
         .await
         .expect("a member");
-        let saga =
-            saga::start(&mut tx, SagaKind::CreateOrganization, tenant.user).await.expect("a saga");
+        let saga = saga::start(&mut tx, SagaKind::CreateOrganization, tenant.user).await.expect("a saga");
         tx.commit().await.expect("a commit");
         (tenant, saga)
     }

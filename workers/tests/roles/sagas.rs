@@ -167,11 +167,12 @@ async fn postgresql_restarted_in_the_middle_leaves_no_half_state() {
 
 #[tokio::test]
 async fn a_compensation_that_fails_ten_times_alarms_goes_on_and_works_in_the_end() {
-    let platform = Platform::start(
-        Atrium::builder()
-            .default_value("saga.fail_step", json!(format!("{}/commit", SagaKind::CreateOrganization.name()))),
-    )
-    .await;
+    let platform =
+        Platform::start(Atrium::builder().default_value(
+            "saga.fail_step",
+            json!(format!("{}/commit", SagaKind::CreateOrganization.name())),
+        ))
+        .await;
     let superuser = async |statement: &'static str| {
         sqlx::raw_sql(statement).execute(&mut platform.atrium.superuser().await).await.expect("done");
     };
