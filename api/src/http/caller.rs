@@ -4,6 +4,7 @@
 
 use atrium_shared::{
     api_key::ApiKeyUse,
+    clock,
     ids::{AuthSessionId, UserId},
 };
 use serde::Serialize;
@@ -62,7 +63,7 @@ impl Caller {
                 principal: caller.key.id.uuid(),
                 // A service does not sign in: its streams end with the key, which is the principal.
                 auth_session: None,
-                expires_at: caller.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
+                expires_at: caller.expires_at.unwrap_or_else(|| clock::now() + FOREVER),
             },
         }
     }

@@ -107,7 +107,8 @@ impl Krate {
             first => {
                 let module = self.modules.get(from)?;
                 let child = self.modules.contains_key(&join(from, first));
-                if !child && !(segments.len() > 1 && module.names.contains_key(first)) {
+                let brought = segments.len() > 1 && module.names.contains_key(first);
+                if !child && !brought {
                     return None;
                 }
                 (from.to_owned(), segments)
