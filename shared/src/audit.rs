@@ -58,7 +58,7 @@ pub enum Action {
     /// A code was made.
     #[strum(serialize = "invitation.created")]
     InvitationCreated,
-    /// A code opens nothing any more.
+    /// A code was made invalid.
     #[strum(serialize = "invitation.revoked")]
     InvitationRevoked,
     /// A project was made.
@@ -79,7 +79,7 @@ pub enum Action {
     /// A service got a key.
     #[strum(serialize = "api_key.created")]
     ApiKeyCreated,
-    /// A service's key opens nothing any more.
+    /// A service's key was made invalid.
     #[strum(serialize = "api_key.revoked")]
     ApiKeyRevoked,
     /// An operator let a message that was given up be handled again.

@@ -218,7 +218,7 @@ impl ConfigurationStore {
             Ok(revisions) => {
                 let there: HashMap<_, _> = revisions.into_iter().collect();
                 let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-                // Gone, or about to go: revision 0 says that nobody should hold it any more.
+                // Gone, or about to go: revision 0 says that nobody should hold it.
                 state.orgs.retain(|org, _| there.get(org).is_some_and(|revision| *revision > 0));
                 drop(state);
                 there
@@ -248,7 +248,7 @@ impl ConfigurationStore {
         }
         self.0.changed.send_modify(|version| *version += 1);
         let applied = (org, held.snapshot.revision(), held.since);
-        // Of an organization that is not there (any more) nothing is held, and nothing said.
+        // Nothing is held or reported for an organization that does not exist.
         if org == OrgId::PLATFORM || applied.1 > 0 {
             let (redis, process) = (self.0.redis.clone(), self.0.process.clone());
             tokio::spawn(async move {

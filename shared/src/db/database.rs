@@ -78,8 +78,8 @@ impl Database {
         OrgTx::open(&self.pool, &self.wake, principal, org, View::Current).await
     }
 
-    /// The same over a line of its own, which is opened for it: to ask when those of the pool do not answer, or are all
-    /// taken.
+    /// The same on a connection of its own, which is opened for it: to ask when those of the pool do not answer, or are
+    /// all taken.
     ///
     /// # Errors
     /// As [`Self::org_tx`].
@@ -129,7 +129,7 @@ impl Database {
 
     /// Begins a transaction that may read the operation `saga`, if `user` asked for it or is a member of its
     /// organization. The wall decides: the look-up sees only such sagas. Someone who asked for an organization that
-    /// failed is no member any more, and still learns why.
+    /// failed is no longer a member, and still learns why.
     ///
     /// # Errors
     /// [`DbError::NotFound`] when there is no such operation, or it is somebody else's.
