@@ -4,6 +4,7 @@
 
 use atrium_shared::{
     api_key::ApiKeyUse,
+    clock,
     ids::{AuthSessionId, UserId},
 };
 use serde::Serialize;
@@ -62,7 +63,7 @@ impl Caller {
                 principal: caller.key.id.uuid(),
                 // A service does not sign in: its streams end with the key, which is the principal.
                 auth_session: None,
-                expires_at: caller.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
+                expires_at: caller.expires_at.unwrap_or_else(|| clock::now() + FOREVER),
             },
         }
     }
@@ -84,11 +85,7 @@ pub struct Credential {
 
 impl From<&SignedInUser> for Credential {
     fn from(user: &SignedInUser) -> Self {
-        Self {
-            principal: user.id.uuid(),
-            auth_session: Some(user.auth_session),
-            expires_at: user.expires_at,
-        }
+        Self { principal: user.id.uuid(), auth_session: Some(user.auth_session), expires_at: user.expires_at }
     }
 }
 

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::ids::{AuthSessionId, UserId};
+use crate::{
+    clock,
+    ids::{AuthSessionId, UserId},
+};
 
 /// How long an access token holds.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -61,7 +64,7 @@ pub enum TokenError {
 
 impl Claims {
     pub(super) fn new(issuer: &str, user: UserId, user_name: &str, auth_session: AuthSessionId) -> Self {
-        let now = OffsetDateTime::now_utc();
+        let now = clock::now();
         Self {
             iss: issuer.to_owned(),
             aud: AUDIENCE.to_owned(),

@@ -4,14 +4,10 @@
 //! An entry is in hand as long as its [`Hold`] lives, hence no longer than the task that works on it, however that
 //! ends. A process that stops or dies sends no heartbeats.
 
-use std::{
-    collections::BTreeSet,
-    convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use atrium_shared::streams::{Acknowledger, StreamId};
+use parking_lot::{Mutex, MutexGuard};
 
 /// A message without a heartbeat for longer belongs to somebody who died.
 pub(super) const CLAIM_AFTER: Duration = Duration::from_secs(5);
@@ -54,7 +50,7 @@ impl InHand {
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeSet<StreamId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
