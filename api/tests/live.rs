@@ -513,7 +513,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     let credential = Credential {
         principal: guest.id.parse().expect("an id"),
         auth_session: Some(atrium_shared::ids::AuthSessionId::new()),
-        expires_at: time::OffsetDateTime::now_utc() + Duration::from_secs(900),
+        expires_at: atrium_shared::clock::now() + Duration::from_secs(900),
     };
     let presence = Presence::default();
     let mut present = Vec::new();

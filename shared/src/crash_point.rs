@@ -121,9 +121,10 @@ mod runner {
     use std::{
         io::{BufRead as _, BufReader, Write as _},
         os::unix::net::UnixStream,
-        sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+        sync::OnceLock,
     };
 
+    use parking_lot::{Mutex, MutexGuard};
     use tokio::sync::watch;
 
     use super::{CrashPoint, SOCKET};
@@ -209,7 +210,7 @@ mod runner {
         }
 
         fn armed(&self) -> MutexGuard<'_, Option<(CrashPoint, u32)>> {
-            self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+            self.armed.lock()
         }
     }
 }

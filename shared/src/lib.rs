@@ -4,6 +4,7 @@
 
 pub mod api_key;
 pub mod audit;
+pub mod clock;
 pub mod configuration;
 pub mod crash_point;
 pub mod db;

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
+    clock,
     ids::{MessageId, OrgId, ProjectId, SessionId},
     messages::{ActionEntry, ChatAction, StreamEntry as _},
     streams::{Inbound, chat_shard},
@@ -101,7 +102,7 @@ fn offered(actions: &[ChatAction], name: &str) -> Result<ChatAction, Problem> {
 
 /// Now, in milliseconds: more digits would say nothing across processes.
 fn now() -> OffsetDateTime {
-    let now = OffsetDateTime::now_utc();
+    let now = clock::now();
     now.replace_millisecond(now.millisecond()).unwrap_or(now)
 }
 

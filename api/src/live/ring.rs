@@ -12,7 +12,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use atrium_shared::{
@@ -20,6 +20,7 @@ use atrium_shared::{
     streams::StreamId,
 };
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{frame::Batch, open_streams::OpenStream, position::Position, slots::Slots};
 
@@ -427,15 +428,15 @@ fn before(id: StreamId) -> StreamId {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read()
 }
 
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write()
 }
 
 #[cfg(test)]
@@ -448,7 +449,6 @@ mod tests {
 
     use atrium_shared::{ids::AuthSessionId, lifecycle::Shutdown};
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-    use time::OffsetDateTime;
 
     use super::*;
     use crate::{
@@ -462,7 +462,7 @@ mod tests {
         let credential = Credential {
             principal: uuid::Uuid::now_v7(),
             auth_session: Some(AuthSessionId::new()),
-            expires_at: OffsetDateTime::now_utc() + time::Duration::minutes(15),
+            expires_at: atrium_shared::clock::now() + time::Duration::minutes(15),
         };
         OpenStreams::new(Shutdown::new()).register(
             StreamKind::Chat,

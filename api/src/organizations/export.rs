@@ -15,6 +15,7 @@ use std::{
 
 use atrium_shared::{
     audit::{self, Action, Change},
+    clock,
     db::{DbError, OrgTx},
     ids::OrgId,
     tenancy::{OrgStatus, Role},
@@ -158,7 +159,7 @@ pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 fn answer(organization: &Organization, chunks: mpsc::Receiver<Chunk>) -> Result<Response, Problem> {
     let mut response = Response::new(Body::stream(Download { chunks, whole: false }));
     // A slug is letters, digits and hyphens.
-    let date = OffsetDateTime::now_utc().date();
+    let date = clock::now().date();
     let file = format!("attachment; filename=\"{}-{date}.ndjson\"", organization.slug);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));

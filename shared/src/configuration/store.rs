@@ -6,16 +6,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use metrics::{counter, gauge, histogram};
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Snapshot, Values, report};
 use crate::{
+    clock,
     db::{Database, DbError, Principal, Watcher, in_time},
     ids::OrgId,
     lifecycle::Shutdown,
@@ -99,7 +101,7 @@ impl ConfigurationStore {
     /// What holds for everybody.
     #[must_use]
     pub fn platform(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0.state.read().unwrap_or_else(PoisonError::into_inner).platform.snapshot)
+        Arc::clone(&self.0.state.read().platform.snapshot)
     }
 
     /// What holds in an organization; loaded when it is not here yet.
@@ -116,7 +118,7 @@ impl ConfigurationStore {
     /// What holds in an organization, if it is here.
     #[must_use]
     pub fn held(&self, org: OrgId) -> Option<Arc<Snapshot>> {
-        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.state.read();
         if org == OrgId::PLATFORM {
             return Some(Arc::clone(&state.platform.snapshot));
         }
@@ -211,13 +213,12 @@ impl ConfigurationStore {
 
     /// The organizations here, and the platform, whose revision in the database is another one.
     async fn outdated(&self) -> Vec<OrgId> {
-        let mut orgs: Vec<OrgId> =
-            self.0.state.read().unwrap_or_else(PoisonError::into_inner).orgs.keys().copied().collect();
+        let mut orgs: Vec<OrgId> = self.0.state.read().orgs.keys().copied().collect();
         orgs.push(OrgId::PLATFORM);
         match self.0.watcher.config_revisions(&orgs).await {
             Ok(revisions) => {
                 let there: HashMap<_, _> = revisions.into_iter().collect();
-                let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+                let mut state = self.0.state.write();
                 // Gone, or about to go: revision 0 says that nobody should hold it.
                 state.orgs.retain(|org, _| there.get(org).is_some_and(|revision| *revision > 0));
                 drop(state);
@@ -261,7 +262,7 @@ impl ConfigurationStore {
     }
 
     fn swap(&self, org: OrgId, values: Values) -> Option<Held> {
-        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.write();
         let current = if org == OrgId::PLATFORM { Some(&state.platform) } else { state.orgs.get(&org) };
         if let Some(current) = current.filter(|current| current.snapshot.revision() >= values.revision) {
             return Some(current.clone());
@@ -293,7 +294,7 @@ impl ConfigurationStore {
         let mut ticks = tokio::time::interval(CONFIGURATION_REPORTED_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let applied: Vec<_> = {
-                let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+                let state = self.0.state.read();
                 let all = state.orgs.iter().chain([(&OrgId::PLATFORM, &state.platform)]);
                 all.map(|(org, held)| (*org, held.snapshot.revision(), held.since)).collect()
             };
@@ -326,7 +327,7 @@ impl State {
 
 impl Held {
     fn now(snapshot: Snapshot) -> Self {
-        Self { snapshot: Arc::new(snapshot), since: OffsetDateTime::now_utc() }
+        Self { snapshot: Arc::new(snapshot), since: clock::now() }
     }
 }
 

@@ -10,10 +10,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,7 @@ impl Revocations {
     /// Whether this sign-in session has ended, by its user or because a copy of its token was used.
     #[must_use]
     pub fn is_revoked(&self, auth_session: AuthSessionId) -> bool {
-        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains_key(&auth_session)
+        self.revoked.read().contains_key(&auth_session)
     }
 
     /// Remembers a revocation that this process has just committed, without waiting for the poll.
@@ -55,13 +56,7 @@ impl Revocations {
 
     fn remember(&self, auth_session: AuthSessionId, left: Duration) {
         let ends_at = Instant::now() + left;
-        if self
-            .revoked
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(auth_session, ends_at)
-            .is_none()
-        {
+        if self.revoked.write().insert(auth_session, ends_at).is_none() {
             self.changed.send_modify(|version| *version += 1);
         }
     }
@@ -86,7 +81,7 @@ impl Revocations {
                 Err(error) => tracing::warn!(%error, "revocations cannot be read; trying again"),
             }
             let now = Instant::now();
-            self.revoked.write().unwrap_or_else(PoisonError::into_inner).retain(|_, ends_at| *ends_at > now);
+            self.revoked.write().retain(|_, ends_at| *ends_at > now);
         }
         Ok(())
     }

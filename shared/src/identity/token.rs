@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    clock,
     ids::{AuthSessionId, UserId},
     timings::TOKEN_LIFETIME,
 };
@@ -59,7 +60,7 @@ pub enum TokenError {
 
 impl Claims {
     pub(super) fn new(issuer: &str, user: UserId, user_name: &str, auth_session: AuthSessionId) -> Self {
-        let now = OffsetDateTime::now_utc();
+        let now = clock::now();
         Self {
             iss: issuer.to_owned(),
             aud: AUDIENCE.to_owned(),

@@ -268,6 +268,6 @@ async fn forget_copies(sources: &Sources, message: MessageId) {
 }
 
 fn age_seconds(id: StreamId) -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    now.as_secs().saturating_sub(id.ms / 1000)
+    let now = u64::try_from(atrium_shared::clock::now().unix_timestamp()).unwrap_or_default();
+    now.saturating_sub(id.ms / 1000)
 }

@@ -4,13 +4,10 @@
 //! An entry is in hand as long as its [`Hold`] lives, hence no longer than the task that works on it, however that
 //! ends. A process that stops or dies sends no heartbeats.
 
-use std::{
-    collections::BTreeSet,
-    convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
 use atrium_shared::streams::{Acknowledger, StreamId};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::timings::HEARTBEAT;
 
@@ -52,7 +49,7 @@ impl InHand {
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeSet<StreamId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

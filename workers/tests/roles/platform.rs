@@ -13,7 +13,6 @@ use atrium_shared::{
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
-use time::OffsetDateTime;
 
 pub(crate) const SYSTEM: Principal = Principal::System("test");
 
@@ -106,7 +105,7 @@ impl Platform {
             user: tenant.user,
             user_name: "guest-0001".to_owned(),
             action,
-            at: OffsetDateTime::now_utc(),
+            at: atrium_shared::clock::now(),
         };
         let _: String = redis::AsyncCommands::xadd(
             &mut redis.clone(),
