@@ -77,8 +77,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Err(made_before(
             &made,
-            "The first request with this Idempotency-Key made an API key, which stood in that answer only. If the \
-             answer was lost, revoke the key at Location, then ask for another one with a new Idempotency-Key.",
+            "This `Idempotency-Key` already created the API key at `Location`, and its secret cannot be shown again; if \
+             the first answer was lost, revoke that API key and create one with a new `Idempotency-Key`.",
         ));
     }
     let scopes: Vec<&str> = scopes.into_iter().map(ApiScope::name).collect();
@@ -167,11 +167,11 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// Takes a field as a list of scopes, none of them twice.
 fn scopes(value: Value) -> Result<Vec<ApiScope>, String> {
     let names = || ApiScope::ALL.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(", ");
-    let scopes: Vec<ApiScope> =
-        serde_json::from_value(value).map_err(|_| format!("must be a list of: {}", names()))?;
+    let scopes: Vec<ApiScope> = serde_json::from_value(value)
+        .map_err(|_| format!("must be a list of scopes, each one of {}", names()))?;
     let different: BTreeSet<_> = scopes.iter().map(|scope| scope.name()).collect();
     if scopes.is_empty() || different.len() != scopes.len() {
-        return Err("must name one scope at least, and none twice".to_owned());
+        return Err("must have at least one scope, and none twice".to_owned());
     }
     Ok(scopes)
 }

@@ -37,6 +37,6 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 
 fn action(name: &str) -> Result<Action, Problem> {
     Action::named(name).ok_or_else(|| {
-        Problem::validation(vec![FieldError::parameter("action", "must be an action that the log records")])
+        Problem::validation(vec![FieldError::parameter("action", "must be an action of the audit log")])
     })
 }

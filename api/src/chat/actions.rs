@@ -51,7 +51,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
         return Err(Problem::forbidden(Role::Member));
     }
     if known.closed.is_some() {
-        return Err(Problem::new(Code::ChatSessionClosed, "This chat session has ended. Open a new one."));
+        return Err(Problem::new(Code::ChatSessionClosed, "This chat session has ended; open a new one."));
     }
     let snapshot = app.configuration.org(org).await?;
     let configuration = snapshot.project(project);
@@ -103,8 +103,11 @@ fn offered(actions: &[ChatAction], name: &str) -> Result<ChatAction, Problem> {
     let named = ChatAction::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok();
     named.filter(|action| actions.contains(action)).ok_or_else(|| {
         let names: Vec<_> = actions.iter().map(|action| action.name()).collect();
-        Problem::new(Code::ChatActionNotOffered, "This project's configuration does not offer this action.")
-            .errors(vec![FieldError::body("/action", format!("must be one of {}", names.join(", ")))])
+        Problem::new(
+            Code::ChatActionNotOffered,
+            "This project does not offer the action; `errors` lists those it does.",
+        )
+        .errors(vec![FieldError::body("/action", format!("must be one of {}", names.join(", ")))])
     })
 }
 

@@ -85,7 +85,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
         return Err(Problem::new(
             Code::ChatSessionLimit,
             format!(
-                "You have {} open chat sessions in this project, which is as many as it allows.",
+                "Limit reached: {} open chat sessions per user in this project; close one first.",
                 open.len()
             ),
         ));

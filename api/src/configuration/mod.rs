@@ -65,7 +65,10 @@ fn key(request: &Request) -> Result<&'static catalog::Key, Problem> {
 }
 
 fn unknown_key() -> Problem {
-    Problem::new(Code::ConfigKeyUnknown, "The list of the configuration names every key there is.")
+    Problem::new(
+        Code::ConfigKeyUnknown,
+        "No configuration key has this name; take one from the list of the configuration.",
+    )
 }
 
 #[derive(Serialize)]

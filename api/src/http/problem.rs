@@ -299,7 +299,12 @@ impl Problem {
             Role::Admin => "admin",
             Role::Owner => "owner",
         };
-        Self::new(Code::Forbidden, format!("This operation needs the role `{name}` in the organization; ask an admin or an owner of it."))
+        Self::new(
+            Code::Forbidden,
+            format!(
+                "This operation needs the role `{name}` in the organization; ask an admin or an owner of it."
+            ),
+        )
     }
 
     /// Mistakes in the request.
@@ -312,7 +317,10 @@ impl Problem {
     /// The body is larger than the route takes.
     #[must_use]
     pub fn body_too_large(limit: usize) -> Self {
-        Self::new(Code::BodyTooLarge, format!("The body is larger than {limit} bytes, the limit of this route; send less."))
+        Self::new(
+            Code::BodyTooLarge,
+            format!("The body is larger than {limit} bytes, the limit of this route; send less."),
+        )
     }
 
     /// The first request with this idempotency key is still running.
@@ -327,9 +335,12 @@ impl Problem {
 
     /// Something Atrium needs cannot be reached.
     pub fn unavailable(cause: impl fmt::Display) -> Self {
-        Self::new(Code::Unavailable, "A service that Atrium needs cannot be reached; try again after `Retry-After`.")
-            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-            .cause(cause)
+        Self::new(
+            Code::Unavailable,
+            "A service that Atrium needs cannot be reached; try again after `Retry-After`.",
+        )
+        .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        .cause(cause)
     }
 
     /// A bug.

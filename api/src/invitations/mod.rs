@@ -82,8 +82,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Err(made_before(
             &made,
-            "The first request with this Idempotency-Key made an invitation, and its code stood in that answer only. \
-             If the answer was lost, revoke the invitation at Location, then ask for another one with a new key.",
+            "This `Idempotency-Key` already created the invitation at `Location`, and its code cannot be shown again; if \
+             the first answer was lost, revoke that invitation and create one with a new `Idempotency-Key`.",
         ));
     }
     let code = InvitationCode::new(org);
@@ -177,7 +177,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let code = body.required("code", one_of::<String>("a string"));
     let code = body.finish(code)?;
     let refused =
-        || Problem::new(Code::InvitationNotFound, "The code is used up, revoked, expired, or was never one.");
+        || Problem::new(Code::InvitationNotFound, "No open invitation has this code; ask for a new one.");
     let code = InvitationCode::parse(code.trim()).ok_or_else(refused)?;
 
     let user = request.signed_in_user()?;

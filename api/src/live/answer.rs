@@ -253,7 +253,7 @@ pub fn number(id: &str) -> Result<i64, Problem> {
 pub fn last_event_id_invalid() -> Problem {
     Problem::new(
         Code::LastEventIdInvalid,
-        "Last-Event-ID, or ?last_event_id=, is not an id that this stream has sent. Without it, the stream begins now.",
+        "`Last-Event-ID` or `last_event_id` is not an id of this stream; leave it out to begin now.",
     )
 }
 

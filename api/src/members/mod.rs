@@ -70,7 +70,7 @@ async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), Pr
     } else {
         Err(Problem::new(
             Code::LastOwner,
-            "Nobody else owns the organization. Make somebody its owner first.",
+            "This member is the only owner of the organization; make another member an owner first.",
         ))
     }
 }

@@ -85,7 +85,7 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 fn too_late() -> Problem {
     Problem::new(
         Code::OperationNotCancelable,
-        "It has ended, or has come to a step that cannot be taken back, or is being taken back for another reason.",
+        "The operation has ended, has passed the last step that can be undone, or is being undone already.",
     )
 }
 

@@ -60,7 +60,7 @@ pub async fn restore(app: &Arc<App>, request: &mut Request) -> Result<Response, 
     match organization::cancel_deletion(&mut tx).await {
         Err(DbError::NotReady) => Err(Problem::new(
             Code::OrganizationNotDeleting,
-            "Nobody has asked for the organization's deletion, or it was canceled.",
+            "The organization is not being deleted, so there is no deletion to cancel.",
         )),
         canceled => {
             canceled?;
