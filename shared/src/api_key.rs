@@ -22,7 +22,7 @@ pub const PREFIX: &str = "atk_";
 macro_rules! scopes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $role:ident;)*) => {
         /// What a key may be used for. A route asks for one, or takes no keys.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
         pub enum ApiScope { $($(#[$doc])* #[serde(rename = $text)] $name,)* }
 
         impl ApiScope {

@@ -19,8 +19,8 @@ use crate::db::{DbError, OrgTx, Principal};
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         /// Everything that is recorded.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Action { $($(#[$doc])* $name,)* }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema)]
+        pub enum Action { $($(#[$doc])* #[schemars(rename = $text)] $name,)* }
 
         impl Action {
             /// All of them.
@@ -153,12 +153,13 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
 pub struct Entry {
     /// 1, 2, 3 … within the organization.
     pub seq: i64,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
     /// `user`, `api_key`, `operator` or `system`.
     pub actor_kind: String,
@@ -167,6 +168,7 @@ pub struct Entry {
     /// Who, for people.
     pub actor_name: String,
     /// What was done; one of [`Action`].
+    #[schemars(with = "Action")]
     pub action: String,
     /// To what kind of thing.
     pub target_kind: String,

@@ -12,6 +12,7 @@ use atrium_shared::{
     tenancy::Role,
 };
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -23,27 +24,45 @@ use crate::{
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
-        response::{Response, empty, json},
+        response::{List, Response, empty, json},
+        schema::{Component, component},
     },
     state::App,
 };
 
-#[derive(Serialize, sqlx::FromRow)]
+/// Whether a key opens anything.
+#[derive(Serialize, JsonSchema, sqlx::Type)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+enum ApiKeyStatus {
+    /// It does.
+    Active,
+    /// Its time is over.
+    Expired,
+    /// It was taken back.
+    Revoked,
+}
+
+#[derive(Serialize, JsonSchema, sqlx::FromRow)]
 struct ApiKey {
     id: ApiKeyId,
     name: String,
+    #[schemars(with = "Vec<ApiScope>")]
     scopes: Vec<String>,
-    status: String,
+    status: ApiKeyStatus,
     created_by: UserId,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     expires_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     last_used_at: Option<OffsetDateTime>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Created {
     #[serde(flatten)]
     api_key: ApiKey,
@@ -174,4 +193,14 @@ fn scopes(value: Value) -> Result<Vec<ApiScope>, String> {
         return Err("must have at least one scope, and none twice".to_owned());
     }
     Ok(scopes)
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Vec<ApiScope>>("ApiScopes"),
+        component::<ApiKey>("ApiKey"),
+        component::<Created>("ApiKeyCreated"),
+        component::<List<ApiKey>>("ApiKeyList"),
+    ]
 }

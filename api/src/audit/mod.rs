@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    audit::{self, Action},
+    audit::{self, Action, Entry},
     tenancy::Role,
 };
 use http::StatusCode;
@@ -15,7 +15,8 @@ use crate::{
         problem::{FieldError, Problem},
         query::Page,
         request::Request,
-        response::{Response, json},
+        response::{List, Response, json},
+        schema::{Component, component},
     },
     state::App,
 };
@@ -39,4 +40,13 @@ fn action(name: &str) -> Result<Action, Problem> {
     Action::named(name).ok_or_else(|| {
         Problem::validation(vec![FieldError::parameter("action", "must be an action of the audit log")])
     })
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Action>("AuditAction"),
+        component::<Entry>("AuditEntry"),
+        component::<List<Entry>>("AuditEntryList"),
+    ]
 }

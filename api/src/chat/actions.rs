@@ -11,6 +11,7 @@ use atrium_shared::{
     tenancy::Role,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize as _, Serialize, de::value::StrDeserializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -28,11 +29,12 @@ use crate::{
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// An action that was accepted.
-#[derive(Serialize)]
-struct Accepted {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Accepted {
     id: MessageId,
     action: ChatAction,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     at: OffsetDateTime,
 }
 

@@ -18,6 +18,7 @@ use atrium_shared::{
 };
 use metrics::counter;
 use redis::RedisError;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -101,16 +102,18 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     ))
 }
 
+#[derive(Serialize, JsonSchema)]
+pub(super) struct SessionClosed {
+    session_id: SessionId,
+    reason: CloseReason,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    at: OffsetDateTime,
+}
+
 /// The answer to who comes to a session that has ended. Who was away when it ended is told now, once: the event has
 /// an id beyond the end, so when the client comes back with that, there is nothing more.
 fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
-    #[derive(Serialize)]
-    struct SessionClosed {
-        session_id: SessionId,
-        reason: CloseReason,
-        #[serde(with = "time::serde::rfc3339")]
-        at: OffsetDateTime,
-    }
     let (Some(position), Some(at)) = (position, closed.at) else {
         return answer::nothing_more();
     };
@@ -276,14 +279,10 @@ impl ChatSource {
 
     /// Tells that something was missed. The stream goes on from where its cursor stands.
     fn reset(&mut self, reason: ResetReason, batch: &mut Batch) {
-        #[derive(Serialize)]
-        struct Reset {
-            reason: &'static str,
-        }
         counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
         let position = self.subscription.position();
         let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
-        batch.event(&answer::event(id, "reset", &Reset { reason: reason.name() }));
+        batch.event(&answer::event(id, "reset", &answer::Reset { reason }));
     }
 }
 

@@ -9,6 +9,7 @@ use atrium_shared::{
     tenancy::Role,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -24,11 +25,12 @@ use crate::{
 };
 
 /// A session that was opened.
-#[derive(Serialize)]
-struct Opened {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Opened {
     id: SessionId,
     project_id: ProjectId,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     opened_at: OffsetDateTime,
     actions: Vec<ChatAction>,
     closed_session_id: Option<SessionId>,

@@ -6,6 +6,7 @@ use atrium_shared::{
     api_key::ApiKeyUse,
     ids::{FamilyId, UserId},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -99,7 +100,7 @@ impl From<&SignedInUser> for Credential {
 }
 
 /// A person, as others see them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct User {
     /// Their id.
     pub id: UserId,

@@ -11,16 +11,20 @@ use std::{borrow::Cow, fmt};
 
 use atrium_shared::{db::DbError, tenancy::Role};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::request_id::RequestId;
+use super::{
+    request_id::RequestId,
+    schema::{Component, component},
+};
 
 /// Declares the codes once; the catalog in `docs/api/error-catalog.md` is tested against this list.
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal, $retry:literal;)*) => {
         /// Every error of the API.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+        pub enum Code { $($(#[$doc])* #[serde(rename = $code)] $name,)* }
 
         impl Code {
             /// All codes.
@@ -177,7 +181,7 @@ codes! {
 }
 
 /// Where a mistake is, and what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
     /// A JSON pointer into the body.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,6 +241,20 @@ pub const MOST_ERRORS: usize = 50;
 
 /// An error to answer with.
 pub struct Problem(Box<Parts>);
+
+/// The document that is sent.
+#[derive(Serialize, JsonSchema)]
+struct Document<'a> {
+    #[schemars(extend("format" = "uri-reference"))]
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: Code,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
 
 struct Parts {
     code: Code,
@@ -392,24 +410,13 @@ impl Problem {
 
     /// The document that is sent, as JSON.
     pub(super) fn document(&self, request_id: &RequestId) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            r#type: String,
-            title: &'static str,
-            status: u16,
-            detail: &'a str,
-            code: &'static str,
-            request_id: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-        }
         let Parts { code, detail, errors, .. } = &*self.0;
         let document = Document {
             r#type: format!("/docs/errors#{}", code.name()),
             title: code.title(),
             status: code.status().as_u16(),
             detail,
-            code: code.name(),
+            code: *code,
             request_id: request_id.as_str(),
             errors,
         };
@@ -421,6 +428,15 @@ impl Problem {
     pub(super) fn into_headers(self) -> Vec<(HeaderName, HeaderValue)> {
         self.0.headers
     }
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Document<'static>>("Problem"),
+        component::<FieldError>("ProblemItem"),
+        component::<Code>("ProblemCode"),
+    ]
 }
 
 impl fmt::Debug for Problem {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::catalog;
 
 /// A canned action of the chat. There is no free text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatAction {
     /// 👍

@@ -27,6 +27,7 @@ const CRATES: &[Rules] = &[
         layers: &[
             &["server"],
             &["routes"],
+            &["schemas"],
             &[
                 "api_keys",
                 "audit",
