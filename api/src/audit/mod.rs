@@ -24,7 +24,7 @@ use crate::{
 /// `GET /v1/orgs/{org}/audit`, whatever state the organization is in.
 ///
 /// # Errors
-/// When the caller is no admin, or the query is not as it must be.
+/// When the caller is no admin, or the query is invalid.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let query = request.query(&["limit", "cursor", "action"])?;

@@ -24,7 +24,7 @@ impl Query {
     /// The page of a list that is asked for: `?limit=` from 1 to 100, and the `?cursor=` of an earlier answer.
     ///
     /// # Errors
-    /// [`Code::ValidationFailed`] when either is not as it must be.
+    /// [`Code::ValidationFailed`] when either is invalid.
     pub fn page<K: DeserializeOwned>(&self) -> Result<Page<K>, Problem> {
         let mut errors = Vec::new();
         let limit = self.get("limit").map_or(Some(50), |text| i64::from_str(text).ok());

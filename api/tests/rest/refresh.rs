@@ -289,7 +289,7 @@ async fn whatever_else_is_wrong_with_a_token_is_one_answer() {
 
     let mut replies = Vec::new();
     for wrong in [
-        // Garbled.
+        // Malformed.
         "x".to_owned(),
         "a.b.c".to_owned(),
         "../..".to_owned(),
