@@ -531,7 +531,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     let seen = run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await;
     assert_eq!(seen, 1, "only the one that is open");
 
-    // Nobody looks any more: nothing is refreshed.
+    // Nobody is present now: nothing is refreshed.
     present.clear();
     presence.report(&database).await;
     assert_eq!(run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await, 0);

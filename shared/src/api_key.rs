@@ -19,7 +19,18 @@ use crate::{
 pub const PREFIX: &str = "atk_";
 
 /// What a key may be used for. A route asks for one, or takes no keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum ApiScope {
     /// Reads configuration, its history and its status, and follows its changes.
     #[serde(rename = "config:read")]

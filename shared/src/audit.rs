@@ -17,76 +17,101 @@ use uuid::Uuid;
 use crate::db::{DbError, OrgTx, Principal};
 
 /// Everything that is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 pub enum Action {
     /// Somebody asked for the organization.
     #[strum(serialize = "organization.created")]
+    #[schemars(rename = "organization.created")]
     OrganizationCreated,
     /// It came from an export.
     #[strum(serialize = "organization.imported")]
+    #[schemars(rename = "organization.imported")]
     OrganizationImported,
     /// All of it was read at once.
     #[strum(serialize = "organization.exported")]
+    #[schemars(rename = "organization.exported")]
     OrganizationExported,
     /// Its name changed.
     #[strum(serialize = "organization.renamed")]
+    #[schemars(rename = "organization.renamed")]
     OrganizationRenamed,
     /// It can only be read from now on.
     #[strum(serialize = "organization.suspended")]
+    #[schemars(rename = "organization.suspended")]
     OrganizationSuspended,
     /// It can be used again.
     #[strum(serialize = "organization.resumed")]
+    #[schemars(rename = "organization.resumed")]
     OrganizationResumed,
     /// It will be deleted when the grace is over.
     #[strum(serialize = "organization.deletion_requested")]
+    #[schemars(rename = "organization.deletion_requested")]
     OrganizationDeletionRequested,
     /// It stays.
     #[strum(serialize = "organization.restored")]
+    #[schemars(rename = "organization.restored")]
     OrganizationRestored,
     /// What was under way is taken back.
     #[strum(serialize = "operation.canceled")]
+    #[schemars(rename = "operation.canceled")]
     OperationCanceled,
     /// Somebody accepted an invitation.
     #[strum(serialize = "member.joined")]
+    #[schemars(rename = "member.joined")]
     MemberJoined,
     /// A member may do more or less than before.
     #[strum(serialize = "member.role_changed")]
+    #[schemars(rename = "member.role_changed")]
     MemberRoleChanged,
     /// A member was removed, or left.
     #[strum(serialize = "member.removed")]
+    #[schemars(rename = "member.removed")]
     MemberRemoved,
     /// A code was made.
     #[strum(serialize = "invitation.created")]
+    #[schemars(rename = "invitation.created")]
     InvitationCreated,
     /// A code was made invalid.
     #[strum(serialize = "invitation.revoked")]
+    #[schemars(rename = "invitation.revoked")]
     InvitationRevoked,
     /// A project was made.
     #[strum(serialize = "project.created")]
+    #[schemars(rename = "project.created")]
     ProjectCreated,
     /// A project's name changed.
     #[strum(serialize = "project.renamed")]
+    #[schemars(rename = "project.renamed")]
     ProjectRenamed,
     /// A project is gone.
     #[strum(serialize = "project.deleted")]
+    #[schemars(rename = "project.deleted")]
     ProjectDeleted,
     /// A configuration key was set.
     #[strum(serialize = "config.set")]
+    #[schemars(rename = "config.set")]
     ConfigurationSet,
     /// What a configuration key was set to was taken away.
     #[strum(serialize = "config.unset")]
+    #[schemars(rename = "config.unset")]
     ConfigurationUnset,
     /// A service got a key.
     #[strum(serialize = "api_key.created")]
+    #[schemars(rename = "api_key.created")]
     ApiKeyCreated,
     /// A service's key was made invalid.
     #[strum(serialize = "api_key.revoked")]
+    #[schemars(rename = "api_key.revoked")]
     ApiKeyRevoked,
     /// An operator let a message that was given up be handled again.
     #[strum(serialize = "dead_letter.replayed")]
+    #[schemars(rename = "dead_letter.replayed")]
     DeadLetterReplayed,
     /// An operator gave a message up for good.
     #[strum(serialize = "dead_letter.dropped")]
+    #[schemars(rename = "dead_letter.dropped")]
     DeadLetterDropped,
 }
 
@@ -192,12 +217,13 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
 pub struct Entry {
     /// 1, 2, 3 … within the organization.
     pub seq: i64,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
     /// One of [`ActorKind`].
     pub actor_kind: String,
@@ -206,6 +232,7 @@ pub struct Entry {
     /// Who, for people.
     pub actor_name: String,
     /// What was done; one of [`Action`].
+    #[schemars(with = "Action")]
     pub action: String,
     /// To what kind of thing.
     pub target_kind: String,

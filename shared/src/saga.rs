@@ -38,7 +38,18 @@ impl SagaKind {
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where a saga is in its life. COMMITTED and FAILED are final.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
@@ -62,7 +73,18 @@ impl SagaStatus {
 }
 
 /// Where a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
@@ -88,7 +110,7 @@ impl StepStatus {
 }
 
 /// A saga, as the person who asked for it sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Operation {
     /// The saga's id.
     pub id: SagaId,
@@ -104,12 +126,15 @@ pub struct Operation {
     pub failure: Option<Value>,
     /// When it will be given up.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub deadline_at: OffsetDateTime,
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
     /// Of a deletion that has purged its organization: what was removed, and what a search found afterwards.
     pub certificate: Option<Value>,
@@ -124,7 +149,7 @@ impl Operation {
 }
 
 /// A step of an operation.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
 pub struct OperationStep {
     /// Its name, unique within the saga.
     pub name: String,
@@ -134,9 +159,11 @@ pub struct OperationStep {
     pub attempts: i32,
     /// When it was first tried.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub started_at: Option<OffsetDateTime>,
     /// When it reached its status.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
     /// What to tell the person who waits.
     pub detail: Option<String>,

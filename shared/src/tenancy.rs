@@ -15,6 +15,7 @@ use strum::{IntoStaticStr, VariantArray};
     Ord,
     Serialize,
     Deserialize,
+    schemars::JsonSchema,
     sqlx::Type,
     IntoStaticStr,
     VariantArray,
@@ -35,7 +36,17 @@ pub enum Role {
 
 /// Where an organization is in its life.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, IntoStaticStr, VariantArray,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
 )]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]

@@ -7,6 +7,7 @@ use atrium_shared::{
     clock,
     ids::{AuthSessionId, UserId},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -90,7 +91,7 @@ impl From<&SignedInUser> for Credential {
 }
 
 /// A person, as others see them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct User {
     /// Their id.
     pub id: UserId,

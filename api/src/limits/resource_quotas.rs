@@ -29,6 +29,13 @@ impl Quota {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Self::Members => "members",
+            Self::Projects => "projects",
+        }
+    }
+
     fn of_everybody(self, platform: &Effective) -> u32 {
         match self {
             Self::Members => platform.quota_members.get(),
@@ -80,9 +87,9 @@ pub(crate) async fn require_room_for(
         return Ok(());
     }
     let detail = if more > 1 {
-        format!("{} allows this organization {most}, and {more} are too many.", quota.key())
+        format!("Limit reached: {most} {} per organization, and this import brings {more}.", quota.name())
     } else {
-        format!("{} allows this organization {most}, and there are as many.", quota.key())
+        format!("Limit reached: {most} {} per organization.", quota.name())
     };
     Err(Problem::new(Code::QuotaReached, detail))
 }

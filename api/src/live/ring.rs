@@ -39,7 +39,8 @@ impl Limits {
 }
 
 /// Why a stream cannot go on from where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ResetReason {
     /// The client read too slowly, and what it had not read is gone.
     Slow,
@@ -49,6 +50,8 @@ pub enum ResetReason {
     HistoryLost,
     /// This process may have missed events.
     Gap,
+    /// The defaults of the platform have changed, which no revision of the organization tells.
+    DefaultsChanged,
 }
 
 impl ResetReason {
@@ -60,6 +63,7 @@ impl ResetReason {
             Self::TooOld => "too_old",
             Self::HistoryLost => "history_lost",
             Self::Gap => "gap",
+            Self::DefaultsChanged => "defaults_changed",
         }
     }
 }

@@ -14,16 +14,23 @@ use atrium_shared::{
     organizations,
     tenancy::Role,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::http::{caller::User, problem::Problem};
+use crate::http::{
+    caller::User,
+    problem::Problem,
+    response::List,
+    schema::{Component, component},
+};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Member {
     user: User,
     role: Role,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     joined_at: OffsetDateTime,
 }
 
@@ -69,4 +76,9 @@ async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<
     .execute(tx.conn())
     .await?;
     tx.revoke_access(Some(user.uuid()), None).await
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![component::<Role>("Role"), component::<Member>("Member"), component::<List<Member>>("MemberList")]
 }

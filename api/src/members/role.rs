@@ -65,7 +65,7 @@ pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response,
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Owner)?;
     if to == caller {
-        let error = FieldError::body("/user_id", "must be another member's");
+        let error = FieldError::body("/user_id", "must be the id of another member");
         return Err(Problem::validation(vec![error]));
     }
     let (mine, mut heir) = lock(&mut tx, caller, to).await?;

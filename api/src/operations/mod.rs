@@ -11,7 +11,7 @@ use atrium_shared::{
     db::{DbError, Principal},
     ids::{SagaId, UserId},
     organizations::{Certificate, OrganizationError},
-    saga::{self, SagaStatus},
+    saga::{self, Operation, OperationStep, SagaStatus, StepStatus},
     tenancy::Role,
 };
 use http::StatusCode;
@@ -21,6 +21,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{Response, json},
+        schema::{Component, component},
     },
     state::App,
 };
@@ -85,11 +86,23 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 fn too_late() -> Problem {
     Problem::new(
         Code::OperationNotCancelable,
-        "It has ended, or has come to a step that cannot be taken back, or is being taken back for another reason.",
+        "The operation has ended, has passed the last step that can be undone, or is being undone already.",
     )
 }
 
 /// What remains of a deletion that this user asked for.
 async fn certificate(app: &App, user: UserId, id: SagaId) -> Result<Certificate, DbError> {
     Certificate::read(&mut app.database.user_tx(user).await?, id).await
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Operation>("Operation"),
+        component::<SagaStatus>("OperationStatus"),
+        component::<OperationStep>("OperationStep"),
+        component::<StepStatus>("OperationStepStatus"),
+        component::<events::StepEvent<'static>>("OperationStepEvent"),
+        component::<events::FinishedEvent<'static>>("OperationFinishedEvent"),
+    ]
 }

@@ -126,7 +126,8 @@ pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     tx.require(Role::Owner)?;
     let organization = super::read(&mut tx, Role::Owner).await?;
     if matches!(organization.status, OrgStatus::Pending | OrgStatus::Failed) {
-        let detail = "There is nothing to export: the organization's creation is not finished, or failed.";
+        let detail =
+            "The organization cannot be exported because its creation has not finished or has failed.";
         return Err(Problem::new(Code::OrganizationNotReady, detail));
     }
     let (sender, receiver) = mpsc::channel(WAITING);

@@ -31,7 +31,7 @@ async fn a_creation_that_is_canceled_leaves_nothing() {
         (Some("FAILED"), Some(saga::CANCELED))
     );
     founder.client.get(format!("/v1/orgs/{}", created.org)).refused(404, "not_found").await;
-    // Nobody is a member of it any more; who asked for it still gets the same answer.
+    // It has no members left; who asked for it still gets the same answer.
     assert_eq!(cancel().answers(202).await.at("/status"), "FAILED");
     let again = founder.create_organization("Northwind").await.unwrap();
     founder.committed(&again.operation).await.unwrap();

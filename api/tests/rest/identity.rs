@@ -207,7 +207,7 @@ async fn signing_out_ends_the_token_in_every_process() {
     other.get("/v1/auth/me").answers(200).await;
 
     browser.post("/v1/auth/logout").header("origin", atrium.public_url()).answers(204).await;
-    // The browser has no cookie any more; whoever kept the token has no use of it.
+    // The browser no longer has a cookie, and a copy of the token is of no use.
     browser.get("/v1/auth/me").refused(401, "unauthenticated").await;
     atrium.client().bearer(&token).get("/v1/auth/me").refused(401, "unauthenticated").await;
     until_refused(&other).await;

@@ -61,7 +61,7 @@ async fn every_create_has_its_effect_once_under_its_key() {
                 (None, Some("true"))
             );
         }
-        // Other bytes are another intention, and somebody else's key is another key.
+        // Other bytes are another request, and somebody else's key is another key.
         create("owner", format!("{body} ")).refused(422, "idempotency_key_reused").await;
         let other = create("admin", body).send().await.unwrap().must(first.code());
         assert_ne!(other.at("/id"), first.at("/id"), "{}", operation.id);

@@ -11,7 +11,7 @@ use super::lists::SessionOverflow;
 use crate::messages::ChatAction;
 
 /// Where a key may be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// By the operator, for everybody.
@@ -23,7 +23,7 @@ pub enum Scope {
 }
 
 /// Who may set a key. For everybody, in the default scope, only the operator may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Setter {
     /// An organization's admins for it and its projects, and the operator.

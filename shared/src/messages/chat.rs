@@ -8,7 +8,19 @@ use super::{OutboxMessage, StreamEntry, Topic};
 use crate::ids::{MessageId, OrgId, ProjectId, SessionId, UserId};
 
 /// A canned action of the chat. There is no free text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ChatAction {
@@ -40,7 +52,17 @@ impl ChatAction {
 
 /// Why a session ended.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, IntoStaticStr, VariantArray,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
 )]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -118,7 +140,7 @@ pub struct LiveChatEntry {
 impl StreamEntry for LiveChatEntry {}
 
 /// What browsers get of an action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ActionEvent {
     /// The action's id.
     pub id: MessageId,
@@ -132,6 +154,7 @@ pub struct ActionEvent {
     pub action: ChatAction,
     /// When it was accepted.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
 }
 
@@ -141,7 +164,7 @@ impl ActionEvent {
 }
 
 /// Who pressed an action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ActionUser {
     /// The user.
     pub id: UserId,
@@ -150,7 +173,7 @@ pub struct ActionUser {
 }
 
 /// What browsers get when a session ends; the last event of that session's stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SessionClosedEvent {
     /// The session.
     pub session_id: SessionId,
@@ -158,6 +181,7 @@ pub struct SessionClosedEvent {
     pub reason: CloseReason,
     /// When it ended.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
 }
 

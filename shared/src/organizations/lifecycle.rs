@@ -20,7 +20,16 @@ use crate::{
 
 /// Who suspends, and may resume.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type, strum::IntoStaticStr, strum::VariantArray,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    strum::IntoStaticStr,
+    strum::VariantArray,
 )]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]

@@ -26,6 +26,7 @@ const CRATES: &[Rules] = &[Rules {
     layers: &[
         &["server"],
         &["routes"],
+        &["schemas"],
         &[
             "api_keys",
             "audit",
