@@ -53,17 +53,26 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: 
 }
 
 async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()> {
-    for statement in [
-        // A consumed message is of interest to whoever looks into what just happened, for an hour.
-        "DELETE FROM outbox WHERE (org_id, id) IN
-             (SELECT org_id, id FROM outbox WHERE consumed_at < now() - interval '1 hour' LIMIT $1)",
-        // Much longer than any copy of a message can come late.
-        "DELETE FROM inbox WHERE (org_id, consumer, message_id) IN
-             (SELECT org_id, consumer, message_id FROM inbox WHERE consumed_at < now() - interval '7 days' LIMIT $1)",
-    ] {
-        let delete = || sqlx::query(statement).bind(BATCH).execute(outbox);
-        while in_time(delete()).await?.rows_affected() == BATCH.unsigned_abs() {}
-    }
+    // A consumed message is kept for an hour, for whoever investigates what just happened.
+    let delete_messages = || {
+        sqlx::query!(
+            "DELETE FROM outbox WHERE (org_id, id) IN
+                 (SELECT org_id, id FROM outbox WHERE consumed_at < now() - interval '1 hour' LIMIT $1)",
+            BATCH
+        )
+        .execute(outbox)
+    };
+    while in_time(delete_messages()).await?.rows_affected() == BATCH.unsigned_abs() {}
+    // No copy of a message arrives as late as this.
+    let delete_inbox_rows = || {
+        sqlx::query!(
+            "DELETE FROM inbox WHERE (org_id, consumer, message_id) IN
+                 (SELECT org_id, consumer, message_id FROM inbox WHERE consumed_at < now() - interval '7 days' LIMIT $1)",
+            BATCH
+        )
+        .execute(outbox)
+    };
+    while in_time(delete_inbox_rows()).await?.rows_affected() == BATCH.unsigned_abs() {}
     watcher.forget_expired_revocations().await?;
     watcher.forget_ended_access().await?;
     watcher.forget_the_absent().await?;
@@ -80,13 +89,14 @@ async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<(
         if ids.is_empty() {
             continue;
         }
-        let stale = sqlx::query_scalar(
-            "SELECT message_id
+        let stale = sqlx::query_scalar!(
+            r#"SELECT message_id AS "message_id!: MessageId"
                FROM outbox JOIN unnest($1::uuid[], $2::uuid[]) AS copies (org_id, message_id) USING (org_id, message_id)
-              WHERE dead_at IS NULL OR consumed_at IS NOT NULL",
+              WHERE dead_at IS NULL OR consumed_at IS NOT NULL"#,
+            &orgs[..],
+            &ids[..],
         );
-        let stale: HashSet<MessageId> =
-            in_time(stale.bind(orgs).bind(ids).fetch_all(outbox)).await?.into_iter().collect();
+        let stale: HashSet<MessageId> = in_time(stale.fetch_all(outbox)).await?.into_iter().collect();
         for letter in letters {
             if letter.message().is_some_and(|(_, id)| stale.contains(&id)) {
                 DeadLetter::remove(redis, stream, letter.id).await?;

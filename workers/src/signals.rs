@@ -73,30 +73,31 @@ struct OutboxSignals {
 impl OutboxSignals {
     async fn read(outbox: &PgPool) -> Result<Self, sqlx::Error> {
         // By the indexes, which hold what is not done yet: as many rows as are asked for here, however long the table.
-        let (oldest_unpublished, unconsumed, oldest_unconsumed) = sqlx::query_as(
-            "SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
+        let waiting = sqlx::query!(r#"SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
                         (SELECT created_at FROM outbox
                           WHERE published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL
                           ORDER BY id LIMIT 1),
                         (SELECT available_at FROM outbox
                           WHERE published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
                             AND available_at <= clock_timestamp()
-                          ORDER BY available_at LIMIT 1))), 0)::float8,
-                    count(*),
-                    COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - min(due_at)), 0)::float8
+                          ORDER BY available_at LIMIT 1))), 0)::float8 AS "oldest_unpublished!",
+                    count(*) AS "unconsumed!",
+                    COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - min(due_at)), 0)::float8 AS "oldest_unconsumed!"
                FROM (SELECT COALESCE(available_at, created_at) AS due_at FROM outbox
                       WHERE published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
-                      ORDER BY published_at LIMIT $1) AS unconsumed",
-        )
-        .bind(COUNTED)
+                      ORDER BY published_at LIMIT $1) AS unconsumed"#,
+        COUNTED)
         .fetch_one(outbox)
         .await?;
-        let dead = sqlx::query_as(
-            "SELECT topic, count(*) FROM outbox WHERE dead_at IS NOT NULL AND consumed_at IS NULL GROUP BY topic",
-        )
+        let dead = sqlx::query!(r#"SELECT topic, count(*) AS "count!" FROM outbox WHERE dead_at IS NOT NULL AND consumed_at IS NULL GROUP BY topic"#)
         .fetch_all(outbox)
         .await?;
-        Ok(Self { oldest_unpublished, unconsumed, oldest_unconsumed, dead })
+        Ok(Self {
+            oldest_unpublished: waiting.oldest_unpublished,
+            unconsumed: waiting.unconsumed,
+            oldest_unconsumed: waiting.oldest_unconsumed,
+            dead: dead.into_iter().map(|letters| (letters.topic, letters.count)).collect(),
+        })
     }
 
     fn dead_of(&self, topic: &str) -> i64 {

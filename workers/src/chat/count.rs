@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal},
-    ids::ProjectId,
+    ids::{OrgId, ProjectId},
     streams::StreamId,
 };
 
@@ -46,29 +46,30 @@ async fn count_project(
     let org = tx.org();
     // The project's row lock makes counting one after the other, also when a paused predecessor comes back. The
     // cursor is read in the next statement: this one's snapshot may be older than the lock, and the cursor with it.
-    let locked = sqlx::query(
+    let locked = sqlx::query!(
         "SELECT FROM projects JOIN orgs ON orgs.id = projects.org_id AND orgs.status = 'COMMITTED'
           WHERE projects.org_id = $1 AND projects.id = $2
             FOR NO KEY UPDATE OF projects",
+        org as OrgId,
+        project as ProjectId
     )
-    .bind(org)
-    .bind(project)
     .fetch_optional(tx.conn())
     .await?;
     if locked.is_none() {
         return Ok(false);
     }
-    let cursor: Option<(String, i64, i64)> = sqlx::query_as(
+    let cursor = sqlx::query!(
         "SELECT history, entry_ms, entry_seq FROM chat_cursors WHERE org_id = $1 AND project_id = $2",
+        org as OrgId,
+        project as ProjectId
     )
-    .bind(org)
-    .bind(project)
     .fetch_optional(tx.conn())
     .await?;
     // Another history: Redis has lost the one whose ids the cursor was about.
-    let counted_to = cursor
-        .filter(|(counted, _, _)| counted == history)
-        .map(|(_, ms, seq)| StreamId { ms: ms.cast_unsigned(), seq: seq.cast_unsigned() });
+    let counted_to = cursor.filter(|cursor| cursor.history == history).map(|cursor| StreamId {
+        ms: cursor.entry_ms.cast_unsigned(),
+        seq: cursor.entry_seq.cast_unsigned(),
+    });
 
     let mut last = None;
     let mut names: Vec<&str> = Vec::new();
@@ -79,21 +80,19 @@ async fn count_project(
         }
     }
     let Some(last) = last else { return Ok(true) };
-    sqlx::query(
-        "WITH counted AS (
+    sqlx::query!("WITH counted AS (
              INSERT INTO chat_counters AS counter (org_id, project_id, action, count)
              SELECT $1, $2, action, count(*) FROM unnest($3::text[]) AS batch (action) GROUP BY action ORDER BY action
              ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET count = counter.count + excluded.count)
          INSERT INTO chat_cursors (org_id, project_id, history, entry_ms, entry_seq) VALUES ($1, $2, $4, $5, $6)
          ON CONFLICT ON CONSTRAINT chat_cursors_pkey
          DO UPDATE SET history = excluded.history, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq",
-    )
-    .bind(org)
-    .bind(project)
-    .bind(names)
-    .bind(history)
-    .bind(last.ms.cast_signed())
-    .bind(last.seq.cast_signed())
+        org as OrgId,
+        project as ProjectId,
+        &names as &[&str],
+        history,
+        last.ms.cast_signed(),
+        last.seq.cast_signed())
     .execute(tx.conn())
     .await?;
     Ok(true)

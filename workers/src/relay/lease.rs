@@ -25,8 +25,7 @@ impl Lease {
     pub(super) async fn acquire(pool: &PgPool, shard: u16, owner: &str) -> Result<Option<Self>, sqlx::Error> {
         // What looks taken is left alone without waiting for its row, which a batch holds. `owner = $2`: the answer
         // to an earlier try was lost.
-        let token: Option<i64> = sqlx::query_scalar(
-            "INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
+        let token: Option<i64> = sqlx::query_scalar!("INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
              SELECT $1, $2, 1, clock_timestamp() + $3 * interval '1 second'
               WHERE NOT EXISTS (SELECT FROM relay_leases WHERE shard = $1 AND owner <> $2
                                    AND expires_at BETWEEN clock_timestamp() AND clock_timestamp() + $3 * interval '1 second')
@@ -35,10 +34,9 @@ impl Lease {
               WHERE lease.owner = $2
                  OR lease.expires_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + $3 * interval '1 second'
              RETURNING token",
-        )
-        .bind(number(shard))
-        .bind(owner)
-        .bind(TERM.as_secs_f64())
+        number(shard) as i32,
+        owner,
+        TERM.as_secs_f64())
         .fetch_optional(pool)
         .await?;
         Ok(token.map(|token| Self { pool: pool.clone(), shard, owner: owner.to_owned(), token }))
@@ -47,14 +45,14 @@ impl Lease {
     /// Begins a transaction that holds the lease, and renews it. None: the lease is no longer ours.
     pub(super) async fn begin(&self) -> Result<Option<Transaction<'static, Postgres>>, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
-        let held = sqlx::query(
+        let held = sqlx::query!(
             "UPDATE relay_leases SET expires_at = clock_timestamp() + $4 * interval '1 second'
               WHERE shard = $1 AND owner = $2 AND token = $3",
+            number(self.shard) as i32,
+            self.owner.as_str(),
+            self.token,
+            TERM.as_secs_f64()
         )
-        .bind(number(self.shard))
-        .bind(&self.owner)
-        .bind(self.token)
-        .bind(TERM.as_secs_f64())
         .execute(&mut *tx)
         .await?;
         Ok((held.rows_affected() == 1).then_some(tx))
@@ -65,16 +63,16 @@ impl Lease {
     /// That is for two cases. Redis did not answer, and may still do later what it was told: the new token refuses that.
     /// Or Redis has seen a higher token than that of the lease's owner: PostgreSQL was set back, to a backup.
     pub(super) async fn advance(&mut self, seen: i64) -> Result<bool, sqlx::Error> {
-        let token: Option<i64> = sqlx::query_scalar(
+        let token: Option<i64> = sqlx::query_scalar!(
             "UPDATE relay_leases
                 SET token = greatest(token, $4) + 1, expires_at = clock_timestamp() + $5 * interval '1 second'
               WHERE shard = $1 AND owner = $2 AND token = $3 RETURNING token",
+            number(self.shard) as i32,
+            self.owner.as_str(),
+            self.token,
+            seen,
+            TERM.as_secs_f64()
         )
-        .bind(number(self.shard))
-        .bind(&self.owner)
-        .bind(self.token)
-        .bind(seen)
-        .bind(TERM.as_secs_f64())
         .fetch_optional(&self.pool)
         .await?;
         self.token = token.unwrap_or(self.token);
@@ -83,12 +81,12 @@ impl Lease {
 
     /// Gives the lease back, so that another relay need not wait for its end. If this fails, it ends by itself.
     pub(super) async fn release(self) -> Result<(), sqlx::Error> {
-        sqlx::query(
+        sqlx::query!(
             "UPDATE relay_leases SET expires_at = '-infinity' WHERE shard = $1 AND owner = $2 AND token = $3",
+            number(self.shard) as i32,
+            self.owner.as_str(),
+            self.token
         )
-        .bind(number(self.shard))
-        .bind(&self.owner)
-        .bind(self.token)
         .execute(&self.pool)
         .await?;
         Ok(())

@@ -53,7 +53,6 @@ enum SweepError {
 }
 
 /// A message that should be on its way.
-#[derive(sqlx::FromRow)]
 struct Published {
     org_id: OrgId,
     id: i64,
@@ -109,12 +108,12 @@ impl Sweeper {
     }
 
     async fn count_backlog(&self) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar(
-            "SELECT count(*) FROM outbox
+        sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM outbox
               WHERE shard = $1 AND published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
-                AND (available_at IS NULL OR available_at <= clock_timestamp())",
+                AND (available_at IS NULL OR available_at <= clock_timestamp())"#,
+            number(self.shard)
         )
-        .bind(number(self.shard))
         .fetch_one(&self.pool)
         .await
     }
@@ -138,17 +137,16 @@ impl Sweeper {
     /// The next messages in the order of their publication. The newest are on their way to the consumer; but those of
     /// the future are from before the clock was set back.
     async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
-        sqlx::query_as(
-            "SELECT org_id, id, message_id, topic, aggregate_id, entry_id, published_at FROM outbox
+        sqlx::query_as!(Published, r#"SELECT org_id, id, message_id, topic AS "topic: Topic", aggregate_id, entry_id, published_at AS "published_at!"
+               FROM outbox
               WHERE shard = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
                 AND published_at NOT BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
-                AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3, 0))
-              ORDER BY published_at, id LIMIT $4",
-        )
-        .bind(number(self.shard))
-        .bind(after.map(|(published_at, _)| published_at))
-        .bind(after.map(|(_, id)| id))
-        .bind(PAGE)
+                AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3::bigint, 0))
+              ORDER BY published_at, id LIMIT $4"#,
+        number(self.shard),
+        after.map(|(published_at, _)| published_at),
+        after.map(|(_, id)| id),
+        PAGE)
         .fetch_all(&self.pool)
         .await
     }
@@ -179,16 +177,16 @@ impl Sweeper {
         let ids: Vec<i64> = lost.iter().map(|message| message.id).collect();
         let entries: Vec<Option<&str>> = lost.iter().map(|message| message.entry_id.as_deref()).collect();
         // An organization that is deleted takes its messages with it; a dead letter waits for an operator.
-        let again = sqlx::query(
+        let again = sqlx::query!(
             "UPDATE outbox SET published_at = NULL, entry_id = NULL
                FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS lost (org_id, id, entry_id)
               WHERE outbox.org_id = lost.org_id AND outbox.id = lost.id
                 AND outbox.entry_id IS NOT DISTINCT FROM lost.entry_id
                 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL",
+            &orgs[..],
+            &ids[..],
+            &entries as &[Option<&str>]
         )
-        .bind(orgs)
-        .bind(ids)
-        .bind(entries)
         .execute(&self.pool)
         .await?;
         Ok(again.rows_affected())

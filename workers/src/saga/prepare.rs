@@ -135,12 +135,12 @@ async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -
             Ok(journal.steps().await?.iter().any(|step| step.position == position && step.is_begun()))
         }
         // Somebody else was faster, and has made the same; unless what was made is about to go again.
-        SagaStatus::Committed => {
-            Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING')")
-                .bind(org)
-                .fetch_one(tx.conn())
-                .await?)
-        }
+        SagaStatus::Committed => Ok(sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING') AS "exists!""#,
+            org as OrgId
+        )
+        .fetch_one(tx.conn())
+        .await?),
         SagaStatus::Compensating | SagaStatus::Failed => Ok(false),
     }
 }
