@@ -73,7 +73,8 @@ struct OutboxSignals {
 impl OutboxSignals {
     async fn read(outbox: &PgPool) -> Result<Self, sqlx::Error> {
         // By the indexes, which hold what is not done yet: as many rows as are asked for here, however long the table.
-        let waiting = sqlx::query!(r#"SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
+        let waiting = sqlx::query!(
+            r#"SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
                         (SELECT created_at FROM outbox
                           WHERE published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL
                           ORDER BY id LIMIT 1),
@@ -86,10 +87,14 @@ impl OutboxSignals {
                FROM (SELECT COALESCE(available_at, created_at) AS due_at FROM outbox
                       WHERE published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
                       ORDER BY published_at LIMIT $1) AS unconsumed"#,
-        COUNTED)
+            COUNTED
+        )
         .fetch_one(outbox)
         .await?;
-        let dead = sqlx::query!(r#"SELECT topic, count(*) AS "count!" FROM outbox WHERE dead_at IS NOT NULL AND consumed_at IS NULL GROUP BY topic"#)
+        let dead = sqlx::query!(
+            r#"SELECT topic, count(*) AS "count!" FROM outbox
+              WHERE dead_at IS NOT NULL AND consumed_at IS NULL GROUP BY topic"#
+        )
         .fetch_all(outbox)
         .await?;
         Ok(Self {

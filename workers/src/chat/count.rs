@@ -80,7 +80,8 @@ async fn count_project(
         }
     }
     let Some(last) = last else { return Ok(true) };
-    sqlx::query!("WITH counted AS (
+    sqlx::query!(
+        "WITH counted AS (
              INSERT INTO chat_counters AS counter (org_id, project_id, action, count)
              SELECT $1, $2, action, count(*) FROM unnest($3::text[]) AS batch (action) GROUP BY action ORDER BY action
              ON CONFLICT ON CONSTRAINT chat_counters_pkey DO UPDATE SET count = counter.count + excluded.count)
@@ -92,7 +93,8 @@ async fn count_project(
         &names as &[&str],
         history,
         last.ms.cast_signed(),
-        last.seq.cast_signed())
+        last.seq.cast_signed()
+    )
     .execute(tx.conn())
     .await?;
     Ok(true)

@@ -93,10 +93,12 @@ impl Message {
 
     /// Says that the message is still worked on, so that the sweeper does not take it for lost.
     pub(super) async fn renew(&self, tx: &mut OrgTx) -> Result<(), DbError> {
-        sqlx::query!("UPDATE outbox SET published_at = clock_timestamp()
+        sqlx::query!(
+            "UPDATE outbox SET published_at = clock_timestamp()
               WHERE org_id = $1 AND id = $2 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL",
-        self.org as OrgId,
-        self.outbox)
+            self.org as OrgId,
+            self.outbox
+        )
         .execute(tx.conn())
         .await?;
         Ok(())
@@ -107,13 +109,15 @@ impl Message {
     /// back. It is stored where a flush of Redis does not reach it, and in the transaction that marks this one as
     /// consumed, so there is one of them whoever dies.
     pub(super) async fn postpone(&self, tx: &mut OrgTx, pause: Duration) -> Result<(), DbError> {
-        sqlx::query!("INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
+        sqlx::query!(
+            "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
              SELECT org_id, $3, topic, aggregate_id, payload, clock_timestamp() + $4::bigint * interval '1 millisecond'
                FROM outbox WHERE org_id = $1 AND id = $2",
-        self.org as OrgId,
-        self.outbox,
-        MessageId::new() as MessageId,
-        i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
+            self.org as OrgId,
+            self.outbox,
+            MessageId::new() as MessageId,
+            i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)
+        )
         .execute(tx.conn())
         .await?;
         Ok(())

@@ -25,7 +25,8 @@ impl Lease {
     pub(super) async fn acquire(pool: &PgPool, shard: u16, owner: &str) -> Result<Option<Self>, sqlx::Error> {
         // What looks taken is left alone without waiting for its row, which a batch holds. `owner = $2`: the answer
         // to an earlier try was lost.
-        let token: Option<i64> = sqlx::query_scalar!("INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
+        let token: Option<i64> = sqlx::query_scalar!(
+            "INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
              SELECT $1, $2, 1, clock_timestamp() + $3 * interval '1 second'
               WHERE NOT EXISTS (SELECT FROM relay_leases WHERE shard = $1 AND owner <> $2
                                    AND expires_at BETWEEN clock_timestamp() AND clock_timestamp() + $3 * interval '1 second')
@@ -34,9 +35,10 @@ impl Lease {
               WHERE lease.owner = $2
                  OR lease.expires_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + $3 * interval '1 second'
              RETURNING token",
-        number(shard) as i32,
-        owner,
-        TERM.as_secs_f64())
+            number(shard) as i32,
+            owner,
+            TERM.as_secs_f64()
+        )
         .fetch_optional(pool)
         .await?;
         Ok(token.map(|token| Self { pool: pool.clone(), shard, owner: owner.to_owned(), token }))

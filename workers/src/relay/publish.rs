@@ -104,8 +104,11 @@ pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option
 /// By id among those that are for now, which is the order of commits within an aggregate; then those whose time has
 /// come. Never "all after id n": a lower id may commit later.
 async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>, sqlx::Error> {
-    sqlx::query_as!(Due, r#"SELECT due.org_id AS "org_id!", due.id AS "id!", due.message_id AS "message_id!", due.topic AS "topic!: Topic",
-                due.aggregate_id AS "aggregate_id!", due.payload AS "payload!", due.lag_seconds AS "lag_seconds!"
+    sqlx::query_as!(
+        Due,
+        r#"SELECT due.org_id AS "org_id!", due.id AS "id!", due.message_id AS "message_id!",
+                due.topic AS "topic!: Topic", due.aggregate_id AS "aggregate_id!", due.payload AS "payload!",
+                due.lag_seconds AS "lag_seconds!"
            FROM unnest($2::text[]) AS topics (name) CROSS JOIN LATERAL (
              (SELECT org_id, id, message_id, topic, aggregate_id, payload::text AS payload, available_at,
                      EXTRACT(EPOCH FROM clock_timestamp() - created_at)::float8 AS lag_seconds
@@ -121,7 +124,8 @@ async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>
           ORDER BY due.available_at NULLS FIRST, due.id"#,
         number(shard),
         &Topic::ALL.map(Topic::name) as &[&str],
-        BATCH)
+        BATCH
+    )
     .fetch_all(&mut **tx)
     .await
 }

@@ -137,16 +137,20 @@ impl Sweeper {
     /// The next messages in the order of their publication. The newest are on their way to the consumer; but those of
     /// the future are from before the clock was set back.
     async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
-        sqlx::query_as!(Published, r#"SELECT org_id, id, message_id, topic AS "topic: Topic", aggregate_id, entry_id, published_at AS "published_at!"
+        sqlx::query_as!(
+            Published,
+            r#"SELECT org_id, id, message_id, topic AS "topic: Topic", aggregate_id, entry_id,
+                    published_at AS "published_at!"
                FROM outbox
               WHERE shard = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
                 AND published_at NOT BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
                 AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3::bigint, 0))
               ORDER BY published_at, id LIMIT $4"#,
-        number(self.shard),
-        after.map(|(published_at, _)| published_at),
-        after.map(|(_, id)| id),
-        PAGE)
+            number(self.shard),
+            after.map(|(published_at, _)| published_at),
+            after.map(|(_, id)| id),
+            PAGE
+        )
         .fetch_all(&self.pool)
         .await
     }

@@ -83,10 +83,15 @@ impl<'a> Journal<'a> {
 
     /// Locks the saga's row: two messages for one saga wait for each other here.
     pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
-        Ok(sqlx::query_as!(SagaRow, r#"SELECT kind, status AS "status: SagaStatus", input, deadline_at < clock_timestamp() AS "overdue!" FROM sagas
+        Ok(sqlx::query_as!(
+            SagaRow,
+            r#"SELECT kind, status AS "status: SagaStatus", input,
+                    deadline_at < clock_timestamp() AS "overdue!"
+               FROM sagas
               WHERE org_id = $1 AND id = $2 FOR UPDATE"#,
-        self.tx.org() as OrgId,
-        self.saga as SagaId)
+            self.tx.org() as OrgId,
+            self.saga as SagaId
+        )
         .fetch_optional(self.tx.conn())
         .await?)
     }
@@ -159,13 +164,15 @@ impl<'a> Journal<'a> {
     pub(super) async fn record_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
         let failed = step.status == StepStatus::Failed;
         let status = if failed { StepStatus::Failed } else { StepStatus::Compensated };
-        sqlx::query!("UPDATE saga_steps
+        sqlx::query!(
+            "UPDATE saga_steps
                 SET status = $4, compensation_attempts = compensation_attempts + 1, compensated_at = clock_timestamp()
               WHERE org_id = $1 AND saga_id = $2 AND position = $3",
-        self.tx.org() as OrgId,
-        self.saga as SagaId,
-        step.position,
-        status as StepStatus)
+            self.tx.org() as OrgId,
+            self.saga as SagaId,
+            step.position,
+            status as StepStatus
+        )
         .execute(self.tx.conn())
         .await?;
         if !failed {
@@ -246,7 +253,8 @@ impl<'a> Journal<'a> {
         if events.is_empty() {
             return Ok(());
         }
-        sqlx::query!("WITH tried AS (
+        sqlx::query!(
+            "WITH tried AS (
                  UPDATE saga_steps AS step
                     SET status = try.status, attempts = attempts + 1, detail = try.detail,
                         started_at = COALESCE(started_at, clock_timestamp()),
@@ -258,14 +266,15 @@ impl<'a> Journal<'a> {
                FROM unnest($6::text[], $7::text[], $8::text[]) WITH ORDINALITY AS event (step, status, detail, nth),
                     (SELECT COALESCE(max(seq), 0) AS seq FROM saga_events WHERE org_id = $1 AND saga_id = $2) AS last
               ORDER BY event.nth",
-        tx.org() as OrgId,
-        saga as SagaId,
-        &tries.iter().map(|each| each.position).collect::<Vec<_>>()[..],
-        &tries.iter().map(|each| each.status.name()).collect::<Vec<_>>() as &[&str],
-        &tries.iter().map(|each| each.detail.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
-        &events.iter().map(|event| event.step.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
-        &events.iter().map(|event| event.status).collect::<Vec<_>>() as &[&str],
-        &events.iter().map(|event| event.detail.as_deref()).collect::<Vec<_>>() as &[Option<&str>])
+            tx.org() as OrgId,
+            saga as SagaId,
+            &tries.iter().map(|each| each.position).collect::<Vec<_>>()[..],
+            &tries.iter().map(|each| each.status.name()).collect::<Vec<_>>() as &[&str],
+            &tries.iter().map(|each| each.detail.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &events.iter().map(|event| event.step.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &events.iter().map(|event| event.status).collect::<Vec<_>>() as &[&str],
+            &events.iter().map(|event| event.detail.as_deref()).collect::<Vec<_>>() as &[Option<&str>]
+        )
         .execute(tx.conn())
         .await?;
         Ok(())
