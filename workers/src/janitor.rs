@@ -1,6 +1,6 @@
-//! The janitor: deletes what has served its purpose, a little at a time, so that no table grows forever; and sees to
-//! it that groups hold no names of processes that ended, and skip nothing, and that the streams of dead letters hold
-//! none that was replayed or dropped.
+//! The janitor: deletes old rows in small batches, so that no table grows forever. It also removes the consumers of
+//! ended processes from groups, moves groups back to entries that they skipped, and removes copies of replayed or dropped
+//! dead letters from Redis.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,12 +15,12 @@ use metrics::counter;
 use sqlx::PgPool;
 
 const EVERY: Duration = Duration::from_secs(60);
-/// Groups are looked at more often: a process that cannot stay up leaves a name in each with every start.
+/// Groups are checked more often: a process that keeps crashing leaves a consumer in each with every start.
 const GROUPS_EVERY: Duration = Duration::from_secs(10);
 /// Rows a statement deletes at most: short locks, short transactions.
 const BATCH: i64 = 1_000;
-/// A consumer with nothing pending asks for more once a second; one that is silent for so long is a process that
-/// ended. Removed by mistake, it is in the group again with its next read.
+/// A consumer with nothing pending reads once a second; one that is silent for this long belongs to an ended process.
+/// If it was removed by mistake, its next read adds it again.
 const SILENT_FOR: Duration = Duration::from_secs(15);
 
 pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: &str, shutdown: &Shutdown) {
@@ -79,8 +79,9 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Who replays or drops a dead letter removes its copy in Redis. But it may come later than that, from whoever was just
-/// giving the message up, or have been out of reach; and what stays would raise an alarm that names nothing.
+/// Replaying or dropping a dead letter removes its copy in Redis. But the copy may be added after that, by a worker that
+/// was just giving the message up, or Redis may have been unreachable; and a copy that stays raises an alert about a
+/// dead letter that no longer exists.
 async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<()> {
     for stream in Inbound::all() {
         let letters = DeadLetter::all_of(redis, stream).await?;
@@ -110,7 +111,7 @@ async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
     for stream in Inbound::all() {
         let mut group = ConsumerGroup::new(redis.clone(), stream, process);
         group.forget_silent_consumers(SILENT_FOR).await?;
-        // There from the first look on: of a series that begins with a one, nobody sees an increase.
+        // Registered before the first skip: an increase is invisible in a series whose first value is 1.
         let skips = counter!(STREAM_SKIPS, "stream" => stream.name());
         if group.go_back_to_skipped().await? {
             skips.increment(1);

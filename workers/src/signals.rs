@@ -1,8 +1,8 @@
-//! Signals: how the streams, the outbox and the sagas are, as metrics.
+//! Signals: the state of the streams, the outbox and the sagas, as metrics.
 //!
-//! Every process of the workers looks for itself, at what all of them share, and so says the same as the others: an
-//! alert takes the maximum. What cannot be looked at is NaN, never 0. None of it has a say in whether the process is
-//! ready: a database that is away for a moment would take all processes out of service at once.
+//! Every worker process measures the same shared state and reports the same values, so an alert takes the maximum.
+//! What cannot be measured is NaN, never 0. None of it affects readiness: a short outage of the database would take all
+//! processes out of service at once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +20,7 @@ use metrics::gauge;
 use sqlx::PgPool;
 
 const EVERY: Duration = Duration::from_secs(5);
-/// What an operator is told by a longer count, 10,000 have told already.
+/// Counting stops here: a larger number tells an operator nothing new.
 const COUNTED: i64 = 10_000;
 const TOPICS: [&str; 3] = ["saga", "config", "chat"];
 
@@ -72,7 +72,7 @@ struct OutboxSignals {
 
 impl OutboxSignals {
     async fn read(outbox: &PgPool) -> Result<Self, sqlx::Error> {
-        // By the indexes, which hold what is not done yet: as many rows as are asked for here, however long the table.
+        // Uses the partial indexes of unfinished messages, so the cost is bounded by LIMIT, not by the size of the table.
         let waiting = sqlx::query!(
             r#"SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
                         (SELECT created_at FROM outbox
@@ -121,7 +121,7 @@ fn say_outbox(signals: Option<&OutboxSignals>) {
     }
 }
 
-/// `said` is what was said before, so that a series that ended is set to 0.
+/// `said` holds the values reported before, so that a series that ended is set to 0.
 fn say_sagas(said: &mut BTreeMap<(String, String), (f64, f64)>, running: Option<Vec<RunningSagas>>) {
     let nothing = if running.is_some() { 0.0 } else { f64::NAN };
     said.values_mut().for_each(|signals| *signals = (nothing, nothing));

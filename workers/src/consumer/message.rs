@@ -38,9 +38,9 @@ impl Message {
         self.org
     }
 
-    /// Whether this consumer sees the message for the first time, and there is something to do. Not so when its row is
-    /// gone, with its organization or long after it was done, as a copy of it in an older dump of Redis can find it;
-    /// nor while it is a dead letter.
+    /// Whether this consumer sees the message for the first time, and there is something to do. False when the outbox
+    /// row is gone: it was deleted with its organization, or long after the message was consumed, and this is a copy
+    /// from an older dump of Redis. False also while the message is a dead letter.
     pub(crate) async fn enter_inbox(&self, tx: &mut OrgTx, consumer: &str) -> Result<bool, DbError> {
         let entered = sqlx::query!(
             "INSERT INTO inbox (org_id, consumer, message_id)
@@ -55,9 +55,10 @@ impl Message {
         Ok(entered.rows_affected() == 1)
     }
 
-    /// Whether a transaction that has entered the message in the inbox is still open, anybody's.
+    /// Whether any open transaction has entered the message in the inbox.
     ///
-    /// Entering it once more would wait for that one's end; it waits for a moment instead, and is taken back.
+    /// A second insert would wait for that transaction to end. A short lock timeout limits the wait, and this
+    /// transaction is rolled back either way.
     pub(super) async fn is_being_handled(&self, mut tx: OrgTx, consumer: &str) -> Result<bool, DbError> {
         sqlx::query!("SET LOCAL lock_timeout = '200ms'").execute(tx.conn()).await?;
         match self.enter_inbox(&mut tx, consumer).await {
@@ -67,8 +68,8 @@ impl Message {
         }
     }
 
-    /// Sets the only proof that the message is done. False: somebody gave it up meanwhile, and nothing of what was
-    /// done here may last.
+    /// Marks the message as consumed, which is the only proof that it is done. False: it became a dead letter
+    /// meanwhile, and this transaction must be rolled back.
     pub(crate) async fn mark_consumed(&self, tx: &mut OrgTx) -> Result<bool, DbError> {
         let marked = sqlx::query!(
             "UPDATE outbox SET consumed_at = clock_timestamp()
@@ -91,7 +92,7 @@ impl Message {
         .await?)
     }
 
-    /// Says that the message is still worked on, so that the sweeper does not take it for lost.
+    /// Records that the message is still being handled, so that the sweeper does not treat it as lost.
     pub(super) async fn renew(&self, tx: &mut OrgTx) -> Result<(), DbError> {
         sqlx::query!(
             "UPDATE outbox SET published_at = clock_timestamp()
@@ -104,10 +105,9 @@ impl Message {
         Ok(())
     }
 
-    /// Adds the message once more, to be published after a pause. A message of its own rather than this one made
-    /// available later: the relay may still be at this row, to note that it has published it, and would take the pause
-    /// back. It is stored where a flush of Redis does not reach it, and in the transaction that marks this one as
-    /// consumed, so there is one of them whoever dies.
+    /// Adds a copy of the message, to be published after a pause. It is a new row, because the relay may be about to
+    /// mark this one as published, which would undo the pause. The copy is in PostgreSQL, so it survives a flush of
+    /// Redis; and it is written in the transaction that consumes this one, so exactly one of them remains after a crash.
     pub(super) async fn postpone(&self, tx: &mut OrgTx, pause: Duration) -> Result<(), DbError> {
         sqlx::query!(
             "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
@@ -123,7 +123,7 @@ impl Message {
         Ok(())
     }
 
-    /// Why it was given up; none when it was not.
+    /// Why it is a dead letter; none when it is not.
     pub(super) async fn dead_reason(&self, tx: &mut OrgTx) -> Result<Option<String>, DbError> {
         Ok(sqlx::query_scalar!(
             r#"SELECT dead_reason AS "dead_reason!" FROM outbox
@@ -135,7 +135,7 @@ impl Message {
         .await?)
     }
 
-    /// Makes a dead letter of it. False: somebody handled it meanwhile, or gave it up before.
+    /// Makes it a dead letter. False: it was consumed meanwhile, or is a dead letter already.
     pub(crate) async fn mark_dead(&self, tx: &mut OrgTx, reason: &str) -> Result<bool, DbError> {
         let marked = sqlx::query!(
             "UPDATE outbox SET dead_at = clock_timestamp(), dead_reason = $3

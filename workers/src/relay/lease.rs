@@ -1,9 +1,9 @@
 //! The right to publish a shard, for a few seconds at a time: a row in PostgreSQL, beside the outbox.
 //!
 //! Its token goes up with every owner. Whoever has the row with its token locked publishes; nobody can take the lease
-//! meanwhile. All times are PostgreSQL's, so the clocks of the relays do not matter. Its own may be set: forward, and
-//! leases end early, which costs a hand-over; back, and a lease would not end for as long, so one with more than
-//! a term to go counts as ended.
+//! meanwhile. All times are PostgreSQL's, so the clocks of the relays do not matter. If PostgreSQL's clock is set
+//! forward, leases end early, which costs a handover. If it is set back, a lease would last longer by that much, so a
+//! lease with more than one term left counts as ended.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ pub(super) struct Lease {
 impl Lease {
     /// Takes the lease if nobody has it.
     pub(super) async fn acquire(pool: &PgPool, shard: u16, owner: &str) -> Result<Option<Self>, sqlx::Error> {
-        // What looks taken is left alone without waiting for its row, which a batch holds. `owner = $2`: the answer
-        // to an earlier try was lost.
+        // NOT EXISTS skips a lease that is taken without waiting for its row, which a batch locks. `owner = $2`: we
+        // hold the lease already, because the answer to an earlier try was lost.
         let token: Option<i64> = sqlx::query_scalar!(
             "INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
              SELECT $1, $2, 1, clock_timestamp() + $3 * interval '1 second'
@@ -62,8 +62,8 @@ impl Lease {
 
     /// Takes a new token, above `seen` as well. False: the lease is no longer ours.
     ///
-    /// That is for two cases. Redis did not answer, and may still do later what it was told: the new token refuses that.
-    /// Or Redis has seen a higher token than that of the lease's owner: PostgreSQL was set back, to a backup.
+    /// There are two cases. Redis did not answer, and may still run the script later: the new token makes it refuse.
+    /// Or Redis has seen a higher token than the lease's: PostgreSQL was restored from a backup.
     pub(super) async fn advance(&mut self, seen: i64) -> Result<bool, sqlx::Error> {
         let token: Option<i64> = sqlx::query_scalar!(
             "UPDATE relay_leases
@@ -95,7 +95,7 @@ impl Lease {
     }
 }
 
-/// A shard's number as PostgreSQL knows it.
+/// A shard's number in PostgreSQL's type.
 pub(super) fn number(shard: u16) -> i32 {
     i32::from(shard)
 }

@@ -21,7 +21,7 @@ use super::{
     lease::{Lease, number},
 };
 
-/// Messages of a topic that are read at once; as many again whose time has come.
+/// Messages of a topic read at once; and the same number of delayed messages that are due.
 const BATCH: i64 = 200;
 
 /// A message to publish.
@@ -47,14 +47,14 @@ impl Due {
 pub(super) struct BatchOutcome {
     /// There is more to publish than a batch holds.
     pub(super) more: bool,
-    /// What a stream answered that took nothing; its messages wait.
+    /// The error of a stream that took nothing; its messages wait.
     pub(super) failed: Option<RedisError>,
     /// A stream has seen this token, which is higher than the lease's.
     pub(super) outdated_by: Option<i64>,
 }
 
 impl BatchOutcome {
-    /// Whether Redis may still do what it was told: it has not said that it did not.
+    /// Whether Redis may still run the script: it did not answer with an error.
     pub(super) fn may_be_late(&self) -> bool {
         self.failed.as_ref().is_some_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
     }
@@ -101,8 +101,8 @@ pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option
     Ok(Some(batch))
 }
 
-/// By id among those that are for now, which is the order of commits within an aggregate; then those whose time has
-/// come. Never "all after id n": a lower id may commit later.
+/// First the messages without a delay by id, which is the order of commits within an aggregate; then the delayed ones
+/// that are due. Never "all after id n": a lower id may commit later.
 async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>, sqlx::Error> {
     sqlx::query_as!(
         Due,

@@ -23,13 +23,13 @@ use uuid::Uuid;
 use super::{lease::number, liveness::not_live};
 
 const EVERY: Duration = Duration::from_secs(2);
-/// A look at a long backlog takes at most this part of the time.
+/// A sweep rests this many times as long as it took.
 const REST: u32 = 10;
-/// Messages that are asked for at once. Redis does nothing else meanwhile.
+/// Messages checked with one script, which blocks Redis while it runs.
 const PAGE: i64 = 500;
-/// Messages published again after one look: what is lost beyond is found by the next.
+/// A sweep stops after this many lost messages; the next one finds the rest.
 const MOST: usize = 10_000;
-/// Chat notices are acknowledged just before they are marked as consumed. What is so after this time was lost.
+/// Chat notices are acknowledged just before they are marked as consumed. One still unmarked after this time is lost.
 const SETTLING: Duration = Duration::from_secs(1);
 
 pub(super) struct Sweeper {
@@ -39,11 +39,11 @@ pub(super) struct Sweeper {
     /// There is something to publish.
     news: Arc<Notify>,
     backlog: Gauge,
-    /// There from the beginning: of a series that begins with a one, nobody sees an increase.
+    /// Registered at start: an increase is invisible in a series whose first value is 1.
     republished: Counter,
 }
 
-/// Why nothing was swept. What is lost stays so until it can be looked for.
+/// Why a sweep failed. Lost messages wait for the next sweep.
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
     #[error("PostgreSQL: {0}")]
@@ -52,7 +52,7 @@ enum SweepError {
     Redis(#[from] redis::RedisError),
 }
 
-/// A message that should be on its way.
+/// A message that is published and not consumed.
 struct Published {
     org_id: OrgId,
     id: i64,
@@ -118,8 +118,8 @@ impl Sweeper {
         .await
     }
 
-    /// Looks through everything that should be on its way. All of it: what is live and old says nothing about what
-    /// comes after it.
+    /// Checks every published message that is not consumed. All of them: a live old message says nothing about
+    /// newer ones.
     async fn find_lost(&self) -> Result<Vec<Published>, SweepError> {
         let mut lost = Vec::new();
         let mut after: Option<(OffsetDateTime, i64)> = None;
@@ -134,8 +134,8 @@ impl Sweeper {
         }
     }
 
-    /// The next messages in the order of their publication. The newest are on their way to the consumer; but those of
-    /// the future are from before the clock was set back.
+    /// The next messages in the order of their publication, without the newest, which are still on their way. Times in
+    /// the future are from before the clock was set back, so those messages are included.
     async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
         sqlx::query_as!(
             Published,
@@ -169,7 +169,7 @@ impl Sweeper {
             }
         }
         let is_lost = |message: &Published| {
-            // Without an entry's id, nobody can ask for it. Only an earlier release left such messages.
+            // Without an entry id it cannot be checked. Only an earlier release left such messages.
             let Some(entry) = &message.entry_id else { return true };
             lost.contains(&(message.stream(), entry.clone()))
         };

@@ -11,7 +11,7 @@ use sqlx::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// After so long without news the connection is checked.
+/// The connection is checked after this time without a notification.
 const QUIET: Duration = Duration::from_secs(5);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> 
                 continue;
             }
         }
-        // One look is enough for everything that was announced before it.
+        // One query covers everything announced before it.
         while listener.next_buffered().is_some() {}
         let due = sqlx::query_scalar!(
             r#"SELECT number AS "number!" FROM generate_series(0, $1) AS number

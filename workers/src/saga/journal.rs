@@ -1,8 +1,8 @@
-//! What is written of a saga: its plan, its steps, its events, and the message that moves it on. All of it in the
-//! transaction that holds the saga's row, so that it is written with the effect, or not at all.
+//! A saga's records: its plan, its steps, its events, and the message that continues it. They are written in the
+//! transaction that locks the saga's row, so that they are stored together with the effect, or not at all.
 //!
-//! Tries and events are collected and written at the end, with one statement however many steps the transaction went
-//! through: round trips are what a saga costs.
+//! Tries and events are collected, and written at the end with one statement for all steps of the transaction, because
+//! round trips dominate the cost of a saga.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ struct Try {
     detail: Option<String>,
 }
 
-/// Something to tell the people who watch the saga.
+/// An event for the people who watch the saga.
 struct Event {
     /// None: it is about the saga.
     step: Option<String>,
@@ -61,7 +61,7 @@ pub(super) struct StepRow {
 }
 
 impl StepRow {
-    /// Whether its action was ever begun, so that it may have to be taken back.
+    /// Whether its action was ever begun, so that it may need compensation.
     pub(super) fn is_begun(&self) -> bool {
         self.status != StepStatus::Pending
     }
@@ -154,13 +154,13 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// A try of a step's action: it is done, has failed for good, or is to be tried again.
+    /// Records a try of a step's action: done, failed for good, or to be retried.
     pub(super) fn record_try(&mut self, step: &StepRow, status: StepStatus, detail: Option<String>) {
         self.tell(Some(step), status.name(), detail.clone());
         self.tries.push(Try { position: step.position, status, detail });
     }
 
-    /// A step is taken back. One that failed goes on to say so: what was done of it is gone all the same.
+    /// Records that a step is compensated. A failed step keeps the status FAILED.
     pub(super) async fn record_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
         let failed = step.status == StepStatus::Failed;
         let status = if failed { StepStatus::Failed } else { StepStatus::Compensated };
@@ -181,7 +181,7 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// A compensation did not work, and is to be tried again.
+    /// Records a compensation that failed and will be retried.
     pub(super) async fn record_failed_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
         sqlx::query!(
             "UPDATE saga_steps SET compensation_attempts = compensation_attempts + 1
@@ -221,7 +221,7 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// Comes back to this saga, at once or after a pause.
+    /// Schedules the next message of this saga, at once or after a pause.
     pub(super) async fn wake(&mut self, pause: Option<Duration>) -> Result<(), DbError> {
         let message = SagaWake { saga: self.saga, wake: WakeReason::Advance };
         match pause {
@@ -231,13 +231,13 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// From here on, what is done can be taken back without losing the transaction.
+    /// Sets a savepoint: later changes can be rolled back without losing the transaction.
     pub(super) async fn savepoint(&mut self) -> Result<(), DbError> {
         sqlx::query!("SAVEPOINT step").execute(self.tx.conn()).await?;
         Ok(())
     }
 
-    /// Takes back what was done since the savepoint, also after a statement failed.
+    /// Rolls back to the savepoint; works after a failed statement too.
     pub(super) async fn rollback_to_savepoint(&mut self) -> Result<(), DbError> {
         sqlx::query!("ROLLBACK TO SAVEPOINT step").execute(self.tx.conn()).await?;
         Ok(())

@@ -134,7 +134,7 @@ async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -
         SagaStatus::Pending => {
             Ok(journal.steps().await?.iter().any(|step| step.position == position && step.is_begun()))
         }
-        // Somebody else was faster, and has made the same; unless what was made is about to go again.
+        // Another worker was faster and made the same thing; it is wanted unless the organization is being deleted.
         SagaStatus::Committed => Ok(sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING') AS "exists!""#,
             org as OrgId
