@@ -1,6 +1,6 @@
 //! The janitor: deletes old rows in small batches, so that no table grows forever. It also removes the consumers of
-//! ended processes from groups, moves groups back to entries that they skipped, and removes copies of replayed or dropped
-//! dead letters from Redis.
+//! ended processes from groups, moves groups back to entries that they skipped, and removes copies of replayed or
+//! dropped dead letters from Redis.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -79,9 +79,9 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Replaying or dropping a dead letter removes its copy in Redis. But the copy may be added after that, by a worker that
-/// was just giving the message up, or Redis may have been unreachable; and a copy that stays raises an alert about a
-/// dead letter that no longer exists.
+/// Replaying or dropping a dead letter removes its copy in Redis. But the copy may be added after that, by a worker
+/// that was just giving the message up, or Redis may have been unreachable; and a copy that stays raises an alert about
+/// a dead letter that no longer exists.
 async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<()> {
     for stream in Inbound::all() {
         let letters = DeadLetter::all_of(redis, stream).await?;

@@ -1,8 +1,8 @@
 //! Asks Redis which of the published entries can still be delivered.
 //!
 //! An entry is *live* if it exists, and the group has either not delivered it yet or holds it as pending. An entry that
-//! exists and is neither is an *orphan*, which nobody will receive: its consumer was deleted with its pending entries, or
-//! the group was created at a later entry.
+//! exists and is neither is an *orphan*, which nobody will receive: its consumer was deleted with its pending entries,
+//! or the group was created at a later entry.
 
 use atrium_shared::streams::{GROUP, Inbound, Redis, lua};
 use redis::RedisResult;

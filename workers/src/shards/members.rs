@@ -1,5 +1,6 @@
 //! The processes of a role: a sorted set in Redis, in which every process regularly records that it is alive. The times
-//! are those of Redis, so the clocks of the processes do not matter. A flush empties the set; the next heartbeats fill it.
+//! are those of Redis, so the clocks of the processes do not matter. A flush empties the set; the next heartbeats fill
+//! it.
 
 use std::time::Duration;
 
