@@ -1,8 +1,8 @@
-//! While a message is worked on, its entry must not look as if its consumer had died: in short intervals
-//! the idle time of every entry in hand is reset.
+//! Heartbeats: while a message is handled, the idle time of its entry is reset in short intervals, so that nobody
+//! claims it.
 //!
-//! An entry is in hand as long as its [`Hold`] lives, hence no longer than the task that works on it, however that
-//! ends. A process that stops or dies sends no heartbeats.
+//! An entry is held as long as its [`Hold`] lives, hence no longer than the task that handles it, however that ends. A
+//! process that stops or dies sends no heartbeats.
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 

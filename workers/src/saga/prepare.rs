@@ -135,7 +135,7 @@ async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -
         SagaStatus::Pending => {
             Ok(journal.steps().await?.iter().any(|step| step.position == position && step.is_begun()))
         }
-        // Somebody else was faster, and has made the same; unless what was made is about to go again.
+        // Another worker was faster and made the same thing; it is wanted unless the organization is being deleted.
         SagaStatus::Committed => organizations::is_kept(&mut tx).await,
         SagaStatus::Compensating | SagaStatus::Failed => Ok(false),
     }
