@@ -14,14 +14,13 @@ use atrium_shared::{
 use metrics::counter;
 use sqlx::PgPool;
 
+use crate::timings::CONSUMER_SILENT_AFTER;
+
 const EVERY: Duration = Duration::from_secs(60);
 /// Groups are looked at more often: a process that cannot stay up leaves a name in each with every start.
 const GROUPS_EVERY: Duration = Duration::from_secs(10);
 /// Rows a statement deletes at most: short locks, short transactions.
 const BATCH: i64 = 1_000;
-/// A consumer with nothing pending asks for more once a second; one that is silent for so long is a process that
-/// ended. Removed by mistake, it is in the group again with its next read.
-const SILENT_FOR: Duration = Duration::from_secs(15);
 
 pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: &str, shutdown: &Shutdown) {
     let (outbox, watcher, letters) = (outbox.clone(), watcher.clone(), redis.clone());
@@ -99,7 +98,7 @@ async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<(
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
     for stream in Inbound::all() {
         let mut group = ConsumerGroup::new(redis.clone(), stream, process);
-        group.forget_silent_consumers(SILENT_FOR).await?;
+        group.forget_silent_consumers(CONSUMER_SILENT_AFTER).await?;
         // There from the first look on: of a series that begins with a one, nobody sees an increase.
         let skips = counter!(STREAM_SKIPS, "stream" => stream.name());
         if group.go_back_to_skipped().await? {

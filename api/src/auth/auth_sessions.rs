@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use atrium_shared::{clock, db::UserTx, identity::REVOCATION_LIFETIME, ids::AuthSessionId};
+use atrium_shared::{clock, db::UserTx, ids::AuthSessionId, timings::REVOCATION_LIFETIME};
 use time::OffsetDateTime;
 
 use super::refresh_token::{Bytes32, RefreshToken};

@@ -1,7 +1,7 @@
 //! What signing in and every refresh answer: an access token for programs, and both tokens in cookies for browsers.
 //! The refresh token is in its cookie only, where no script of the page can reach it.
 
-use atrium_shared::identity::TOKEN_LIFETIME;
+use atrium_shared::timings::TOKEN_LIFETIME;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use atrium_shared::{db::DbError, tenancy::Role};
+use atrium_shared::{db::DbError, organizations::OrganizationError, tenancy::Role};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -384,22 +384,38 @@ impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         match error {
             DbError::NotFound => Self::not_found(),
-            DbError::Forbidden { required } => Self::forbidden(required),
-            DbError::NotReady => Self::new(
-                Code::OrganizationNotReady,
-                "The organization can be read, but not changed: its creation is not finished, or failed.",
-            ),
-            DbError::Suspended => Self::new(
-                Code::OrganizationSuspended,
-                "The organization can be read and exported, but not changed, until it is resumed.",
-            ),
-            DbError::Deleting => Self::new(
-                Code::OrganizationDeleting,
-                "The organization can be read and exported, but not changed, unless it is restored.",
-            ),
             DbError::Constraint(name) => from_constraint(&name),
             DbError::Unavailable(_) => Self::unavailable(error),
             DbError::Unexpected(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<OrganizationError> for Problem {
+    fn from(error: OrganizationError) -> Self {
+        match error {
+            OrganizationError::Forbidden { required } => Self::forbidden(required),
+            OrganizationError::NotReady => Self::new(
+                Code::OrganizationNotReady,
+                "The organization can be read, but not changed: its creation is not finished, or failed.",
+            ),
+            OrganizationError::Suspended => Self::new(
+                Code::OrganizationSuspended,
+                "The organization can be read and exported, but not changed, until it is resumed.",
+            ),
+            OrganizationError::Deleting => Self::new(
+                Code::OrganizationDeleting,
+                "The organization can be read and exported, but not changed, unless it is restored.",
+            ),
+            OrganizationError::NotDeleting => Self::new(
+                Code::OrganizationNotDeleting,
+                "Nobody has asked for the organization's deletion, or it was canceled.",
+            ),
+            OrganizationError::LastOwner => Self::new(
+                Code::LastOwner,
+                "Nobody else owns the organization. Make somebody its owner first.",
+            ),
+            OrganizationError::Database(error) => error.into(),
         }
     }
 }

@@ -6,7 +6,7 @@
 use atrium_shared::{
     configuration::Effective,
     db::{DbError, OrgTx},
-    organization,
+    organizations,
 };
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ pub(crate) async fn require_room_for(
     more: usize,
     platform: &Effective,
 ) -> Result<(), Problem> {
-    organization::lock(tx).await?;
+    organizations::lock(tx).await?;
     let org = tx.org();
     let own: Option<Value> = sqlx::query_scalar(
         "SELECT value FROM config_values WHERE org_id = $1 AND project_id IS NULL AND key = $2",

@@ -11,16 +11,13 @@ pub mod role;
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::UserId,
-    organization,
+    organizations,
     tenancy::Role,
 };
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::http::{
-    caller::User,
-    problem::{Code, Problem},
-};
+use crate::http::{caller::User, problem::Problem};
 
 #[derive(Serialize)]
 struct Member {
@@ -35,7 +32,7 @@ struct Member {
 /// # Errors
 /// When one of them is no member, or the organization cannot be changed.
 async fn lock(tx: &mut OrgTx, caller: UserId, other: UserId) -> Result<(Role, Member), Problem> {
-    let (status, _) = organization::lock(tx).await?;
+    let (status, _) = organizations::lock(tx).await?;
     status.require_open()?;
     let mine = read(tx, caller).await?.role;
     Ok((mine, read(tx, other).await?))
@@ -50,29 +47,6 @@ async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
             .fetch_one(tx.conn())
             .await?;
     Ok(Member { user: User { id: user, name }, role, joined_at })
-}
-
-/// Makes sure that somebody else owns the organization.
-///
-/// # Errors
-/// [`Code::LastOwner`] when nobody does.
-async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), Problem> {
-    let org = tx.org();
-    let another: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id <> $2 AND role = 'owner')",
-    )
-    .bind(org)
-    .bind(leaving)
-    .fetch_one(tx.conn())
-    .await?;
-    if another {
-        Ok(())
-    } else {
-        Err(Problem::new(
-            Code::LastOwner,
-            "Nobody else owns the organization. Make somebody its owner first.",
-        ))
-    }
 }
 
 /// Takes back what a member could still do after losing rights: codes they gave out for more than they may now give

@@ -6,12 +6,13 @@ use atrium_shared::{
     audit::{self, Action, Change},
     db::{DbError, OrgTx},
     ids::UserId,
+    organizations::require_another_owner,
     tenancy::Role,
 };
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Member, end_rights, lock, require_another_owner};
+use super::{Member, end_rights, lock};
 use crate::{
     http::{
         body::one_of,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use atrium_shared::{
     db::{DbError, Principal},
     ids::{SagaId, UserId},
-    organization::Certificate,
+    organizations::{Certificate, OrganizationError},
     saga::{self, SagaStatus},
     tenancy::Role,
 };
@@ -68,7 +68,7 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
             return match operation.status {
                 SagaStatus::Failed if operation.is_canceled() => json(StatusCode::ACCEPTED, &operation),
                 SagaStatus::Failed => Err(too_late()),
-                _ => Err(DbError::Forbidden { required: Role::Owner }.into()),
+                _ => Err(OrganizationError::Forbidden { required: Role::Owner }.into()),
             };
         }
         tx => tx?,

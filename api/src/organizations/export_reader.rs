@@ -8,6 +8,7 @@ use std::{
 use atrium_shared::{
     api_key::ApiScope,
     configuration::{
+        HistoryAction,
         catalog::{self, Scope, Setter},
         restore::{RestoredChange, RestoredValue},
         write::{ChangeError, check_scope, check_value},
@@ -279,10 +280,11 @@ impl Reader {
         let revision = object.required("revision", integer(1..=self.export.revision));
         let project = object.required("project_id", nullable(id::<ProjectId>));
         let key = object.required("key", line(200));
-        let action = object.required("action", |value| match value.as_str() {
-            Some("set") => Ok(true),
-            Some("unset") => Ok(false),
-            _ => Err("must be set or unset".to_owned()),
+        let action = object.required("action", |value| {
+            match value.as_str().and_then(|name| name.parse::<HistoryAction>().ok()) {
+                Some(action) => Ok(action == HistoryAction::Set),
+                None => Err("must be set or unset".to_owned()),
+            }
         });
         let old_value = object.required("old_value", nullable(storable));
         let new_value = object.required("new_value", nullable(storable));

@@ -16,7 +16,7 @@ pub mod rename;
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
-    organization::SuspendedBy,
+    organizations::SuspendedBy,
     tenancy::{OrgStatus, Role},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use atrium_shared::db::LONGEST_ANSWER;
+use atrium_shared::timings::LONGEST_ANSWER;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;

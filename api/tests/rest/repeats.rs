@@ -84,7 +84,8 @@ fn create(guest: &Guest, name: &str, key: &str) -> Request {
 /// How many organizations and operations there are of this name.
 async fn made(atrium: &Atrium, name: &str) -> (i64, i64) {
     sqlx::query_as(
-        "SELECT (SELECT count(*) FROM orgs WHERE name = $1), (SELECT count(*) FROM sagas WHERE input->>'name' = $1)",
+        "SELECT (SELECT count(*) FROM orgs WHERE name = $1),
+                (SELECT count(*) FROM sagas JOIN orgs ON orgs.id = sagas.org_id WHERE orgs.name = $1)",
     )
     .bind(name)
     .fetch_one(&mut atrium.superuser().await)

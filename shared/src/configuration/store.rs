@@ -7,7 +7,6 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use metrics::{counter, gauge, histogram};
@@ -25,11 +24,10 @@ use crate::{
     messages::{RevisionEntry, StreamEntry as _},
     streams::{Live, Redis, Tail, TailEvent},
     telemetry::metrics::{CONFIG_APPLY_FAILURES, CONFIG_APPLY_SECONDS, CONFIG_PLATFORM_REVISION},
+    timings::{CONFIGURATION_RECONCILED_EVERY, CONFIGURATION_REPORTED_EVERY},
 };
 
-const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 const RECONCILE_JITTER: f64 = 0.1;
-const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// How many organizations are loaded at once after a burst of events.
 const LOADS_AT_ONCE: usize = 4;
 const PRINCIPAL: Principal = Principal::System("configuration");
@@ -169,8 +167,8 @@ impl ConfigurationStore {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         loop {
-            let pause =
-                RECONCILE_EVERY.mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
+            let pause = CONFIGURATION_RECONCILED_EVERY
+                .mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
             let first = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 news = inbox.recv() => news,
@@ -221,7 +219,7 @@ impl ConfigurationStore {
             Ok(revisions) => {
                 let there: HashMap<_, _> = revisions.into_iter().collect();
                 let mut state = self.0.state.write();
-                // Gone, or about to go: revision 0 says that nobody should hold it any more.
+                // Gone, or about to go: revision 0 says that nobody should hold it.
                 state.orgs.retain(|org, _| there.get(org).is_some_and(|revision| *revision > 0));
                 drop(state);
                 there
@@ -251,7 +249,7 @@ impl ConfigurationStore {
         }
         self.0.changed.send_modify(|version| *version += 1);
         let applied = (org, held.snapshot.revision(), held.since);
-        // Of an organization that is not there (any more) nothing is held, and nothing said.
+        // Nothing is held or reported for an organization that does not exist.
         if org == OrgId::PLATFORM || applied.1 > 0 {
             let (redis, process) = (self.0.redis.clone(), self.0.process.clone());
             tokio::spawn(async move {
@@ -293,7 +291,7 @@ impl ConfigurationStore {
     }
 
     async fn keep_reporting(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(REPORT_EVERY);
+        let mut ticks = tokio::time::interval(CONFIGURATION_REPORTED_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let applied: Vec<_> = {
                 let state = self.0.state.read();

@@ -21,16 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     db::{DbError, Watcher},
-    identity::TOKEN_LIFETIME,
     ids::AuthSessionId,
+    timings::{REVOCATION_LIFETIME, REVOCATIONS_OVERLAP, REVOCATIONS_READ_EVERY},
 };
-
-/// For how long a revocation holds: longer than a token that was made where the clock is an hour ahead.
-pub const REVOCATION_LIFETIME: Duration = TOKEN_LIFETIME.saturating_add(Duration::from_secs(65 * 60));
-
-const POLL: Duration = Duration::from_millis(500);
-/// Longer than any transaction that revokes may take.
-const OVERLAP: Duration = Duration::from_secs(30);
 
 /// The revoked sign-in sessions whose tokens may not have expired. Cheap to clone.
 #[derive(Clone)]
@@ -80,11 +73,11 @@ impl Revocations {
     /// # Errors
     /// Never; the signature is that of a critical task.
     pub async fn follow(self, watcher: Watcher, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(POLL);
+        let mut ticks = tokio::time::interval(REVOCATIONS_READ_EVERY);
         let mut since = OffsetDateTime::UNIX_EPOCH;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match self.read(&watcher, since).await {
-                Ok(now) => since = now - OVERLAP,
+                Ok(now) => since = now - REVOCATIONS_OVERLAP,
                 Err(error) => tracing::warn!(%error, "revocations cannot be read; trying again"),
             }
             let now = Instant::now();

@@ -1,7 +1,5 @@
 //! Access tokens: JWTs ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)) signed with Ed25519, good for 15 minutes.
 
-use std::time::Duration;
-
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -10,10 +8,8 @@ use uuid::Uuid;
 use crate::{
     clock,
     ids::{AuthSessionId, UserId},
+    timings::TOKEN_LIFETIME,
 };
-
-/// How long an access token holds.
-pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// How far the clocks of two pods may differ, seconds. The library's default, 60, is a minute in which an expired
 /// token still opens doors.

@@ -1,14 +1,16 @@
 //! The chat: actions on their way to the worker, ends of sessions, and the events that browsers get.
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 
 use super::{OutboxMessage, StreamEntry, Topic};
 use crate::ids::{MessageId, OrgId, ProjectId, SessionId, UserId};
 
 /// A canned action of the chat. There is no free text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ChatAction {
     /// 👍
     ThumbsUp,
@@ -32,23 +34,17 @@ impl ChatAction {
     /// The name, as in JSON and in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::ThumbsUp => "thumbs_up",
-            Self::ThumbsDown => "thumbs_down",
-            Self::Ready => "ready",
-            Self::Blocked => "blocked",
-            Self::InReview => "in_review",
-            Self::Deployed => "deployed",
-            Self::TestsGreen => "tests_green",
-            Self::Rollback => "rollback",
-        }
+        self.into()
     }
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum CloseReason {
     /// Its user opened one too many.
     Replaced,

@@ -4,13 +4,12 @@
 //! An entry is in hand as long as its [`Hold`] lives, hence no longer than the task that works on it, however that
 //! ends. A process that stops or dies sends no heartbeats.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
 use atrium_shared::streams::{Acknowledger, StreamId};
 use parking_lot::{Mutex, MutexGuard};
 
-/// A message without a heartbeat for longer belongs to somebody who died.
-pub(super) const CLAIM_AFTER: Duration = Duration::from_secs(5);
+use crate::timings::HEARTBEAT;
 
 /// The entries that this consumer works on. Cheap to clone.
 #[derive(Clone, Default)]
@@ -30,7 +29,7 @@ impl InHand {
 
     /// Sends heartbeats, three in the time after which an entry is claimed.
     pub(super) async fn beat(&self, acknowledger: &Acknowledger) -> Infallible {
-        let mut ticks = tokio::time::interval(CLAIM_AFTER / 3);
+        let mut ticks = tokio::time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -20,9 +20,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     handler::{HandleError, Handler, Outcome},
-    heartbeat::CLAIM_AFTER,
     message::Message,
 };
+use crate::timings::{CLAIM_AFTER, LONGEST_TRY, RENEW_EVERY};
 
 /// Tries of one delivery, with growing pauses.
 const TRIES: u32 = 4;
@@ -30,10 +30,6 @@ const TRIES: u32 = 4;
 const MAX_DELIVERIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often the outbox is told of a try that takes long: more often than the sweeper needs to take it for lost.
-const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// A try that takes longer hangs, and with it a permit. Longer than any statement may take.
-const LONGEST_TRY: Duration = Duration::from_secs(15 * 60);
 /// How often in a row the server must know nothing of a try's transaction before the try is let go. Once is not enough:
 /// the transaction may be just about to enter the message, or have just been committed.
 const CHECKS: u32 = 2;

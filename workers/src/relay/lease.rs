@@ -5,12 +5,9 @@
 //! leases end early, which costs a hand-over; back, and a lease would not end for as long, so one with more than
 //! a term to go counts as ended.
 
-use std::time::Duration;
-
 use sqlx::{PgPool, Postgres, Transaction};
 
-/// How long a lease holds without being renewed. Every batch renews it.
-pub(super) const TERM: Duration = Duration::from_secs(4);
+use crate::timings::RELAY_LEASE;
 
 pub(super) struct Lease {
     pool: PgPool,
@@ -38,7 +35,7 @@ impl Lease {
         )
         .bind(number(shard))
         .bind(owner)
-        .bind(TERM.as_secs_f64())
+        .bind(RELAY_LEASE.as_secs_f64())
         .fetch_optional(pool)
         .await?;
         Ok(token.map(|token| Self { pool: pool.clone(), shard, owner: owner.to_owned(), token }))
@@ -54,7 +51,7 @@ impl Lease {
         .bind(number(self.shard))
         .bind(&self.owner)
         .bind(self.token)
-        .bind(TERM.as_secs_f64())
+        .bind(RELAY_LEASE.as_secs_f64())
         .execute(&mut *tx)
         .await?;
         Ok((held.rows_affected() == 1).then_some(tx))
@@ -74,7 +71,7 @@ impl Lease {
         .bind(&self.owner)
         .bind(self.token)
         .bind(seen)
-        .bind(TERM.as_secs_f64())
+        .bind(RELAY_LEASE.as_secs_f64())
         .fetch_optional(&self.pool)
         .await?;
         self.token = token.unwrap_or(self.token);

@@ -21,6 +21,7 @@ use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use super::{lease::number, liveness::not_live};
+use crate::timings::SWEEP_AFTER;
 
 const EVERY: Duration = Duration::from_secs(2);
 /// A look at a long backlog takes at most this part of the time.
@@ -141,7 +142,7 @@ impl Sweeper {
         sqlx::query_as(
             "SELECT org_id, id, message_id, topic, aggregate_id, entry_id, published_at FROM outbox
               WHERE shard = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
-                AND published_at NOT BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
+                AND published_at NOT BETWEEN clock_timestamp() - $5 * interval '1 second' AND clock_timestamp()
                 AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3, 0))
               ORDER BY published_at, id LIMIT $4",
         )
@@ -149,6 +150,7 @@ impl Sweeper {
         .bind(after.map(|(published_at, _)| published_at))
         .bind(after.map(|(_, id)| id))
         .bind(PAGE)
+        .bind(SWEEP_AFTER.as_secs_f64())
         .fetch_all(&self.pool)
         .await
     }

@@ -12,7 +12,6 @@ use atrium_shared::{
     messages::{SagaWake, WakeReason},
     saga::{self, SagaStatus, StepStatus},
 };
-use serde_json::Value;
 
 use super::step::{Failure, Saga};
 
@@ -47,7 +46,6 @@ struct Event {
 pub(super) struct SagaRow {
     pub(super) kind: String,
     pub(super) status: SagaStatus,
-    pub(super) input: Value,
     pub(super) overdue: bool,
 }
 
@@ -86,7 +84,7 @@ impl<'a> Journal<'a> {
     /// Locks the saga's row: two messages for one saga wait for each other here.
     pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
         Ok(sqlx::query_as(
-            "SELECT kind, status, input, deadline_at < clock_timestamp() AS overdue FROM sagas
+            "SELECT kind, status, deadline_at < clock_timestamp() AS overdue FROM sagas
               WHERE org_id = $1 AND id = $2 FOR UPDATE",
         )
         .bind(self.tx.org())

@@ -5,13 +5,13 @@ use std::time::Duration;
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
+    saga::SagaKind,
 };
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 
 /// A saga: a kind, and its steps in order.
 pub(super) struct Saga {
-    pub(super) kind: &'static str,
+    pub(super) kind: SagaKind,
     pub(super) steps: Vec<Box<dyn Step>>,
 }
 
@@ -20,9 +20,6 @@ pub(super) struct Saga {
 pub(super) struct Context<'a> {
     pub(super) tx: &'a mut OrgTx,
     pub(super) saga: SagaId,
-    /// What the saga was started with.
-    #[expect(dead_code, reason = "the sagas that there are find all they need in their organization's rows")]
-    pub(super) input: &'a Value,
 }
 
 /// How an action ended.

@@ -6,12 +6,12 @@ use atrium_shared::{
     db::{Database, Principal},
     ids::{MessageId, OrgId, ProjectId, SagaId, SessionId, UserId},
     messages::{ActionEntry, ChatAction, StreamEntry as _},
-    saga,
+    saga::{self, SagaKind},
     settings::{Reader, Settings},
     streams::{Inbound, Live, chat_shard},
 };
 use redis::aio::MultiplexedConnection;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 pub(crate) const SYSTEM: Principal = Principal::System("test");
@@ -65,8 +65,7 @@ impl Platform {
         .execute(tx.conn())
         .await
         .expect("a member");
-        let saga =
-            saga::start(&mut tx, saga::CREATE_ORGANIZATION, &json!({}), tenant.user).await.expect("a saga");
+        let saga = saga::start(&mut tx, SagaKind::CreateOrganization, tenant.user).await.expect("a saga");
         tx.commit().await.expect("a commit");
         (tenant, saga)
     }
