@@ -41,7 +41,6 @@ test: tools
 	$(DEVSTACK) browser
 	$(DEVSTACK) fuzz
 	$(DEVSTACK) chaos --seed 1 --rounds 16
-	cargo test --workspace --doc --quiet
 	$(DEVSTACK) exec -- tools/scripts/run-tests.sh --workspace
 
 lint: tools

@@ -47,13 +47,13 @@ export function canRestore(org) {
 }
 
 /** @param {Organization} org */
-function standing(org) {
+function shownState(org) {
   return JSON.stringify([org.status, org.suspended_by, org.delete_at, canRestore(org), org.role]);
 }
 
 /** @param {Organization} org @param {string} path @param {ViewContext} context */
 function watch(org, path, { signal, again, end }) {
-  const drawn = standing(org);
+  const drawn = shownState(org);
   let lookedAt = performance.now();
   let looking = false;
   /** Refused while a look was under way, which may have begun before what the refusal is about. */
@@ -77,7 +77,7 @@ function watch(org, path, { signal, again, end }) {
     try {
       /** @type {{ data: Organization }} */
       const { data } = await request("GET", path, { signal });
-      if (standing(data) !== drawn) {
+      if (shownState(data) !== drawn) {
         again();
         return;
       }

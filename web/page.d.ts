@@ -31,7 +31,7 @@ export interface ViewContext {
   me: Me;
   /** Draws the view anew: what it was drawn from has changed. */
   again: () => void;
-  /** Ends the view: what it was about is not there any more, at least not for this guest. */
+  /** Ends the view: what it showed is gone, or this guest lost access to it. */
   end: (title: string, text: string) => void;
 }
 

@@ -14,7 +14,7 @@ use atrium_api::{
     state::App,
 };
 use atrium_shared::{
-    configuration::ConfigurationStore,
+    configuration::{ConfigurationStore, follow_log_level},
     crash_point,
     db::{Database, Watcher},
     identity::{Keyring, Revocations},
@@ -23,7 +23,7 @@ use atrium_shared::{
     streams::Redis,
     telemetry::{
         admin::{self, Readiness},
-        logs::{self, LogLevel, follow_level},
+        logs::{self, LogLevel},
         metrics,
     },
 };
@@ -111,7 +111,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     shutdown.spawn_critical("revocations", revocations.follow(watcher, served.clone()));
     shutdown.spawn_critical("signing keys", keyring.follow(served.clone()));
     shutdown.spawn_critical("metrics", metrics::upkeep(metrics, served.clone()));
-    shutdown.spawn_critical("log level", follow_level(log_level, configuration, draining.clone()));
+    shutdown.spawn_critical("log level", follow_log_level(log_level, configuration, draining.clone()));
     shutdown.spawn({
         let app = Arc::clone(&app);
         async move { app.rate_limits.upkeep(draining).await }

@@ -57,7 +57,7 @@ function when(org) {
 /** @param {AbortSignal} signal */
 function createForm(signal) {
   const name = h("input", { type: "text", required: true, maxlength: 80, autocomplete: "off", placeholder: "Northwind" });
-  // One key for one intention: pressing twice, or again after a lost answer, makes one organization.
+  // One key for one request: pressing twice, or again after a lost answer, makes one organization.
   let key = randomKey();
   name.addEventListener("input", () => {
     key = randomKey();

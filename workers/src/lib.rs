@@ -15,7 +15,7 @@ mod signals;
 mod timings;
 
 use atrium_shared::{
-    configuration::ConfigurationStore,
+    configuration::{ConfigurationStore, follow_log_level},
     crash_point,
     db::{Database, Reach, Watcher, check_role, connect_pool},
     lifecycle::Shutdown,
@@ -23,7 +23,7 @@ use atrium_shared::{
     streams::{Inbound, Redis},
     telemetry::{
         admin::{self, Readiness},
-        logs::{LogLevel, follow_level},
+        logs::LogLevel,
         metrics,
     },
 };
@@ -77,7 +77,7 @@ pub async fn run(
         ConfigurationStore::start(database.clone(), watcher.clone(), redis.clone(), process, &shutdown)
             .await?;
     shutdown.spawn_critical("configuration stream", configuration.clone().follow_stream(stop.clone()));
-    shutdown.spawn_critical("log level", follow_level(level, configuration.clone(), stop.clone()));
+    shutdown.spawn_critical("log level", follow_log_level(level, configuration.clone(), stop.clone()));
 
     let connections = if roles.contains(&Role::Relay) { relay::CONNECTIONS } else { 1 };
     let outbox = connect_pool(own.relay_database_url.expose(), connections, process)

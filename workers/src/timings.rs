@@ -51,7 +51,7 @@ pub(crate) const CONSUMER_SILENT_AFTER: Duration = Duration::from_secs(15);
 // A lease is renewed three times before it ends, so that one slow renewal costs no hand-over.
 const _: () = assert!(is_longer(RELAY_LEASE, 3, RELAY_POLL));
 const _: () = assert!(is_longer(CHAT_LEASE, 3, CHAT_RENEWED_AFTER));
-// Nobody is silent because of two lost beats, nor because of one that takes as long as it may.
+// Nobody is silent because of two lost beats, nor because of one that takes as long as its limit.
 const _: () = assert!(is_longer(SILENT_AFTER, 3, BEAT));
 const _: () = assert!(is_longer(SILENT_AFTER, 1, BEAT.saturating_add(BEAT_LIMIT)));
 // A message in hand is claimed by nobody else because of one lost heartbeat.

@@ -12,6 +12,7 @@
 pub mod catalog;
 mod effective;
 mod lists;
+mod log_level;
 pub mod report;
 pub mod restore;
 mod snapshot;
@@ -21,6 +22,7 @@ pub mod write;
 pub use self::{
     effective::Effective,
     lists::{HistoryAction, SessionOverflow},
+    log_level::follow_log_level,
     snapshot::{Snapshot, Source, Values},
     store::ConfigurationStore,
 };

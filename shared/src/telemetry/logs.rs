@@ -1,13 +1,12 @@
 //! Log lines: one JSON object each, to standard output, at a level that changes while the process runs.
 
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
-use crate::{configuration::ConfigurationStore, settings::LogFormat};
+use crate::settings::LogFormat;
 
-/// Changes the level of the lines that are written; made by [`init`].
+/// Sets the level below which nothing is written; made by [`init`].
 #[derive(Clone)]
 pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
@@ -37,30 +36,6 @@ impl LogLevel {
     pub fn set(&self, level: &str) {
         if let Err(error) = self.0.reload(filter(level)) {
             tracing::error!(%error, level, "the log level cannot be changed");
-        }
-    }
-}
-
-/// Keeps the level at what the configuration key `log.level` says.
-///
-/// # Errors
-/// Never; the signature is that of a critical task.
-pub async fn follow_level(
-    level: LogLevel,
-    store: ConfigurationStore,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut changed = store.subscribe();
-    let mut current = "info".to_owned();
-    loop {
-        let wanted = store.platform().organization().log_level.clone();
-        if wanted != current {
-            level.set(&wanted);
-            tracing::info!(from = current, to = wanted, "the log level changed");
-            current = wanted;
-        }
-        if !matches!(stop.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
-            return Ok(());
         }
     }
 }
