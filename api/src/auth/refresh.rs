@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atrium_shared::telemetry::metrics::REFRESHES;
+use atrium_shared::{ids::UserId, telemetry::metrics::REFRESHES};
 use http::StatusCode;
 use metrics::counter;
 

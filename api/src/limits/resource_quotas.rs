@@ -9,7 +9,6 @@ use atrium_shared::{
     ids::OrgId,
     organization,
 };
-use serde_json::Value;
 
 use crate::http::problem::{Code, Problem};
 
