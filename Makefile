@@ -1,10 +1,10 @@
-# Thin: what the targets do is in tools/devstack.
+# Thin: what the targets do is in tools/devstack and tools/scripts.
 
 # By --bin, not by package: cargo then resolves the features of the whole workspace, as all other targets here do,
 # and nothing is compiled twice.
-DEVSTACK = cargo run --bin atrium-devstack --
+DEVSTACK = cargo run --quiet --bin atrium-devstack --
 
-.PHONY: dev tour chaos bench test lint fmt
+.PHONY: dev tour chaos bench check test lint fmt tools
 
 # Everything at once, until Ctrl-C.
 dev:
@@ -26,22 +26,35 @@ bench:
 	cargo build --release --workspace --bins
 	target/release/atrium-devstack exec -- target/release/atrium-bench $(WHAT)
 
+# For a person who changed one file: format, lints, and the tests that need no process of Atrium.
+check: tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(DEVSTACK) exec -- tools/scripts/run-tests.sh --workspace --lib --test wall --test imports --test phrases
+
 # The tour, the main job in a browser, requests made out of the contract, and some rounds of the crash matrix, each on
-# stacks of its own; then every test on private servers.
-test:
-	cargo build --workspace --bins
+# stacks of its own; then every test on private servers. All targets are compiled in one go, so that no crate is
+# compiled once for the programs and once more, with other features, for the tests.
+test: tools
+	cargo build --workspace --all-targets
 	$(DEVSTACK) tour --own-stack
 	$(DEVSTACK) browser
 	$(DEVSTACK) fuzz
 	$(DEVSTACK) chaos --seed 1 --rounds 16
-	$(DEVSTACK) exec -- cargo test --workspace --no-fail-fast
+	cargo test --workspace --doc --quiet
+	$(DEVSTACK) exec -- tools/scripts/run-tests.sh --workspace
 
-lint:
+lint: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	tools/scripts/lint-files.sh
 	@if command -v npm >/dev/null; then npm --prefix web ci --no-audit --no-fund && npm --prefix web run lint; \
 	else echo "web: not checked, there is no npm"; fi
 
 fmt:
 	cargo fmt --all
+
+# Programs that `make lint` and `make test` use, in .tools.
+tools:
+	@tools/scripts/install-tools.sh

@@ -56,7 +56,6 @@ CREATE TABLE sagas (
     kind        text        NOT NULL,
     status      text        NOT NULL DEFAULT 'PENDING'
                 CONSTRAINT sagas_status_known CHECK (status IN ('PENDING', 'COMPENSATING', 'COMMITTED', 'FAILED')),
-    input       jsonb       NOT NULL,
     -- Why it was given up: {"code", "detail"}.
     failure     jsonb,
     created_by  uuid        NOT NULL CONSTRAINT sagas_created_by_fkey REFERENCES users (id),
@@ -73,7 +72,7 @@ CREATE INDEX sagas_id ON sagas (id);
 CALL wall_by_org('sagas',
     mine => '(created_by = (SELECT NULLIF(current_setting(''app.user_id'', true), '''')::uuid)
               OR org_id IN (SELECT members.org_id FROM members))');
-GRANT SELECT, INSERT (org_id, id, kind, input, created_by, deadline_at), UPDATE (status, failure, finished_at)
+GRANT SELECT, INSERT (org_id, id, kind, created_by, deadline_at), UPDATE (status, failure, finished_at)
     ON sagas TO atrium_app;
 
 -- A terminal state is final: whoever comes late, by any path, is refused by the database itself.

@@ -7,6 +7,7 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use strum::{IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
 use crate::{
@@ -17,48 +18,69 @@ use crate::{
 /// What a key begins with.
 pub const PREFIX: &str = "atk_";
 
-/// Declares the scopes once: name in Rust, name in the API, and the role that a key stands in for while it is used
-/// under that scope.
-macro_rules! scopes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $role:ident;)*) => {
-        /// What a key may be used for. A route asks for one, or takes no keys.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum ApiScope { $($(#[$doc])* #[serde(rename = $text)] $name,)* }
-
-        impl ApiScope {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The name in the API.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-
-            /// The role that it is as good as, on the routes that ask for it. Who makes a key must have it.
-            #[must_use]
-            pub fn role(self) -> Role {
-                match self { $(Self::$name => Role::$role,)* }
-            }
-        }
-    };
+/// What a key may be used for. A route asks for one, or takes no keys.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
+pub enum ApiScope {
+    /// Reads configuration, its history and its status, and follows its changes.
+    #[serde(rename = "config:read")]
+    #[strum(serialize = "config:read")]
+    ConfigRead,
+    /// Sets and unsets configuration.
+    #[serde(rename = "config:write")]
+    #[strum(serialize = "config:write")]
+    ConfigWrite,
+    /// Reads projects.
+    #[serde(rename = "projects:read")]
+    #[strum(serialize = "projects:read")]
+    ProjectsRead,
+    /// Makes, renames and deletes projects.
+    #[serde(rename = "projects:write")]
+    #[strum(serialize = "projects:write")]
+    ProjectsWrite,
+    /// Reads the list of members.
+    #[serde(rename = "members:read")]
+    #[strum(serialize = "members:read")]
+    MembersRead,
+    /// Reads the audit log.
+    #[serde(rename = "audit:read")]
+    #[strum(serialize = "audit:read")]
+    AuditRead,
+    /// Exports the organization.
+    #[serde(rename = "export:read")]
+    #[strum(serialize = "export:read")]
+    ExportRead,
 }
 
-scopes! {
-    /// Reads configuration, its history and its status, and follows its changes.
-    ConfigRead = "config:read", Viewer;
-    /// Sets and unsets configuration.
-    ConfigWrite = "config:write", Admin;
-    /// Reads projects.
-    ProjectsRead = "projects:read", Viewer;
-    /// Makes, renames and deletes projects.
-    ProjectsWrite = "projects:write", Admin;
-    /// Reads the list of members.
-    MembersRead = "members:read", Viewer;
-    /// Reads the audit log.
-    AuditRead = "audit:read", Admin;
-    /// Exports the organization.
-    ExportRead = "export:read", Owner;
+impl ApiScope {
+    /// All of them.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The role that it is as good as, on the routes that ask for it. Who makes a key must have it.
+    #[must_use]
+    pub fn role(self) -> Role {
+        match self {
+            Self::ConfigRead | Self::ProjectsRead | Self::MembersRead => Role::Viewer,
+            Self::ConfigWrite | Self::ProjectsWrite | Self::AuditRead => Role::Admin,
+            Self::ExportRead => Role::Owner,
+        }
+    }
 }
 
 /// SHA-256 of a key's secret.

@@ -10,84 +10,148 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::db::{DbError, OrgTx, Principal};
 
-/// Declares the actions once; the contract's list is tested against this one.
-macro_rules! actions {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        /// Everything that is recorded.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Action { $($(#[$doc])* $name,)* }
-
-        impl Action {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The name in the log.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-
-            /// The action of that name.
-            #[must_use]
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|action| action.name() == name)
-            }
-        }
-    };
+/// Everything that is recorded.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema, EnumString, IntoStaticStr, VariantArray,
+)]
+pub enum Action {
+    /// Somebody asked for the organization.
+    #[strum(serialize = "organization.created")]
+    #[schemars(rename = "organization.created")]
+    OrganizationCreated,
+    /// It came from an export.
+    #[strum(serialize = "organization.imported")]
+    #[schemars(rename = "organization.imported")]
+    OrganizationImported,
+    /// All of it was read at once.
+    #[strum(serialize = "organization.exported")]
+    #[schemars(rename = "organization.exported")]
+    OrganizationExported,
+    /// Its name changed.
+    #[strum(serialize = "organization.renamed")]
+    #[schemars(rename = "organization.renamed")]
+    OrganizationRenamed,
+    /// It can only be read from now on.
+    #[strum(serialize = "organization.suspended")]
+    #[schemars(rename = "organization.suspended")]
+    OrganizationSuspended,
+    /// It can be used again.
+    #[strum(serialize = "organization.resumed")]
+    #[schemars(rename = "organization.resumed")]
+    OrganizationResumed,
+    /// It will be deleted when the grace is over.
+    #[strum(serialize = "organization.deletion_requested")]
+    #[schemars(rename = "organization.deletion_requested")]
+    OrganizationDeletionRequested,
+    /// It stays.
+    #[strum(serialize = "organization.restored")]
+    #[schemars(rename = "organization.restored")]
+    OrganizationRestored,
+    /// What was under way is taken back.
+    #[strum(serialize = "operation.canceled")]
+    #[schemars(rename = "operation.canceled")]
+    OperationCanceled,
+    /// Somebody accepted an invitation.
+    #[strum(serialize = "member.joined")]
+    #[schemars(rename = "member.joined")]
+    MemberJoined,
+    /// A member may do more or less than before.
+    #[strum(serialize = "member.role_changed")]
+    #[schemars(rename = "member.role_changed")]
+    MemberRoleChanged,
+    /// A member was removed, or left.
+    #[strum(serialize = "member.removed")]
+    #[schemars(rename = "member.removed")]
+    MemberRemoved,
+    /// A code was made.
+    #[strum(serialize = "invitation.created")]
+    #[schemars(rename = "invitation.created")]
+    InvitationCreated,
+    /// A code was made invalid.
+    #[strum(serialize = "invitation.revoked")]
+    #[schemars(rename = "invitation.revoked")]
+    InvitationRevoked,
+    /// A project was made.
+    #[strum(serialize = "project.created")]
+    #[schemars(rename = "project.created")]
+    ProjectCreated,
+    /// A project's name changed.
+    #[strum(serialize = "project.renamed")]
+    #[schemars(rename = "project.renamed")]
+    ProjectRenamed,
+    /// A project is gone.
+    #[strum(serialize = "project.deleted")]
+    #[schemars(rename = "project.deleted")]
+    ProjectDeleted,
+    /// A configuration key was set.
+    #[strum(serialize = "config.set")]
+    #[schemars(rename = "config.set")]
+    ConfigurationSet,
+    /// What a configuration key was set to was taken away.
+    #[strum(serialize = "config.unset")]
+    #[schemars(rename = "config.unset")]
+    ConfigurationUnset,
+    /// A service got a key.
+    #[strum(serialize = "api_key.created")]
+    #[schemars(rename = "api_key.created")]
+    ApiKeyCreated,
+    /// A service's key was made invalid.
+    #[strum(serialize = "api_key.revoked")]
+    #[schemars(rename = "api_key.revoked")]
+    ApiKeyRevoked,
+    /// An operator let a message that was given up be handled again.
+    #[strum(serialize = "dead_letter.replayed")]
+    #[schemars(rename = "dead_letter.replayed")]
+    DeadLetterReplayed,
+    /// An operator gave a message up for good.
+    #[strum(serialize = "dead_letter.dropped")]
+    #[schemars(rename = "dead_letter.dropped")]
+    DeadLetterDropped,
 }
 
-actions! {
-    /// Somebody asked for the organization.
-    OrganizationCreated = "organization.created";
-    /// It came from an export.
-    OrganizationImported = "organization.imported";
-    /// All of it was read at once.
-    OrganizationExported = "organization.exported";
-    /// Its name changed.
-    OrganizationRenamed = "organization.renamed";
-    /// It can only be read from now on.
-    OrganizationSuspended = "organization.suspended";
-    /// It can be used again.
-    OrganizationResumed = "organization.resumed";
-    /// It will be deleted when the grace is over.
-    OrganizationDeletionRequested = "organization.deletion_requested";
-    /// It stays.
-    OrganizationRestored = "organization.restored";
-    /// What was under way is taken back.
-    OperationCanceled = "operation.canceled";
-    /// Somebody accepted an invitation.
-    MemberJoined = "member.joined";
-    /// A member may do more or less than before.
-    MemberRoleChanged = "member.role_changed";
-    /// A member was removed, or left.
-    MemberRemoved = "member.removed";
-    /// A code was made.
-    InvitationCreated = "invitation.created";
-    /// A code opens nothing any more.
-    InvitationRevoked = "invitation.revoked";
-    /// A project was made.
-    ProjectCreated = "project.created";
-    /// A project's name changed.
-    ProjectRenamed = "project.renamed";
-    /// A project is gone.
-    ProjectDeleted = "project.deleted";
-    /// A configuration key was set.
-    ConfigurationSet = "config.set";
-    /// What a configuration key was set to was taken away.
-    ConfigurationUnset = "config.unset";
-    /// A service got a key.
-    ApiKeyCreated = "api_key.created";
-    /// A service's key opens nothing any more.
-    ApiKeyRevoked = "api_key.revoked";
-    /// An operator let a message that was given up be handled again.
-    DeadLetterReplayed = "dead_letter.replayed";
-    /// An operator gave a message up for good.
-    DeadLetterDropped = "dead_letter.dropped";
+impl Action {
+    /// All of them.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The name in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The action of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        name.parse().ok()
+    }
+}
+
+/// Who makes a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum ActorKind {
+    /// A person.
+    User,
+    /// A service, by its key.
+    ApiKey,
+    /// An operator's command.
+    Operator,
+    /// A worker.
+    System,
+}
+
+impl ActorKind {
+    /// The name in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// A change, as its maker describes it.
@@ -126,11 +190,11 @@ impl Change {
 /// When the database does not answer.
 pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
     let org = tx.org();
-    let (kind, id, name): (_, Option<Uuid>, _) = match tx.principal() {
-        Principal::User(user) => ("user", Some(user.uuid()), None),
-        Principal::ApiKey(key) => ("api_key", Some(key.id.uuid()), None),
-        Principal::System(Principal::OPERATOR) => ("operator", None, Some(Principal::OPERATOR)),
-        Principal::System(role) => ("system", None, Some(role)),
+    let (kind, id, name): (ActorKind, Option<Uuid>, _) = match tx.principal() {
+        Principal::User(user) => (ActorKind::User, Some(user.uuid()), None),
+        Principal::ApiKey(key) => (ActorKind::ApiKey, Some(key.id.uuid()), None),
+        Principal::System(Principal::OPERATOR) => (ActorKind::Operator, None, Some(Principal::OPERATOR)),
+        Principal::System(role) => (ActorKind::System, None, Some(role)),
     };
     // A user's own row is what a transaction in their name sees of `users`.
     sqlx::query(
@@ -139,7 +203,7 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
                     (SELECT name FROM api_keys WHERE org_id = $1 AND id = $3), ''), $5, $6, $7, $8, $9)",
     )
     .bind(org)
-    .bind(kind)
+    .bind(kind.name())
     .bind(id)
     .bind(name)
     .bind(change.action.name())
@@ -153,20 +217,22 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
 pub struct Entry {
     /// 1, 2, 3 … within the organization.
     pub seq: i64,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
-    /// `user`, `api_key`, `operator` or `system`.
+    /// One of [`ActorKind`].
     pub actor_kind: String,
     /// Who, where they have an id.
     pub actor_id: Option<Uuid>,
     /// Who, for people.
     pub actor_name: String,
     /// What was done; one of [`Action`].
+    #[schemars(with = "Action")]
     pub action: String,
     /// To what kind of thing.
     pub target_kind: String,

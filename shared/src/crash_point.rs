@@ -5,83 +5,100 @@
 //! be done to the process, to PostgreSQL, to Redis and to the connections between them, exactly there. Where nobody runs
 //! the matrix, a point costs a look at an empty cell; a release binary has neither points nor names.
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 /// The socket on which the runner waits. Deliberately no setting: it exists in debug builds only.
 pub const SOCKET: &str = "ATRIUM_CRASH_POINTS";
 
-macro_rules! crash_points {
-    ($($(#[doc = $doc:literal])* $point:ident = $name:literal,)*) => {
-        /// A place in the write path.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum CrashPoint {
-            $($(#[doc = $doc])* $point,)*
-        }
-
-        impl CrashPoint {
-            /// Every point.
-            pub const ALL: &'static [Self] = &[$(Self::$point),*];
-
-            /// The name between runner and process, and in tables.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$point => $name,)*
-                }
-            }
-        }
-    };
+/// A place in the write path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumString, IntoStaticStr, VariantArray)]
+pub enum CrashPoint {
+    /// A new organization is written, and not committed.
+    #[strum(serialize = "api.before_commit")]
+    ApiBeforeCommit,
+    /// A new organization is committed, and not answered.
+    #[strum(serialize = "api.after_commit")]
+    ApiAfterCommit,
+    /// A relay has the right to publish.
+    #[strum(serialize = "relay.lease_taken")]
+    RelayLeaseTaken,
+    /// A batch is read, and not published.
+    #[strum(serialize = "relay.batch_read")]
+    RelayBatchRead,
+    /// A batch is in the streams, and not marked.
+    #[strum(serialize = "relay.published")]
+    RelayPublished,
+    /// A batch is marked, and not committed.
+    #[strum(serialize = "relay.marked")]
+    RelayMarked,
+    /// A batch is published for good.
+    #[strum(serialize = "relay.committed")]
+    RelayCommitted,
+    /// Entries are given to this consumer, and nothing is begun.
+    #[strum(serialize = "consumer.read")]
+    ConsumerRead,
+    /// A message is about to be handled.
+    #[strum(serialize = "consumer.before_transaction")]
+    ConsumerBeforeTransaction,
+    /// A message is in the inbox, without its effect.
+    #[strum(serialize = "consumer.in_inbox")]
+    ConsumerInInbox,
+    /// Effect and proof are written, and not committed.
+    #[strum(serialize = "consumer.before_commit")]
+    ConsumerBeforeCommit,
+    /// A message has taken effect, and is not acknowledged.
+    #[strum(serialize = "consumer.committed")]
+    ConsumerCommitted,
+    /// A message is acknowledged.
+    #[strum(serialize = "consumer.acknowledged")]
+    ConsumerAcknowledged,
+    /// A message is given up in the database, and still pending.
+    #[strum(serialize = "consumer.before_dead_letter")]
+    ConsumerBeforeDeadLetter,
+    /// A message is a dead letter.
+    #[strum(serialize = "consumer.dead_lettered")]
+    ConsumerDeadLettered,
+    /// A step's action is about to run.
+    #[strum(serialize = "saga.before_step")]
+    SagaBeforeStep,
+    /// A step's action is done, and not recorded.
+    #[strum(serialize = "saga.after_step")]
+    SagaAfterStep,
+    /// A step is about to be taken back.
+    #[strum(serialize = "saga.before_compensation")]
+    SagaBeforeCompensation,
+    /// A step is taken back, and this is not recorded.
+    #[strum(serialize = "saga.after_compensation")]
+    SagaAfterCompensation,
+    /// A saga is about to take its final state.
+    #[strum(serialize = "saga.finish")]
+    SagaFinish,
+    /// A chat shard's lease is taken.
+    #[strum(serialize = "chat.lease_taken")]
+    ChatLeaseTaken,
+    /// A chat shard's lease is about to be looked after.
+    #[strum(serialize = "chat.before_renewal")]
+    ChatBeforeRenewal,
+    /// A chat shard's lease was found to be held, and nothing is read yet.
+    #[strum(serialize = "chat.before_read")]
+    ChatBeforeRead,
+    /// Actions are counted, and not published.
+    #[strum(serialize = "chat.counted")]
+    ChatCounted,
+    /// A batch is published, and its notices are not marked as consumed.
+    #[strum(serialize = "chat.published")]
+    ChatPublished,
 }
 
-crash_points! {
-    /// A new organization is written, and not committed.
-    ApiBeforeCommit = "api.before_commit",
-    /// A new organization is committed, and not answered.
-    ApiAfterCommit = "api.after_commit",
-    /// A relay has the right to publish.
-    RelayLeaseTaken = "relay.lease_taken",
-    /// A batch is read, and not published.
-    RelayBatchRead = "relay.batch_read",
-    /// A batch is in the streams, and not marked.
-    RelayPublished = "relay.published",
-    /// A batch is marked, and not committed.
-    RelayMarked = "relay.marked",
-    /// A batch is published for good.
-    RelayCommitted = "relay.committed",
-    /// Entries are given to this consumer, and nothing is begun.
-    ConsumerRead = "consumer.read",
-    /// A message is about to be handled.
-    ConsumerBeforeTransaction = "consumer.before_transaction",
-    /// A message is in the inbox, without its effect.
-    ConsumerInInbox = "consumer.in_inbox",
-    /// Effect and proof are written, and not committed.
-    ConsumerBeforeCommit = "consumer.before_commit",
-    /// A message has taken effect, and is not acknowledged.
-    ConsumerCommitted = "consumer.committed",
-    /// A message is acknowledged.
-    ConsumerAcknowledged = "consumer.acknowledged",
-    /// A message is given up in the database, and still pending.
-    ConsumerBeforeDeadLetter = "consumer.before_dead_letter",
-    /// A message is a dead letter.
-    ConsumerDeadLettered = "consumer.dead_lettered",
-    /// A step's action is about to run.
-    SagaBeforeStep = "saga.before_step",
-    /// A step's action is done, and not recorded.
-    SagaAfterStep = "saga.after_step",
-    /// A step is about to be taken back.
-    SagaBeforeCompensation = "saga.before_compensation",
-    /// A step is taken back, and this is not recorded.
-    SagaAfterCompensation = "saga.after_compensation",
-    /// A saga is about to take its final state.
-    SagaFinish = "saga.finish",
-    /// A chat shard's lease is taken.
-    ChatLeaseTaken = "chat.lease_taken",
-    /// A chat shard's lease is about to be looked after.
-    ChatBeforeRenewal = "chat.before_renewal",
-    /// A chat shard's lease was found to be held, and nothing is read yet.
-    ChatBeforeRead = "chat.before_read",
-    /// Actions are counted, and not published.
-    ChatCounted = "chat.counted",
-    /// A batch is published, and its notices are not marked as consumed.
-    ChatPublished = "chat.published",
+impl CrashPoint {
+    /// Every point.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The name between runner and process, and in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// Connects to the runner, if the environment names one.
@@ -104,9 +121,10 @@ mod runner {
     use std::{
         io::{BufRead as _, BufReader, Write as _},
         os::unix::net::UnixStream,
-        sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+        sync::OnceLock,
     };
 
+    use parking_lot::{Mutex, MutexGuard};
     use tokio::sync::watch;
 
     use super::{CrashPoint, SOCKET};
@@ -151,8 +169,7 @@ mod runner {
                 let words: Vec<&str> = command.split(' ').collect();
                 match words.as_slice() {
                     ["arm", name, passage] => {
-                        let point = CrashPoint::ALL.iter().find(|point| point.name() == *name);
-                        *self.armed() = point.copied().zip(passage.parse().ok());
+                        *self.armed() = name.parse().ok().zip(passage.parse().ok());
                         self.say("armed");
                     }
                     _ => self.release(),
@@ -193,7 +210,7 @@ mod runner {
         }
 
         fn armed(&self) -> MutexGuard<'_, Option<(CrashPoint, u32)>> {
-            self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+            self.armed.lock()
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod api_key;
 pub mod audit;
+pub mod clock;
 pub mod configuration;
 pub mod crash_point;
 pub mod db;
@@ -11,9 +12,10 @@ pub mod identity;
 pub mod ids;
 pub mod lifecycle;
 pub mod messages;
-pub mod organization;
+pub mod organizations;
 pub mod saga;
 pub mod settings;
 pub mod streams;
 pub mod telemetry;
 pub mod tenancy;
+pub mod timings;

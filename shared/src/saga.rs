@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use strum::{IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 
 use crate::{
@@ -13,19 +14,45 @@ use crate::{
     messages::{SagaWake, WakeReason},
 };
 
-/// The kind of the saga that creates an organization.
-pub const CREATE_ORGANIZATION: &str = "organization.create";
+/// What a saga does. A release beside this one may know kinds that this one does not, so what is read from the database
+/// stays text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, IntoStaticStr, VariantArray)]
+pub enum SagaKind {
+    /// Creates an organization.
+    #[strum(serialize = "organization.create")]
+    CreateOrganization,
+    /// Deletes an organization.
+    #[strum(serialize = "organization.delete")]
+    DeleteOrganization,
+}
 
-/// The kind of the saga that deletes an organization.
-pub const DELETE_ORGANIZATION: &str = "organization.delete";
+impl SagaKind {
+    /// The name, as in SQL and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
 
 /// How long a saga may take before it is compensated, unless it says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where a saga is in its life. COMMITTED and FAILED are final.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum SagaStatus {
     /// Its steps are being done.
     Pending,
@@ -41,19 +68,26 @@ impl SagaStatus {
     /// The name, as in SQL and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Compensating => "COMPENSATING",
-            Self::Committed => "COMMITTED",
-            Self::Failed => "FAILED",
-        }
+        self.into()
     }
 }
 
 /// Where a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum StepStatus {
     /// Not begun.
     Pending,
@@ -71,18 +105,12 @@ impl StepStatus {
     /// The name, as in SQL and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Running => "RUNNING",
-            Self::Done => "DONE",
-            Self::Failed => "FAILED",
-            Self::Compensated => "COMPENSATED",
-        }
+        self.into()
     }
 }
 
 /// A saga, as the person who asked for it sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Operation {
     /// The saga's id.
     pub id: SagaId,
@@ -98,12 +126,15 @@ pub struct Operation {
     pub failure: Option<Value>,
     /// When it will be given up.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub deadline_at: OffsetDateTime,
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
     /// Of a deletion that has purged its organization: what was removed, and what a search found afterwards.
     pub certificate: Option<Value>,
@@ -118,7 +149,7 @@ impl Operation {
 }
 
 /// A step of an operation.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
 pub struct OperationStep {
     /// Its name, unique within the saga.
     pub name: String,
@@ -128,9 +159,11 @@ pub struct OperationStep {
     pub attempts: i32,
     /// When it was first tried.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub started_at: Option<OffsetDateTime>,
     /// When it reached its status.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
     /// What to tell the person who waits.
     pub detail: Option<String>,
@@ -156,8 +189,8 @@ pub struct SagaEvent {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn start(tx: &mut OrgTx, kind: &str, input: &Value, created_by: UserId) -> Result<SagaId, DbError> {
-    start_within(tx, kind, input, created_by, DEADLINE).await
+pub async fn start(tx: &mut OrgTx, kind: SagaKind, created_by: UserId) -> Result<SagaId, DbError> {
+    start_within(tx, kind, created_by, DEADLINE).await
 }
 
 /// The same, with a deadline of its own.
@@ -166,20 +199,18 @@ pub async fn start(tx: &mut OrgTx, kind: &str, input: &Value, created_by: UserId
 /// When the database does not answer.
 pub async fn start_within(
     tx: &mut OrgTx,
-    kind: &str,
-    input: &Value,
+    kind: SagaKind,
     created_by: UserId,
     deadline: Duration,
 ) -> Result<SagaId, DbError> {
     let (org, id) = (tx.org(), SagaId::new());
     sqlx::query(
-        "INSERT INTO sagas (org_id, id, kind, input, created_by, deadline_at)
-         VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 second')",
+        "INSERT INTO sagas (org_id, id, kind, created_by, deadline_at)
+         VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second')",
     )
     .bind(org)
     .bind(id)
-    .bind(kind)
-    .bind(input)
+    .bind(kind.name())
     .bind(created_by)
     .bind(i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX))
     .execute(tx.conn())

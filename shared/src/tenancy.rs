@@ -1,13 +1,28 @@
-//! What a member may do, and in which state an organization is.
+//! The roles of members and the states of organizations, which every transaction begins by reading. The rules that
+//! follow from them are in [`organizations`](crate::organizations).
 
 use serde::{Deserialize, Serialize};
-
-use crate::db::DbError;
+use strum::{IntoStaticStr, VariantArray};
 
 /// A member's role; a greater one may do everything a lesser one may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// Reads everything of the organization and watches its chats, changes nothing.
     Viewer,
@@ -20,9 +35,22 @@ pub enum Role {
 }
 
 /// Where an organization is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum OrgStatus {
     /// Accepted; its saga is at work. It can be read, not used.
     Pending,
@@ -34,21 +62,6 @@ pub enum OrgStatus {
     Suspended,
     /// Its owner has asked for its deletion. As suspended; until the grace is over, it can be restored.
     Deleting,
-}
-
-impl OrgStatus {
-    /// Makes sure that an organization in this state can be worked in.
-    ///
-    /// # Errors
-    /// [`DbError::NotReady`], [`DbError::Suspended`] or [`DbError::Deleting`].
-    pub fn require_open(self) -> Result<(), DbError> {
-        match self {
-            Self::Committed => Ok(()),
-            Self::Pending | Self::Failed => Err(DbError::NotReady),
-            Self::Suspended => Err(DbError::Suspended),
-            Self::Deleting => Err(DbError::Deleting),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The janitor: deletes what has served its purpose, a little at a time, so that no table grows forever; and sees to
-//! it that groups hold no names of processes that ended, and skip nothing, and that the streams of dead letters hold
-//! none that was replayed or dropped.
+//! The janitor: deletes old rows in small batches, so that no table grows forever. It also removes the consumers of
+//! ended processes from groups, moves groups back to entries that they skipped, and removes copies of replayed or
+//! dropped dead letters from Redis.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,14 +14,13 @@ use atrium_shared::{
 use metrics::counter;
 use sqlx::PgPool;
 
+use crate::timings::CONSUMER_SILENT_AFTER;
+
 const EVERY: Duration = Duration::from_secs(60);
-/// Groups are looked at more often: a process that cannot stay up leaves a name in each with every start.
+/// Groups are checked more often: a process that keeps crashing leaves a consumer in each with every start.
 const GROUPS_EVERY: Duration = Duration::from_secs(10);
 /// Rows a statement deletes at most: short locks, short transactions.
 const BATCH: i64 = 1_000;
-/// A consumer with nothing pending asks for more once a second; one that is silent for so long is a process that
-/// ended. Removed by mistake, it is in the group again with its next read.
-const SILENT_FOR: Duration = Duration::from_secs(15);
 
 pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: &str, shutdown: &Shutdown) {
     let (outbox, watcher, letters) = (outbox.clone(), watcher.clone(), redis.clone());
@@ -53,25 +52,35 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: 
 }
 
 async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()> {
-    for statement in [
-        // A consumed message is of interest to whoever looks into what just happened, for an hour.
-        "DELETE FROM outbox WHERE (org_id, id) IN
-             (SELECT org_id, id FROM outbox WHERE consumed_at < now() - interval '1 hour' LIMIT $1)",
-        // Much longer than any copy of a message can come late.
-        "DELETE FROM inbox WHERE (org_id, consumer, message_id) IN
-             (SELECT org_id, consumer, message_id FROM inbox WHERE consumed_at < now() - interval '7 days' LIMIT $1)",
-    ] {
-        let delete = || sqlx::query(statement).bind(BATCH).execute(outbox);
-        while in_time(delete()).await?.rows_affected() == BATCH.unsigned_abs() {}
-    }
+    // A consumed message is kept for an hour, for whoever investigates what just happened.
+    let delete_messages = || {
+        sqlx::query!(
+            "DELETE FROM outbox WHERE (org_id, id) IN
+                 (SELECT org_id, id FROM outbox WHERE consumed_at < now() - interval '1 hour' LIMIT $1)",
+            BATCH
+        )
+        .execute(outbox)
+    };
+    while in_time(delete_messages()).await?.rows_affected() == BATCH.unsigned_abs() {}
+    // No copy of a message arrives as late as this.
+    let delete_inbox_rows = || {
+        sqlx::query!(
+            "DELETE FROM inbox WHERE (org_id, consumer, message_id) IN
+                 (SELECT org_id, consumer, message_id FROM inbox WHERE consumed_at < now() - interval '7 days' LIMIT $1)",
+            BATCH
+        )
+        .execute(outbox)
+    };
+    while in_time(delete_inbox_rows()).await?.rows_affected() == BATCH.unsigned_abs() {}
     watcher.forget_expired_revocations().await?;
     watcher.forget_ended_access().await?;
     watcher.forget_the_absent().await?;
     Ok(())
 }
 
-/// Who replays or drops a dead letter removes its copy in Redis. But it may come later than that, from whoever was just
-/// giving the message up, or have been out of reach; and what stays would raise an alarm that names nothing.
+/// Replaying or dropping a dead letter removes its copy in Redis. But the copy may be added after that, by a worker
+/// that was just giving the message up, or Redis may have been unreachable; and a copy that stays raises an alert about
+/// a dead letter that no longer exists.
 async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<()> {
     for stream in Inbound::all() {
         let letters = DeadLetter::all_of(redis, stream).await?;
@@ -80,13 +89,14 @@ async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<(
         if ids.is_empty() {
             continue;
         }
-        let stale = sqlx::query_scalar(
-            "SELECT message_id
+        let stale = sqlx::query_scalar!(
+            r#"SELECT message_id AS "message_id!: MessageId"
                FROM outbox JOIN unnest($1::uuid[], $2::uuid[]) AS copies (org_id, message_id) USING (org_id, message_id)
-              WHERE dead_at IS NULL OR consumed_at IS NOT NULL",
+              WHERE dead_at IS NULL OR consumed_at IS NOT NULL"#,
+            &orgs[..],
+            &ids[..],
         );
-        let stale: HashSet<MessageId> =
-            in_time(stale.bind(orgs).bind(ids).fetch_all(outbox)).await?.into_iter().collect();
+        let stale: HashSet<MessageId> = in_time(stale.fetch_all(outbox)).await?.into_iter().collect();
         for letter in letters {
             if letter.message().is_some_and(|(_, id)| stale.contains(&id)) {
                 DeadLetter::remove(redis, stream, letter.id).await?;
@@ -99,8 +109,8 @@ async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<(
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
     for stream in Inbound::all() {
         let mut group = ConsumerGroup::new(redis.clone(), stream, process);
-        group.forget_silent_consumers(SILENT_FOR).await?;
-        // There from the first look on: of a series that begins with a one, nobody sees an increase.
+        group.forget_silent_consumers(CONSUMER_SILENT_AFTER).await?;
+        // Registered before the first skip: an increase is invisible in a series whose first value is 1.
         let skips = counter!(STREAM_SKIPS, "stream" => stream.name());
         if group.go_back_to_skipped().await? {
             skips.increment(1);

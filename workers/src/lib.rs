@@ -12,6 +12,7 @@ mod relay;
 mod saga;
 mod shards;
 mod signals;
+mod timings;
 
 use atrium_shared::{
     configuration::ConfigurationStore,

@@ -1,8 +1,8 @@
-//! Signals: how the streams, the outbox and the sagas are, as metrics.
+//! Signals: the state of the streams, the outbox and the sagas, as metrics.
 //!
-//! Every process of the workers looks for itself, at what all of them share, and so says the same as the others: an
-//! alert takes the maximum. What cannot be looked at is NaN, never 0. None of it has a say in whether the process is
-//! ready: a database that is away for a moment would take all processes out of service at once.
+//! Every worker process measures the same shared state and reports the same values, so an alert takes the maximum.
+//! What cannot be measured is NaN, never 0. None of it affects readiness: a short outage of the database would take all
+//! processes out of service at once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +20,7 @@ use metrics::gauge;
 use sqlx::PgPool;
 
 const EVERY: Duration = Duration::from_secs(5);
-/// What an operator is told by a longer count, 10,000 have told already.
+/// Counting stops here: a larger number tells an operator nothing new.
 const COUNTED: i64 = 10_000;
 const TOPICS: [&str; 3] = ["saga", "config", "chat"];
 
@@ -72,31 +72,37 @@ struct OutboxSignals {
 
 impl OutboxSignals {
     async fn read(outbox: &PgPool) -> Result<Self, sqlx::Error> {
-        // By the indexes, which hold what is not done yet: as many rows as are asked for here, however long the table.
-        let (oldest_unpublished, unconsumed, oldest_unconsumed) = sqlx::query_as(
-            "SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
+        // Uses the partial indexes of unfinished messages, so the cost is bounded by LIMIT, not by the size of the table.
+        let waiting = sqlx::query!(
+            r#"SELECT COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
                         (SELECT created_at FROM outbox
                           WHERE published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL
                           ORDER BY id LIMIT 1),
                         (SELECT available_at FROM outbox
                           WHERE published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
                             AND available_at <= clock_timestamp()
-                          ORDER BY available_at LIMIT 1))), 0)::float8,
-                    count(*),
-                    COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - min(due_at)), 0)::float8
+                          ORDER BY available_at LIMIT 1))), 0)::float8 AS "oldest_unpublished!",
+                    count(*) AS "unconsumed!",
+                    COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - min(due_at)), 0)::float8 AS "oldest_unconsumed!"
                FROM (SELECT COALESCE(available_at, created_at) AS due_at FROM outbox
                       WHERE published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
-                      ORDER BY published_at LIMIT $1) AS unconsumed",
+                      ORDER BY published_at LIMIT $1) AS unconsumed"#,
+            COUNTED
         )
-        .bind(COUNTED)
         .fetch_one(outbox)
         .await?;
-        let dead = sqlx::query_as(
-            "SELECT topic, count(*) FROM outbox WHERE dead_at IS NOT NULL AND consumed_at IS NULL GROUP BY topic",
+        let dead = sqlx::query!(
+            r#"SELECT topic, count(*) AS "count!" FROM outbox
+              WHERE dead_at IS NOT NULL AND consumed_at IS NULL GROUP BY topic"#
         )
         .fetch_all(outbox)
         .await?;
-        Ok(Self { oldest_unpublished, unconsumed, oldest_unconsumed, dead })
+        Ok(Self {
+            oldest_unpublished: waiting.oldest_unpublished,
+            unconsumed: waiting.unconsumed,
+            oldest_unconsumed: waiting.oldest_unconsumed,
+            dead: dead.into_iter().map(|letters| (letters.topic, letters.count)).collect(),
+        })
     }
 
     fn dead_of(&self, topic: &str) -> i64 {
@@ -115,7 +121,7 @@ fn say_outbox(signals: Option<&OutboxSignals>) {
     }
 }
 
-/// `said` is what was said before, so that a series that ended is set to 0.
+/// `said` holds the values reported before, so that a series that ended is set to 0.
 fn say_sagas(said: &mut BTreeMap<(String, String), (f64, f64)>, running: Option<Vec<RunningSagas>>) {
     let nothing = if running.is_some() { 0.0 } else { f64::NAN };
     said.values_mut().for_each(|signals| *signals = (nothing, nothing));

@@ -12,6 +12,7 @@ use atrium_shared::{
     tenancy::Role,
 };
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -23,27 +24,45 @@ use crate::{
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
-        response::{Response, empty, json},
+        response::{List, Response, empty, json},
+        schema::{Component, component},
     },
     state::App,
 };
 
-#[derive(Serialize)]
+/// Whether a key opens anything.
+#[derive(Serialize, JsonSchema, sqlx::Type)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+enum ApiKeyStatus {
+    /// It does.
+    Active,
+    /// Its time is over.
+    Expired,
+    /// It was taken back.
+    Revoked,
+}
+
+#[derive(Serialize, JsonSchema)]
 struct ApiKey {
     id: ApiKeyId,
     name: String,
+    #[schemars(with = "Vec<ApiScope>")]
     scopes: Vec<String>,
-    status: String,
+    status: ApiKeyStatus,
     created_by: UserId,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     expires_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     last_used_at: Option<OffsetDateTime>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Created {
     #[serde(flatten)]
     api_key: ApiKey,
@@ -77,8 +96,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Err(made_before(
             &made,
-            "The first request with this Idempotency-Key made an API key, which stood in that answer only. If the \
-             answer was lost, revoke the key at Location, then ask for another one with a new Idempotency-Key.",
+            "This `Idempotency-Key` already created the API key at `Location`, and its secret cannot be shown again; if \
+             the first answer was lost, revoke that API key and create one with a new `Idempotency-Key`.",
         ));
     }
     let scopes: Vec<&str> = scopes.into_iter().map(ApiScope::name).collect();
@@ -87,7 +106,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         ApiKey,
         r#"INSERT INTO api_keys (org_id, id, name, hash, scopes, created_by, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')
-         RETURNING id, name, scopes, 'ACTIVE' AS "status!", created_by, created_at, expires_at, last_used_at"#,
+         RETURNING id, name, scopes, 'ACTIVE' AS "status!: ApiKeyStatus", created_by, created_at, expires_at,
+                   last_used_at"#,
         org as OrgId,
         key.id as ApiKeyId,
         &name,
@@ -124,7 +144,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
         ApiKey,
         r#"SELECT id, name, scopes, created_by, created_at, expires_at, last_used_at,
                 CASE WHEN revoked_at IS NOT NULL THEN 'REVOKED' WHEN expires_at <= now() THEN 'EXPIRED'
-                     ELSE 'ACTIVE' END AS "status!"
+                     ELSE 'ACTIVE' END AS "status!: ApiKeyStatus"
            FROM api_keys WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"#,
         org as OrgId,
         page.after as Option<ApiKeyId>,
@@ -172,11 +192,21 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// Takes a field as a list of scopes, none of them twice.
 fn scopes(value: Value) -> Result<Vec<ApiScope>, String> {
     let names = || ApiScope::ALL.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(", ");
-    let scopes: Vec<ApiScope> =
-        serde_json::from_value(value).map_err(|_| format!("must be a list of: {}", names()))?;
+    let scopes: Vec<ApiScope> = serde_json::from_value(value)
+        .map_err(|_| format!("must be a list of scopes, each one of {}", names()))?;
     let different: BTreeSet<_> = scopes.iter().map(|scope| scope.name()).collect();
     if scopes.is_empty() || different.len() != scopes.len() {
-        return Err("must name one scope at least, and none twice".to_owned());
+        return Err("must have at least one scope, and none twice".to_owned());
     }
     Ok(scopes)
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Vec<ApiScope>>("ApiScopes"),
+        component::<ApiKey>("ApiKey"),
+        component::<Created>("ApiKeyCreated"),
+        component::<List<ApiKey>>("ApiKeyList"),
+    ]
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    audit::{self, Action},
+    audit::{self, Action, Entry},
     tenancy::Role,
 };
 use http::StatusCode;
@@ -15,7 +15,8 @@ use crate::{
         problem::{FieldError, Problem},
         query::Page,
         request::Request,
-        response::{Response, json},
+        response::{List, Response, json},
+        schema::{Component, component},
     },
     state::App,
 };
@@ -23,7 +24,7 @@ use crate::{
 /// `GET /v1/orgs/{org}/audit`, whatever state the organization is in.
 ///
 /// # Errors
-/// When the caller is no admin, or the query is not as it must be.
+/// When the caller is no admin, or the query is invalid.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let query = request.query(&["limit", "cursor", "action"])?;
@@ -37,6 +38,15 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 
 fn action(name: &str) -> Result<Action, Problem> {
     Action::named(name).ok_or_else(|| {
-        Problem::validation(vec![FieldError::parameter("action", "must be an action that the log records")])
+        Problem::validation(vec![FieldError::parameter("action", "must be an action of the audit log")])
     })
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Action>("AuditAction"),
+        component::<Entry>("AuditEntry"),
+        component::<List<Entry>>("AuditEntryList"),
+    ]
 }

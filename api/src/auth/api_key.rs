@@ -38,7 +38,7 @@ pub(super) fn caller(
         return Err(Problem::not_found());
     }
     if !key.allows(scope) {
-        let detail = format!("This needs a key with the scope {}.", scope.name());
+        let detail = format!("This API key lacks the scope `{}`.", scope.name());
         return Err(Problem::new(Code::ApiKeyScopeMissing, detail));
     }
     if key.is_use_worth_noting() {

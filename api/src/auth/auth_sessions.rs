@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 
 use atrium_shared::{
+    clock,
     db::UserTx,
-    identity::REVOCATION_LIFETIME,
     ids::{AuthSessionId, UserId},
+    timings::REVOCATION_LIFETIME,
 };
 use time::OffsetDateTime;
 
@@ -245,5 +246,5 @@ async fn forget_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
 
 fn seconds_until(moment: OffsetDateTime) -> u64 {
     // Rounded: the moment was named a few milliseconds ago.
-    u64::try_from((moment - OffsetDateTime::now_utc()).as_seconds_f64().round() as i64).unwrap_or(0)
+    u64::try_from((moment - clock::now()).as_seconds_f64().round() as i64).unwrap_or(0)
 }

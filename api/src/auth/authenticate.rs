@@ -96,7 +96,8 @@ async fn verify(app: &App, token: &str, carrier: Carrier) -> Result<Verified, Pr
 }
 
 fn refused(cause: &str) -> Problem {
-    Problem::unauthenticated("A valid access token is needed.").cause(cause)
+    Problem::unauthenticated("The access token is missing, expired or revoked; refresh it or sign in.")
+        .cause(cause)
 }
 
 /// The token of the one `Authorization: Bearer` there is.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -16,10 +17,11 @@ use crate::{
     state::App,
 };
 
-#[derive(Serialize)]
-struct Me {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Me {
     user: User,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     expires_at: OffsetDateTime,
 }
 

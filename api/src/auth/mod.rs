@@ -17,6 +17,20 @@ pub mod refresh;
 mod refresh_token;
 mod signed_in;
 
+use crate::http::{
+    caller::User,
+    schema::{Component, component},
+};
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<User>("User"),
+        component::<signed_in::SignedIn>("GuestSession"),
+        component::<me::Me>("Me"),
+    ]
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use atrium_shared::settings::{ApiSettings, Reader};

@@ -32,7 +32,7 @@ pub fn check(api: &ApiSettings, headers: &HeaderMap, proof: bool) -> Result<(), 
     } else {
         Err(Problem::new(
             Code::CrossSiteRequest,
-            "The session cookie only counts in requests of our own pages; send Authorization: Bearer instead.",
+            "The session cookie is accepted from the platform's own pages only; send `Authorization: Bearer` instead.",
         ))
     }
 }

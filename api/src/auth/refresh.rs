@@ -58,5 +58,5 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
 
 fn refused() -> Problem {
     counter!(REFRESHES, "outcome" => "refused").increment(1);
-    Problem::unauthenticated("A valid refresh token is needed.")
+    Problem::unauthenticated("The refresh token is missing, expired or revoked; sign in again.")
 }

@@ -1,8 +1,9 @@
 //! What signing in and every refresh answer: an access token for programs, and both tokens in cookies for browsers.
 //! The refresh token is in its cookie only, where no script of the page can reach it.
 
-use atrium_shared::identity::TOKEN_LIFETIME;
+use atrium_shared::timings::TOKEN_LIFETIME;
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{auth_sessions::Issued, cookie::Cookie};
@@ -15,8 +16,8 @@ use crate::{
     state::App,
 };
 
-#[derive(Serialize)]
-struct SignedIn {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct SignedIn {
     access_token: String,
     token_type: &'static str,
     expires_in: u64,

@@ -5,12 +5,14 @@
 use std::{sync::Arc, time::Duration};
 
 use atrium_shared::{
+    clock,
     ids::{MessageId, OrgId, ProjectId, SessionId},
     messages::{ActionEntry, ChatAction, StreamEntry as _},
     streams::{Inbound, chat_shard},
     tenancy::Role,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize as _, Serialize, de::value::StrDeserializer};
 use time::OffsetDateTime;
 
@@ -28,11 +30,12 @@ use crate::{
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// An action that was accepted.
-#[derive(Serialize)]
-struct Accepted {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Accepted {
     id: MessageId,
     action: ChatAction,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     at: OffsetDateTime,
 }
 
@@ -51,7 +54,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
         return Err(Problem::forbidden(Role::Member));
     }
     if known.closed.is_some() {
-        return Err(Problem::new(Code::ChatSessionClosed, "This chat session has ended. Open a new one."));
+        return Err(Problem::new(Code::ChatSessionClosed, "This chat session has ended; open a new one."));
     }
     let snapshot = app.configuration.org(org).await?;
     let configuration = snapshot.project(project);
@@ -94,14 +97,17 @@ fn offered(actions: &[ChatAction], name: &str) -> Result<ChatAction, Problem> {
     let named = ChatAction::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok();
     named.filter(|action| actions.contains(action)).ok_or_else(|| {
         let names: Vec<_> = actions.iter().map(|action| action.name()).collect();
-        Problem::new(Code::ChatActionNotOffered, "This project's configuration does not offer this action.")
-            .errors(vec![FieldError::body("/action", format!("must be one of {}", names.join(", ")))])
+        Problem::new(
+            Code::ChatActionNotOffered,
+            "This project does not offer the action; `errors` lists those it does.",
+        )
+        .errors(vec![FieldError::body("/action", format!("must be one of {}", names.join(", ")))])
     })
 }
 
 /// Now, in milliseconds: more digits would say nothing across processes.
 fn now() -> OffsetDateTime {
-    let now = OffsetDateTime::now_utc();
+    let now = clock::now();
     now.replace_millisecond(now.millisecond()).unwrap_or(now)
 }
 

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use atrium_shared::ids::{OrgId, ProjectId};
+use atrium_shared::{
+    ids::{OrgId, ProjectId},
+    messages::ChatAction,
+};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -15,14 +19,15 @@ use crate::{
     state::App,
 };
 
-#[derive(Serialize)]
-struct Counters {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Counters {
     items: Vec<Counter>,
     total: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Counter {
+    #[schemars(with = "ChatAction")]
     action: String,
     count: i64,
 }

@@ -19,7 +19,6 @@ use atrium_shared::{
 };
 use metrics::counter;
 use redis::RedisError;
-use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -269,14 +268,10 @@ impl ChatSource {
 
     /// Tells that something was missed. The stream goes on from where its cursor stands.
     fn reset(&mut self, reason: ResetReason, batch: &mut Batch) {
-        #[derive(Serialize)]
-        struct Reset {
-            reason: &'static str,
-        }
         counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
         let position = self.subscription.position();
         let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
-        batch.event(&answer::event(id, "reset", &Reset { reason: reason.name() }));
+        batch.event(&answer::event(id, "reset", &answer::Reset { reason }));
     }
 }
 

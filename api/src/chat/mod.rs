@@ -7,3 +7,19 @@ pub mod actions;
 pub mod counters;
 pub mod events;
 pub mod sessions;
+
+use atrium_shared::messages::{ActionEvent, ChatAction, SessionClosedEvent};
+
+use crate::http::schema::{Component, component};
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<ChatAction>("ChatAction"),
+        component::<sessions::Opened>("ChatSession"),
+        component::<actions::Accepted>("ChatPressAccepted"),
+        component::<counters::Counters>("ChatCounters"),
+        component::<ActionEvent>("ChatActionEvent"),
+        component::<SessionClosedEvent>("ChatSessionClosedEvent"),
+    ]
+}

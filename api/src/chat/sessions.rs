@@ -10,6 +10,7 @@ use atrium_shared::{
     tenancy::Role,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -25,11 +26,12 @@ use crate::{
 };
 
 /// A session that was opened.
-#[derive(Serialize)]
-struct Opened {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Opened {
     id: SessionId,
     project_id: ProjectId,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     opened_at: OffsetDateTime,
     actions: Vec<ChatAction>,
     closed_session_id: Option<SessionId>,
@@ -75,7 +77,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
         return Err(Problem::new(
             Code::ChatSessionLimit,
             format!(
-                "You have {} open chat sessions in this project, which is as many as it allows.",
+                "Limit reached: {} open chat sessions per user in this project; close one first.",
                 open.len()
             ),
         ));

@@ -96,19 +96,20 @@ fn refused(error: ChangeError, key: &Key) -> Problem {
             let scopes: Vec<_> = scopes.collect();
             Problem::new(
                 Code::ConfigScopeNotAllowed,
-                format!("{} can be set at these scopes only: {}.", key.name, scopes.join(", ")),
+                format!("`{}` cannot be set at this scope, only at: {}.", key.name, scopes.join(", ")),
             )
         }
-        ChangeError::OperatorOnly => {
-            Problem::new(Code::ConfigOperatorOnly, format!("{} is set by the operator.", key.name))
-        }
+        ChangeError::OperatorOnly => Problem::new(
+            Code::ConfigOperatorOnly,
+            format!("Only the operator of the platform can set `{}`.", key.name),
+        ),
         ChangeError::Invalid(violations) => {
             let errors = violations
                 .into_iter()
                 .map(|violation| FieldError::body(format!("/value{}", violation.pointer), violation.detail));
             Problem::new(
                 Code::ConfigValueInvalid,
-                format!("{} does not take this value; see errors.", key.name),
+                format!("The value of `{}` is invalid; `errors` lists what to correct.", key.name),
             )
             .errors(errors.collect())
         }

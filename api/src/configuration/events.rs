@@ -6,6 +6,7 @@
 use std::{sync::Arc, task::Context, time::Instant};
 
 use atrium_shared::{configuration::ConfigurationStore, ids::OrgId};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -15,18 +16,14 @@ use crate::{
         frame::Batch,
         hints::Listening,
         open_streams::StreamKind,
+        ring::ResetReason,
     },
     state::App,
 };
 
-#[derive(Serialize)]
-struct Changed {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Changed {
     revision: i64,
-}
-
-#[derive(Serialize)]
-struct Reset {
-    reason: &'static str,
 }
 
 /// `GET /v1/orgs/{org}/configs/events`.
@@ -103,7 +100,11 @@ impl Source for ConfigSource {
         let defaults = self.configuration.platform().revision();
         if defaults > self.defaults {
             self.defaults = defaults;
-            batch.event(&answer::event(None, "reset", &Reset { reason: "defaults_changed" }));
+            batch.event(&answer::event(
+                None,
+                "reset",
+                &answer::Reset { reason: ResetReason::DefaultsChanged },
+            ));
         }
         Next::Open
     }

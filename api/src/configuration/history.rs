@@ -10,6 +10,7 @@ use atrium_shared::{
     ids::ProjectId,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -26,8 +27,8 @@ use crate::{
     state::App,
 };
 
-#[derive(Serialize)]
-struct HistoryItem {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HistoryItem {
     revision: i64,
     key: String,
     scope: Scope,
@@ -40,6 +41,7 @@ struct HistoryItem {
     api_key: Option<String>,
     reason: String,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     changed_at: OffsetDateTime,
 }
 

@@ -9,6 +9,7 @@ use atrium_shared::{
     },
     ids::ProjectId,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ pub(super) struct Layers {
 }
 
 /// A key and its value in force.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct ConfigValue {
     key: &'static str,
     value: Value,
@@ -32,7 +33,7 @@ pub(super) struct ConfigValue {
 }
 
 /// Why a key has the value it has.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Explanation {
     key: &'static str,
     value: Value,
@@ -40,8 +41,8 @@ pub(super) struct Explanation {
     layers: Vec<Layer>,
 }
 
-#[derive(Serialize)]
-struct Layer {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Layer {
     source: Source,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Value>,

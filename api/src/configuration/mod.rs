@@ -11,11 +11,15 @@ pub mod read;
 pub mod status;
 
 use atrium_shared::{
-    configuration::{Values, catalog},
+    configuration::{
+        Source, Values,
+        catalog::{self, Scope, Setter},
+    },
     db::OrgTx,
     ids::{OrgId, ProjectId},
 };
 use http::{StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::layers::{ConfigValue, Layers};
@@ -24,7 +28,8 @@ use crate::{
         etag::etag,
         problem::{Code, Problem},
         request::Request,
-        response::{Response, json},
+        response::{List, Response, json},
+        schema::{Component, component},
     },
     projects,
     state::App,
@@ -65,10 +70,13 @@ fn key(request: &Request) -> Result<&'static catalog::Key, Problem> {
 }
 
 fn unknown_key() -> Problem {
-    Problem::new(Code::ConfigKeyUnknown, "The list of the configuration names every key there is.")
+    Problem::new(
+        Code::ConfigKeyUnknown,
+        "No configuration key has this name; take one from the list of the configuration.",
+    )
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ConfigurationEntry {
     #[serde(flatten)]
     value: ConfigValue,
@@ -81,4 +89,23 @@ fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Prob
     let mut response = json(StatusCode::OK, &ConfigurationEntry { value: layers.value(key), revision })?;
     response.headers_mut().insert(header::ETAG, etag(revision));
     Ok(response)
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Source>("ConfigSource"),
+        component::<Scope>("ConfigScope"),
+        component::<Setter>("ConfigSetter"),
+        component::<ConfigValue>("ConfigValue"),
+        component::<ConfigurationEntry>("ConfigEntry"),
+        component::<read::Configuration>("ConfigList"),
+        component::<history::HistoryItem>("ConfigChange"),
+        component::<List<history::HistoryItem>>("ConfigHistory"),
+        component::<layers::Layer>("ConfigLayer"),
+        component::<layers::Explanation>("ConfigExplanation"),
+        component::<status::Process>("ConfigProcess"),
+        component::<status::Status>("ConfigStatus"),
+        component::<events::Changed>("ConfigChangedEvent"),
+    ]
 }

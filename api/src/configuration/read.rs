@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::configuration::catalog;
 use http::{StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Target, key, layers::ConfigValue, respond};
@@ -17,8 +18,8 @@ use crate::{
     state::App,
 };
 
-#[derive(Serialize)]
-struct Configuration {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Configuration {
     revision: i64,
     items: Vec<ConfigValue>,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{configuration::report, ids::OrgId};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -16,21 +17,23 @@ use crate::{
     state::App,
 };
 
-#[derive(Serialize)]
-struct Status {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Status {
     revision: i64,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     changed_at: Option<OffsetDateTime>,
     applied: usize,
     total: usize,
     processes: Vec<Process>,
 }
 
-#[derive(Serialize)]
-struct Process {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Process {
     process: String,
     revision: Option<i64>,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     applied_at: Option<OffsetDateTime>,
     lag_ms: Option<f64>,
 }

@@ -40,7 +40,10 @@ impl Reader {
             self.bytes = match tokio::time::timeout(READ_TIMEOUT, receive(incoming, self.limit)).await {
                 Ok(received) => received?,
                 Err(_) => {
-                    return Err(Problem::new(Code::MalformedRequest, "The body did not arrive in time."));
+                    return Err(Problem::new(
+                        Code::MalformedRequest,
+                        "The body did not arrive in time; send it faster.",
+                    ));
                 }
             };
         }
@@ -61,7 +64,8 @@ async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem>
     let mut received = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| {
-            Problem::new(Code::MalformedRequest, "The body broke off or is garbled.").cause(error)
+            Problem::new(Code::MalformedRequest, "The body is incomplete or malformed; send it again.")
+                .cause(error)
         })?;
         // Trailers say nothing this API listens to.
         let Ok(data) = frame.into_data() else { continue };
@@ -92,7 +96,7 @@ pub(super) fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), Pr
         (Some(value), None) if fits(value) => Ok(()),
         _ => Err(Problem::new(
             Code::UnsupportedMediaType,
-            format!("Send the body with Content-Type: {expected}."),
+            format!("The body has the wrong media type; send it with `Content-Type: {expected}`."),
         )),
     }
 }
@@ -240,7 +244,7 @@ pub fn name(value: Value) -> Result<String, String> {
 pub fn check_line(text: &str, longest: usize) -> Result<String, String> {
     let text = text.trim();
     if text.chars().any(char::is_control) {
-        Err("must not hold control characters".to_owned())
+        Err("must not contain control characters".to_owned())
     } else if (1..=longest).contains(&text.chars().count()) {
         Ok(text.to_owned())
     } else {

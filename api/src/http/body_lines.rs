@@ -47,7 +47,8 @@ impl Lines {
             let end = newline.map(|at| self.searched + at + 1);
             if end.unwrap_or(self.buffer.len()) > self.longest {
                 let longest = self.longest;
-                let detail = format!("A line of the body is longer than {longest} bytes.");
+                let detail =
+                    format!("A line of the body is longer than {longest} bytes, the limit of this route.");
                 return Err(Problem::new(Code::BodyTooLarge, detail));
             }
             if let Some(end) = end {
@@ -64,14 +65,16 @@ impl Lines {
     }
 
     async fn receive(&mut self) -> Result<(), Problem> {
-        let late = |_| Problem::new(Code::MalformedRequest, "The body did not arrive in time.");
+        let late =
+            |_| Problem::new(Code::MalformedRequest, "The body did not arrive in time; send it faster.");
         let frame = timeout(SILENT, self.incoming.frame());
         let Some(frame) = timeout_at(self.deadline, frame).await.map_err(late)?.map_err(late)? else {
             self.ended = true;
             return Ok(());
         };
         let frame = frame.map_err(|error| {
-            Problem::new(Code::MalformedRequest, "The body broke off or is garbled.").cause(error)
+            Problem::new(Code::MalformedRequest, "The body is incomplete or malformed; send it again.")
+                .cause(error)
         })?;
         if let Ok(data) = frame.into_data() {
             self.received += data.len();

@@ -4,8 +4,10 @@
 
 use atrium_shared::{
     api_key::ApiKeyUse,
+    clock,
     ids::{AuthSessionId, UserId},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -62,7 +64,7 @@ impl Caller {
                 principal: caller.key.id.uuid(),
                 // A service does not sign in: its streams end with the key, which is the principal.
                 auth_session: None,
-                expires_at: caller.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + FOREVER),
+                expires_at: caller.expires_at.unwrap_or_else(|| clock::now() + FOREVER),
             },
         }
     }
@@ -84,16 +86,12 @@ pub struct Credential {
 
 impl From<&SignedInUser> for Credential {
     fn from(user: &SignedInUser) -> Self {
-        Self {
-            principal: user.id.uuid(),
-            auth_session: Some(user.auth_session),
-            expires_at: user.expires_at,
-        }
+        Self { principal: user.id.uuid(), auth_session: Some(user.auth_session), expires_at: user.expires_at }
     }
 }
 
 /// A person, as others see them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct User {
     /// Their id.
     pub id: UserId,

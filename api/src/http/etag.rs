@@ -28,7 +28,7 @@ impl IfMatch {
         let Some(text) = header.map(str::trim) else {
             return Err(Problem::new(
                 Code::PreconditionRequired,
-                "Send the ETag of what you read as If-Match, so that nobody's change is lost.",
+                "The `If-Match` header is missing; send the `ETag` of the version that you read.",
             ));
         };
         if text == "*" {
@@ -42,11 +42,11 @@ impl IfMatch {
                 Ok(version) if strong.is_none() => Self::Version(version),
                 _ => Self::Foreign,
             }),
-            _ => Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
-                .errors(vec![FieldError::header(
-                    "if-match",
-                    "must be one entity tag in double quotes, or *",
-                )])),
+            _ => {
+                Err(Problem::new(Code::MalformedRequest, "A header is malformed; `errors` names it.").errors(
+                    vec![FieldError::header("if-match", "must be one entity tag in double quotes, or *")],
+                ))
+            }
         }
     }
 
@@ -66,10 +66,7 @@ impl IfMatch {
 /// The resource has changed since the caller read it.
 #[must_use]
 pub fn failed() -> Problem {
-    Problem::new(
-        Code::PreconditionFailed,
-        "It is not any more what If-Match says; read it again, then decide.",
-    )
+    Problem::new(Code::PreconditionFailed, "The resource has changed since you read it.")
 }
 
 /// The entity tag of a version.

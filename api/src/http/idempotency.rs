@@ -94,7 +94,7 @@ impl IdempotentRequest {
             None => Err(Problem::idempotency_in_flight()),
             Some(recorded) if recorded.fingerprint != self.fingerprint => Err(Problem::new(
                 Code::IdempotencyKeyReused,
-                "This Idempotency-Key came with another body before; a new intention needs a new key.",
+                "This `Idempotency-Key` was used with another body before; use a new key for a new request.",
             )),
             Some(recorded) => replay(recorded.status, &recorded.headers, recorded.body).map(Some),
         }
@@ -156,7 +156,7 @@ fn key(request: &Request) -> Result<Option<String>, Problem> {
         return Ok(None);
     };
     if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+        return Err(Problem::new(Code::MalformedRequest, "A header is malformed; `errors` names it.")
             .errors(vec![FieldError::header(
                 "idempotency-key",
                 "must be 1 to 255 visible ASCII characters",

@@ -13,3 +13,4 @@ pub mod quota_status;
 pub mod request;
 pub mod request_id;
 pub mod response;
+pub mod schema;

@@ -1,23 +1,30 @@
-//! Refusals: [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem documents, from one closed list of codes.
+//! Errors: [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem documents, from one closed list of codes.
 //!
-//! A [`Problem`] is what a handler returns instead of an answer. What the client reads is its code's title, a
-//! detail written for people, and pointers to what was wrong. What went wrong *inside* is its cause: logged with
-//! the request's id, never sent.
+//! A [`Problem`] is what a handler returns instead of an answer. The client reads its code's title, a detail written
+//! for people, and pointers to what is wrong. What went wrong *inside* is its cause: logged with the request's id,
+//! never sent.
+//!
+//! A title is a noun phrase. A detail is one sentence that says what is wrong with which value, and what to do.
+//! A [`FieldError`]'s detail is a phrase that follows the name of its field: "must be a string".
 
 use std::{borrow::Cow, fmt};
 
-use atrium_shared::{db::DbError, tenancy::Role};
+use atrium_shared::{db::DbError, organizations::OrganizationError, tenancy::Role};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::request_id::RequestId;
+use super::{
+    request_id::RequestId,
+    schema::{Component, component},
+};
 
 /// Declares the codes once; the catalog in `docs/api/error-catalog.md` is tested against this list.
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal, $retry:literal;)*) => {
-        /// Every way to be refused.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        /// Every error of the API.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+        pub enum Code { $($(#[$doc])* #[serde(rename = $code)] $name,)* }
 
         impl Code {
             /// All codes.
@@ -35,13 +42,13 @@ macro_rules! codes {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
 
-            /// What happened, in a few words that never change.
+            /// What happened, as a noun phrase of at most five words that never changes.
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
 
-            /// Whether, and when, the same request is worth sending again.
+            /// Whether sending the same request again is safe, and when it is useful: the catalog's Retry row.
             #[must_use]
             pub fn retry(self) -> &'static str {
                 match self { $(Self::$name => $retry,)* }
@@ -51,90 +58,130 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The request is not HTTP as this API speaks it.
-    MalformedRequest = BAD_REQUEST, "malformed_request", "The request cannot be understood", "no";
-    /// The body is no JSON.
-    MalformedJson = BAD_REQUEST, "malformed_json", "The body is not valid JSON", "no";
-    /// The id to resume from was not made by this stream.
-    LastEventIdInvalid = BAD_REQUEST, "last_event_id_invalid", "The last event id is not one of this stream", "without the id";
-    /// No token, or one that does not hold.
-    Unauthenticated = UNAUTHORIZED, "unauthenticated", "Sign in first", "after signing in";
-    /// A refresh token that was used before: somebody has a copy, so the whole sign-in is over.
-    RefreshTokenReused = UNAUTHORIZED, "refresh_token_reused", "This sign-in was ended for safety", "after signing in";
+    /// The request, one of its headers or its query is malformed.
+    MalformedRequest = BAD_REQUEST, "malformed_request", "Malformed request",
+        "Safe, and useful only if the connection broke in the middle of the body.";
+    /// The body is not JSON.
+    MalformedJson = BAD_REQUEST, "malformed_json", "Malformed JSON",
+        "Safe, but useless with the same body.";
+    /// The id to resume from is not one of this stream.
+    LastEventIdInvalid = BAD_REQUEST, "last_event_id_invalid", "Invalid last event id",
+        "Safe, but useless with the same id.";
+    /// There is no token, or it is not valid.
+    Unauthenticated = UNAUTHORIZED, "unauthenticated", "Missing or invalid credentials",
+        "Safe, and useful with a valid token.";
+    /// A refresh token that was used before: somebody may have a copy, so the whole sign-in session has ended.
+    RefreshTokenReused = UNAUTHORIZED, "refresh_token_reused", "Reused refresh token",
+        "Safe, but useless with any token of this sign-in.";
     /// A browser sent a cookie along with a request that another site made.
-    CrossSiteRequest = FORBIDDEN, "cross_site_request", "Requests from other sites are refused", "no";
-    /// The route takes no keys of services.
-    ApiKeyNotAccepted = FORBIDDEN, "api_key_not_accepted", "This address takes no API keys", "as a person";
-    /// The service's key is not for this.
-    ApiKeyScopeMissing = FORBIDDEN, "api_key_scope_missing", "The API key has not the scope for this", "with another key";
+    CrossSiteRequest = FORBIDDEN, "cross_site_request", "Cross-site request",
+        "Safe, but useless from the same page.";
+    /// The route accepts no API keys.
+    ApiKeyNotAccepted = FORBIDDEN, "api_key_not_accepted", "API key not accepted",
+        "Safe, but useless with any API key.";
+    /// The API key lacks the scope of the route.
+    ApiKeyScopeMissing = FORBIDDEN, "api_key_scope_missing", "Missing API key scope",
+        "Safe, but useless with the same key.";
     /// The member's role is too low.
-    Forbidden = FORBIDDEN, "forbidden", "Your role does not allow this", "no";
+    Forbidden = FORBIDDEN, "forbidden", "Insufficient role",
+        "Safe, and useful once your role is higher.";
     /// The organization can be read, not changed.
-    OrganizationSuspended = FORBIDDEN, "organization_suspended", "The organization is suspended", "when it is COMMITTED";
+    OrganizationSuspended = FORBIDDEN, "organization_suspended", "Suspended organization",
+        "Safe, and useful once the organization is resumed.";
     /// The organization can be read, not changed, and will soon be gone.
-    OrganizationDeleting = FORBIDDEN, "organization_deleting", "The organization is being deleted", "when it is COMMITTED";
-    /// The key is the operator's to set.
-    ConfigOperatorOnly = FORBIDDEN, "config_operator_only", "Only the operator may set this key", "no";
-    /// Not there, or not for this caller to know about.
-    NotFound = NOT_FOUND, "not_found", "There is nothing here for you", "no";
-    /// The API has no such address.
-    RouteNotFound = NOT_FOUND, "route_not_found", "The API has no such address", "no";
-    /// The invitation code opens nothing.
-    InvitationNotFound = NOT_FOUND, "invitation_not_found", "This invitation cannot be accepted", "no";
+    OrganizationDeleting = FORBIDDEN, "organization_deleting", "Organization in deletion",
+        "Safe, and useful once the deletion is canceled.";
+    /// Only the operator may set the key.
+    ConfigOperatorOnly = FORBIDDEN, "config_operator_only", "Operator-only configuration key",
+        "Safe, but useless: only the operator can set this key.";
+    /// It does not exist, or the caller may not know of it.
+    NotFound = NOT_FOUND, "not_found", "Resource not found",
+        "Safe, but useless unless you have been invited since.";
+    /// The API has no such path.
+    RouteNotFound = NOT_FOUND, "route_not_found", "Route not found",
+        "Safe, but useless with the same path.";
+    /// The invitation code is not valid.
+    InvitationNotFound = NOT_FOUND, "invitation_not_found", "Invitation not found",
+        "Safe, but useless with the same code.";
     /// There is no such configuration key.
-    ConfigKeyUnknown = NOT_FOUND, "config_key_unknown", "There is no such configuration key", "no";
-    /// The address exists, the method does not.
-    MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not take that method", "no";
+    ConfigKeyUnknown = NOT_FOUND, "config_key_unknown", "Unknown configuration key",
+        "Safe, but useless: the keys are part of the release.";
+    /// The path exists, but not with this method.
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed",
+        "Safe, but useless with the same method.";
     /// The organization's saga has not committed.
-    OrganizationNotReady = CONFLICT, "organization_not_ready", "The organization is not ready", "when it is COMMITTED";
-    /// The organization has as much of it as the operator allows.
-    QuotaReached = CONFLICT, "quota_reached", "The organization has as many as it may", "when there is room";
-    /// Somebody has to own the organization.
-    LastOwner = CONFLICT, "last_owner", "An organization needs an owner", "after making another owner";
+    OrganizationNotReady = CONFLICT, "organization_not_ready", "Organization not ready",
+        "Safe, and useful once the organization is `COMMITTED`.";
+    /// The organization has as many of them as the operator allows.
+    QuotaReached = CONFLICT, "quota_reached", "Organization quota reached",
+        "Safe, and useful once there is room.";
+    /// The organization would be left without an owner.
+    LastOwner = CONFLICT, "last_owner", "Last owner",
+        "Safe, and useful once there is another owner.";
     /// There is no deletion to cancel.
-    OrganizationNotDeleting = CONFLICT, "organization_not_deleting", "The organization is not being deleted", "no";
-    /// It has ended, or has passed the point from which it can be taken back.
-    OperationNotCancelable = CONFLICT, "operation_not_cancelable", "The operation cannot be canceled any more", "no";
-    /// The same idempotency key is at work now.
-    IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "The first request with this key is still at work", "after a moment";
-    /// It was made under this key before, and the answer held a secret, which is not kept.
-    AnswerNotKept = CONFLICT, "answer_not_kept", "It was made before, and the answer is not kept", "with a new key";
-    /// All sessions are taken, and the configuration says to refuse.
-    ChatSessionLimit = CONFLICT, "chat_session_limit", "Too many open chat sessions", "after closing one";
-    /// The session is over.
-    ChatSessionClosed = CONFLICT, "chat_session_closed", "The chat session is closed", "in a new session";
-    /// Somebody else changed it first.
-    PreconditionFailed = PRECONDITION_FAILED, "precondition_failed", "It was changed in the meantime", "after reading it again";
-    /// The body is larger than this address takes.
-    BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", "no";
-    /// The body is not declared as what this address takes.
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body is of another media type", "no";
-    /// Something in the body or the query is not as it must be.
-    ValidationFailed = UNPROCESSABLE_ENTITY, "validation_failed", "The request is not valid", "no";
+    OrganizationNotDeleting = CONFLICT, "organization_not_deleting", "Organization not in deletion",
+        "Safe, but useless.";
+    /// The operation has ended, or has passed the last step that can be undone.
+    OperationNotCancelable = CONFLICT, "operation_not_cancelable", "Operation not cancelable",
+        "Safe, but useless.";
+    /// The first request with this idempotency key is still running.
+    IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "Idempotency key in flight",
+        "Safe with the same key, and useful after a second: the answer is the first request's.";
+    /// It was created with this idempotency key before, and the answer held a secret, which is not kept.
+    AnswerNotKept = CONFLICT, "answer_not_kept", "Answer not kept",
+        "Safe, but useless with the same key.";
+    /// The user has as many open sessions as allowed, and the configuration says to refuse more.
+    ChatSessionLimit = CONFLICT, "chat_session_limit", "Chat session limit reached",
+        "Safe, and useful once another session is closed or has expired.";
+    /// The session has ended.
+    ChatSessionClosed = CONFLICT, "chat_session_closed", "Closed chat session",
+        "Safe, but useless in the same session.";
+    /// The resource has changed since it was read.
+    PreconditionFailed = PRECONDITION_FAILED, "precondition_failed", "Precondition failed",
+        "Safe, but useless with the same `If-Match`.";
+    /// The body is larger than the route accepts.
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large",
+        "Safe, but useless with the same body.";
+    /// The body is declared as another media type than the route accepts.
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
+        "Safe, but useless with the same `Content-Type`.";
+    /// A field of the body or a parameter of the query is invalid.
+    ValidationFailed = UNPROCESSABLE_ENTITY, "validation_failed", "Invalid request",
+        "Safe, but useless with the same request.";
     /// The same idempotency key came with another body.
-    IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key was used for another request", "with a new key";
-    /// The key cannot be set there.
-    ConfigScopeNotAllowed = UNPROCESSABLE_ENTITY, "config_scope_not_allowed", "This key cannot be set at this scope", "no";
-    /// The value breaks the key's schema.
-    ConfigValueInvalid = UNPROCESSABLE_ENTITY, "config_value_invalid", "The value does not fit the key's schema", "no";
-    /// The body is no export, or not a whole one, or not one that this release can import.
-    ImportInvalid = UNPROCESSABLE_ENTITY, "import_invalid", "This export cannot be imported", "no";
+    IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Reused idempotency key",
+        "Safe, but useless with the same key and body.";
+    /// The configuration key cannot be set at this scope.
+    ConfigScopeNotAllowed = UNPROCESSABLE_ENTITY, "config_scope_not_allowed", "Configuration scope not allowed",
+        "Safe, but useless at the same scope.";
+    /// The value does not match the key's schema.
+    ConfigValueInvalid = UNPROCESSABLE_ENTITY, "config_value_invalid", "Invalid configuration value",
+        "Safe, but useless with the same value.";
+    /// The body is not an export, is incomplete, or cannot be imported by this release.
+    ImportInvalid = UNPROCESSABLE_ENTITY, "import_invalid", "Invalid export",
+        "Safe, but useless with the same body.";
     /// The project's configuration does not offer the action.
-    ChatActionNotOffered = UNPROCESSABLE_ENTITY, "chat_action_not_offered", "This action is not offered here", "no";
-    /// An update must say what it changes.
-    PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "If-Match is required", "with If-Match";
-    /// The organization has used up what the operator grants it.
-    QuotaExceeded = TOO_MANY_REQUESTS, "quota_exceeded", "The organization's quota is used up", "after Retry-After";
+    ChatActionNotOffered = UNPROCESSABLE_ENTITY, "chat_action_not_offered", "Chat action not offered",
+        "Safe, but useless until the project's configuration offers the action.";
+    /// An update must say which version it changes.
+    PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "Missing If-Match header",
+        "Safe, but useless without the header.";
+    /// The organization has sent more requests, or has more streams open, than the operator allows.
+    QuotaExceeded = TOO_MANY_REQUESTS, "quota_exceeded", "Organization quota exceeded",
+        "Safe, and useful after `Retry-After`.";
     /// Too many requests.
-    RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Too many requests", "after Retry-After";
-    /// A defect of Atrium.
-    Internal = INTERNAL_SERVER_ERROR, "internal", "Something went wrong inside Atrium", "once";
-    /// PostgreSQL or Redis is away, or the process is full.
-    Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Atrium cannot do this right now", "after Retry-After";
+    RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded",
+        "Safe, and useful after `Retry-After`.";
+    /// A bug in Atrium.
+    Internal = INTERNAL_SERVER_ERROR, "internal", "Internal error",
+        "Safe for reads. A change may have been made: read the resource first, or repeat it with the same `Idempotency-Key` or `If-Match`, which cannot take effect twice.";
+    /// PostgreSQL or Redis cannot be reached, or the process is at its limit.
+    Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
+        "Safe for reads, and useful after `Retry-After`. A change was not made, unless the connection to the database broke during its commit: repeat it with the same `Idempotency-Key` or `If-Match`, which cannot take effect twice, or read the resource first.";
 }
 
-/// Where a mistake is, and what it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// Where a mistake is, and what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
     /// A JSON pointer into the body.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,12 +235,26 @@ impl FieldError {
     }
 }
 
-/// The most mistakes that one answer names. A small body can hold thousands, and the answer would be many times as
-/// large as what it answers.
+/// The most mistakes that one answer lists. A small body can hold thousands, and the answer would be many times as
+/// large as the request.
 pub const MOST_ERRORS: usize = 50;
 
-/// A refusal.
+/// An error to answer with.
 pub struct Problem(Box<Parts>);
+
+/// The document that is sent.
+#[derive(Serialize, JsonSchema)]
+struct Document<'a> {
+    #[schemars(extend("format" = "uri-reference"))]
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: Code,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
 
 struct Parts {
     code: Code,
@@ -204,7 +265,7 @@ struct Parts {
 }
 
 impl Problem {
-    /// A refusal with a detail for people.
+    /// An error with a detail for people.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Parts {
             code,
@@ -215,13 +276,13 @@ impl Problem {
         }))
     }
 
-    /// Not there, or not yours: the same words for both, wherever they are said.
+    /// Not there, or not yours: the same words for both, everywhere.
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(Code::NotFound, "It does not exist, or you are not a member of its organization.")
+        Self::new(Code::NotFound, "Not found.")
     }
 
-    /// Who calls is not known.
+    /// The caller is not known.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Unauthenticated, detail).challenge()
     }
@@ -229,16 +290,16 @@ impl Problem {
     /// Somebody has a copy of the refresh token.
     #[must_use]
     pub fn refresh_token_reused() -> Self {
-        let detail = "The refresh token was used before, so somebody may have a copy of it. Sign in again.";
+        let detail = "This refresh token was used before, so somebody may have a copy of it; sign in again.";
         Self::new(Code::RefreshTokenReused, detail).challenge()
     }
 
-    /// A service asks for what only people may do.
+    /// A service asks for what only a signed-in user may do.
     #[must_use]
     pub fn api_key_not_accepted() -> Self {
         Self::new(
             Code::ApiKeyNotAccepted,
-            "Only somebody who is signed in may do this, whatever the key's scopes.",
+            "This operation accepts no API keys, whatever their scopes; sign in as a user.",
         )
     }
 
@@ -256,46 +317,57 @@ impl Problem {
             Role::Admin => "admin",
             Role::Owner => "owner",
         };
-        Self::new(Code::Forbidden, format!("This needs the role {name} in the organization."))
+        Self::new(
+            Code::Forbidden,
+            format!(
+                "This operation needs the role `{name}` in the organization; ask an admin or an owner of it."
+            ),
+        )
     }
 
-    /// Mistakes in what was sent.
+    /// Mistakes in the request.
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
-        Self::new(Code::ValidationFailed, "Some of what was sent is not as it must be; see errors.")
+        Self::new(Code::ValidationFailed, "The request is invalid; `errors` lists what to correct.")
             .errors(errors)
     }
 
     /// The body is larger than the route takes.
     #[must_use]
     pub fn body_too_large(limit: usize) -> Self {
-        Self::new(Code::BodyTooLarge, format!("This address takes a body of at most {limit} bytes."))
+        Self::new(
+            Code::BodyTooLarge,
+            format!("The body is larger than {limit} bytes, the limit of this route; send less."),
+        )
     }
 
-    /// The first request with this idempotency key has not ended yet.
+    /// The first request with this idempotency key is still running.
     #[must_use]
     pub fn idempotency_in_flight() -> Self {
         Self::new(
             Code::IdempotencyInFlight,
-            "Another request with this Idempotency-Key is at work; send this one again for its answer.",
+            "The first request with this `Idempotency-Key` is still running; repeat this one for its answer.",
         )
         .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// Something Atrium needs is away.
+    /// Something Atrium needs cannot be reached.
     pub fn unavailable(cause: impl fmt::Display) -> Self {
-        Self::new(Code::Unavailable, "A part of Atrium is not reachable right now; try again.")
-            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-            .cause(cause)
+        Self::new(
+            Code::Unavailable,
+            "A service that Atrium needs cannot be reached; try again after `Retry-After`.",
+        )
+        .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        .cause(cause)
     }
 
-    /// A defect.
+    /// A bug.
     pub fn internal(cause: impl fmt::Display) -> Self {
-        Self::new(Code::Internal, "This is a defect of Atrium. The request's id leads to its log lines.")
+        Self::new(Code::Internal, "This is a bug in Atrium; report the `request_id` to the operator.")
             .cause(cause)
     }
 
-    /// Adds pointers to what was wrong; to the first of it, when there is very much.
+    /// Adds pointers to what is wrong, at most [`MOST_ERRORS`].
     #[must_use]
     pub fn errors(mut self, mut errors: Vec<FieldError>) -> Self {
         errors.truncate(MOST_ERRORS);
@@ -338,24 +410,13 @@ impl Problem {
 
     /// The document that is sent, as JSON.
     pub(super) fn document(&self, request_id: &RequestId) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            r#type: String,
-            title: &'static str,
-            status: u16,
-            detail: &'a str,
-            code: &'static str,
-            request_id: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-        }
         let Parts { code, detail, errors, .. } = &*self.0;
         let document = Document {
             r#type: format!("/docs/errors#{}", code.name()),
             title: code.title(),
             status: code.status().as_u16(),
             detail,
-            code: code.name(),
+            code: *code,
             request_id: request_id.as_str(),
             errors,
         };
@@ -367,6 +428,15 @@ impl Problem {
     pub(super) fn into_headers(self) -> Vec<(HeaderName, HeaderValue)> {
         self.0.headers
     }
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Document<'static>>("Problem"),
+        component::<FieldError>("ProblemItem"),
+        component::<Code>("ProblemCode"),
+    ]
 }
 
 impl fmt::Debug for Problem {
@@ -384,22 +454,38 @@ impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         match error {
             DbError::NotFound => Self::not_found(),
-            DbError::Forbidden { required } => Self::forbidden(required),
-            DbError::NotReady => Self::new(
-                Code::OrganizationNotReady,
-                "The organization can be read, but not changed: its creation is not finished, or failed.",
-            ),
-            DbError::Suspended => Self::new(
-                Code::OrganizationSuspended,
-                "The organization can be read and exported, but not changed, until it is resumed.",
-            ),
-            DbError::Deleting => Self::new(
-                Code::OrganizationDeleting,
-                "The organization can be read and exported, but not changed, unless it is restored.",
-            ),
             DbError::Constraint(name) => from_constraint(&name),
             DbError::Unavailable(_) => Self::unavailable(error),
             DbError::Unexpected(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<OrganizationError> for Problem {
+    fn from(error: OrganizationError) -> Self {
+        match error {
+            OrganizationError::Forbidden { required } => Self::forbidden(required),
+            OrganizationError::NotReady => Self::new(
+                Code::OrganizationNotReady,
+                "The organization cannot be changed because its creation has not finished or has failed; see its operation.",
+            ),
+            OrganizationError::Suspended => Self::new(
+                Code::OrganizationSuspended,
+                "The organization is suspended: it can be read and exported, but not changed until it is resumed.",
+            ),
+            OrganizationError::Deleting => Self::new(
+                Code::OrganizationDeleting,
+                "The organization is being deleted: it can be read and exported, but not changed unless it is restored.",
+            ),
+            OrganizationError::NotDeleting => Self::new(
+                Code::OrganizationNotDeleting,
+                "The organization is not being deleted, so there is no deletion to cancel.",
+            ),
+            OrganizationError::LastOwner => Self::new(
+                Code::LastOwner,
+                "Nobody else owns the organization. Make somebody its owner first.",
+            ),
+            OrganizationError::Database(error) => error.into(),
         }
     }
 }
@@ -414,7 +500,7 @@ impl From<sqlx::Error> for Problem {
 /// constraint repeats a check that was made before, so breaking it is a defect.
 fn from_constraint(name: &str) -> Problem {
     match name {
-        // The project, or the whole organization, was deleted while the request was at work.
+        // The project, or the whole organization, was deleted while the request ran.
         "chat_sessions_project_fkey"
         | "chat_counters_project_fkey"
         | "config_values_project_fkey"
@@ -440,5 +526,15 @@ mod tests {
     fn codes_have_one_name_each() {
         let names: HashSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
         assert_eq!(names.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn titles_are_short_and_differ() {
+        let titles: HashSet<_> = Code::ALL.iter().map(|code| code.title()).collect();
+        assert_eq!(titles.len(), Code::ALL.len());
+        for title in titles {
+            assert!((1..=5).contains(&title.split_whitespace().count()), "{title}: more than five words");
+            assert!(!title.ends_with('.'), "{title}: ends like a sentence");
+        }
     }
 }

@@ -24,7 +24,7 @@ impl Query {
     /// The page of a list that is asked for: `?limit=` from 1 to 100, and the `?cursor=` of an earlier answer.
     ///
     /// # Errors
-    /// [`Code::ValidationFailed`] when either is not as it must be.
+    /// [`Code::ValidationFailed`] when either is invalid.
     pub fn page<K: DeserializeOwned>(&self) -> Result<Page<K>, Problem> {
         let mut errors = Vec::new();
         let limit = self.get("limit").map_or(Some(50), |text| i64::from_str(text).ok());
@@ -33,7 +33,7 @@ impl Query {
         }
         let after = self.get("cursor").map(open_cursor);
         if matches!(after, Some(None)) {
-            errors.push(FieldError::parameter("cursor", "must be the next_cursor of an earlier answer"));
+            errors.push(FieldError::parameter("cursor", "must be the `next_cursor` of an earlier answer"));
         }
         match (limit, errors.is_empty()) {
             (Some(limit), true) => Ok(Page { limit, after: after.flatten() }),
@@ -87,7 +87,10 @@ pub(super) fn parse(query: &str, known: &[&str]) -> Result<Query, Problem> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
-            return Err(Problem::new(Code::MalformedRequest, "The query is not percent-encoded UTF-8."));
+            return Err(Problem::new(
+                Code::MalformedRequest,
+                "The query is not valid percent-encoded UTF-8; correct its encoding.",
+            ));
         };
         if !known.contains(&name.as_str()) {
             let name: String = name.chars().take(64).collect();

@@ -44,7 +44,8 @@ impl QuotaStatus {
     ) -> Problem {
         let status = Self::new(policy, quota, window, 0, wait);
         let (window, wait) = (status.window, status.reset);
-        let detail = format!("At most {quota} every {window} s here; the next is possible in {wait} s.");
+        let detail =
+            format!("Limit reached: {quota} requests per {window} seconds; try again in {wait} seconds.");
         let problem = Problem::new(code, detail).header(header::RETRY_AFTER, wait.into());
         status.headers().fold(problem, |problem, (name, value)| problem.header(name, value))
     }

@@ -65,7 +65,7 @@ impl Request {
     /// # Errors
     /// [`Code::Unauthenticated`] on a route that does not.
     pub fn caller(&self) -> Result<&Caller, Problem> {
-        self.caller.as_ref().ok_or_else(|| Problem::unauthenticated("This needs an access token."))
+        self.caller.as_ref().ok_or_else(|| Problem::unauthenticated("The access token is missing; sign in."))
     }
 
     /// Who asks, on routes that only a person may use: those without a scope.
@@ -129,7 +129,7 @@ impl Request {
     /// [`Code::MalformedRequest`] when it is repeated or not visible ASCII.
     pub fn header(&self, name: &'static str) -> Result<Option<&str>, Problem> {
         let malformed = |detail: &str| {
-            Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
+            Problem::new(Code::MalformedRequest, "A header is malformed; `errors` names it.")
                 .errors(vec![FieldError::header(name, detail)])
         };
         let mut values = self.headers.get_all(HeaderName::from_static(name)).iter();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -156,7 +157,7 @@ pub fn on_the_wire(response: &Response, id: &RequestId) -> Bytes {
 }
 
 /// One page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct List<T> {
     /// The items of this page.
     pub items: Vec<T>,

@@ -14,6 +14,7 @@ use atrium_shared::{
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -27,32 +28,50 @@ use crate::{
         problem::{Code, Problem},
         query::{PAGE, Page},
         request::Request,
-        response::{Response, empty, json},
+        response::{List, Response, empty, json},
+        schema::{Component, component},
     },
     limits::resource_quotas::{Quota, require_room},
     organizations::{self, Organization},
     state::App,
 };
 
-#[derive(Serialize)]
+/// Whether an invitation can be accepted.
+#[derive(Serialize, JsonSchema, sqlx::Type)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+enum InvitationStatus {
+    /// It can.
+    Open,
+    /// Somebody has joined with it.
+    Accepted,
+    /// It was taken back.
+    Revoked,
+    /// It was not accepted in time.
+    Expired,
+}
+
+#[derive(Serialize, JsonSchema)]
 struct Invitation {
     id: InvitationId,
     role: Role,
-    status: String,
+    status: InvitationStatus,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     expires_at: OffsetDateTime,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Created {
     #[serde(flatten)]
     invitation: Invitation,
     code: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Joined {
     org: Organization,
 }
@@ -82,8 +101,8 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Err(made_before(
             &made,
-            "The first request with this Idempotency-Key made an invitation, and its code stood in that answer only. \
-             If the answer was lost, revoke the invitation at Location, then ask for another one with a new key.",
+            "This `Idempotency-Key` already created the invitation at `Location`, and its code cannot be shown again; if \
+             the first answer was lost, revoke that invitation and create one with a new `Idempotency-Key`.",
         ));
     }
     let code = InvitationCode::new(org);
@@ -91,7 +110,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         Invitation,
         r#"INSERT INTO invitations (org_id, id, code_hash, role, created_by, expires_at)
          VALUES ($1, $2, $3, $4, $5, now() + $6::bigint * interval '1 second')
-         RETURNING id, role AS "role: Role", 'OPEN' AS "status!", created_at, expires_at"#,
+         RETURNING id, role AS "role: Role", 'OPEN' AS "status!: InvitationStatus", created_at, expires_at"#,
         org as OrgId,
         InvitationId::new() as _,
         code.hash(),
@@ -127,7 +146,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
         Invitation,
         r#"SELECT id, role AS "role: Role", created_at, expires_at,
                 CASE WHEN accepted_at IS NOT NULL THEN 'ACCEPTED' WHEN revoked_at IS NOT NULL THEN 'REVOKED'
-                     WHEN expires_at <= now() THEN 'EXPIRED' ELSE 'OPEN' END AS "status!"
+                     WHEN expires_at <= now() THEN 'EXPIRED' ELSE 'OPEN' END AS "status!: InvitationStatus"
            FROM invitations WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"#,
         org as OrgId,
         page.after as Option<InvitationId>,
@@ -181,7 +200,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let code = body.required("code", one_of::<String>("a string"));
     let code = body.finish(code)?;
     let refused =
-        || Problem::new(Code::InvitationNotFound, "The code is used up, revoked, expired, or was never one.");
+        || Problem::new(Code::InvitationNotFound, "No open invitation has this code; ask for a new one.");
     let code = InvitationCode::parse(code.trim()).ok_or_else(refused)?;
 
     let user = request.signed_in_user()?;
@@ -276,6 +295,17 @@ impl InvitationCode {
     fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.secret).to_vec()
     }
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<InvitationStatus>("InvitationStatus"),
+        component::<Invitation>("Invitation"),
+        component::<Created>("InvitationCreated"),
+        component::<List<Invitation>>("InvitationList"),
+        component::<Joined>("InvitationAccepted"),
+    ]
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     num::NonZeroU32,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Maps that are locked apart.
 const SHARDS: usize = 16;
@@ -238,7 +239,7 @@ impl Buckets {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]

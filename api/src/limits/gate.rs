@@ -5,17 +5,14 @@
 //! buckets are dropped, and keys that a set has no room for share buckets. Sharing is stricter for the many, never
 //! looser.
 
-use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use governor::{
     DefaultKeyedRateLimiter, RateLimiter,
     clock::{Clock as _, DefaultClock},
     middleware::StateInformationMiddleware,
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use super::buckets::{Level, Quota, Slot};
 
@@ -83,7 +80,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Quota, Arc<Buckets>>> {
-        self.by_quota.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_quota.lock()
     }
 }
 

@@ -46,7 +46,10 @@ impl Portability {
 
 fn permit(permits: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
     Arc::clone(permits).try_acquire_owned().map_err(|_| {
-        Problem::new(Code::Unavailable, format!("As many {what} as there may be are under way; try again."))
-            .header(header::RETRY_AFTER, RETRY_AFTER)
+        Problem::new(
+            Code::Unavailable,
+            format!("Too many {what} are running; try again after `Retry-After`."),
+        )
+        .header(header::RETRY_AFTER, RETRY_AFTER)
     })
 }

@@ -101,8 +101,7 @@ impl Quotas {
         self.rate_limits.organization(&snapshot, org).await?;
         let quota = snapshot.organization().quota_active_streams;
         self.streams.enter(org, quota).await.ok_or_else(|| {
-            let detail =
-                format!("The organization has {quota} event streams open, which is as many as it may.");
+            let detail = format!("Limit reached: {quota} open event streams per organization.");
             Problem::new(Code::QuotaExceeded, detail).header(header::RETRY_AFTER, STREAM_RETRY.into())
         })
     }

@@ -7,7 +7,7 @@ use atrium_shared::{
     configuration::Effective,
     db::{DbError, OrgTx},
     ids::OrgId,
-    organization,
+    organizations,
 };
 
 use crate::http::problem::{Code, Problem};
@@ -26,6 +26,13 @@ impl Quota {
         match self {
             Self::Members => "quotas.members",
             Self::Projects => "quotas.projects",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Members => "members",
+            Self::Projects => "projects",
         }
     }
 
@@ -79,7 +86,7 @@ pub(crate) async fn require_room_for(
     more: usize,
     platform: &Effective,
 ) -> Result<(), Problem> {
-    organization::lock(tx).await?;
+    organizations::lock(tx).await?;
     let org = tx.org();
     let own = sqlx::query_scalar!(
         "SELECT value FROM config_values WHERE org_id = $1 AND project_id IS NULL AND key = $2",
@@ -94,9 +101,9 @@ pub(crate) async fn require_room_for(
         return Ok(());
     }
     let detail = if more > 1 {
-        format!("{} allows this organization {most}, and {more} are too many.", quota.key())
+        format!("Limit reached: {most} {} per organization, and this import brings {more}.", quota.name())
     } else {
-        format!("{} allows this organization {most}, and there are as many.", quota.key())
+        format!("Limit reached: {most} {} per organization.", quota.name())
     };
     Err(Problem::new(Code::QuotaReached, detail))
 }

@@ -9,10 +9,7 @@
 //! when it is gone, so are they, and for one window from then on nobody gets more than one process's share at first.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -21,6 +18,7 @@ use atrium_shared::{
     telemetry::metrics::{API_PROCESSES, LIMITS_SHARED, SHARED_LIMIT_SECONDS},
 };
 use metrics::{gauge, histogram};
+use parking_lot::{Mutex, MutexGuard};
 use redis::{RedisError, RedisResult, ScriptInvocation};
 use tokio_util::sync::CancellationToken;
 
@@ -226,8 +224,8 @@ impl Shared {
         None
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use atrium_shared::{
     db::{RevokedAccess, Watcher},
     ids::{OrgId, ProjectId},
 };
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -64,7 +65,7 @@ impl EndedAccess {
     }
 
     fn find(&self, access: &AccessGrant, checked_at: Instant, counts: impl Fn(&End) -> bool) -> bool {
-        let ends = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let ends = self.0.read();
         let ends = ends.get(&access.org).into_iter().flatten();
         ends.filter(|end| end.learned_at >= checked_at && counts(end)).any(|end| {
             end.principal.is_none_or(|principal| principal == access.principal)
@@ -94,7 +95,7 @@ impl EndedAccess {
 
     fn learn(&self, revoked: Vec<RevokedAccess>) {
         let learned_at = Instant::now();
-        let mut by_org = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_org = self.0.write();
         by_org.retain(|_, ends| {
             ends.retain(|end| end.learned_at.elapsed() < REMEMBERED);
             !ends.is_empty()

@@ -22,12 +22,14 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use hyper::body::Frame;
 use metrics::counter;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{
     frame::{Batch, frame},
     open_streams::{OpenStreams, Registration, StreamKind},
+    ring::ResetReason,
 };
 use crate::{
     http::{
@@ -35,6 +37,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{self, Body, Response},
+        schema::{Component, component},
     },
     limits::streams::StreamPermit,
 };
@@ -253,7 +256,7 @@ pub fn number(id: &str) -> Result<i64, Problem> {
 pub fn last_event_id_invalid() -> Problem {
     Problem::new(
         Code::LastEventIdInvalid,
-        "Last-Event-ID, or ?last_event_id=, is not an id that this stream has sent. Without it, the stream begins now.",
+        "`Last-Event-ID` or `last_event_id` is not an id of this stream; leave it out to begin now.",
     )
 }
 
@@ -263,20 +266,39 @@ pub fn event(id: Option<&dyn std::fmt::Display>, name: &str, data: &impl Seriali
     frame(id, name, &serde_json::to_string(data).unwrap_or_default())
 }
 
+/// Something may have been missed: the client has to read the state again.
+#[derive(Serialize, JsonSchema)]
+pub struct Reset {
+    /// Why.
+    pub reason: ResetReason,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Drain {
+    retry_ms: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TokenExpiring {
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    expires_at: OffsetDateTime,
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Reset>("ResetEvent"),
+        component::<Drain>("DrainEvent"),
+        component::<TokenExpiring>("TokenExpiringEvent"),
+    ]
+}
+
 fn drain() -> Bytes {
-    #[derive(Serialize)]
-    struct Drain {
-        retry_ms: u64,
-    }
     event(None, "drain", &Drain { retry_ms: rand::random_range(DRAIN_RETRY_MS) })
 }
 
 fn token_expiring(expires_at: OffsetDateTime) -> Bytes {
-    #[derive(Serialize)]
-    struct TokenExpiring {
-        #[serde(with = "time::serde::rfc3339")]
-        expires_at: OffsetDateTime,
-    }
     event(None, "token-expiring", &TokenExpiring { expires_at })
 }
 

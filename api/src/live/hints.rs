@@ -2,11 +2,9 @@
 //!
 //! A hint carries nothing and may be lost; a poll stands behind it.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{open_streams::OpenStream, slots::Slots};
 
@@ -45,7 +43,7 @@ impl<K: Copy + Eq + Hash> Hints<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Slots<Arc<OpenStream>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

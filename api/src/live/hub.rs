@@ -3,10 +3,7 @@
 //! Chat events go into their shard's ring. Operations and configurations are hints. A gap in a chat shard makes its
 //! ring begin anew, which tells its readers; a gap in the hints wakes every stream that waits for them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use atrium_shared::{
     configuration::ConfigurationStore,
@@ -14,6 +11,7 @@ use atrium_shared::{
     messages::{OperationEntry, RevisionEntry, StreamEntry as _},
     streams::{CHAT_SHARDS, Live, TailEvent, chat_shard},
 };
+use parking_lot::Mutex;
 
 use super::{
     hints::Hints,
@@ -113,7 +111,7 @@ impl Hub {
     fn announce(&self, fields: &HashMap<String, String>) {
         // The store reconciles after a malformed entry, and tells when something was swapped.
         if let Ok(RevisionEntry { org, revision }) = RevisionEntry::from_fields(fields) {
-            self.announced.lock().unwrap_or_else(PoisonError::into_inner).insert(org, revision);
+            self.announced.lock().insert(org, revision);
         }
     }
 
@@ -121,7 +119,7 @@ impl Hub {
     /// the platform are everybody's.
     pub fn applied(&self, configuration: &ConfigurationStore) {
         let mut applied = Vec::new();
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner).retain(|org, revision| {
+        self.announced.lock().retain(|org, revision| {
             // What is not held belongs to an organization nobody uses here.
             let waits = configuration.held(*org).is_some_and(|snapshot| snapshot.revision() < *revision);
             if !waits {

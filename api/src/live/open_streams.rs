@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::Waker,
@@ -15,6 +15,7 @@ use std::{
 };
 
 use atrium_shared::{
+    clock,
     configuration::ConfigurationStore,
     identity::Revocations,
     ids::{AuthSessionId, OrgId, ProjectId},
@@ -23,6 +24,7 @@ use atrium_shared::{
 };
 use futures_util::task::AtomicWaker;
 use metrics::gauge;
+use parking_lot::{Mutex, MutexGuard};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -231,7 +233,7 @@ impl OpenStreams {
         (org, project): (OrgId, Option<ProjectId>),
         checked_at: Instant,
     ) -> Registration {
-        let left = credential.expires_at - OffsetDateTime::now_utc();
+        let left = credential.expires_at - clock::now();
         let stream = Arc::new(OpenStream {
             kind,
             ends_at: Instant::now() + Duration::try_from(left).unwrap_or_default(),
@@ -378,8 +380,8 @@ impl OpenStreams {
         u64::try_from(self.inner.made_at.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Slots<Arc<OpenStream>>> {
-        self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Slots<Arc<OpenStream>>> {
+        self.inner.slots.lock()
     }
 }
 
@@ -390,7 +392,7 @@ mod tests {
     use super::*;
 
     fn credential(expires_in: Duration) -> Credential {
-        let expires_at = OffsetDateTime::now_utc() + expires_in;
+        let expires_at = clock::now() + expires_in;
         Credential { principal: Uuid::now_v7(), auth_session: Some(AuthSessionId::new()), expires_at }
     }
 

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use atrium_shared::{
     db::{Database, DbError, Principal, in_time},
     ids::{OrgId, SessionId},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::open_streams::OpenStream;
@@ -85,7 +86,7 @@ impl Presence {
     }
 
     fn lock(&self) -> MutexGuard<'_, BySession> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

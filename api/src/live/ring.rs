@@ -12,7 +12,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use atrium_shared::{
@@ -20,6 +20,7 @@ use atrium_shared::{
     streams::StreamId,
 };
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{frame::Batch, open_streams::OpenStream, position::Position, slots::Slots};
 
@@ -38,7 +39,8 @@ impl Limits {
 }
 
 /// Why a stream cannot go on from where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ResetReason {
     /// The client read too slowly, and what it had not read is gone.
     Slow,
@@ -48,6 +50,8 @@ pub enum ResetReason {
     HistoryLost,
     /// This process may have missed events.
     Gap,
+    /// The defaults of the platform have changed, which no revision of the organization tells.
+    DefaultsChanged,
 }
 
 impl ResetReason {
@@ -59,6 +63,7 @@ impl ResetReason {
             Self::TooOld => "too_old",
             Self::HistoryLost => "history_lost",
             Self::Gap => "gap",
+            Self::DefaultsChanged => "defaults_changed",
         }
     }
 }
@@ -427,15 +432,15 @@ fn before(id: StreamId) -> StreamId {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read()
 }
 
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write()
 }
 
 #[cfg(test)]
@@ -448,7 +453,6 @@ mod tests {
 
     use atrium_shared::{ids::AuthSessionId, lifecycle::Shutdown};
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-    use time::OffsetDateTime;
 
     use super::*;
     use crate::{
@@ -462,7 +466,7 @@ mod tests {
         let credential = Credential {
             principal: uuid::Uuid::now_v7(),
             auth_session: Some(AuthSessionId::new()),
-            expires_at: OffsetDateTime::now_utc() + time::Duration::minutes(15),
+            expires_at: atrium_shared::clock::now() + time::Duration::minutes(15),
         };
         OpenStreams::new(Shutdown::new()).register(
             StreamKind::Chat,

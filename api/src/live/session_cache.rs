@@ -7,9 +7,10 @@
 use std::time::{Duration, Instant};
 
 use atrium_shared::{
-    db::{Database, DbError, Principal},
+    db::{Database, Principal},
     ids::{OrgId, ProjectId, SessionId, UserId},
     messages::CloseReason,
+    organizations::OrganizationError,
     tenancy::Role,
 };
 use quick_cache::{UnitWeighter, sync::Cache};
@@ -114,9 +115,10 @@ impl SessionCache {
     /// Asks the database, as the session's user.
     ///
     /// # Errors
-    /// [`DbError::NotFound`] when the user is no member, or has no such session in this project;
-    /// [`DbError::Suspended`] and [`DbError::Deleting`] when nothing is live in the organization.
-    pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, DbError> {
+    /// [`DbError::NotFound`](atrium_shared::db::DbError::NotFound) when the user is no member, or has no such session
+    /// in this project; [`OrganizationError::Suspended`] and [`OrganizationError::Deleting`] when nothing is live in the
+    /// organization.
+    pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, OrganizationError> {
         let read_at = Instant::now();
         let mut tx = database.org_tx(&Principal::User(key.user), key.org).await?;
         tx.require_live()?;

@@ -11,22 +11,26 @@ pub mod role;
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::{OrgId, UserId},
-    organization,
+    organizations,
     tenancy::Role,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::http::{
     caller::User,
-    problem::{Code, Problem},
+    problem::Problem,
+    response::List,
+    schema::{Component, component},
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Member {
     user: User,
     role: Role,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     joined_at: OffsetDateTime,
 }
 
@@ -35,7 +39,7 @@ struct Member {
 /// # Errors
 /// When one of them is no member, or the organization cannot be changed.
 async fn lock(tx: &mut OrgTx, caller: UserId, other: UserId) -> Result<(Role, Member), Problem> {
-    let (status, _) = organization::lock(tx).await?;
+    let (status, _) = organizations::lock(tx).await?;
     status.require_open()?;
     let mine = read(tx, caller).await?.role;
     Ok((mine, read(tx, other).await?))
@@ -52,30 +56,6 @@ async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
     .fetch_one(tx.conn())
     .await?;
     Ok(Member { user: User { id: user, name: row.user_name }, role: row.role, joined_at: row.joined_at })
-}
-
-/// Makes sure that somebody else owns the organization.
-///
-/// # Errors
-/// [`Code::LastOwner`] when nobody does.
-async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), Problem> {
-    let org = tx.org();
-    let another = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id <> $2 AND role = 'owner')
-                    AS "another!""#,
-        org as OrgId,
-        leaving as UserId
-    )
-    .fetch_one(tx.conn())
-    .await?;
-    if another {
-        Ok(())
-    } else {
-        Err(Problem::new(
-            Code::LastOwner,
-            "Nobody else owns the organization. Make somebody its owner first.",
-        ))
-    }
 }
 
 /// Takes back what a member could still do after losing rights: codes they gave out for more than they may now give
@@ -98,4 +78,9 @@ async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<
     .execute(tx.conn())
     .await?;
     tx.revoke_access(Some(user.uuid()), None).await
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![component::<Role>("Role"), component::<Member>("Member"), component::<List<Member>>("MemberList")]
 }

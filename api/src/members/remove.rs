@@ -5,12 +5,13 @@ use std::sync::Arc;
 use atrium_shared::{
     audit::{self, Action, Change},
     ids::{OrgId, UserId},
+    organizations::require_another_owner,
     tenancy::Role,
 };
 use http::StatusCode;
 use serde_json::json;
 
-use super::{end_rights, lock, require_another_owner};
+use super::{end_rights, lock};
 use crate::{
     http::{
         problem::Problem,

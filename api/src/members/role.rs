@@ -6,12 +6,13 @@ use atrium_shared::{
     audit::{self, Action, Change},
     db::{DbError, OrgTx},
     ids::{OrgId, UserId},
+    organizations::require_another_owner,
     tenancy::Role,
 };
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Member, end_rights, lock, require_another_owner};
+use super::{Member, end_rights, lock};
 use crate::{
     http::{
         body::one_of,
@@ -64,7 +65,7 @@ pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response,
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Owner)?;
     if to == caller {
-        let error = FieldError::body("/user_id", "must be another member's");
+        let error = FieldError::body("/user_id", "must be the id of another member");
         return Err(Problem::validation(vec![error]));
     }
     let (mine, mut heir) = lock(&mut tx, caller, to).await?;

@@ -13,8 +13,9 @@ use std::{
 use atrium_shared::{
     db::{DbError, in_time},
     ids::{OrgId, SagaId, UserId},
-    saga::{self, SagaEvent, SagaStatus},
+    saga::{self, SagaEvent, SagaStatus, StepStatus},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -37,24 +38,28 @@ use crate::{
 /// The number of a purge's last event: its predecessors were purged too, so their number is unknown.
 const PURGED: i64 = 1_000_000_000;
 
-#[derive(Serialize)]
-struct StepEvent<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StepEvent<'a> {
     operation_id: SagaId,
     seq: i64,
     step: &'a str,
+    #[schemars(with = "StepStatus")]
     status: &'a str,
     detail: Option<&'a str>,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     at: OffsetDateTime,
 }
 
-#[derive(Serialize)]
-struct FinishedEvent<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct FinishedEvent<'a> {
     operation_id: SagaId,
     seq: i64,
+    #[schemars(with = "SagaStatus")]
     status: &'a str,
     failure: Option<&'a Value>,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     at: OffsetDateTime,
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use atrium_shared::{
     db::{DbError, Principal},
     ids::{SagaId, UserId},
-    organization::Certificate,
-    saga::{self, SagaStatus},
+    organizations::{Certificate, OrganizationError},
+    saga::{self, Operation, OperationStep, SagaStatus, StepStatus},
     tenancy::Role,
 };
 use http::StatusCode;
@@ -21,6 +21,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{Response, json},
+        schema::{Component, component},
     },
     state::App,
 };
@@ -68,7 +69,7 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
             return match operation.status {
                 SagaStatus::Failed if operation.is_canceled() => json(StatusCode::ACCEPTED, &operation),
                 SagaStatus::Failed => Err(too_late()),
-                _ => Err(DbError::Forbidden { required: Role::Owner }.into()),
+                _ => Err(OrganizationError::Forbidden { required: Role::Owner }.into()),
             };
         }
         tx => tx?,
@@ -85,11 +86,23 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 fn too_late() -> Problem {
     Problem::new(
         Code::OperationNotCancelable,
-        "It has ended, or has come to a step that cannot be taken back, or is being taken back for another reason.",
+        "The operation has ended, has passed the last step that can be undone, or is being undone already.",
     )
 }
 
 /// What remains of a deletion that this user asked for.
 async fn certificate(app: &App, user: UserId, id: SagaId) -> Result<Certificate, DbError> {
     Certificate::read(&mut app.database.user_tx(user).await?, id).await
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Operation>("Operation"),
+        component::<SagaStatus>("OperationStatus"),
+        component::<OperationStep>("OperationStep"),
+        component::<StepStatus>("OperationStepStatus"),
+        component::<events::StepEvent<'static>>("OperationStepEvent"),
+        component::<events::FinishedEvent<'static>>("OperationFinishedEvent"),
+    ]
 }

@@ -7,7 +7,7 @@ use atrium_shared::{
     crash_point::{CrashPoint, reached},
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
-    saga::{self, CREATE_ORGANIZATION},
+    organizations,
     tenancy::Role,
 };
 use http::{HeaderValue, header};
@@ -58,22 +58,7 @@ pub(super) struct Accepted {
 /// # Errors
 /// When the database does not answer.
 pub(super) async fn found(tx: &mut OrgTx, founder: &SignedInUser, name: &str) -> Result<Accepted, DbError> {
-    let (id, slug) = (tx.org(), slug(name));
-    sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, 'PENDING')")
-        .bind(id)
-        .bind(name)
-        .bind(&slug)
-        .execute(tx.conn())
-        .await?;
-    sqlx::query("INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)")
-        .bind(id)
-        .bind(founder.id)
-        .bind(&founder.name)
-        .bind(Role::Owner)
-        .execute(tx.conn())
-        .await?;
-    let input = json!({ "name": name, "slug": slug, "owner": founder.id });
-    let operation_id = saga::start(tx, CREATE_ORGANIZATION, &input, founder.id).await?;
+    let operation_id = organizations::found(tx, founder.id, &founder.name, name).await?;
     let organization = super::read(tx, Role::Owner).await?;
     Ok(Accepted { organization, operation_id })
 }
@@ -99,54 +84,5 @@ impl Accepted {
         tx.commit().await?;
         reached(CrashPoint::ApiAfterCommit).await;
         Ok(response)
-    }
-}
-
-/// A readable name for addresses and namespaces. It ends at random, so that it is free, and so that nobody learns
-/// from it whether another organization has the same name.
-fn slug(name: &str) -> String {
-    const LONGEST: usize = 40;
-    const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
-    let mut words = String::new();
-    for character in name.chars().map(|character| character.to_ascii_lowercase()) {
-        if words.len() >= LONGEST {
-            break;
-        }
-        if character.is_ascii_alphanumeric() {
-            words.push(character);
-        } else if !words.is_empty() && !words.ends_with('-') {
-            words.push('-');
-        }
-    }
-    let words = words.trim_end_matches('-');
-    // A namespace must begin with a letter.
-    let words = if words.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        words.to_owned()
-    } else {
-        format!("org-{words}").trim_end_matches('-').to_owned()
-    };
-    let ending: String =
-        (0..8).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect();
-    format!("{words}-{ending}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::slug;
-
-    #[test]
-    fn slugs_are_names_for_addresses() {
-        for (name, words) in [
-            ("Northwind", "northwind"),
-            ("  Ärzte & Söhne GmbH!", "rzte-s-hne-gmbh"),
-            ("💉", "org"),
-            ("42", "org-42"),
-            (&"x".repeat(80), &"x".repeat(40)),
-        ] {
-            let slug = slug(name);
-            let (beginning, ending) = slug.rsplit_once('-').expect("it ends at random");
-            assert_eq!((beginning, ending.len()), (words, 8), "{name}");
-        }
-        assert_ne!(slug("a"), slug("a"));
     }
 }

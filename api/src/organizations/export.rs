@@ -15,6 +15,7 @@ use std::{
 
 use atrium_shared::{
     audit::{self, Action, Change},
+    clock,
     db::{DbError, OrgTx},
     ids::OrgId,
     tenancy::{OrgStatus, Role},
@@ -125,7 +126,8 @@ pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     tx.require(Role::Owner)?;
     let organization = super::read(&mut tx, Role::Owner).await?;
     if matches!(organization.status, OrgStatus::Pending | OrgStatus::Failed) {
-        let detail = "There is nothing to export: the organization's creation is not finished, or failed.";
+        let detail =
+            "The organization cannot be exported because its creation has not finished or has failed.";
         return Err(Problem::new(Code::OrganizationNotReady, detail));
     }
     let (sender, receiver) = mpsc::channel(WAITING);
@@ -158,7 +160,7 @@ pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 fn answer(organization: &Organization, chunks: mpsc::Receiver<Chunk>) -> Result<Response, Problem> {
     let mut response = Response::new(Body::stream(Download { chunks, whole: false }));
     // A slug is letters, digits and hyphens.
-    let date = OffsetDateTime::now_utc().date();
+    let date = clock::now().date();
     let file = format!("attachment; filename=\"{}-{date}.ndjson\"", organization.slug);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));

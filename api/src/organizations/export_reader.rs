@@ -8,6 +8,7 @@ use std::{
 use atrium_shared::{
     api_key::ApiScope,
     configuration::{
+        HistoryAction,
         catalog::{self, Scope, Setter},
         restore::{RestoredChange, RestoredValue},
         write::{ChangeError, check_scope, check_value},
@@ -73,8 +74,8 @@ enum RecordKind {
     Member,
     Invitation,
     ApiKey,
-    ConfigurationValue,
-    ConfigurationChange,
+    ConfigValue,
+    ConfigChange,
     ChatCounter,
     AuditEntry,
     End,
@@ -123,7 +124,7 @@ impl Reader {
             // The parser's words name positions and characters, not values.
             Err(error) => Err(wrong("", format!("is not valid JSON: {error}"))),
             Ok(None) => Err(wrong("", NO_OBJECT)),
-            Ok(Some(_)) if self.ended => Err(wrong("", "comes after the end")),
+            Ok(Some(_)) if self.ended => Err(wrong("", "comes after the `end` line")),
             Ok(Some(object)) => self.object(object),
         };
         self.hash.update(text);
@@ -136,31 +137,31 @@ impl Reader {
 
     fn finish(mut self) -> Result<Export, Problem> {
         if self.errors.is_empty() && !self.ended {
-            self.errors.push(FieldError::body("", "has no last line: the export was cut off"));
+            self.errors.push(FieldError::body("", "has no `end` line: the export is incomplete"));
         }
         if self.errors.is_empty() {
             self.export.fingerprint = self.hash.finalize().to_vec();
             return Ok(self.export);
         }
-        let detail = "The body is no export that can be imported; see errors.";
+        let detail = "The body is not an export that can be imported; `errors` lists what is wrong.";
         Err(Problem::new(Code::ImportInvalid, detail).errors(self.errors))
     }
 
     fn object(&mut self, mut object: Object) -> Checked<()> {
         // Of a line that is of no known type, no field can be known.
         let Some(kind) = object.required("type", one_of::<RecordKind>("a type")) else {
-            return Err(wrong("/type", "must be a type of lines that is known here"));
+            return Err(wrong("/type", "must be a known type of line"));
         };
         match (kind, self.number) {
             (RecordKind::Export, 1) => self.first(object),
-            (_, 1) => Err(wrong("/type", "must be export on the first line")),
-            (RecordKind::Export, _) => Err(wrong("/type", "must be export on the first line only")),
+            (_, 1) => Err(wrong("/type", "must be `export` on the first line")),
+            (RecordKind::Export, _) => Err(wrong("/type", "must be `export` on the first line only")),
             (RecordKind::Project, _) => self.project(object),
             (RecordKind::Member, _) => self.member(object),
             (RecordKind::Invitation, _) => self.invitation(object),
             (RecordKind::ApiKey, _) => self.api_key(object),
-            (RecordKind::ConfigurationValue, _) => self.value(object),
-            (RecordKind::ConfigurationChange, _) => self.change(object),
+            (RecordKind::ConfigValue, _) => self.value(object),
+            (RecordKind::ConfigChange, _) => self.change(object),
             (RecordKind::ChatCounter, _) => self.counter(object),
             (RecordKind::AuditEntry, _) => self.audit_entry(object),
             (RecordKind::End, _) => self.end(object),
@@ -170,7 +171,7 @@ impl Reader {
     fn first(&mut self, mut object: Object) -> Checked<()> {
         object.required("version", |value| match value.as_i64() {
             Some(VERSION) => Ok(()),
-            _ => Err(format!("must be {VERSION}, the version of the format that is known here")),
+            _ => Err(format!("must be {VERSION}, the supported version of the format")),
         });
         let exported_at = object.required("exported_at", time);
         let source = object.required("org_id", id::<OrgId>);
@@ -196,7 +197,7 @@ impl Reader {
         let twice = id.is_some_and(|old| self.projects.insert(old, new).is_some());
         let (_, name) = object.close(id.zip(name))?;
         if twice {
-            return Err(wrong("/id", "is another project's already"));
+            return Err(wrong("/id", "is the id of another project in this export"));
         }
         self.export.projects.push(Project { id: new, name });
         Ok(())
@@ -209,7 +210,11 @@ impl Reader {
         object.required("role", one_of::<Role>("a role"));
         object.required("joined_at", time);
         let user = object.close(user)?;
-        if self.members.insert(user) { Ok(()) } else { Err(wrong("/user_id", "is another member's already")) }
+        if self.members.insert(user) {
+            Ok(())
+        } else {
+            Err(wrong("/user_id", "is the id of another member in this export"))
+        }
     }
 
     /// Its code is lost: the export does not even hold the hash.
@@ -226,7 +231,7 @@ impl Reader {
         if self.invitations.insert(invitation) {
             Ok(())
         } else {
-            Err(wrong("/id", "is another invitation's already"))
+            Err(wrong("/id", "is the id of another invitation in this export"))
         }
     }
 
@@ -241,7 +246,11 @@ impl Reader {
         object.required("last_used_at", nullable(time));
         object.required("revoked_at", nullable(time));
         let key = object.close(key)?;
-        if self.api_keys.insert(key) { Ok(()) } else { Err(wrong("/id", "is another API key's already")) }
+        if self.api_keys.insert(key) {
+            Ok(())
+        } else {
+            Err(wrong("/id", "is the id of another API key in this export"))
+        }
     }
 
     fn value(&mut self, mut object: Object) -> Checked<()> {
@@ -264,7 +273,7 @@ impl Reader {
             error => wrong("/key", error.to_string()),
         })?;
         if !self.values.insert((project_id, key.clone())) {
-            return Err(wrong("/key", "is set there already"));
+            return Err(wrong("/key", "is set twice in the same scope"));
         }
         // What only an operator sets, an organization is granted by the operator of this platform, not by its export.
         if known.setter == Setter::Operator {
@@ -279,10 +288,11 @@ impl Reader {
         let revision = object.required("revision", integer(1..=self.export.revision));
         let project = object.required("project_id", nullable(id::<ProjectId>));
         let key = object.required("key", line(200));
-        let action = object.required("action", |value| match value.as_str() {
-            Some("set") => Ok(true),
-            Some("unset") => Ok(false),
-            _ => Err("must be set or unset".to_owned()),
+        let action = object.required("action", |value| {
+            match value.as_str().and_then(|name| name.parse::<HistoryAction>().ok()) {
+                Some(action) => Ok(action == HistoryAction::Set),
+                None => Err("must be `set` or `unset`".to_owned()),
+            }
         });
         let old_value = object.required("old_value", nullable(storable));
         let new_value = object.required("new_value", nullable(storable));
@@ -294,10 +304,10 @@ impl Reader {
             || Some((revision?, project?, key?, action?, old_value?, new_value?, author_name?, reason?));
         let (revision, project, key, set, old_value, new_value, author_name, reason) = object.close(made())?;
         if set != new_value.is_some() {
-            return Err(wrong("/new_value", "must be there when, and only when, the key was set"));
+            return Err(wrong("/new_value", "must be null if the key was unset, and only then"));
         }
         if !self.revisions.insert(revision) {
-            return Err(wrong("/revision", "is another change's already"));
+            return Err(wrong("/revision", "is the revision of another change in this export"));
         }
         // History outlives its project.
         let project_id = project.map(|old| match self.projects.get(&old) {
@@ -311,12 +321,12 @@ impl Reader {
 
     fn counter(&mut self, mut object: Object) -> Checked<()> {
         let project = object.required("project_id", id::<ProjectId>);
-        let action = object.required("action", one_of::<ChatAction>("an action of the chat"));
+        let action = object.required("action", one_of::<ChatAction>("a chat action"));
         let count = object.required("count", integer(0..=i64::MAX));
         let (project, action, count) = object.close((|| Some((project?, action?, count?)))())?;
         let (project_id, action) = (self.known(project)?, action.name().to_owned());
         if !self.counters.insert((project_id, action.clone())) {
-            return Err(wrong("/action", "is counted for this project already"));
+            return Err(wrong("/action", "is counted twice for the same project"));
         }
         self.export.counters.push(Counter { project_id, action, count });
         Ok(())
@@ -341,7 +351,7 @@ impl Reader {
             Some(text) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 Ok(text.to_ascii_lowercase())
             }
-            _ => Err("must be SHA-256 in hexadecimal".to_owned()),
+            _ => Err("must be a SHA-256 hash in hexadecimal".to_owned()),
         });
         let (seq, hash) = object.close(seq.zip(hash))?;
         (self.export.audit_entries, self.export.audit_hash) = (seq, Some(hash));
@@ -353,11 +363,12 @@ impl Reader {
         let (before, hash) = (self.number - 1, hexadecimal(&self.hash));
         object.required("lines", |value| match value.as_u64() {
             Some(lines) if lines == before => Ok(()),
-            _ => Err(format!("is not how many lines came before, which is {before}")),
+            _ => Err(format!("must be {before}, the number of lines before this one")),
         });
         let sha256 = object.required("sha256", |value| match value.as_str() {
             Some(text) if text.eq_ignore_ascii_case(&hash) => Ok(hash),
-            _ => Err("is not the hash of the lines before: they are not as they were exported".to_owned()),
+            _ => Err("must be the hash of the lines before this one: they were changed after the export"
+                .to_owned()),
         });
         self.export.sha256 = object.close(sha256)?;
         Ok(())
@@ -366,7 +377,7 @@ impl Reader {
     /// The new id of a project that came before.
     fn known(&self, project: ProjectId) -> Checked<ProjectId> {
         let known = self.projects.get(&project).copied();
-        known.ok_or_else(|| wrong("/project_id", "is no project of a line before"))
+        known.ok_or_else(|| wrong("/project_id", "must be the id of a project on an earlier line"))
     }
 }
 
@@ -384,7 +395,7 @@ fn id<T: FromStr>(value: Value) -> Result<T, String> {
 fn time(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) if OffsetDateTime::parse(&text, &Rfc3339).is_ok() => Ok(text),
-        _ => Err("must be a time as RFC 3339 has it".to_owned()),
+        _ => Err("must be an RFC 3339 time".to_owned()),
     }
 }
 
@@ -405,5 +416,5 @@ fn storable(value: Value) -> Result<Value, String> {
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
     }
-    if has_nul(&value) { Err("must not hold NUL".to_owned()) } else { Ok(value) }
+    if has_nul(&value) { Err("must not contain NUL characters".to_owned()) } else { Ok(value) }
 }

@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use atrium_shared::{
-    db::{DbError, OrgTx},
-    organization::{self, SuspendedBy},
+    db::OrgTx,
+    organizations::{self, SuspendedBy},
     tenancy::Role,
 };
 
 use crate::{
-    http::{
-        problem::{Code, Problem},
-        request::Request,
-        response::Response,
-    },
+    http::{problem::Problem, request::Request, response::Response},
     state::App,
 };
 
@@ -23,7 +19,7 @@ use crate::{
 /// When the caller is no owner, or the organization is in no state for it.
 pub async fn suspend(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let mut tx = owned(app, request).await?;
-    organization::suspend(&mut tx, SuspendedBy::Owner, None).await?;
+    organizations::suspend(&mut tx, SuspendedBy::Owner, None).await?;
     changed(tx).await
 }
 
@@ -33,7 +29,7 @@ pub async fn suspend(app: &Arc<App>, request: &mut Request) -> Result<Response, 
 /// When the caller is no owner, or it was an operator who suspended it.
 pub async fn resume(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let mut tx = owned(app, request).await?;
-    organization::resume(&mut tx, SuspendedBy::Owner, None).await?;
+    organizations::resume(&mut tx, SuspendedBy::Owner, None).await?;
     changed(tx).await
 }
 
@@ -45,7 +41,7 @@ pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let grace = app.configuration.platform().organization().deletion_grace();
     let user = request.signed_in_user()?.id;
     let mut tx = owned(app, request).await?;
-    let operation_id = organization::request_deletion(&mut tx, user, grace).await?;
+    let operation_id = organizations::request_deletion(&mut tx, user, grace).await?;
     let organization = super::read(&mut tx, Role::Owner).await?;
     tx.commit().await?;
     super::accepted(organization, operation_id)
@@ -54,19 +50,11 @@ pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// `POST /v1/orgs/{org}/restore`: cancels the deletion. The organization is as it was before.
 ///
 /// # Errors
-/// When the caller is no owner; [`Code::OrganizationNotDeleting`] when there is nothing to cancel.
+/// When the caller is no owner; [`Code::OrganizationNotDeleting`](crate::http::problem::Code::OrganizationNotDeleting) when there is nothing to cancel.
 pub async fn restore(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let mut tx = owned(app, request).await?;
-    match organization::cancel_deletion(&mut tx).await {
-        Err(DbError::NotReady) => Err(Problem::new(
-            Code::OrganizationNotDeleting,
-            "Nobody has asked for the organization's deletion, or it was canceled.",
-        )),
-        canceled => {
-            canceled?;
-            changed(tx).await
-        }
-    }
+    organizations::cancel_deletion(&mut tx).await?;
+    changed(tx).await
 }
 
 /// A transaction of the organization's owner. Nothing is sent along.

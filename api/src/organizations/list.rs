@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     ids::{OrgId, UserId},
-    organization::SuspendedBy,
+    organizations::SuspendedBy,
     tenancy::{OrgStatus, Role},
 };
 use http::StatusCode;
@@ -23,7 +23,7 @@ use crate::{
 /// `GET /v1/orgs`, newest first, which is the order of ids.
 ///
 /// # Errors
-/// When the query is not as it must be, or the database is away.
+/// When the query is invalid, or the database cannot be reached.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let page: Page<OrgId> = request.query(PAGE)?.page()?;
     let user = request.signed_in_user()?.id;

@@ -16,21 +16,23 @@ pub mod rename;
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
-    organization::SuspendedBy,
+    organizations::SuspendedBy,
     tenancy::{OrgStatus, Role},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::http::{
     etag::etag,
     problem::Problem,
-    response::{Response, json},
+    response::{List, Response, json},
+    schema::{Component, component},
 };
 
 /// An organization, as one of its members sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Organization {
     /// Its id.
     pub id: OrgId,
@@ -44,14 +46,17 @@ pub struct Organization {
     pub suspended_by: Option<SuspendedBy>,
     /// From when on it is purged, if its deletion was asked for and not canceled.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub delete_at: Option<OffsetDateTime>,
     /// The member's role.
     pub role: Role,
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
     /// When it last changed.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub updated_at: OffsetDateTime,
     /// Grows with every change; the entity tag.
     #[serde(skip)]
@@ -76,14 +81,15 @@ pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbE
     .await?)
 }
 
+#[derive(Serialize, JsonSchema)]
+struct Accepted {
+    #[serde(flatten)]
+    organization: Organization,
+    operation_id: SagaId,
+}
+
 /// The answer to what a saga will do: the organization as it is now, and where to watch.
 pub(crate) fn accepted(organization: Organization, operation_id: SagaId) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Accepted {
-        #[serde(flatten)]
-        organization: Organization,
-        operation_id: SagaId,
-    }
     let mut response = json(StatusCode::ACCEPTED, &Accepted { organization, operation_id })?;
     let location =
         HeaderValue::try_from(format!("/v1/operations/{operation_id}")).map_err(Problem::internal)?;
@@ -95,4 +101,14 @@ pub(crate) fn respond(organization: &Organization) -> Result<Response, Problem> 
     let mut response = json(StatusCode::OK, organization)?;
     response.headers_mut().insert(header::ETAG, etag(organization.version));
     Ok(response)
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![
+        component::<Organization>("Organization"),
+        component::<List<Organization>>("OrganizationList"),
+        component::<Accepted>("OrganizationAccepted"),
+        component::<Accepted>("OrganizationDeleting"),
+    ]
 }

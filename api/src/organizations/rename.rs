@@ -5,6 +5,7 @@ use std::sync::Arc;
 use atrium_shared::{
     audit::{self, Action, Change},
     ids::OrgId,
+    organizations,
     tenancy::Role,
 };
 use serde_json::json;
@@ -27,23 +28,14 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let (version, old_name): (i64, String) =
-        sqlx::query_as("SELECT version, name FROM orgs WHERE id = $1 FOR NO KEY UPDATE")
-            .bind(org)
-            .fetch_one(tx.conn())
-            .await?;
-    condition.check(version)?;
-    sqlx::query(
-        "UPDATE orgs SET name = $2, version = version + 1, updated_at = clock_timestamp() WHERE id = $1",
-    )
-    .bind(org)
-    .bind(&name)
-    .execute(tx.conn())
-    .await?;
+    let current = organizations::lock_name(&mut tx).await?;
+    condition.check(current.version)?;
+    organizations::rename(&mut tx, &name).await?;
     let role = tx.role();
     let organization = super::read(&mut tx, role).await?;
     let change = Change::new(Action::OrganizationRenamed, "organization", org);
-    audit::record(&mut tx, change.before(json!({ "name": old_name })).after(json!({ "name": name }))).await?;
+    audit::record(&mut tx, change.before(json!({ "name": current.name })).after(json!({ "name": name })))
+        .await?;
     tx.commit().await?;
     super::respond(&organization)
 }

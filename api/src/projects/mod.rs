@@ -11,6 +11,7 @@ use atrium_shared::{
     tenancy::Role,
 };
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -23,20 +24,23 @@ use crate::{
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
-        response::{Response, empty, json},
+        response::{List, Response, empty, json},
+        schema::{Component, component},
     },
     limits::resource_quotas::{Quota, require_room},
     state::App,
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Project {
     id: ProjectId,
     org_id: OrgId,
     name: String,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     updated_at: OffsetDateTime,
     #[serde(skip)]
     version: i64,
@@ -205,4 +209,9 @@ fn respond(status: StatusCode, project: &Project) -> Result<Response, Problem> {
     let mut response = json(status, project)?;
     response.headers_mut().insert(header::ETAG, etag(project.version));
     Ok(response)
+}
+
+/// What this module sends, for the test of the API description.
+pub(crate) fn components() -> Vec<Component> {
+    vec![component::<Project>("Project"), component::<List<Project>>("ProjectList")]
 }

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
 
 use crate::{
     http::response::{Body, Cut, Response, Stream},
@@ -61,7 +62,7 @@ impl ConnectionLimits {
             return Err(Full::Process);
         }
         let peer = subscriber(peer);
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = self.by_address.lock();
         let address = Arc::clone(by_address.entry(peer).or_default());
         if address.resting.load(Ordering::Relaxed) >= self.max_resting {
             return Err(Full::Address);
@@ -100,7 +101,7 @@ impl Drop for ConnectionPermit {
         self.limits.total.fetch_sub(1, Ordering::Relaxed);
         self.address.resting.fetch_sub(1, Ordering::Relaxed);
         // The lock keeps a newcomer from taking the entry that is about to be removed.
-        let mut by_address = self.limits.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = self.limits.by_address.lock();
         if self.address.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
             by_address.remove(&self.peer);
         }
@@ -189,6 +190,6 @@ mod tests {
         assert_eq!(limits.take(address(3)).err(), Some(Full::Process));
         drop(taken);
         assert!(limits.take(address(3)).is_ok());
-        assert!(limits.by_address.lock().expect("not poisoned").is_empty());
+        assert!(limits.by_address.lock().is_empty());
     }
 }

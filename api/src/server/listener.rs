@@ -172,13 +172,13 @@ fn tune(stream: &TcpStream) {
 async fn refuse(mut stream: TcpStream, peer: IpAddr, full: Full) {
     tracing::debug!(%peer, ?full, "no room for a connection");
     let problem = match full {
-        Full::Process => {
-            Problem::new(Code::Unavailable, "All connections of this process are taken; try again.")
-        }
-        Full::Address => Problem::new(
-            Code::RateLimited,
-            "Your address holds too many connections that ask for nothing; use or close them.",
+        Full::Process => Problem::new(
+            Code::Unavailable,
+            "The server has reached its connection limit; try again after `Retry-After`.",
         ),
+        Full::Address => {
+            Problem::new(Code::RateLimited, "Your address has too many idle connections; use or close them.")
+        }
     };
     let id = RequestId::new();
     let problem = problem.header(header::RETRY_AFTER, HeaderValue::from_static("5"));

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use atrium_shared::db::LONGEST_ANSWER;
+use atrium_shared::timings::LONGEST_ANSWER;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -45,14 +45,14 @@ pub async fn answer(
     {
         (Err(problem), _) => ("unmatched", Err(problem), None),
         (Ok(()), Found::Nothing) => {
-            let detail = "There is no such address; a trailing slash makes another one.";
+            let detail = "No route has this path; check it, and leave out a trailing slash.";
             ("unmatched", Err(Problem::new(Code::RouteNotFound, detail)), None)
         }
         (Ok(()), Found::Path(allow)) if method == Method::OPTIONS => {
             ("preflight", Ok(cors::options(&app.api, &head.headers, allow)), None)
         }
         (Ok(()), Found::Path(allow)) => {
-            let detail = "The address exists, but not with this method; Allow names those it takes.";
+            let detail = "This route does not allow the method; `Allow` lists the methods it has.";
             let problem = Problem::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow);
             ("unmatched", Err(problem), None)
         }
@@ -88,8 +88,8 @@ pub async fn answer(
 fn check_head(head: &http::request::Parts) -> Result<(), Problem> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
-        return Err(Problem::new(Code::MalformedRequest, "A header cannot be understood; see errors.")
-            .errors(vec![FieldError::header("host", "must be there once")]));
+        return Err(Problem::new(Code::MalformedRequest, "A header is malformed; `errors` names it.")
+            .errors(vec![FieldError::header("host", "must be sent exactly once")]));
     }
     Ok(())
 }

@@ -70,9 +70,9 @@ fn is_bare_refusal(answer: &[u8]) -> bool {
 
 fn problem_for(answer: &[u8], https: bool) -> Bytes {
     let detail = match answer.get(9..12) {
-        Some(b"431") => "The request's headers are too large, or too many.",
-        Some(b"414") => "The address is too long.",
-        _ => "The request is not HTTP/1.1 as it must be.",
+        Some(b"431") => "The request's headers are too large or too many; send fewer.",
+        Some(b"414") => "The request's URL is too long; send a shorter one.",
+        _ => "Malformed HTTP request.",
     };
     let id = RequestId::new();
     let mut response = response::problem(Problem::new(Code::MalformedRequest, detail), &id);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use atrium_api::routes::{Found, Routes, table};
 use atrium_contract::Reply;
 use atrium_harness::{Atrium, client::Request, guest::Guest, operator};
-use atrium_shared::{audit::Action, saga};
+use atrium_shared::{audit::Action, saga::SagaKind};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -310,7 +310,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
             &owner,
             (Method::POST, &format!("{operation}/cancel")),
             |request| request,
-            (Action::OperationCanceled, Value::Null, json!({ "kind": saga::DELETE_ORGANIZATION })),
+            (Action::OperationCanceled, Value::Null, json!({ "kind": SagaKind::DeleteOrganization.name() })),
         )
         .await;
     let mut progress = owner.client.events(&format!("{operation}/events"), None).await.unwrap();

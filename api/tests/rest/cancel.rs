@@ -1,7 +1,10 @@
 //! Operations are canceled by whoever owns the organization, until it is too late.
 
 use atrium_harness::{Atrium, TiedRace, service::Service};
-use atrium_shared::{audit::Action, saga};
+use atrium_shared::{
+    audit::Action,
+    saga::{self, SagaKind},
+};
 use serde_json::json;
 
 use crate::{Ask as _, PATIENCE, failed_creation};
@@ -28,7 +31,7 @@ async fn a_creation_that_is_canceled_leaves_nothing() {
         (Some("FAILED"), Some(saga::CANCELED))
     );
     founder.client.get(format!("/v1/orgs/{}", created.org)).refused(404, "not_found").await;
-    // Nobody is a member of it any more; who asked for it still gets the same answer.
+    // It has no members left; who asked for it still gets the same answer.
     assert_eq!(cancel().answers(202).await.at("/status"), "FAILED");
     let again = founder.create_organization("Northwind").await.unwrap();
     founder.committed(&again.operation).await.unwrap();
@@ -60,10 +63,12 @@ async fn what_has_ended_cannot_be_canceled_and_a_deletion_can_by_its_owner() {
     assert_eq!(organization.at("/status"), "COMMITTED");
     let audit = owner.client.get(format!("/v1/orgs/{}/audit?limit=1", created.org)).answers(200).await;
     assert_eq!(audit.at("/items/0/action"), Action::OperationCanceled.name());
-    assert_eq!(audit.at("/items/0/after/kind"), saga::DELETE_ORGANIZATION);
+    assert_eq!(audit.at("/items/0/after/kind"), SagaKind::DeleteOrganization.name());
 
     // A creation that failed by itself was not canceled.
-    atrium.set_default("saga.fail_step", json!(format!("{}/commit", saga::CREATE_ORGANIZATION))).await;
+    atrium
+        .set_default("saga.fail_step", json!(format!("{}/commit", SagaKind::CreateOrganization.name())))
+        .await;
     let failed = failed_creation(&owner).await;
     let cancel = format!("/v1/operations/{}/cancel", failed.operation);
     owner.client.post(cancel).refused(409, "operation_not_cancelable").await;

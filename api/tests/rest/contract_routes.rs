@@ -6,6 +6,7 @@ use atrium_api::{http::problem::Code, routes};
 use atrium_contract::Contract;
 use atrium_harness::checkout::Checkout;
 use atrium_shared::audit::Action;
+use serde_json::Value;
 
 #[test]
 fn every_route_is_in_the_contract_and_every_operation_is_routed() {
@@ -27,11 +28,36 @@ fn every_route_is_in_the_contract_and_every_operation_is_routed() {
 fn every_code_is_in_the_catalog_and_every_entry_is_a_code() {
     let file = Checkout::find().unwrap().openapi().with_file_name("error-catalog.md");
     let catalog = std::fs::read_to_string(file).unwrap();
-    let documented: BTreeSet<_> =
-        catalog.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
-    let known: BTreeSet<_> =
-        Code::ALL.iter().map(|code| format!("`{}` ({})", code.name(), code.status().as_u16())).collect();
-    assert_eq!(known, documented, "http/problem.rs (left) and docs/api/error-catalog.md (right) differ");
+    let mut documented = BTreeSet::new();
+    for section in catalog.split("\n## ").skip(1) {
+        let row = |name: &str| {
+            let start = format!("**{name}:** ");
+            let mut rows = section.lines().filter_map(|line| line.strip_prefix(&start));
+            match (rows.next(), rows.next()) {
+                (Some(text), None) => text.to_owned(),
+                _ => panic!("not one row of {name} in the section {section}"),
+            }
+        };
+        let heading = section.lines().next().unwrap().to_owned();
+        assert!(row("Meaning").len() > 10 && row("What to do").len() > 10, "{heading} explains nothing");
+        documented.insert((heading, row("Title"), row("Retry")));
+    }
+    let known: BTreeSet<_> = Code::ALL
+        .iter()
+        .map(|code| {
+            let heading = format!("`{}` ({})", code.name(), code.status().as_u16());
+            (heading, code.title().to_owned(), code.retry().to_owned())
+        })
+        .collect();
+    let unknown: Vec<_> = documented.difference(&known).collect();
+    let missing: Vec<_> = known.difference(&documented).collect();
+    assert!(
+        unknown.is_empty() && missing.is_empty(),
+        "only in docs/api/error-catalog.md: {unknown:#?}\nonly in http/problem.rs: {missing:#?}"
+    );
+    for code in Code::ALL {
+        assert!(code.retry().starts_with("Safe"), "{}: whether a retry is safe is not said", code.name());
+    }
 }
 
 #[test]
@@ -61,4 +87,35 @@ fn every_action_of_the_audit_log_is_in_the_contract_and_no_others() {
         .collect();
     let known: Vec<_> = Action::ALL.iter().map(|action| action.name()).collect();
     assert_eq!(known, documented);
+}
+
+#[test]
+fn every_example_of_a_problem_is_one_that_the_api_sends() {
+    fn collect<'a>(node: &'a Value, examples: &mut Vec<&'a Value>) {
+        match node {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    if name == "application/problem+json" {
+                        let named = value["examples"].as_object().into_iter().flatten();
+                        examples.extend(named.map(|(_, example)| &example["value"]));
+                        examples.extend(value.get("example"));
+                    }
+                    collect(value, examples);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, examples)),
+            _ => {}
+        }
+    }
+    let contract = Contract::load().unwrap();
+    let mut examples = Vec::new();
+    collect(contract.document(), &mut examples);
+    assert!(examples.len() > 30, "only {} examples were found", examples.len());
+    for example in examples {
+        let named = Code::ALL.iter().find(|code| Some(code.name()) == example["code"].as_str());
+        let code = named.unwrap_or_else(|| panic!("no such code: {example:#}"));
+        assert_eq!(example["title"], code.title(), "{example:#}");
+        assert_eq!(example["status"], code.status().as_u16(), "{example:#}");
+        assert_eq!(example["type"], format!("/docs/errors#{}", code.name()), "{example:#}");
+    }
 }

@@ -190,7 +190,7 @@ async fn heads_that_are_no_http_are_refused_with_a_problem_too() {
             "two lengths",
             "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
         ),
-        ("a length that is none", "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n"),
+        ("an invalid length", "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n"),
         ("a megabyte of headers", &megabyte),
         ("too many headers", &many),
         ("a long address", &long),

@@ -152,7 +152,7 @@ async fn only_an_owner_exports_and_in_every_state_but_an_unfinished_one() {
     owner.client.get(&path).refused(409, "organization_not_ready").await;
 }
 
-/// An organization with so many rows of each of two kinds, put there directly.
+/// An organization with `rows` rows of each of two kinds, inserted directly.
 async fn large(atrium: &Atrium, rows: i32) -> (Guest, String) {
     let owner = atrium.guest().await;
     let org = owner.organization("Large").await.unwrap();

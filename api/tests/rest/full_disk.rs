@@ -31,7 +31,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
         let reply = create(&key).send().await.unwrap();
         if reply.code() == 202 {
             accepted.insert(key, reply.at("/id"));
-            // PostgreSQL has found room in what it has, or has thrown away what it does not need any more.
+            // PostgreSQL has found room in what it has, or has removed what it no longer needs.
             atrium.postgres().disk().fill().unwrap();
             continue;
         }

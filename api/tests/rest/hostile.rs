@@ -76,8 +76,8 @@ async fn drip(stream: TcpStream, bytes: &'static [u8]) -> String {
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Sends a beginning, then the same again and again until the server does not take any more. Answers with how much it
-/// took.
+/// Sends a beginning, then the same again and again until the server accepts nothing further. Returns how much it
+/// accepted.
 async fn flood(mut stream: TcpStream, beginning: String, again: Arc<str>) -> usize {
     let mut sent = 0;
     let flooding = async {

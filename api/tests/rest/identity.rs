@@ -1,7 +1,5 @@
 //! Tokens and cookies: which are believed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use atrium_harness::{Atrium, client::Client};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
@@ -40,7 +38,7 @@ async fn only_our_own_tokens_are_believed_and_all_others_are_refused_alike() {
     let guest = atrium.guest().await;
     let token = guest.client.token().unwrap();
     let claims = claims_of(token);
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let now = atrium_shared::clock::now().unix_timestamp();
     let ours =
         EncodingKey::from_ed_pem(&std::fs::read(atrium.wiring().keys.join("test-1.pem")).unwrap()).unwrap();
     let sign = |header: &Header, claims: &Value| jsonwebtoken::encode(header, claims, &ours).unwrap();
@@ -209,7 +207,7 @@ async fn signing_out_ends_the_token_in_every_process() {
     other.get("/v1/auth/me").answers(200).await;
 
     browser.post("/v1/auth/logout").header("origin", atrium.public_url()).answers(204).await;
-    // The browser has no cookie any more; whoever kept the token has no use of it.
+    // The browser no longer has a cookie, and a copy of the token is of no use.
     browser.get("/v1/auth/me").refused(401, "unauthenticated").await;
     atrium.client().bearer(&token).get("/v1/auth/me").refused(401, "unauthenticated").await;
     until_refused(&other).await;

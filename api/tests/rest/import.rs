@@ -134,7 +134,7 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
     for seed in [1, 2, 3] {
         let mut random = StdRng::seed_from_u64(seed);
         let (owner, org) = random_organization(&atrium, &mut random).await;
-        // What is exported and not taken over: nobody has its secret any more.
+        // What is exported but not imported: its secret is lost.
         owner.invite(&org, "viewer").await.unwrap();
         let key = owner.client.post(format!("/v1/orgs/{org}/api-keys"));
         key.json(json!({ "name": "Builder", "scopes": ["config:read"] })).answers(201).await;

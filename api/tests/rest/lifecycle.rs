@@ -135,7 +135,7 @@ async fn what_was_queued_when_an_organization_was_suspended_is_dropped() {
     assert_eq!(redis.xlen::<_, u64>(&inbound).await.unwrap(), 1, "it is queued");
     atrium.add_worker(Some("chat")).await;
     // The worker is ready before it has come to what is queued.
-    until("it is not queued any more", async || redis.xlen::<_, u64>(&inbound).await.unwrap() == 0).await;
+    until("it has left the queue", async || redis.xlen::<_, u64>(&inbound).await.unwrap() == 0).await;
     used.act("/resume").await;
     // Both go through one shard, in order: when the second is counted, the first was seen.
     used.member.press(&used.window, "blocked").await.unwrap();

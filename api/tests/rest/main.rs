@@ -8,6 +8,7 @@ mod cancel;
 mod clocks;
 mod configs;
 mod contract_routes;
+mod contract_schemas;
 mod drain;
 mod edge;
 mod export;

@@ -184,7 +184,7 @@ async fn roles_change_up_to_ones_own_and_never_the_last_owners() {
 
     let changed = give(&admin, &member, "admin").answers(200).await;
     assert_eq!((changed.at("/role"), changed.at("/user/name")), ("admin".into(), member.name.clone()));
-    // What somebody who may do less gave out for more is worth nothing any more.
+    // An invitation to a higher role than its maker now has is no longer valid.
     let code = member.invite(&org, "admin").await.unwrap();
     give(&owner, &member, "member").answers(200).await;
     let accept = |code: &str| stranger.client.post("/v1/invitations/accept").json(json!({ "code": code }));

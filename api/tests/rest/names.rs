@@ -40,7 +40,7 @@ async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
         assert!(!refused.text().contains("atrium.test"), "nothing of the outage's inside is told");
     }
     guest.pressing(&window, "ready").refused(503, "unavailable").await;
-    // The processes wait; to end them, or to send nobody there any more, would help nobody.
+    // The processes wait; ending them, or sending no requests there, would help nobody.
     for service in atrium.services().filter(|service| service.name() != "workers-1") {
         Client::new(service.admin_url()).get("/readyz").answers(200).await;
     }

@@ -48,8 +48,8 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
                     let refused = reply.must_be(429, "quota_exceeded");
                     assert_eq!(refused.header("ratelimit-policy"), Some("\"org_requests\";q=60;w=60"));
                     let wait = refused.header("retry-after").unwrap();
-                    let standing = format!("\"org_requests\";r=0;t={wait}");
-                    assert_eq!(refused.header("ratelimit"), Some(standing.as_str()));
+                    let quota_status = format!("\"org_requests\";r=0;t={wait}");
+                    assert_eq!(refused.header("ratelimit"), Some(quota_status.as_str()));
                 }
             }
         }
@@ -82,8 +82,8 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
     }
 }
 
-/// Asks for so many streams at once, spread over the processes, which hold some already. Answers with those that are open, when all others
-/// have ended.
+/// Asks for several streams at once, spread over the processes, which hold some already. Returns those that are open
+/// when all others have ended.
 async fn streams(
     atrium: &Atrium,
     apis: usize,

@@ -61,7 +61,7 @@ async fn every_create_has_its_effect_once_under_its_key() {
                 (None, Some("true"))
             );
         }
-        // Other bytes are another intention, and somebody else's key is another key.
+        // Other bytes are another request, and somebody else's key is another key.
         create("owner", format!("{body} ")).refused(422, "idempotency_key_reused").await;
         let other = create("admin", body).send().await.unwrap().must(first.code());
         assert_ne!(other.at("/id"), first.at("/id"), "{}", operation.id);
@@ -84,7 +84,8 @@ fn create(guest: &Guest, name: &str, key: &str) -> Request {
 /// How many organizations and operations there are of this name.
 async fn made(atrium: &Atrium, name: &str) -> (i64, i64) {
     sqlx::query_as(
-        "SELECT (SELECT count(*) FROM orgs WHERE name = $1), (SELECT count(*) FROM sagas WHERE input->>'name' = $1)",
+        "SELECT (SELECT count(*) FROM orgs WHERE name = $1),
+                (SELECT count(*) FROM sagas JOIN orgs ON orgs.id = sagas.org_id WHERE orgs.name = $1)",
     )
     .bind(name)
     .fetch_one(&mut atrium.superuser().await)

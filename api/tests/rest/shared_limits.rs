@@ -26,7 +26,7 @@ async fn three() -> Atrium {
     atrium
 }
 
-/// Sends so many requests of one person, spread over these processes, and says how many were admitted.
+/// Sends `requests` requests of one person, spread over these processes, and returns how many were admitted.
 async fn admitted(atrium: &Atrium, guest: &Guest, apis: &[usize], requests: usize) -> usize {
     const AT_ONCE: usize = 10;
     let senders = (0..AT_ONCE).map(|sender| async move {

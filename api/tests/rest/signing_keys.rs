@@ -33,7 +33,7 @@ fn write_key(atrium: &Atrium, kid: &str) -> PathBuf {
     std::fs::create_dir_all(&folder).unwrap();
     let written = atrium_harness::keys::generate(&folder, kid).unwrap();
     let file = std::fs::File::options().append(true).open(&written).unwrap();
-    file.set_modified(SystemTime::now() - ACTIVATION + SOON).unwrap();
+    file.set_modified(SystemTime::from(atrium_shared::clock::now()) - ACTIVATION + SOON).unwrap();
     written
 }
 

@@ -5,18 +5,8 @@ use std::{num::NonZeroU32, time::Duration};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::catalog;
+use super::{catalog, lists::SessionOverflow};
 use crate::messages::ChatAction;
-
-/// What happens when somebody opens one chat window too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionOverflow {
-    /// The oldest window is closed, and told.
-    CloseOldest,
-    /// The new window is refused.
-    Refuse,
-}
 
 /// The values that hold, of every key of the catalog. Fields are documented there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -92,5 +82,26 @@ impl Effective {
     #[must_use]
     pub fn sse_heartbeat(&self) -> Duration {
         Duration::from_secs(self.sse_heartbeat_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_builtin_value_can_be_read() {
+        assert!(Effective::builtin().is_ok());
+    }
+
+    #[test]
+    fn what_a_schema_accepts_can_be_read() {
+        let key = catalog::find("chat.max_active_sessions").expect("in the catalog");
+        for value in [json!(1), json!(20)] {
+            assert_eq!(key.violations(&value), [], "{value}");
+            assert!(Effective::merge([[(key.name.to_owned(), value)]]).is_ok());
+        }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod catalog;
 mod effective;
+mod lists;
 pub mod report;
 pub mod restore;
 mod snapshot;
@@ -18,7 +19,8 @@ mod store;
 pub mod write;
 
 pub use self::{
-    effective::{Effective, SessionOverflow},
+    effective::Effective,
+    lists::{HistoryAction, SessionOverflow},
     snapshot::{Snapshot, Source, Values},
     store::ConfigurationStore,
 };

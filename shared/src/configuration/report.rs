@@ -12,10 +12,8 @@ use crate::{
     ids::OrgId,
     messages::AppliedReport,
     streams::{CONFIG_PROCESSES_KEY, Redis, config_applied_key},
+    timings::CONFIGURATION_SILENT_AFTER,
 };
-
-/// A process that has not reported for this long is not counted, milliseconds.
-const SILENT_AFTER_MS: i64 = 6_000;
 
 /// Redis' time: seconds since 1970, and microseconds.
 type RedisTime = (i64, i64);
@@ -77,8 +75,9 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
         .query_async(&mut redis.shared())
         .await?;
     let now = seconds * 1_000 + microseconds / 1_000;
-    let (living, silent): (Vec<_>, Vec<_>) =
-        processes.into_iter().partition(|(_, seen)| now - seen <= SILENT_AFTER_MS);
+    let (living, silent): (Vec<_>, Vec<_>) = processes
+        .into_iter()
+        .partition(|(_, seen)| i128::from(now - seen) <= CONFIGURATION_SILENT_AFTER.as_millis() as i128);
     if !silent.is_empty() {
         // Whoever was killed did not say so; whoever only was slow reports again.
         let silent: Vec<String> = silent.into_iter().map(|(process, _)| process).collect();

@@ -27,9 +27,9 @@ pub struct RestoredValue {
 pub struct RestoredChange {
     /// The revision it made.
     pub revision: i64,
-    /// The project it was for, if any; it need not exist any more.
+    /// The project it was for, if any; it may be gone.
     pub project_id: Option<ProjectId>,
-    /// The key; it need not exist any more.
+    /// The key; it may be gone.
     pub key: String,
     /// What the key was set to before.
     pub old_value: Option<Value>,

@@ -6,28 +6,28 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    sync::Arc,
 };
 
 use metrics::{counter, gauge, histogram};
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Snapshot, Values, report};
 use crate::{
+    clock,
     db::{Database, DbError, Principal, Watcher, in_time},
     ids::OrgId,
     lifecycle::Shutdown,
     messages::{RevisionEntry, StreamEntry as _},
     streams::{Live, Redis, Tail, TailEvent},
     telemetry::metrics::{CONFIG_APPLY_FAILURES, CONFIG_APPLY_SECONDS, CONFIG_PLATFORM_REVISION},
+    timings::{CONFIGURATION_RECONCILED_EVERY, CONFIGURATION_REPORTED_EVERY},
 };
 
-const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 const RECONCILE_JITTER: f64 = 0.1;
-const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// How many organizations are loaded at once after a burst of events.
 const LOADS_AT_ONCE: usize = 4;
 const PRINCIPAL: Principal = Principal::System("configuration");
@@ -101,7 +101,7 @@ impl ConfigurationStore {
     /// What holds for everybody.
     #[must_use]
     pub fn platform(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0.state.read().unwrap_or_else(PoisonError::into_inner).platform.snapshot)
+        Arc::clone(&self.0.state.read().platform.snapshot)
     }
 
     /// What holds in an organization; loaded when it is not here yet.
@@ -118,7 +118,7 @@ impl ConfigurationStore {
     /// What holds in an organization, if it is here.
     #[must_use]
     pub fn held(&self, org: OrgId) -> Option<Arc<Snapshot>> {
-        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.state.read();
         if org == OrgId::PLATFORM {
             return Some(Arc::clone(&state.platform.snapshot));
         }
@@ -167,8 +167,8 @@ impl ConfigurationStore {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         loop {
-            let pause =
-                RECONCILE_EVERY.mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
+            let pause = CONFIGURATION_RECONCILED_EVERY
+                .mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
             let first = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 news = inbox.recv() => news,
@@ -213,14 +213,13 @@ impl ConfigurationStore {
 
     /// The organizations here, and the platform, whose revision in the database is another one.
     async fn outdated(&self) -> Vec<OrgId> {
-        let mut orgs: Vec<OrgId> =
-            self.0.state.read().unwrap_or_else(PoisonError::into_inner).orgs.keys().copied().collect();
+        let mut orgs: Vec<OrgId> = self.0.state.read().orgs.keys().copied().collect();
         orgs.push(OrgId::PLATFORM);
         match self.0.watcher.config_revisions(&orgs).await {
             Ok(revisions) => {
                 let there: HashMap<_, _> = revisions.into_iter().collect();
-                let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-                // Gone, or about to go: revision 0 says that nobody should hold it any more.
+                let mut state = self.0.state.write();
+                // Gone, or about to go: revision 0 says that nobody should hold it.
                 state.orgs.retain(|org, _| there.get(org).is_some_and(|revision| *revision > 0));
                 drop(state);
                 there
@@ -250,7 +249,7 @@ impl ConfigurationStore {
         }
         self.0.changed.send_modify(|version| *version += 1);
         let applied = (org, held.snapshot.revision(), held.since);
-        // Of an organization that is not there (any more) nothing is held, and nothing said.
+        // Nothing is held or reported for an organization that does not exist.
         if org == OrgId::PLATFORM || applied.1 > 0 {
             let (redis, process) = (self.0.redis.clone(), self.0.process.clone());
             tokio::spawn(async move {
@@ -263,7 +262,7 @@ impl ConfigurationStore {
     }
 
     fn swap(&self, org: OrgId, values: Values) -> Option<Held> {
-        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.write();
         let current = if org == OrgId::PLATFORM { Some(&state.platform) } else { state.orgs.get(&org) };
         if let Some(current) = current.filter(|current| current.snapshot.revision() >= values.revision) {
             return Some(current.clone());
@@ -292,10 +291,10 @@ impl ConfigurationStore {
     }
 
     async fn keep_reporting(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(REPORT_EVERY);
+        let mut ticks = tokio::time::interval(CONFIGURATION_REPORTED_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let applied: Vec<_> = {
-                let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+                let state = self.0.state.read();
                 let all = state.orgs.iter().chain([(&OrgId::PLATFORM, &state.platform)]);
                 all.map(|(org, held)| (*org, held.snapshot.revision(), held.since)).collect()
             };
@@ -328,7 +327,7 @@ impl State {
 
 impl Held {
     fn now(snapshot: Snapshot) -> Self {
-        Self { snapshot: Arc::new(snapshot), since: OffsetDateTime::now_utc() }
+        Self { snapshot: Arc::new(snapshot), since: clock::now() }
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{
-    Effective,
+    Effective, HistoryAction,
     catalog::{self, Key, Scope, Setter, Violation},
 };
 use crate::{
@@ -272,7 +272,7 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     .bind(revision)
     .bind(&change.key)
     .bind(change.project)
-    .bind(if change.value.is_some() { "set" } else { "unset" })
+    .bind(if change.value.is_some() { HistoryAction::Set } else { HistoryAction::Unset }.name())
     .bind(old)
     .bind(&change.value)
     .bind(change.author.as_ref().and_then(Author::user))

@@ -1,6 +1,4 @@
-//! What can go wrong between us and PostgreSQL, sorted by what the caller can do about it.
-
-use crate::tenancy::Role;
+//! What PostgreSQL may say instead of doing what was asked, sorted by what the caller can do about it.
 
 /// Why a transaction did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -8,21 +6,6 @@ pub enum DbError {
     /// Not there, or not yours: the same answer for both.
     #[error("not found")]
     NotFound,
-    /// The member's role is too low.
-    #[error("the role {required:?} or a greater one is needed")]
-    Forbidden {
-        /// The least role that may do this.
-        required: Role,
-    },
-    /// The organization is not committed, so nothing can be written in it.
-    #[error("the organization is not ready")]
-    NotReady,
-    /// The organization is suspended: it can be read, not changed.
-    #[error("the organization is suspended")]
-    Suspended,
-    /// The organization is about to be deleted: it can be read, not changed.
-    #[error("the organization is being deleted")]
-    Deleting,
     /// A constraint said no; its name says which.
     #[error("the constraint {0} was violated")]
     Constraint(String),

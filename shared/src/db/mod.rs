@@ -6,180 +6,28 @@
 //! connection cannot be had.
 
 mod api_keys;
+mod database;
 mod error;
 mod org_tx;
 mod outbox;
 mod pool;
+mod principal;
 mod time_limit;
 mod user_tx;
 mod wake;
 mod wall;
 mod watcher;
 
-use std::time::Duration;
-
 pub use self::{
     api_keys::ApiKey,
+    database::Database,
     error::DbError,
     org_tx::OrgTx,
     pool::{ACQUIRE_TIMEOUT, connect_pool},
-    time_limit::{LONGEST_ANSWER, in_time},
+    principal::Principal,
+    time_limit::in_time,
     user_tx::UserTx,
     wake::OUTBOX_CHANNEL,
     wall::{Reach, check_role},
     watcher::{RevokedAccess, RunningSagas, Watcher},
 };
-use self::{org_tx::View, pool::Pool, wake::Wake};
-use crate::{
-    api_key::ApiKeyUse,
-    ids::{OrgId, SagaId, UserId},
-    settings::{Pooling, Secret, Settings},
-};
-
-/// On whose behalf a transaction runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Principal {
-    /// A person; must be a member of the organization.
-    User(UserId),
-    /// A service with a key of the organization.
-    ApiKey(ApiKeyUse),
-    /// A worker's role or an operator's command, by name. Handlers of requests never construct this.
-    System(&'static str),
-}
-
-impl Principal {
-    /// The name of an operator's command.
-    pub const OPERATOR: &'static str = "operator";
-}
-
-/// The database as the application sees it. Cheap to clone.
-#[derive(Clone)]
-pub struct Database {
-    pool: Pool,
-    wake: Wake,
-}
-
-impl Database {
-    /// Connects as `atrium_app`, and makes sure that this role cannot pass the wall.
-    ///
-    /// # Errors
-    /// When PostgreSQL cannot be reached, or the role could see more than one tenant at a time.
-    pub async fn connect(settings: &Settings) -> anyhow::Result<Self> {
-        Self::connect_to(
-            &settings.database_url,
-            settings.database_connections,
-            &settings.process_name,
-            settings.database_pooling,
-        )
-        .await
-    }
-
-    /// The same, for a command that needs nothing but the database.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub async fn connect_to(
-        url: &Secret,
-        connections: u32,
-        process_name: &str,
-        pooling: Pooling,
-    ) -> anyhow::Result<Self> {
-        let pool = Pool::connect(url.expose(), connections, process_name, pooling)
-            .await
-            .map_err(|error| anyhow::anyhow!("cannot connect with ATRIUM_DATABASE_URL: {error}"))?;
-        check_role(&mut *pool.begin("").await?, Reach::Tenant).await?;
-        Ok(Self { wake: Wake::new(pool.clone()), pool })
-    }
-
-    /// Wakes the relay now and waits until that is done, for a process that is about to end.
-    ///
-    /// # Errors
-    /// When the database does not answer; the relay's poll will find the message.
-    pub async fn wake_relay(&self) -> Result<(), DbError> {
-        Ok(wake::notify(&self.pool).await?)
-    }
-
-    /// Asks for nothing, to learn whether the database answers.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub async fn ping(&self) -> Result<(), DbError> {
-        Ok(self.pool.run("SELECT 1").await?)
-    }
-
-    /// Begins a transaction in one organization. For a user this checks the membership, and for a service its key,
-    /// which is also the authorization: without a role there is no transaction.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`] when the user is no member, or the key is none of the organization for that scope; the
-    /// same when there is no such organization.
-    pub async fn org_tx(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
-        OrgTx::open(&self.pool, &self.wake, principal, org, View::Current).await
-    }
-
-    /// The same over a line of its own, which is opened for it: to ask when those of the pool do not answer, or are all
-    /// taken.
-    ///
-    /// # Errors
-    /// As [`Self::org_tx`].
-    pub async fn org_tx_apart(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
-        OrgTx::open(&self.pool.apart(), &self.wake, principal, org, View::Current).await
-    }
-
-    /// The same for reading very much of an organization: all of it as of one moment, and nothing can be written. The
-    /// transaction may wait for its reader, but no longer than `idle` at a time: then PostgreSQL ends it.
-    ///
-    /// # Errors
-    /// As [`Self::org_tx`].
-    pub async fn snapshot_tx(
-        &self,
-        principal: &Principal,
-        org: OrgId,
-        idle: Duration,
-    ) -> Result<OrgTx, DbError> {
-        OrgTx::open(&self.pool, &self.wake, principal, org, View::Snapshot(idle)).await
-    }
-
-    /// Begins the transaction that founds an organization, with `user` as the owner-to-be.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn founding_tx(&self, user: UserId, org: OrgId) -> Result<OrgTx, DbError> {
-        OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
-    }
-
-    /// Begins a transaction in an organization that `user` is about to join: may look at invitations and add
-    /// `user` as a member, and must do nothing before the invitation is checked.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn joining_tx(&self, user: UserId, org: OrgId) -> Result<OrgTx, DbError> {
-        OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
-    }
-
-    /// Begins a transaction for one user across organizations: sees who they are, where they are a member, and
-    /// the operations they asked for.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn user_tx(&self, user: UserId) -> Result<UserTx, DbError> {
-        UserTx::open(&self.pool, user).await
-    }
-
-    /// Begins a transaction that may read the operation `saga`, if `user` asked for it or is a member of its
-    /// organization. The wall decides: the look-up sees only such sagas. Someone who asked for an organization that
-    /// failed is no member any more, and still learns why.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`] when there is no such operation, or it is somebody else's.
-    pub async fn operation_tx(&self, user: UserId, saga: SagaId) -> Result<OrgTx, DbError> {
-        let mut mine = self.user_tx(user).await?;
-        let org: OrgId = sqlx::query_scalar("SELECT org_id FROM sagas WHERE id = $1")
-            .bind(saga)
-            .fetch_one(mine.conn())
-            .await?;
-        // Both transactions at once could starve each other of connections.
-        drop(mine);
-        OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
-    }
-}

@@ -174,39 +174,19 @@ impl OrgTx {
         }
     }
 
-    /// Makes sure that the member may do what needs `required`.
-    ///
-    /// # Errors
-    /// [`DbError::Forbidden`] when the role is lower.
-    pub fn require(&self, required: Role) -> Result<(), DbError> {
-        if self.role() >= required { Ok(()) } else { Err(DbError::Forbidden { required }) }
-    }
-
-    /// Makes sure that the organization is ready to be written in, and that the member may write what needs
-    /// `required`.
-    ///
-    /// # Errors
-    /// [`DbError::Forbidden`] when the role is lower; [`DbError::NotReady`], [`DbError::Suspended`] or
-    /// [`DbError::Deleting`] when the organization is in no state to be written in.
-    pub fn require_writable(&self, required: Role) -> Result<(), DbError> {
-        self.require(required)?;
+    /// The organization's status when the transaction began; none for the system and for newcomers.
+    #[must_use]
+    pub fn status(&self) -> Option<OrgStatus> {
         match self.access {
-            Access::Member(_, status) => status.require_open(),
-            Access::System => Ok(()),
-            Access::Newcomer => Err(DbError::NotReady),
+            Access::Member(_, status) => Some(status),
+            Access::System | Access::Newcomer => None,
         }
     }
 
-    /// Makes sure that something may be live in the organization.
-    ///
-    /// # Errors
-    /// [`DbError::Suspended`] or [`DbError::Deleting`] when it is closed.
-    pub fn require_live(&self) -> Result<(), DbError> {
-        match self.access {
-            Access::Member(_, OrgStatus::Suspended) => Err(DbError::Suspended),
-            Access::Member(_, OrgStatus::Deleting) => Err(DbError::Deleting),
-            Access::Member(..) | Access::System | Access::Newcomer => Ok(()),
-        }
+    /// Whether this is a transaction of the system's own.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        matches!(self.access, Access::System)
     }
 
     /// Runs an insert for very many rows, some at a time: `$1` is the organization, `$2` rows as an array of JSON.

@@ -3,10 +3,9 @@
 //! The server ends what takes too long, and says so. But a line can die without a word to this end of it: then the
 //! answer never comes, and the kernel notices after a quarter of an hour.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io};
 
-/// Longer than the server lets a statement run.
-pub const LONGEST_ANSWER: Duration = Duration::from_secs(12);
+use crate::timings::LONGEST_ANSWER;
 
 /// Waits for work on the database no longer than the server would work on it. What was begun is dropped, and the
 /// connection closed.

@@ -10,7 +10,6 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use jsonwebtoken::jwk::JwkSet;
 use metrics::{counter, gauge};
-use time::OffsetDateTime;
 use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +19,7 @@ use super::{
     token,
 };
 use crate::{
+    clock,
     ids::{AuthSessionId, UserId},
     telemetry::metrics::{SIGNING_KEY_FAILURES, SIGNING_KEYS},
 };
@@ -78,7 +78,7 @@ impl Keyring {
         auth_session: AuthSessionId,
     ) -> Result<(String, Claims), TokenError> {
         let ring = self.0.ring.load();
-        let (kid, key) = ring.signing(OffsetDateTime::now_utc()).ok_or(TokenError::UnknownKey)?;
+        let (kid, key) = ring.signing(clock::now()).ok_or(TokenError::UnknownKey)?;
         let claims = Claims::new(&self.0.issuer, user, user_name, auth_session);
         let token = token::sign(kid, key, &claims)?;
         Ok((token, claims))

@@ -7,7 +7,7 @@ mod token;
 
 pub use self::{
     keyring::Keyring,
-    revocations::{REVOCATION_LIFETIME, Revocations},
+    revocations::Revocations,
     ring::KeyringError,
-    token::{Claims, TOKEN_LIFETIME, TokenError},
+    token::{Claims, TokenError},
 };

@@ -10,26 +10,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     db::{DbError, Watcher},
-    identity::TOKEN_LIFETIME,
     ids::AuthSessionId,
+    timings::{REVOCATION_LIFETIME, REVOCATIONS_OVERLAP, REVOCATIONS_READ_EVERY},
 };
-
-/// For how long a revocation holds: longer than a token that was made where the clock is an hour ahead.
-pub const REVOCATION_LIFETIME: Duration = TOKEN_LIFETIME.saturating_add(Duration::from_secs(65 * 60));
-
-const POLL: Duration = Duration::from_millis(500);
-/// Longer than any transaction that revokes may take.
-const OVERLAP: Duration = Duration::from_secs(30);
 
 /// The revoked sign-in sessions whose tokens may not have expired. Cheap to clone.
 #[derive(Clone)]
@@ -52,7 +46,7 @@ impl Revocations {
     /// Whether this sign-in session has ended, by its user or because a copy of its token was used.
     #[must_use]
     pub fn is_revoked(&self, auth_session: AuthSessionId) -> bool {
-        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains_key(&auth_session)
+        self.revoked.read().contains_key(&auth_session)
     }
 
     /// Remembers a revocation that this process has just committed, without waiting for the poll.
@@ -62,13 +56,7 @@ impl Revocations {
 
     fn remember(&self, auth_session: AuthSessionId, left: Duration) {
         let ends_at = Instant::now() + left;
-        if self
-            .revoked
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(auth_session, ends_at)
-            .is_none()
-        {
+        if self.revoked.write().insert(auth_session, ends_at).is_none() {
             self.changed.send_modify(|version| *version += 1);
         }
     }
@@ -85,15 +73,15 @@ impl Revocations {
     /// # Errors
     /// Never; the signature is that of a critical task.
     pub async fn follow(self, watcher: Watcher, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(POLL);
+        let mut ticks = tokio::time::interval(REVOCATIONS_READ_EVERY);
         let mut since = OffsetDateTime::UNIX_EPOCH;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match self.read(&watcher, since).await {
-                Ok(now) => since = now - OVERLAP,
+                Ok(now) => since = now - REVOCATIONS_OVERLAP,
                 Err(error) => tracing::warn!(%error, "revocations cannot be read; trying again"),
             }
             let now = Instant::now();
-            self.revoked.write().unwrap_or_else(PoisonError::into_inner).retain(|_, ends_at| *ends_at > now);
+            self.revoked.write().retain(|_, ends_at| *ends_at > now);
         }
         Ok(())
     }

@@ -195,14 +195,15 @@ mod tests {
 
     fn backdate(file: &Path, by: Duration) {
         let file = std::fs::File::options().append(true).open(file).expect("the file is there");
-        file.set_modified(std::time::SystemTime::now() - by).expect("its time can be set");
+        file.set_modified(std::time::SystemTime::from(crate::clock::now()) - by)
+            .expect("its time can be set");
     }
 
     #[test]
     fn the_only_key_signs_at_once_and_a_new_one_when_everybody_has_read_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let first = generate(folder.path(), "2026-01").expect("a key");
-        let now = OffsetDateTime::now_utc();
+        let now = crate::clock::now();
         assert_eq!(signing(&read(folder.path(), None).0, now), "2026-01");
         backdate(&first, Duration::from_secs(3600));
         generate(folder.path(), "2026-02").expect("a key");

@@ -1,16 +1,15 @@
 //! Access tokens: JWTs ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)) signed with Ed25519, good for 15 minutes.
 
-use std::time::Duration;
-
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::ids::{AuthSessionId, UserId};
-
-/// How long an access token holds.
-pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
+use crate::{
+    clock,
+    ids::{AuthSessionId, UserId},
+    timings::TOKEN_LIFETIME,
+};
 
 /// How far the clocks of two pods may differ, seconds. The library's default, 60, is a minute in which an expired
 /// token still opens doors.
@@ -61,7 +60,7 @@ pub enum TokenError {
 
 impl Claims {
     pub(super) fn new(issuer: &str, user: UserId, user_name: &str, auth_session: AuthSessionId) -> Self {
-        let now = OffsetDateTime::now_utc();
+        let now = clock::now();
         Self {
             iss: issuer.to_owned(),
             aud: AUDIENCE.to_owned(),

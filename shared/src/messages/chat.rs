@@ -1,14 +1,28 @@
 //! The chat: actions on their way to the worker, ends of sessions, and the events that browsers get.
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 
 use super::{OutboxMessage, StreamEntry, Topic};
 use crate::ids::{MessageId, OrgId, ProjectId, SessionId, UserId};
 
 /// A canned action of the chat. There is no free text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ChatAction {
     /// 👍
     ThumbsUp,
@@ -32,23 +46,27 @@ impl ChatAction {
     /// The name, as in JSON and in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::ThumbsUp => "thumbs_up",
-            Self::ThumbsDown => "thumbs_down",
-            Self::Ready => "ready",
-            Self::Blocked => "blocked",
-            Self::InReview => "in_review",
-            Self::Deployed => "deployed",
-            Self::TestsGreen => "tests_green",
-            Self::Rollback => "rollback",
-        }
+        self.into()
     }
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum CloseReason {
     /// Its user opened one too many.
     Replaced,
@@ -122,7 +140,7 @@ pub struct LiveChatEntry {
 impl StreamEntry for LiveChatEntry {}
 
 /// What browsers get of an action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ActionEvent {
     /// The action's id.
     pub id: MessageId,
@@ -136,6 +154,7 @@ pub struct ActionEvent {
     pub action: ChatAction,
     /// When it was accepted.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
 }
 
@@ -145,7 +164,7 @@ impl ActionEvent {
 }
 
 /// Who pressed an action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ActionUser {
     /// The user.
     pub id: UserId,
@@ -154,7 +173,7 @@ pub struct ActionUser {
 }
 
 /// What browsers get when a session ends; the last event of that session's stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SessionClosedEvent {
     /// The session.
     pub session_id: SessionId,
@@ -162,6 +181,7 @@ pub struct SessionClosedEvent {
     pub reason: CloseReason,
     /// When it ended.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
 }
 

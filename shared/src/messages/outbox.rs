@@ -1,14 +1,16 @@
 //! The outbox: messages that are written in the transaction of their cause, and delivered at least once.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
 use super::{StreamEntry, entry::as_text};
 use crate::ids::{MessageId, OrgId};
 
 /// What a message is for; decides which stream it goes to and which worker consumes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type, EnumCount, IntoStaticStr, VariantArray)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Topic {
     /// A saga has something to do.
     Saga,
@@ -20,16 +22,15 @@ pub enum Topic {
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Saga, Self::Config, Self::Chat];
+    pub const ALL: [Self; Self::COUNT] = match Self::VARIANTS.first_chunk() {
+        Some(all) => *all,
+        None => unreachable!(),
+    };
 
     /// The name, as in SQL, stream names and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Saga => "saga",
-            Self::Config => "config",
-            Self::Chat => "chat",
-        }
+        self.into()
     }
 }
 

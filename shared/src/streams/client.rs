@@ -21,10 +21,10 @@ use redis::{
 };
 
 use super::Hint;
-use crate::settings::Secret;
+use crate::{settings::Secret, timings::BLOCKING_READ};
 
 /// How long a blocking read waits in Redis.
-pub(super) const BLOCK: Duration = Duration::from_secs(1);
+pub(super) const BLOCK: Duration = BLOCKING_READ;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 const PING_EVERY: Duration = Duration::from_secs(1);

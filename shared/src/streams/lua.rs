@@ -12,6 +12,7 @@ use redis::Script;
 macro_rules! scripts {
     ($($(#[doc = $doc:literal])* $script:ident = $file:literal,)*) => {
         $($(#[doc = $doc])*
+        #[expect(clippy::disallowed_methods, reason = "this is the one loader")]
         pub static $script: LazyLock<Script> =
             LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file, ".lua"))));)*
 

@@ -32,7 +32,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Not ready until [`Self::set_loaded`], and not any more once `shutdown` drains.
+    /// Not ready until [`Self::set_loaded`], and not ready again once `shutdown` drains.
     #[must_use]
     pub fn new(shutdown: &Shutdown) -> Self {
         Self { loaded: Arc::default(), draining: shutdown.draining().clone() }

@@ -1,10 +1,9 @@
 //! Log lines: one JSON object each, to standard output, at a level that changes while the process runs.
 
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
-
-use tokio_util::sync::CancellationToken;
 
 use crate::{configuration::ConfigurationStore, settings::LogFormat};
 

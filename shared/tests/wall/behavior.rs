@@ -306,8 +306,8 @@ async fn the_narrow_roles_see_their_tables_and_nothing_else() {
 async fn an_operation_is_found_by_its_id_without_reading_all_of_them() {
     let Two { database, db, ours, .. } = two().await;
     sqlx::query(
-        "INSERT INTO sagas (org_id, id, kind, input, created_by, deadline_at)
-         SELECT $1, gen_random_uuid(), 'create-organization', '{}', $2, now() FROM generate_series(1, 5000)",
+        "INSERT INTO sagas (org_id, id, kind, created_by, deadline_at)
+         SELECT $1, gen_random_uuid(), 'organization.create', $2, now() FROM generate_series(1, 5000)",
     )
     .bind(ours.org)
     .bind(ours.user)

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::{
-    matrix::Standing,
+    matrix::Viewpoint,
     rows::World,
     tenants::{SYSTEM, two},
 };
@@ -59,7 +59,7 @@ async fn no_table_can_be_emptied_copied_in_or_redefined_by_the_application() {
             format!("SET row_security = off; TABLE {name}"),
         ] {
             // As somebody: what is refused to nobody could still be allowed to a tenant.
-            let named = Standing::Own.named(&world.tenants[0]);
+            let named = Viewpoint::Own.named(&world.tenants[0]);
             sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {named}")))
                 .execute(&mut connection)
                 .await
@@ -81,7 +81,7 @@ async fn a_copy_of_a_table_holds_ones_own_rows_only() {
     let mut connection = database.app().await;
     for table in &world.tables {
         let mut tx = connection.begin().await.expect("a transaction");
-        sqlx::raw_sql(AssertSqlSafe(Standing::Own.named(us))).execute(&mut *tx).await.expect("named");
+        sqlx::raw_sql(AssertSqlSafe(Viewpoint::Own.named(us))).execute(&mut *tx).await.expect("named");
         let copy = format!("COPY {} TO STDOUT", table.name);
         let chunks: Vec<_> =
             tx.copy_out_raw(&copy).await.expect("a copy").try_collect().await.expect("all of the copy");
@@ -105,7 +105,7 @@ async fn the_planners_statistics_tell_nothing_of_the_rows() {
     assert!(all > 0, "there are statistics");
     let mut connection = database.app().await;
     let mut tx = connection.begin().await.expect("a transaction");
-    let named = Standing::Own.named(&world.tenants[0]);
+    let named = Viewpoint::Own.named(&world.tenants[0]);
     sqlx::raw_sql(AssertSqlSafe(named)).execute(&mut *tx).await.expect("named");
     let seen: i64 = sqlx::query_scalar(count).fetch_one(&mut *tx).await.expect("a count");
     assert_eq!(seen, 0);

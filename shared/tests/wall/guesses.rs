@@ -7,7 +7,7 @@ use atrium_harness::TestDatabase;
 use sqlx::PgConnection;
 
 use crate::{
-    matrix::{Entry, Outcome, Standing, Verb, statement},
+    matrix::{Entry, Outcome, Verb, Viewpoint, statement},
     rows::{Table, World},
 };
 
@@ -79,7 +79,7 @@ impl Guess<'_> {
             theirs.insert((*column).clone(), value.clone());
             self.table.scramble(&mut nobodys, column);
         }
-        let named = Standing::Own.named(us);
+        let named = Viewpoint::Own.named(us);
         let try_it = async |connection: &mut PgConnection, row| {
             let insert = statement(self.table, Verb::Insert, row);
             entry.run(connection, &named, &[insert]).await.without_values()

@@ -137,7 +137,7 @@ async fn outside_of_any_transaction(superuser: &mut PgConnection, server: i32) {
     tokio::time::timeout(PATIENCE, idle).await.expect("the transaction ends");
 }
 
-/// Lets a future go on so many times; answers whether it has ended.
+/// Polls a future this number of times; answers whether it has ended.
 async fn polled<F: Future<Output = ()> + Unpin>(future: &mut F, mut times: usize) -> bool {
     poll_fn(|context| {
         if Pin::new(&mut *future).poll(context).is_ready() {

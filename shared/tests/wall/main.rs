@@ -10,6 +10,7 @@ mod escapes;
 mod guesses;
 mod history;
 mod interrupted;
+mod lists;
 mod matrix;
 mod mutations;
 mod non_interference;

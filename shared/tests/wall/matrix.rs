@@ -32,7 +32,7 @@ impl Verb {
 
 /// Whom the transaction names, and whose row it is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Viewpoint {
     /// An organization and its member, after their own row.
     Own,
     /// The same, after another organization's row.
@@ -43,7 +43,7 @@ pub(crate) enum Standing {
     Nobody,
 }
 
-impl Standing {
+impl Viewpoint {
     pub(crate) const ALL: [Self; 4] = [Self::Own, Self::Foreign, Self::Stranger, Self::Nobody];
 
     /// The statements that name them.
@@ -170,22 +170,22 @@ pub(crate) async fn cell(
     world: &World,
     table: &Table,
     verb: Verb,
-    standing: Standing,
+    viewpoint: Viewpoint,
 ) -> Option<String> {
     let [us, them] = &world.tenants;
-    let named = standing.named(us);
-    let what = format!("{} {verb:?} {standing:?}", table.name);
-    if standing == Standing::Own {
+    let named = viewpoint.named(us);
+    let what = format!("{} {verb:?} {viewpoint:?}", table.name);
+    if viewpoint == Viewpoint::Own {
         let outcome = entry.run(connection, &named, &own(table, verb, us.row(table))).await;
         return (!expected(table, verb, &outcome)).then(|| format!("{what}: {outcome}"));
     }
-    let target = if standing == Standing::Nobody { us } else { them };
+    let target = if viewpoint == Viewpoint::Nobody { us } else { them };
     let foreign = entry.run(connection, &named, &[statement(table, verb, target.row(table))]).await;
     let random = entry.run(connection, &named, &[statement(table, verb, &nobodys(table, us))]).await;
     if foreign != random || !foreign.is_nothing() {
         return Some(format!("{what}: {foreign}; of nobody: {random}"));
     }
-    for further in further(table, verb, standing, us, them) {
+    for further in further(table, verb, viewpoint, us, them) {
         let outcome = entry.run(connection, &named, std::slice::from_ref(&further)).await;
         if !outcome.is_nothing() {
             return Some(format!("{what}: {outcome}, by {further}"));
@@ -315,12 +315,18 @@ pub(crate) fn statement(table: &Table, verb: Verb, row: &Row) -> String {
 }
 
 /// Other ways to the same end.
-fn further(table: &Table, verb: Verb, standing: Standing, us: &Inhabitant, them: &Inhabitant) -> Vec<String> {
+fn further(
+    table: &Table,
+    verb: Verb,
+    viewpoint: Viewpoint,
+    us: &Inhabitant,
+    them: &Inhabitant,
+) -> Vec<String> {
     let Table { name, tenant, side, .. } = table;
     let (our_id, their_id) = (us.id(*side), them.id(*side));
-    match (verb, standing) {
-        (Verb::Select, Standing::Nobody) => vec![format!("SELECT 1 FROM {name}")],
-        (Verb::Select, Standing::Stranger) => {
+    match (verb, viewpoint) {
+        (Verb::Select, Viewpoint::Nobody) => vec![format!("SELECT 1 FROM {name}")],
+        (Verb::Select, Viewpoint::Stranger) => {
             vec![format!("SELECT 1 FROM {name} WHERE \"{tenant}\" = '{their_id}'")]
         }
         (Verb::Select, _) => {
@@ -339,7 +345,7 @@ fn further(table: &Table, verb: Verb, standing: Standing, us: &Inhabitant, them:
 /// The first thing that is wrong with a table, tried by a superuser in a transaction: the cells; the cells again
 /// beside a second permissive policy; what the application and the owner must not do at all; guesses.
 pub(crate) async fn breach(connection: &mut PgConnection, world: &World, table: &Table) -> Option<String> {
-    if let Some(wrong) = breach_of_cells(connection, world, table, &Standing::ALL).await {
+    if let Some(wrong) = breach_of_cells(connection, world, table, &Viewpoint::ALL).await {
         return Some(wrong);
     }
     let open = format!(
@@ -347,7 +353,7 @@ pub(crate) async fn breach(connection: &mut PgConnection, world: &World, table: 
         table.name
     );
     sqlx::raw_sql(AssertSqlSafe(open)).execute(&mut *connection).await.expect("a mistake in a migration");
-    let wrong = breach_of_cells(connection, world, table, &Standing::ALL[1..]).await;
+    let wrong = breach_of_cells(connection, world, table, &Viewpoint::ALL[1..]).await;
     sqlx::raw_sql("ROLLBACK TO SAVEPOINT opened").execute(&mut *connection).await.expect("it is taken back");
     if let Some(wrong) = wrong {
         return Some(format!("with a second permissive policy, {wrong}"));
@@ -392,11 +398,12 @@ async fn breach_of_cells(
     connection: &mut PgConnection,
     world: &World,
     table: &Table,
-    standings: &[Standing],
+    viewpoints: &[Viewpoint],
 ) -> Option<String> {
     for verb in Verb::ALL {
-        for standing in standings {
-            let wrong = cell(connection, Entry::Savepoint("atrium_app"), world, table, verb, *standing).await;
+        for viewpoint in viewpoints {
+            let wrong =
+                cell(connection, Entry::Savepoint("atrium_app"), world, table, verb, *viewpoint).await;
             if wrong.is_some() {
                 return wrong;
             }
@@ -462,11 +469,11 @@ async fn every_verb_on_every_table_for_every_tenant() {
     let mut reused = database.app().await;
     for table in &world.tables {
         for verb in Verb::ALL {
-            for standing in Standing::ALL {
+            for viewpoint in Viewpoint::ALL {
                 let mut fresh = database.app().await;
                 for (connection, which) in [(&mut fresh, "fresh"), (&mut reused, "reused")] {
                     cells += 1;
-                    let wrong = cell(connection, Entry::Transaction, &world, table, verb, standing).await;
+                    let wrong = cell(connection, Entry::Transaction, &world, table, verb, viewpoint).await;
                     found.extend(wrong.map(|wrong| format!("{which} connection, {wrong}")));
                 }
                 fresh.close().await.expect("a connection can be closed");
@@ -477,7 +484,7 @@ async fn every_verb_on_every_table_for_every_tenant() {
         "wall matrix: {} tables x {} verbs x {} tenants x 2 connections = {cells} cells",
         world.tables.len(),
         Verb::ALL.len(),
-        Standing::ALL.len()
+        Viewpoint::ALL.len()
     );
     assert!(found.is_empty(), "{} of {cells} cells are wrong: {found:#?}", found.len());
 }

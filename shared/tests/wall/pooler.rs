@@ -92,7 +92,7 @@ async fn work(db: Database, tenant: Tenant, task: usize) -> Seen {
 }
 
 impl Seen {
-    /// Looks at everything that the transaction shows, where so many projects of the tenant have to be.
+    /// Looks at everything that the transaction shows, where that number of the tenant's projects must be.
     async fn look(&mut self, connection: &mut PgConnection, tenant: Tenant, own_projects: usize) {
         let (server, orgs, projects): (i32, Vec<Uuid>, Vec<Uuid>) = sqlx::query_as(
             "SELECT pg_backend_pid(), ARRAY(SELECT id FROM orgs), ARRAY(SELECT id FROM projects)",

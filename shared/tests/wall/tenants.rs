@@ -40,7 +40,7 @@ pub(crate) async fn two() -> Two {
     Two { database, db, ours, theirs }
 }
 
-/// The application's way in, with so many connections.
+/// The application's way in, with this number of connections.
 pub(crate) async fn through(url: &str, connections: u32, pooling: Pooling) -> Database {
     Database::connect_to(&Secret::from(url.to_owned()), connections, "test", pooling)
         .await

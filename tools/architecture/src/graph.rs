@@ -70,7 +70,10 @@ pub fn upward<'a>(
         _ => !import.from.is_empty() && import.to.is_empty(),
     });
     let upward = wrong.map(|import| {
-        format!("{} imports {} of {}, which stands above it ({})", import.from, import.name, import.to, import.at)
+        format!(
+            "{} imports {} of {}, which stands above it ({})",
+            import.from, import.name, import.to, import.at
+        )
     });
     unnamed.chain(upward).collect()
 }

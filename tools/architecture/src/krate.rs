@@ -107,7 +107,8 @@ impl Krate {
             first => {
                 let module = self.modules.get(from)?;
                 let child = self.modules.contains_key(&join(from, first));
-                if !child && !(segments.len() > 1 && module.names.contains_key(first)) {
+                let brought = segments.len() > 1 && module.names.contains_key(first);
+                if !child && !brought {
                     return None;
                 }
                 (from.to_owned(), segments)
@@ -250,7 +251,11 @@ mod tests {
         }
         let krate = Krate::read(&folder.join("lib.rs")).expect("a crate");
         fs::remove_dir_all(folder).expect("the temporary folder");
-        krate.imports().iter().map(|import| format!("{} -> {}: {}", import.from, import.to, import.name)).collect()
+        krate
+            .imports()
+            .iter()
+            .map(|import| format!("{} -> {}: {}", import.from, import.to, import.name))
+            .collect()
     }
 
     #[test]
@@ -269,8 +274,11 @@ mod tests {
         let found = imports(&[
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "use std::fmt; fn f() { crate::b::g(); }"),
-            ("b.rs", "use crate::a; pub fn g() {} fn h() { a::f(); }
-                      mod tests { use super::g; use crate::a::f; fn t() { super::super::a::f(); } }"),
+            (
+                "b.rs",
+                "use crate::a; pub fn g() {} fn h() { a::f(); }
+                      mod tests { use super::g; use crate::a::f; fn t() { super::super::a::f(); } }",
+            ),
         ]);
         assert_eq!(found, ["a -> b: g", "b -> a: f", "b -> a: f"]);
     }

@@ -9,7 +9,8 @@ use atrium_architecture::{
 
 /// What is read: code, SQL, scripts, texts, settings.
 const EXTENSIONS: &[&str] = &[
-    "css", "html", "js", "json", "lua", "md", "mjs", "py", "rs", "sh", "sql", "toml", "ts", "txt", "yaml", "yml",
+    "css", "html", "js", "json", "lua", "md", "mjs", "py", "rs", "sh", "sql", "toml", "ts", "txt", "yaml",
+    "yml",
 ];
 
 /// The list itself, and the tests of the one who reads it.

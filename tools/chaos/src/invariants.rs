@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use atrium_shared::saga::CREATE_ORGANIZATION;
+use atrium_shared::saga::SagaKind;
 use atrium_shared::streams::{GROUP, Inbound, Live};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
@@ -104,7 +104,7 @@ async fn open_work(deployment: &Deployment, plan: &Plan) -> anyhow::Result<Vec<S
     let sagas: Vec<(Uuid, String)> = sqlx::query_as(
         "SELECT id, status FROM sagas WHERE kind = $1 AND status NOT IN ('COMMITTED', 'FAILED') LIMIT 5",
     )
-    .bind(CREATE_ORGANIZATION)
+    .bind(SagaKind::CreateOrganization.name())
     .fetch_all(&mut superuser)
     .await?;
     left.extend(sagas.into_iter().map(|(saga, status)| format!("saga {saga} is {status}")));
@@ -223,7 +223,7 @@ async fn consistent(superuser: &mut PgConnection, violations: &mut Vec<String>) 
                     ELSE false END
           LIMIT 3",
     )
-    .bind(CREATE_ORGANIZATION)
+    .bind(SagaKind::CreateOrganization.name())
     .fetch_all(superuser)
     .await?;
     violations.extend(inconsistent);

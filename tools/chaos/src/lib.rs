@@ -18,7 +18,6 @@ mod workload;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use atrium_harness::checkout::Checkout;
@@ -27,6 +26,7 @@ use atrium_harness::interrupt::Interrupts;
 use atrium_harness::screen::{Screen, spoken};
 use atrium_servers::binaries::{self, Wanted};
 use clap::Args;
+use parking_lot::Mutex;
 
 use plan::{Pairs, Plan};
 use report::Report;
@@ -80,7 +80,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         () = run_all(options, seed, &pairs, &binaries, &screen, &report) => None,
         signal = interrupts.next() => Some(signal),
     };
-    let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let report = report.into_inner();
     screen.text(&report.table());
     for violated in report.violated() {
         screen.alert(violated);
@@ -103,7 +103,7 @@ async fn run_all(
 ) {
     let (next, end) = (AtomicU32::new(options.from), options.from + options.rounds);
     let with_report = |act: &mut dyn FnMut(&mut Report)| {
-        act(&mut report.lock().unwrap_or_else(PoisonError::into_inner));
+        act(&mut report.lock());
     };
     let runners = (0..options.parallel.clamp(1, options.rounds.max(1))).map(async |_| {
         let mut runner = Runner::new(binaries);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use atrium_shared::crash_point::CrashPoint;
-use atrium_shared::saga::CREATE_ORGANIZATION;
+use atrium_shared::saga::SagaKind;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
@@ -171,7 +171,7 @@ impl Plan {
 
     /// The drill as the configuration names it.
     pub(crate) fn drill(&self) -> Option<String> {
-        self.drill.map(|step| format!("{CREATE_ORGANIZATION}/{step}"))
+        self.drill.map(|step| format!("{}/{step}", SagaKind::CreateOrganization))
     }
 }
 

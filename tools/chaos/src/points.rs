@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use atrium_shared::crash_point::CrashPoint;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -114,5 +115,5 @@ async fn serve(stream: UnixStream, processes: Processes, say: UnboundedSender<(u
 fn locked(
     processes: &Mutex<HashMap<u32, UnboundedSender<String>>>,
 ) -> MutexGuard<'_, HashMap<u32, UnboundedSender<String>>> {
-    processes.lock().unwrap_or_else(PoisonError::into_inner)
+    processes.lock()
 }

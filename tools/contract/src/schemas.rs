@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jsonschema::{Draft, Validator};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// How many errors of a value are shown.
@@ -35,7 +36,7 @@ impl Schemas {
     }
 
     fn validator(&self, pointer: &str) -> Result<Arc<Validator>, String> {
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.compiled.lock();
         if let Some(validator) = compiled.get(pointer) {
             return Ok(Arc::clone(validator));
         }

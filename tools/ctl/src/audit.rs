@@ -49,10 +49,10 @@ pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result
 
 async fn open(database: &Database, org: OrgId) -> anyhow::Result<OrgTx> {
     let mut tx = database.org_tx(&Principal::System(Principal::OPERATOR), org).await?;
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1)")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?;
+    let exists =
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM orgs WHERE id = $1) AS "exists!""#, org as OrgId)
+            .fetch_one(tx.conn())
+            .await?;
     ensure!(exists, "organization {org} does not exist");
     Ok(tx)
 }

@@ -13,11 +13,7 @@ use atrium_shared::{
     streams::{DeadLetter, Inbound, Redis, StreamId},
 };
 use serde_json::{Value, json};
-use sqlx::PgPool;
-
-const COLUMNS: &str = "org_id, message_id, topic, aggregate_id, payload, created_at::text, dead_reason,
-    EXTRACT(EPOCH FROM clock_timestamp() - dead_at)::bigint AS age_seconds,
-    dead_at IS NOT NULL AND consumed_at IS NULL AS is_dead";
+use sqlx::{PgPool, Postgres, postgres::PgArguments};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -64,6 +60,9 @@ impl std::str::FromStr for Id {
     }
 }
 
+/// A statement with its values.
+type Statement = sqlx::query::Query<'static, Postgres, PgArguments>;
+
 /// Where dead letters are.
 pub(crate) struct Sources {
     pub(crate) database: Database,
@@ -72,7 +71,6 @@ pub(crate) struct Sources {
     pub(crate) redis: Redis,
 }
 
-#[derive(sqlx::FromRow)]
 struct Row {
     org_id: OrgId,
     message_id: MessageId,
@@ -91,16 +89,17 @@ impl Sources {
     }
 
     async fn row(&self, message: MessageId) -> anyhow::Result<Row> {
-        let query = format!("SELECT {COLUMNS} FROM outbox WHERE message_id = $1");
-        sqlx::query_as(sqlx::AssertSqlSafe(query))
-            .bind(message)
-            .fetch_optional(&self.outbox)
-            .await?
-            .with_context(|| {
-                format!(
-                    "message {message} does not exist; `atrium-ctl dead-letters list` lists all dead letters"
-                )
-            })
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT org_id, message_id, topic, aggregate_id, payload, created_at::text AS "created_at!", dead_reason,
+                      EXTRACT(EPOCH FROM clock_timestamp() - dead_at)::bigint AS age_seconds,
+                      dead_at IS NOT NULL AND consumed_at IS NULL AS "is_dead!"
+                 FROM outbox WHERE message_id = $1"#,
+            message as MessageId
+        );
+        row.fetch_optional(&self.outbox).await?.with_context(|| {
+            format!("message {message} does not exist; `atrium-ctl dead-letters list` lists all dead letters")
+        })
     }
 
     async fn entry(&self, stream: Inbound, id: StreamId) -> anyhow::Result<DeadLetter> {
@@ -109,9 +108,9 @@ impl Sources {
     }
 
     /// Runs `statement`, after which the row is no longer a dead letter. False: it was not one.
-    async fn change(&self, row: &Row, statement: &'static str, action: Action) -> anyhow::Result<bool> {
+    async fn change(&self, row: &Row, statement: Statement, action: Action) -> anyhow::Result<bool> {
         let mut tx = self.database.org_tx(&Principal::System(Principal::OPERATOR), row.org_id).await?;
-        let changed = sqlx::query(statement).bind(row.org_id).bind(row.message_id).execute(tx.conn()).await?;
+        let changed = statement.execute(tx.conn()).await?;
         if changed.rows_affected() == 0 {
             return Ok(false);
         }
@@ -172,8 +171,12 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
         }
         Command::Replay { id: Id::Message(message) } => {
             let row = sources.row(message).await?;
-            let statement = "UPDATE outbox SET dead_at = NULL, dead_reason = NULL, published_at = NULL
-                              WHERE org_id = $1 AND message_id = $2 AND dead_at IS NOT NULL AND consumed_at IS NULL";
+            let statement = sqlx::query!(
+                "UPDATE outbox SET dead_at = NULL, dead_reason = NULL, published_at = NULL
+                  WHERE org_id = $1 AND message_id = $2 AND dead_at IS NOT NULL AND consumed_at IS NULL",
+                row.org_id as OrgId,
+                row.message_id as MessageId
+            );
             if sources.change(&row, statement, Action::DeadLetterReplayed).await? {
                 // The process ends before the task that combines notifications would send one.
                 sources.database.wake_relay().await?;
@@ -191,8 +194,12 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
         Command::Drop { id: Id::Message(message) } => {
             let row = sources.row(message).await?;
             // The row stays dead, so that no copy is processed, and becomes consumed, so that it is not listed again.
-            let statement = "UPDATE outbox SET consumed_at = clock_timestamp()
-                              WHERE org_id = $1 AND message_id = $2 AND dead_at IS NOT NULL AND consumed_at IS NULL";
+            let statement = sqlx::query!(
+                "UPDATE outbox SET consumed_at = clock_timestamp()
+                  WHERE org_id = $1 AND message_id = $2 AND dead_at IS NOT NULL AND consumed_at IS NULL",
+                row.org_id as OrgId,
+                row.message_id as MessageId
+            );
             let dropped = sources.change(&row, statement, Action::DeadLetterDropped).await?;
             println!("{}", if dropped { "dropped" } else { "not a dead letter; nothing changed" });
             forget_copies(sources, message).await;
@@ -214,12 +221,17 @@ fn no_entry(stream: Inbound, id: StreamId) -> String {
 }
 
 async fn dead_rows(sources: &Sources, topic: Option<&str>) -> anyhow::Result<Vec<Row>> {
-    let query = format!(
-        "SELECT {COLUMNS} FROM outbox
-          WHERE dead_at IS NOT NULL AND consumed_at IS NULL AND ($1::text IS NULL OR topic = $1)
-          ORDER BY dead_at"
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT org_id, message_id, topic, aggregate_id, payload, created_at::text AS "created_at!", dead_reason,
+                  EXTRACT(EPOCH FROM clock_timestamp() - dead_at)::bigint AS age_seconds,
+                  dead_at IS NOT NULL AND consumed_at IS NULL AS "is_dead!"
+             FROM outbox
+            WHERE dead_at IS NOT NULL AND consumed_at IS NULL AND ($1::text IS NULL OR topic = $1)
+            ORDER BY dead_at"#,
+        topic
     );
-    Ok(sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(topic).fetch_all(&sources.outbox).await?)
+    Ok(rows.fetch_all(&sources.outbox).await?)
 }
 
 /// Entries without a row in the outbox.
@@ -242,11 +254,13 @@ async fn has_row(sources: &Sources, letter: &DeadLetter) -> anyhow::Result<bool>
     let Some((org, message)) = letter.message() else {
         return Ok(false);
     };
-    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox WHERE org_id = $1 AND message_id = $2)")
-        .bind(org)
-        .bind(message)
-        .fetch_one(&sources.outbox)
-        .await?)
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM outbox WHERE org_id = $1 AND message_id = $2) AS "exists!""#,
+        org as OrgId,
+        message as MessageId
+    )
+    .fetch_one(&sources.outbox)
+    .await?)
 }
 
 /// Refuses an entry that is the copy of a row: replaying it alone would leave the row dead, and the entry would be
@@ -268,6 +282,6 @@ async fn forget_copies(sources: &Sources, message: MessageId) {
 }
 
 fn age_seconds(id: StreamId) -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    now.as_secs().saturating_sub(id.ms / 1000)
+    let now = u64::try_from(atrium_shared::clock::now().unix_timestamp()).unwrap_or_default();
+    now.saturating_sub(id.ms / 1000)
 }

@@ -4,7 +4,7 @@ use anyhow::{bail, ensure};
 use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal},
     ids::OrgId,
-    organization::{self, SuspendedBy},
+    organizations::{self, OrganizationError, SuspendedBy},
 };
 
 #[derive(clap::Subcommand)]
@@ -33,13 +33,13 @@ pub(crate) async fn run(command: Command, database: &Database) -> anyhow::Result
     match command {
         Command::Suspend { org, reason } => {
             let mut tx = open(database, org, &reason).await?;
-            done(organization::suspend(&mut tx, SuspendedBy::Operator, Some(&reason)).await, org)?;
+            done(organizations::suspend(&mut tx, SuspendedBy::Operator, Some(&reason)).await, org)?;
             tx.commit().await?;
             println!("suspended");
         }
         Command::Resume { org, reason } => {
             let mut tx = open(database, org, &reason).await?;
-            done(organization::resume(&mut tx, SuspendedBy::Operator, Some(&reason)).await, org)?;
+            done(organizations::resume(&mut tx, SuspendedBy::Operator, Some(&reason)).await, org)?;
             tx.commit().await?;
             println!("resumed");
         }
@@ -53,11 +53,15 @@ async fn open(database: &Database, org: OrgId, reason: &str) -> anyhow::Result<O
     Ok(database.org_tx(&Principal::System(Principal::OPERATOR), org).await?)
 }
 
-fn done(result: Result<(), DbError>, org: OrgId) -> anyhow::Result<()> {
+fn done(result: Result<(), OrganizationError>, org: OrgId) -> anyhow::Result<()> {
     match result {
-        Err(DbError::NotFound) => bail!("organization {org} does not exist"),
-        Err(DbError::NotReady) => bail!("the organization is still being created, or its creation failed"),
-        Err(DbError::Deleting) => bail!("the organization is being deleted; only its owners can restore it"),
+        Err(OrganizationError::Database(DbError::NotFound)) => bail!("organization {org} does not exist"),
+        Err(OrganizationError::NotReady) => {
+            bail!("the organization is still being created, or its creation failed")
+        }
+        Err(OrganizationError::Deleting) => {
+            bail!("the organization is being deleted; only its owners can restore it")
+        }
         other => Ok(other?),
     }
 }

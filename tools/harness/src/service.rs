@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -15,6 +15,7 @@ use atrium_servers::mounts::Mounts;
 use atrium_servers::names::Names;
 use atrium_servers::process::{Launch, Process, Signal};
 use atrium_servers::urls::DatabaseUrls;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -287,7 +288,7 @@ impl Service {
     }
 
     fn locked(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

@@ -9,9 +9,10 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 use tokio::sync::watch;
 
@@ -276,7 +277,7 @@ async fn ended(mut status: watch::Receiver<Option<ExitStatus>>) -> ExitStatus {
 }
 
 fn locked(mutex: &Mutex<bool>) -> MutexGuard<'_, bool> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Whether a process of this id exists (a zombie counts).

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use parking_lot::{Mutex, MutexGuard};
 use tempfile::TempDir;
 
 use crate::binaries::{REDIS_WANTED, RedisBinary};
@@ -235,7 +236,7 @@ impl PrivateRedis {
     }
 
     fn locked(&self) -> MutexGuard<'_, Arc<Process>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        self.process.lock()
     }
 
     /// Waits until it answers, and makes sure that it is ours that answers.

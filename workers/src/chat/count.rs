@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal},
-    ids::ProjectId,
+    ids::{OrgId, ProjectId},
     streams::StreamId,
 };
 
@@ -15,8 +15,8 @@ use crate::consumer::Message;
 const PRINCIPAL: Principal = Principal::System(CONSUMER);
 const CONSUMER: &str = "chat";
 
-/// Counts the actions that stand above each project's cursor, and moves the cursors, before anything is published:
-/// killed in between, the entries are delivered again, stand below the cursor, and are only published.
+/// Counts the actions above each project's cursor, and moves the cursors, before anything is published:
+/// after a crash in between, the entries are delivered again, are below the cursor, and are only published.
 pub(super) async fn count_actions(
     database: &Database,
     batch: &mut Batch,
@@ -27,7 +27,7 @@ pub(super) async fn count_actions(
         let mut tx = database.org_tx(&PRINCIPAL, *org).await?;
         for project in projects {
             if !count_project(&mut tx, project, items, history).await? {
-                // Nobody is left who could see it.
+                // Nobody can see its events any longer.
                 items.iter_mut().filter(|item| item.project == project).for_each(|item| item.event = None);
             }
         }
@@ -44,31 +44,32 @@ async fn count_project(
     history: &str,
 ) -> Result<bool, DbError> {
     let org = tx.org();
-    // The project's row lock makes counting one after the other, also when a paused predecessor comes back. The
-    // cursor is read in the next statement: this one's snapshot may be older than the lock, and the cursor with it.
-    let locked = sqlx::query(
+    // The project's row lock serializes counting, also when a paused predecessor comes back. The cursor is read in
+    // the next statement, because this one's snapshot may be older than the lock.
+    let locked = sqlx::query!(
         "SELECT FROM projects JOIN orgs ON orgs.id = projects.org_id AND orgs.status = 'COMMITTED'
           WHERE projects.org_id = $1 AND projects.id = $2
             FOR NO KEY UPDATE OF projects",
+        org as OrgId,
+        project as ProjectId
     )
-    .bind(org)
-    .bind(project)
     .fetch_optional(tx.conn())
     .await?;
     if locked.is_none() {
         return Ok(false);
     }
-    let cursor: Option<(String, i64, i64)> = sqlx::query_as(
+    let cursor = sqlx::query!(
         "SELECT history, entry_ms, entry_seq FROM chat_cursors WHERE org_id = $1 AND project_id = $2",
+        org as OrgId,
+        project as ProjectId
     )
-    .bind(org)
-    .bind(project)
     .fetch_optional(tx.conn())
     .await?;
-    // Another history: Redis has lost the one whose ids the cursor was about.
-    let counted_to = cursor
-        .filter(|(counted, _, _)| counted == history)
-        .map(|(_, ms, seq)| StreamId { ms: ms.cast_unsigned(), seq: seq.cast_unsigned() });
+    // A different history: Redis has lost the one that the cursor's ids belong to.
+    let counted_to = cursor.filter(|cursor| cursor.history == history).map(|cursor| StreamId {
+        ms: cursor.entry_ms.cast_unsigned(),
+        seq: cursor.entry_seq.cast_unsigned(),
+    });
 
     let mut last = None;
     let mut names: Vec<&str> = Vec::new();
@@ -79,7 +80,7 @@ async fn count_project(
         }
     }
     let Some(last) = last else { return Ok(true) };
-    sqlx::query(
+    sqlx::query!(
         "WITH counted AS (
              INSERT INTO chat_counters AS counter (org_id, project_id, action, count)
              SELECT $1, $2, action, count(*) FROM unnest($3::text[]) AS batch (action) GROUP BY action ORDER BY action
@@ -87,13 +88,13 @@ async fn count_project(
          INSERT INTO chat_cursors (org_id, project_id, history, entry_ms, entry_seq) VALUES ($1, $2, $4, $5, $6)
          ON CONFLICT ON CONSTRAINT chat_cursors_pkey
          DO UPDATE SET history = excluded.history, entry_ms = excluded.entry_ms, entry_seq = excluded.entry_seq",
+        org as OrgId,
+        project as ProjectId,
+        &names as &[&str],
+        history,
+        last.ms.cast_signed(),
+        last.seq.cast_signed()
     )
-    .bind(org)
-    .bind(project)
-    .bind(names)
-    .bind(history)
-    .bind(last.ms.cast_signed())
-    .bind(last.seq.cast_signed())
     .execute(tx.conn())
     .await?;
     Ok(true)
@@ -118,7 +119,7 @@ pub(super) async fn settle_notices(database: &Database, batch: &Batch) -> Result
     Ok(())
 }
 
-/// Marks a notice that cannot be understood as given up.
+/// Makes a dead letter of a malformed notice.
 pub(super) async fn give_up(database: &Database, notice: &Message, reason: &str) -> Result<(), DbError> {
     let mut tx = database.org_tx(&PRINCIPAL, notice.org()).await?;
     notice.mark_dead(&mut tx, reason).await?;

@@ -15,8 +15,7 @@ use atrium_shared::streams::{Live, Redis, chat_epoch_key, chat_lease_key, chat_r
 use redis::RedisResult;
 use tokio::time::Instant;
 
-const TERM: Duration = Duration::from_secs(4);
-const RENEW_AFTER: Duration = Duration::from_secs(1);
+use crate::timings::{CHAT_LEASE, CHAT_RENEWED_AFTER};
 
 pub(super) struct Lease {
     redis: Redis,
@@ -50,7 +49,7 @@ impl Lease {
             .key(chat_run_key(shard))
             .key(Live::Chat(shard).to_string())
             .arg(&token)
-            .arg(milliseconds(TERM))
+            .arg(milliseconds(CHAT_LEASE))
             .arg(run(redis).await?)
             .arg(tip)
             .arg(eight_digits())
@@ -69,13 +68,13 @@ impl Lease {
 
     /// Extends the lease when it is time to. False: it is no longer ours.
     pub(super) async fn renew(&mut self) -> RedisResult<bool> {
-        if self.renewed_at.elapsed() < RENEW_AFTER {
+        if self.renewed_at.elapsed() < CHAT_RENEWED_AFTER {
             return Ok(true);
         }
         let held: bool = lua::CHAT_RENEW
             .key(chat_lease_key(self.shard))
             .arg(&self.token)
-            .arg(milliseconds(TERM))
+            .arg(milliseconds(CHAT_LEASE))
             .invoke_async(&mut self.redis.shared())
             .await?;
         if held {
@@ -95,7 +94,7 @@ impl Lease {
 
     /// What to come back with after Redis went away in the middle of the term.
     pub(super) fn leave(self) -> Left {
-        Left { token: self.token, tip: self.tip, until: self.renewed_at + TERM }
+        Left { token: self.token, tip: self.tip, until: self.renewed_at + CHAT_LEASE }
     }
 }
 

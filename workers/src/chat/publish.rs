@@ -1,12 +1,12 @@
 //! Publishes a batch: one script that adds to the live stream, acknowledges and deletes, or does nothing at all.
 
 use atrium_shared::{
+    clock,
     messages::{LiveChatEntry, StreamEntry as _},
     streams::{GROUP, Inbound, Live, Redis, chat_epoch_key, chat_lease_key, lua},
     telemetry::metrics::{CHAT_EVENTS, CHAT_PUBLISH_SECONDS},
 };
 use metrics::{counter, histogram};
-use time::OffsetDateTime;
 
 use super::{batch::Batch, interrupted::Interrupted, lease::Lease};
 
@@ -53,7 +53,7 @@ pub(super) async fn publish(
         return Err(Interrupted::LostLease);
     };
 
-    let now = OffsetDateTime::now_utc();
+    let now = clock::now();
     for event in entries.iter().filter_map(|(_, item)| item.event.as_ref()) {
         counter!(CHAT_EVENTS, "event" => event.name).increment(1);
         histogram!(CHAT_PUBLISH_SECONDS).record((now - event.at).as_seconds_f64().max(0.0));

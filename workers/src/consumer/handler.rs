@@ -14,22 +14,22 @@ use super::message::Message;
 pub(crate) enum Outcome<E> {
     /// The effect is in the transaction, and lasts with it.
     Done(E),
-    /// Not yet. Nothing that was done in the transaction remains, and the message comes again no earlier than after
-    /// this pause, as often as this is the answer: no number of pauses makes it a dead letter.
+    /// Not yet. The transaction is rolled back, and the message is delivered again after this pause at the earliest.
+    /// No number of pauses makes it a dead letter.
     RetryAfter(Duration),
 }
 
 /// Why a message was not handled. Nothing of it happened in the database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandleError {
-    /// Tried again. While PostgreSQL is away the message waits, however long that takes; what it refuses again and
-    /// again becomes a dead letter.
+    /// Tried again. The message waits while PostgreSQL is unavailable, however long; a message that PostgreSQL refuses
+    /// repeatedly becomes a dead letter.
     #[error(transparent)]
     Database(#[from] DbError),
-    /// Redis is away, or takes nothing: the message waits.
+    /// Redis is unavailable, or accepts no writes: the message waits.
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// Trying again would not help, says the reason: a dead letter at once.
+    /// Trying again would not help: a dead letter at once, with this reason.
     #[error("{0}")]
     Permanent(String),
 }
@@ -47,7 +47,7 @@ impl From<serde_json::Error> for HandleError {
 }
 
 impl HandleError {
-    /// Whether it says nothing about the message: every other would fare the same, and later it works.
+    /// Whether the cause is not this message: any other would fail as well, and later it works.
     pub(super) fn is_outage(&self) -> bool {
         matches!(self, Self::Redis(_) | Self::Database(DbError::Unavailable(_)))
     }
@@ -66,10 +66,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// What [`Handler::handle`] passes to [`Handler::committed`].
     type Effect: Send;
 
-    /// What is outside of PostgreSQL and takes long, before the transaction is opened: no connection and no lock is
-    /// held meanwhile. It is done again after a crash, and for a copy of a message that was handled before; so it
-    /// looks first whether there still is something to do, and what it makes has a name that makes doing it again
-    /// harmless.
+    /// Slow work outside of PostgreSQL, before the transaction begins, so that it holds no connection and no lock. It
+    /// runs again after a crash, and for a copy of a message that was handled before; so it checks first whether
+    /// there is anything to do, and names what it makes such that a repetition changes nothing.
     fn prepare(
         &self,
         _database: &Database,
@@ -86,10 +85,10 @@ pub(crate) trait Handler: Send + Sync + 'static {
         prepared: Self::Prepared,
     ) -> impl Future<Output = Result<Outcome<Self::Effect>, HandleError>> + Send;
 
-    /// What may be done once the effect lasts, and may as well be lost: hints.
+    /// Hints to send after the commit, which may be lost.
     fn committed(&self, org: OrgId, effect: Self::Effect) -> impl Future<Output = ()> + Send;
 
-    /// The message is given up; leaves the organization in a state from which it can go on.
+    /// The message becomes a dead letter; this leaves the organization in a usable state.
     fn give_up(
         &self,
         tx: &mut OrgTx,

@@ -1,20 +1,15 @@
-//! While a message is worked on, its entry must not look as if its consumer had died: in short intervals
-//! the idle time of every entry in hand is reset.
+//! Heartbeats: while a message is handled, the idle time of its entry is reset in short intervals, so that nobody
+//! claims it.
 //!
-//! An entry is in hand as long as its [`Hold`] lives, hence no longer than the task that works on it, however that
-//! ends. A process that stops or dies sends no heartbeats.
+//! An entry is held as long as its [`Hold`] lives, hence no longer than the task that handles it, however that ends. A
+//! process that stops or dies sends no heartbeats.
 
-use std::{
-    collections::BTreeSet,
-    convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
 use atrium_shared::streams::{Acknowledger, StreamId};
+use parking_lot::{Mutex, MutexGuard};
 
-/// A message without a heartbeat for longer belongs to somebody who died.
-pub(super) const CLAIM_AFTER: Duration = Duration::from_secs(5);
+use crate::timings::HEARTBEAT;
 
 /// The entries that this consumer works on. Cheap to clone.
 #[derive(Clone, Default)]
@@ -34,7 +29,7 @@ impl InHand {
 
     /// Sends heartbeats, three in the time after which an entry is claimed.
     pub(super) async fn beat(&self, acknowledger: &Acknowledger) -> Infallible {
-        let mut ticks = tokio::time::interval(CLAIM_AFTER / 3);
+        let mut ticks = tokio::time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -54,7 +49,7 @@ impl InHand {
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeSet<StreamId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

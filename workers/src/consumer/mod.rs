@@ -24,10 +24,8 @@ pub(crate) use self::{
     handler::{HandleError, Handler, Outcome},
     message::Message,
 };
-use self::{
-    heartbeat::{CLAIM_AFTER, InHand},
-    work::Worker,
-};
+use self::{heartbeat::InHand, work::Worker};
+use crate::timings::CLAIM_AFTER;
 
 /// Messages that one process handles at once, per stream.
 const PERMITS: u32 = 16;

@@ -1,4 +1,4 @@
-//! One entry, from its delivery to its end: handled, known already, postponed, given back, or given up.
+//! One entry, from its delivery to its end: handled, a duplicate, postponed, left pending, or a dead letter.
 
 use std::{
     sync::{
@@ -20,20 +20,16 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     handler::{HandleError, Handler, Outcome},
-    heartbeat::CLAIM_AFTER,
     message::Message,
 };
+use crate::timings::{CLAIM_AFTER, LONGEST_TRY, RENEW_EVERY};
 
 /// Tries of one delivery, with growing pauses.
 const TRIES: u32 = 4;
-/// Deliveries after which a message is given up.
+/// Deliveries after which a message becomes a dead letter.
 const MAX_DELIVERIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often the outbox is told of a try that takes long: more often than the sweeper needs to take it for lost.
-const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// A try that takes longer hangs, and with it a permit. Longer than any statement may take.
-const LONGEST_TRY: Duration = Duration::from_secs(15 * 60);
 /// How often in a row the server must know nothing of a try's transaction before the try is let go. Once is not enough:
 /// the transaction may be just about to enter the message, or have just been committed.
 const CHECKS: u32 = 2;
@@ -64,7 +60,7 @@ impl Ended {
 
 /// Why a try failed.
 enum Failure {
-    /// Something that every message needs is away. No reason to give this one up.
+    /// Something that every message needs is unavailable. No reason to make this one a dead letter.
     Outage(String),
     /// Perhaps the message, perhaps not.
     Fault(String),
@@ -128,8 +124,8 @@ impl<H: Handler> Worker<H> {
 
     /// In a task of its own, so that a panic is one message's failure and not the consumer's.
     ///
-    /// A connection to PostgreSQL can die without this end being told, and the answer never comes. So a try that
-    /// takes long is checked over another connection: when its transaction is gone, nothing is to be waited for.
+    /// A connection to PostgreSQL can die without notice, and the answer never comes. So a try that takes long is
+    /// checked over another connection: when its transaction is gone, there is nothing to wait for.
     async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Ended, Failure> {
         let in_transaction = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn({
@@ -175,7 +171,7 @@ impl<H: Handler> Worker<H> {
     /// Whether the message is in nobody's transaction. No, while nobody can be asked.
     async fn is_gone(&self, message: &Message) -> bool {
         let is_being_handled = in_time(async {
-            // Every connection of the pool may be dead and waited for.
+            // Every connection of the pool may be dead, with a try waiting for it.
             let tx = self.database.org_tx_apart(&Principal::System(H::CONSUMER), message.org).await?;
             message.is_being_handled(tx, H::CONSUMER).await
         });
@@ -206,7 +202,7 @@ impl<H: Handler> Worker<H> {
             }
             Outcome::RetryAfter(pause) => pause,
         };
-        // What was done in it is taken back.
+        // Dropping the transaction rolls it back.
         drop(tx);
         let Some(mut tx) = self.enter(message).await? else {
             return Ok(Ended::Duplicate);
@@ -224,7 +220,7 @@ impl<H: Handler> Worker<H> {
         let mut tx = self.begin(message).await?;
         match message.enter_inbox(&mut tx, H::CONSUMER).await {
             Ok(fresh) => Ok(fresh.then_some(tx)),
-            // The organization went away just now, and with it whatever the message was about.
+            // The organization was just deleted, with everything that the message was about.
             Err(DbError::Constraint(name)) if name == "inbox_org_fkey" => Ok(None),
             Err(error) => Err(error),
         }
@@ -272,8 +268,8 @@ impl<H: Handler> Worker<H> {
         Ok(marked)
     }
 
-    /// Ends the entry of a message that is done, or was given up: by somebody, it may be, who died before it was among
-    /// the dead letters.
+    /// Ends the entry of a message that is done or a dead letter. Whoever made it one may have died before adding it to
+    /// the stream of dead letters.
     async fn end_known(&self, id: StreamId, message: &Message) {
         let dead_reason = in_time(async {
             let mut tx = self.begin(message).await?;

@@ -2,9 +2,10 @@
 //! has used there. A relay that was stopped past its lease therefore adds nothing when it goes on, once its successor
 //! has; until then what it adds is not there yet, and only comes twice.
 //!
-//! A script is not taken back when a command in it fails. Redis looks for room and for the right to write before the
-//! first command that writes, and the fence is that one; so it is all or nothing unless a key is of the wrong kind. Were it
-//! otherwise, what stands would be added again with the rest: in order, and known to the inbox.
+//! Redis does not roll back a script when one of its commands fails. But it checks memory and permissions before the
+//! first command that writes, which sets the fence; so the script does all or nothing unless a key has the wrong type.
+//! Even then, the entries already added would only be added again with the rest: in order, and as duplicates that the
+//! inbox knows.
 
 use atrium_shared::{
     messages::{OutboxEntry, StreamEntry as _},

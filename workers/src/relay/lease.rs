@@ -1,16 +1,13 @@
 //! The right to publish a shard, for a few seconds at a time: a row in PostgreSQL, beside the outbox.
 //!
 //! Its token goes up with every owner. Whoever has the row with its token locked publishes; nobody can take the lease
-//! meanwhile. All times are PostgreSQL's, so the clocks of the relays do not matter. Its own may be set: forward, and
-//! leases end early, which costs a hand-over; back, and a lease would not end for as long, so one with more than
-//! a term to go counts as ended.
-
-use std::time::Duration;
+//! meanwhile. All times are PostgreSQL's, so the clocks of the relays do not matter. If PostgreSQL's clock is set
+//! forward, leases end early, which costs a handover. If it is set back, a lease would last longer by that much, so a
+//! lease with more than one term left counts as ended.
 
 use sqlx::{PgPool, Postgres, Transaction};
 
-/// How long a lease holds without being renewed. Every batch renews it.
-pub(super) const TERM: Duration = Duration::from_secs(4);
+use crate::timings::RELAY_LEASE;
 
 pub(super) struct Lease {
     pool: PgPool,
@@ -23,9 +20,9 @@ pub(super) struct Lease {
 impl Lease {
     /// Takes the lease if nobody has it.
     pub(super) async fn acquire(pool: &PgPool, shard: u16, owner: &str) -> Result<Option<Self>, sqlx::Error> {
-        // What looks taken is left alone without waiting for its row, which a batch holds. `owner = $2`: the answer
-        // to an earlier try was lost.
-        let token: Option<i64> = sqlx::query_scalar(
+        // NOT EXISTS skips a lease that is taken without waiting for its row, which a batch locks. `owner = $2`: we
+        // hold the lease already, because the answer to an earlier try was lost.
+        let token: Option<i64> = sqlx::query_scalar!(
             "INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
              SELECT $1, $2, 1, clock_timestamp() + $3 * interval '1 second'
               WHERE NOT EXISTS (SELECT FROM relay_leases WHERE shard = $1 AND owner <> $2
@@ -35,10 +32,10 @@ impl Lease {
               WHERE lease.owner = $2
                  OR lease.expires_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + $3 * interval '1 second'
              RETURNING token",
+            number(shard) as i32,
+            owner,
+            RELAY_LEASE.as_secs_f64()
         )
-        .bind(number(shard))
-        .bind(owner)
-        .bind(TERM.as_secs_f64())
         .fetch_optional(pool)
         .await?;
         Ok(token.map(|token| Self { pool: pool.clone(), shard, owner: owner.to_owned(), token }))
@@ -47,14 +44,14 @@ impl Lease {
     /// Begins a transaction that holds the lease, and renews it. None: the lease is no longer ours.
     pub(super) async fn begin(&self) -> Result<Option<Transaction<'static, Postgres>>, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
-        let held = sqlx::query(
+        let held = sqlx::query!(
             "UPDATE relay_leases SET expires_at = clock_timestamp() + $4 * interval '1 second'
               WHERE shard = $1 AND owner = $2 AND token = $3",
+            number(self.shard) as i32,
+            self.owner.as_str(),
+            self.token,
+            RELAY_LEASE.as_secs_f64()
         )
-        .bind(number(self.shard))
-        .bind(&self.owner)
-        .bind(self.token)
-        .bind(TERM.as_secs_f64())
         .execute(&mut *tx)
         .await?;
         Ok((held.rows_affected() == 1).then_some(tx))
@@ -62,19 +59,19 @@ impl Lease {
 
     /// Takes a new token, above `seen` as well. False: the lease is no longer ours.
     ///
-    /// That is for two cases. Redis did not answer, and may still do later what it was told: the new token refuses that.
-    /// Or Redis has seen a higher token than that of the lease's owner: PostgreSQL was set back, to a backup.
+    /// There are two cases. Redis did not answer, and may still run the script later: the new token makes it refuse.
+    /// Or Redis has seen a higher token than the lease's: PostgreSQL was restored from a backup.
     pub(super) async fn advance(&mut self, seen: i64) -> Result<bool, sqlx::Error> {
-        let token: Option<i64> = sqlx::query_scalar(
+        let token: Option<i64> = sqlx::query_scalar!(
             "UPDATE relay_leases
                 SET token = greatest(token, $4) + 1, expires_at = clock_timestamp() + $5 * interval '1 second'
               WHERE shard = $1 AND owner = $2 AND token = $3 RETURNING token",
+            number(self.shard) as i32,
+            self.owner.as_str(),
+            self.token,
+            seen,
+            RELAY_LEASE.as_secs_f64()
         )
-        .bind(number(self.shard))
-        .bind(&self.owner)
-        .bind(self.token)
-        .bind(seen)
-        .bind(TERM.as_secs_f64())
         .fetch_optional(&self.pool)
         .await?;
         self.token = token.unwrap_or(self.token);
@@ -83,19 +80,19 @@ impl Lease {
 
     /// Gives the lease back, so that another relay need not wait for its end. If this fails, it ends by itself.
     pub(super) async fn release(self) -> Result<(), sqlx::Error> {
-        sqlx::query(
+        sqlx::query!(
             "UPDATE relay_leases SET expires_at = '-infinity' WHERE shard = $1 AND owner = $2 AND token = $3",
+            number(self.shard) as i32,
+            self.owner.as_str(),
+            self.token
         )
-        .bind(number(self.shard))
-        .bind(&self.owner)
-        .bind(self.token)
         .execute(&self.pool)
         .await?;
         Ok(())
     }
 }
 
-/// A shard's number as PostgreSQL knows it.
+/// A shard's number in PostgreSQL's type.
 pub(super) fn number(shard: u16) -> i32 {
     i32::from(shard)
 }

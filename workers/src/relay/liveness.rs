@@ -1,13 +1,13 @@
-//! Asks Redis which of the entries that should be on their way are.
+//! Asks Redis which of the published entries can still be delivered.
 //!
-//! An entry is *live* if it is there, and either the group has not come to it, or somebody of the group has it. One
-//! that is there and neither is an *orphan*: nobody will ever be given it. Its consumer was deleted with what it had,
-//! or the group was made at a later entry.
+//! An entry is *live* if it exists, and the group has either not delivered it yet or holds it as pending. An entry that
+//! exists and is neither is an *orphan*, which nobody will receive: its consumer was deleted with its pending entries,
+//! or the group was created at a later entry.
 
 use atrium_shared::streams::{GROUP, Inbound, Redis, lua};
 use redis::RedisResult;
 
-/// Which of these entries, each with its message, nobody will be given.
+/// Which of these entries, each with its message, nobody will receive.
 pub(super) async fn not_live(
     redis: &Redis,
     stream: Inbound,

@@ -36,7 +36,7 @@ pub(crate) fn spawn(outbox: &PgPool, redis: &Redis, process: &str, shutdown: &Sh
     let looked_at = outbox.clone();
     let works = move || {
         let pool = looked_at.clone();
-        async move { in_time(sqlx::query("SELECT 1").execute(&pool)).await.is_ok() }
+        async move { in_time(sqlx::query_scalar!("SELECT 1").fetch_one(&pool)).await.is_ok() }
     };
     let share = Share::spawn("relay", RELAY_SHARDS, redis, process, works, shutdown);
     let news: Vec<Arc<Notify>> = (0..RELAY_SHARDS).map(|_| Arc::default()).collect();

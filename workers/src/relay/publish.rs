@@ -21,11 +21,10 @@ use super::{
     lease::{Lease, number},
 };
 
-/// Messages of a topic that are read at once; as many again whose time has come.
+/// Messages of a topic read at once; and the same number of delayed messages that are due.
 const BATCH: i64 = 200;
 
 /// A message to publish.
-#[derive(sqlx::FromRow)]
 pub(super) struct Due {
     pub(super) org_id: OrgId,
     pub(super) id: i64,
@@ -48,14 +47,14 @@ impl Due {
 pub(super) struct BatchOutcome {
     /// There is more to publish than a batch holds.
     pub(super) more: bool,
-    /// What a stream answered that took nothing; its messages wait.
+    /// The error of a stream that took nothing; its messages wait.
     pub(super) failed: Option<RedisError>,
     /// A stream has seen this token, which is higher than the lease's.
     pub(super) outdated_by: Option<i64>,
 }
 
 impl BatchOutcome {
-    /// Whether Redis may still do what it was told: it has not said that it did not.
+    /// Whether Redis may still run the script: it did not answer with an error.
     pub(super) fn may_be_late(&self) -> bool {
         self.failed.as_ref().is_some_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
     }
@@ -102,11 +101,15 @@ pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option
     Ok(Some(batch))
 }
 
-/// By id among those that are for now, which is the order of commits within an aggregate; then those whose time has
-/// come. Never "all after id n": a lower id may commit later.
+/// First the messages without a delay by id, which is the order of commits within an aggregate; then the delayed ones
+/// that are due. Never "all after id n": a lower id may commit later.
 async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT due.* FROM unnest($2::text[]) AS topics (name) CROSS JOIN LATERAL (
+    sqlx::query_as!(
+        Due,
+        r#"SELECT due.org_id AS "org_id!", due.id AS "id!", due.message_id AS "message_id!",
+                due.topic AS "topic!: Topic", due.aggregate_id AS "aggregate_id!", due.payload AS "payload!",
+                due.lag_seconds AS "lag_seconds!"
+           FROM unnest($2::text[]) AS topics (name) CROSS JOIN LATERAL (
              (SELECT org_id, id, message_id, topic, aggregate_id, payload::text AS payload, available_at,
                      EXTRACT(EPOCH FROM clock_timestamp() - created_at)::float8 AS lag_seconds
                 FROM outbox WHERE shard = $1 AND topic = topics.name AND published_at IS NULL
@@ -118,11 +121,11 @@ async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>
                 FROM outbox WHERE shard = $1 AND topic = topics.name AND published_at IS NULL
                  AND consumed_at IS NULL AND dead_at IS NULL AND available_at <= clock_timestamp()
                ORDER BY available_at LIMIT $3)) AS due
-          ORDER BY due.available_at NULLS FIRST, due.id",
+          ORDER BY due.available_at NULLS FIRST, due.id"#,
+        number(shard),
+        &Topic::ALL.map(Topic::name) as &[&str],
+        BATCH
     )
-    .bind(number(shard))
-    .bind(Topic::ALL.map(Topic::name))
-    .bind(BATCH)
     .fetch_all(&mut **tx)
     .await
 }
@@ -131,14 +134,14 @@ async fn mark(tx: &mut Transaction<'_, Postgres>, published: &[(&Due, String)]) 
     let orgs: Vec<Uuid> = published.iter().map(|(due, _)| due.org_id.uuid()).collect();
     let ids: Vec<i64> = published.iter().map(|(due, _)| due.id).collect();
     let entries: Vec<&str> = published.iter().map(|(_, entry)| entry.as_str()).collect();
-    sqlx::query(
+    sqlx::query!(
         "UPDATE outbox SET published_at = clock_timestamp(), entry_id = batch.entry_id
            FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS batch (org_id, id, entry_id)
           WHERE outbox.org_id = batch.org_id AND outbox.id = batch.id",
+        &orgs[..],
+        &ids[..],
+        &entries as &[&str]
     )
-    .bind(orgs)
-    .bind(ids)
-    .bind(entries)
     .execute(&mut **tx)
     .await?;
     Ok(())

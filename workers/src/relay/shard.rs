@@ -17,11 +17,11 @@ use super::{
     publish::{BatchOutcome, publish_batch},
     sweep::Sweeper,
 };
-use crate::shards::{Share, Slot};
+use crate::{
+    shards::{Share, Slot},
+    timings::RELAY_POLL,
+};
 
-/// How long a message waits at most when the notification that announces it is lost. Also how often a lease is renewed
-/// while there is nothing to publish.
-const POLL: Duration = Duration::from_millis(750);
 /// A batch that takes longer hangs, on a connection whose other end is gone. All waits that end by themselves are shorter.
 const BATCH_LIMIT: Duration = Duration::from_secs(10);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
@@ -101,7 +101,7 @@ impl Shard {
                 if failed {
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 } else {
-                    let poll = POLL.mul_f64(rand::random_range(0.8..1.2));
+                    let poll = RELAY_POLL.mul_f64(rand::random_range(0.8..1.2));
                     let _ = tokio::time::timeout(poll, self.news.notified()).await;
                 }
             };

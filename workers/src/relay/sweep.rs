@@ -21,15 +21,16 @@ use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use super::{lease::number, liveness::not_live};
+use crate::timings::SWEEP_AFTER;
 
 const EVERY: Duration = Duration::from_secs(2);
-/// A look at a long backlog takes at most this part of the time.
+/// A sweep rests this many times as long as it took.
 const REST: u32 = 10;
-/// Messages that are asked for at once. Redis does nothing else meanwhile.
+/// Messages checked with one script, which blocks Redis while it runs.
 const PAGE: i64 = 500;
-/// Messages published again after one look: what is lost beyond is found by the next.
+/// A sweep stops after this many lost messages; the next one finds the rest.
 const MOST: usize = 10_000;
-/// Chat notices are acknowledged just before they are marked as consumed. What is so after this time was lost.
+/// Chat notices are acknowledged just before they are marked as consumed. One still unmarked after this time is lost.
 const SETTLING: Duration = Duration::from_secs(1);
 
 pub(super) struct Sweeper {
@@ -39,11 +40,11 @@ pub(super) struct Sweeper {
     /// There is something to publish.
     news: Arc<Notify>,
     backlog: Gauge,
-    /// There from the beginning: of a series that begins with a one, nobody sees an increase.
+    /// Registered at start: an increase is invisible in a series whose first value is 1.
     republished: Counter,
 }
 
-/// Why nothing was swept. What is lost stays so until it can be looked for.
+/// Why a sweep failed. Lost messages wait for the next sweep.
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
     #[error("PostgreSQL: {0}")]
@@ -52,8 +53,7 @@ enum SweepError {
     Redis(#[from] redis::RedisError),
 }
 
-/// A message that should be on its way.
-#[derive(sqlx::FromRow)]
+/// A message that is published and not consumed.
 struct Published {
     org_id: OrgId,
     id: i64,
@@ -109,18 +109,18 @@ impl Sweeper {
     }
 
     async fn count_backlog(&self) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar(
-            "SELECT count(*) FROM outbox
+        sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM outbox
               WHERE shard = $1 AND published_at IS NULL AND consumed_at IS NULL AND dead_at IS NULL
-                AND (available_at IS NULL OR available_at <= clock_timestamp())",
+                AND (available_at IS NULL OR available_at <= clock_timestamp())"#,
+            number(self.shard)
         )
-        .bind(number(self.shard))
         .fetch_one(&self.pool)
         .await
     }
 
-    /// Looks through everything that should be on its way. All of it: what is live and old says nothing about what
-    /// comes after it.
+    /// Checks every published message that is not consumed. All of them: a live old message says nothing about
+    /// newer ones.
     async fn find_lost(&self) -> Result<Vec<Published>, SweepError> {
         let mut lost = Vec::new();
         let mut after: Option<(OffsetDateTime, i64)> = None;
@@ -135,20 +135,24 @@ impl Sweeper {
         }
     }
 
-    /// The next messages in the order of their publication. The newest are on their way to the consumer; but those of
-    /// the future are from before the clock was set back.
+    /// The next messages in the order of their publication, without the newest, which are still on their way. Times in
+    /// the future are from before the clock was set back, so those messages are included.
     async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
-        sqlx::query_as(
-            "SELECT org_id, id, message_id, topic, aggregate_id, entry_id, published_at FROM outbox
+        sqlx::query_as!(
+            Published,
+            r#"SELECT org_id, id, message_id, topic AS "topic: Topic", aggregate_id, entry_id,
+                    published_at AS "published_at!"
+               FROM outbox
               WHERE shard = $1 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
-                AND published_at NOT BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
-                AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3, 0))
-              ORDER BY published_at, id LIMIT $4",
+                AND published_at NOT BETWEEN clock_timestamp() - $5::float8 * interval '1 second' AND clock_timestamp()
+                AND (published_at, id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3::bigint, 0))
+              ORDER BY published_at, id LIMIT $4"#,
+            number(self.shard),
+            after.map(|(published_at, _)| published_at),
+            after.map(|(_, id)| id),
+            PAGE,
+            SWEEP_AFTER.as_secs_f64()
         )
-        .bind(number(self.shard))
-        .bind(after.map(|(published_at, _)| published_at))
-        .bind(after.map(|(_, id)| id))
-        .bind(PAGE)
         .fetch_all(&self.pool)
         .await
     }
@@ -167,7 +171,7 @@ impl Sweeper {
             }
         }
         let is_lost = |message: &Published| {
-            // Without an entry's id, nobody can ask for it. Only an earlier release left such messages.
+            // Without an entry id it cannot be checked. Only an earlier release left such messages.
             let Some(entry) = &message.entry_id else { return true };
             lost.contains(&(message.stream(), entry.clone()))
         };
@@ -179,16 +183,16 @@ impl Sweeper {
         let ids: Vec<i64> = lost.iter().map(|message| message.id).collect();
         let entries: Vec<Option<&str>> = lost.iter().map(|message| message.entry_id.as_deref()).collect();
         // An organization that is deleted takes its messages with it; a dead letter waits for an operator.
-        let again = sqlx::query(
+        let again = sqlx::query!(
             "UPDATE outbox SET published_at = NULL, entry_id = NULL
                FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS lost (org_id, id, entry_id)
               WHERE outbox.org_id = lost.org_id AND outbox.id = lost.id
                 AND outbox.entry_id IS NOT DISTINCT FROM lost.entry_id
                 AND published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL",
+            &orgs[..],
+            &ids[..],
+            &entries as &[Option<&str>]
         )
-        .bind(orgs)
-        .bind(ids)
-        .bind(entries)
         .execute(&self.pool)
         .await?;
         Ok(again.rows_affected())

@@ -11,7 +11,7 @@ use sqlx::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// After so long without news the connection is checked.
+/// The connection is checked after this time without a notification.
 const QUIET: Duration = Duration::from_secs(5);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -35,18 +35,18 @@ async fn listen(pool: &PgPool, news: &[Arc<Notify>]) -> Result<(), sqlx::Error> 
             Ok(announced) => drop(announced?),
             Err(_) => {
                 // Nothing is announced, or the connection is dead.
-                in_time(sqlx::query("SELECT 1").execute(&mut listener)).await?;
+                in_time(sqlx::query_scalar!("SELECT 1").fetch_one(&mut listener)).await?;
                 continue;
             }
         }
-        // One look is enough for everything that was announced before it.
+        // One query covers everything announced before it.
         while listener.next_buffered().is_some() {}
-        let due = sqlx::query_scalar(
-            "SELECT number FROM generate_series(0, $1) AS number
+        let due = sqlx::query_scalar!(
+            r#"SELECT number AS "number!" FROM generate_series(0, $1) AS number
               WHERE EXISTS (SELECT FROM outbox WHERE shard = number AND published_at IS NULL
-                               AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL)",
+                               AND consumed_at IS NULL AND dead_at IS NULL AND available_at IS NULL)"#,
+            i32::try_from(news.len()).unwrap_or(i32::MAX) - 1
         )
-        .bind(i32::try_from(news.len()).unwrap_or(i32::MAX) - 1)
         .fetch_all(pool);
         let due: Vec<i32> = in_time(due).await?;
         for shard in due.into_iter().filter_map(|shard| news.get(usize::try_from(shard).ok()?)) {

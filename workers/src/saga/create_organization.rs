@@ -1,10 +1,7 @@
 //! Creating an organization. The request has stored it as PENDING, with its founder as the owner; these steps make
 //! it usable, or make it as if it had never been asked for.
 
-use atrium_shared::{
-    db::{DbError, OrgTx},
-    saga::CREATE_ORGANIZATION,
-};
+use atrium_shared::{db::DbError, organizations, saga::SagaKind};
 use futures_util::future::BoxFuture;
 
 use super::{
@@ -15,7 +12,7 @@ use crate::isolation::Isolation;
 
 pub(super) fn saga(isolation: &Isolation) -> Saga {
     Saga {
-        kind: CREATE_ORGANIZATION,
+        kind: SagaKind::CreateOrganization,
         steps: vec![
             Box::new(Reserve),
             Box::new(DefaultConfiguration),
@@ -35,42 +32,19 @@ impl Step for Reserve {
 
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
-            let org = context.tx.org();
-            let reserved = sqlx::query(
-                "INSERT INTO org_slugs (slug, org_id) SELECT slug, id FROM orgs WHERE id = $1 AND status = 'PENDING'",
-            )
-            .bind(org)
-            .execute(context.tx.conn())
-            .await
-            .map_err(DbError::from);
-            match reserved {
-                Ok(_) => Ok(Verdict::Done(None)),
-                Err(DbError::Constraint(name)) if name == "org_slugs_pkey" => Ok(Verdict::Fail(Failure {
-                    code: "slug_taken",
-                    detail: "the name's short form was taken at the same moment; try again".to_owned(),
-                })),
-                Err(error) => Err(error),
+            if organizations::reserve_slug(context.tx).await? {
+                return Ok(Verdict::Done(None));
             }
+            Ok(Verdict::Fail(Failure {
+                code: "slug_taken",
+                detail: "the name's short form was taken at the same moment; try again".to_owned(),
+            }))
         })
     }
 
     /// The first step is compensated last: it also ends the organization, which nobody is a member of from then on.
     fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
-        Box::pin(async move {
-            let org = context.tx.org();
-            for statement in [
-                "DELETE FROM org_slugs WHERE org_id = $1",
-                "DELETE FROM members WHERE org_id = $1",
-                // What an import brought. The configuration's head takes values and history with it.
-                "DELETE FROM config_heads WHERE org_id = $1",
-                "DELETE FROM projects WHERE org_id = $1",
-                "UPDATE orgs SET status = 'FAILED', version = version + 1, updated_at = now()
-                  WHERE id = $1 AND status = 'PENDING'",
-            ] {
-                sqlx::query(statement).bind(org).execute(context.tx.conn()).await?;
-            }
-            Ok(())
-        })
+        Box::pin(organizations::abandon(context.tx))
     }
 }
 
@@ -153,7 +127,7 @@ impl Step for Commit {
 
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
-            if change_status(context.tx, "PENDING", "COMMITTED").await? {
+            if organizations::open(context.tx).await? {
                 return Ok(Verdict::Done(None));
             }
             Ok(Verdict::Fail(Failure {
@@ -164,19 +138,6 @@ impl Step for Commit {
     }
 
     fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
-        Box::pin(async move { change_status(context.tx, "COMMITTED", "PENDING").await.map(drop) })
+        Box::pin(async move { organizations::withdraw(context.tx).await.map(drop) })
     }
-}
-
-async fn change_status(tx: &mut OrgTx, from: &str, to: &str) -> Result<bool, DbError> {
-    let org = tx.org();
-    let changed = sqlx::query(
-        "UPDATE orgs SET status = $3, version = version + 1, updated_at = now() WHERE id = $1 AND status = $2",
-    )
-    .bind(org)
-    .bind(from)
-    .bind(to)
-    .execute(tx.conn())
-    .await?;
-    Ok(changed.rows_affected() == 1)
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use atrium_shared::{
     db::{DbError, OrgTx},
-    organization,
-    saga::DELETE_ORGANIZATION,
+    ids::UserId,
+    organizations::{self, Certificate},
+    saga::SagaKind,
     streams::Redis,
 };
 use futures_util::future::BoxFuture;
@@ -20,11 +21,14 @@ use super::{
     step::{Context, ExternalEffect, Failure, Saga, Step, Verdict},
     traces,
 };
-use crate::isolation::Isolation;
+use crate::{
+    isolation::Isolation,
+    timings::{FORGOTTEN_AFTER, PURGE_TIMEOUT},
+};
 
 pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
     Saga {
-        kind: DELETE_ORGANIZATION,
+        kind: SagaKind::DeleteOrganization,
         steps: vec![
             Box::new(Grace),
             Box::new(Forget { redis: redis.clone() }),
@@ -36,13 +40,8 @@ pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
 
 const FORGET: &str = "forget";
 
-/// Processes that hold the organization's configuration look whether it still exists every few seconds, and say in
-/// Redis what they hold. After this time none does.
-const FORGOTTEN_AFTER_SECONDS: f64 = 8.0;
 /// How long to wait for what is on its way out.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The purge is one transaction, however much there is.
-const PURGE_TIMEOUT: &str = "SET LOCAL statement_timeout = '10min'";
 
 /// Waits until the deletion can no longer be canceled.
 struct Grace;
@@ -54,15 +53,7 @@ impl Step for Grace {
 
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
-            let org = context.tx.org();
-            let left: Option<f64> = sqlx::query_scalar(
-                "SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 FROM orgs
-                  WHERE id = $1 AND deletion_id = $2 FOR NO KEY UPDATE",
-            )
-            .bind(org)
-            .bind(context.saga)
-            .fetch_optional(context.tx.conn())
-            .await?;
+            let left = organizations::grace_left(context.tx, context.saga).await?;
             Ok(match left {
                 None => Verdict::Fail(Failure {
                     code: "canceled",
@@ -79,7 +70,7 @@ impl Step for Grace {
     }
 
     fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
-        Box::pin(async move { organization::reopen(context.tx, context.saga, false).await.map(drop) })
+        Box::pin(async move { organizations::reopen(context.tx, context.saga, false).await.map(drop) })
     }
 }
 
@@ -164,7 +155,7 @@ impl Step for Purge {
         Box::pin(async move {
             let Context { tx, saga, .. } = context;
             let org = tx.org();
-            let (requester, requested_at, wait): (uuid::Uuid, OffsetDateTime, f64) = sqlx::query_as(
+            let (requester, requested_at, wait): (UserId, OffsetDateTime, f64) = sqlx::query_as(
                 "SELECT sagas.created_by, sagas.created_at,
                         $3 - EXTRACT(EPOCH FROM clock_timestamp() - step.finished_at)::float8
                    FROM sagas JOIN saga_steps step ON step.org_id = sagas.org_id AND step.saga_id = sagas.id
@@ -172,7 +163,7 @@ impl Step for Purge {
             )
             .bind(org)
             .bind(saga)
-            .bind(FORGOTTEN_AFTER_SECONDS)
+            .bind(FORGOTTEN_AFTER.as_secs_f64())
             .bind(FORGET)
             .fetch_one(tx.conn())
             .await?;
@@ -199,11 +190,14 @@ impl Step for Purge {
                 Err(error) => return Ok(not_searched(&error)),
             };
 
-            sqlx::query(PURGE_TIMEOUT).execute(tx.conn()).await?;
+            sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+                .bind(PURGE_TIMEOUT.as_millis().to_string())
+                .execute(tx.conn())
+                .await?;
             let tables = tables(tx).await?;
             let removed = count(tx, &tables).await?;
             // Everything else goes with it, by the foreign keys.
-            sqlx::query("DELETE FROM orgs WHERE id = $1").bind(org).execute(tx.conn()).await?;
+            organizations::erase(tx).await?;
             let left: i64 = count(tx, &tables).await?.values().filter_map(Value::as_i64).sum();
             if left != 0 {
                 let detail = format!("{left} rows were left, so nothing was removed");
@@ -217,22 +211,7 @@ impl Step for Purge {
                 },
                 "namespaces": namespaces.as_deref().unwrap_or(namespace::NONE_TO_REMOVE),
             });
-            // The certificate belongs to whoever asked, so it is written in their name.
-            sqlx::query("SELECT set_config('app.user_id', $1::text, true)")
-                .bind(requester)
-                .execute(tx.conn())
-                .await?;
-            sqlx::query(
-                "INSERT INTO deletion_certificates (user_id, id, deleted_org_id, requested_at, certificate)
-                 VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(requester)
-            .bind(saga)
-            .bind(org)
-            .bind(requested_at)
-            .bind(certificate)
-            .execute(tx.conn())
-            .await?;
+            Certificate::store(tx, saga, requester, requested_at, certificate).await?;
             Ok(Verdict::Erased)
         })
     }

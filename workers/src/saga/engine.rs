@@ -13,7 +13,6 @@ use atrium_shared::{
     telemetry::metrics::{SAGA_STEPS, SAGAS_FINISHED},
 };
 use metrics::counter;
-use serde_json::Value;
 
 use super::{
     journal::{CONSUMER, Journal, StepRow, next_to_compensate},
@@ -65,7 +64,7 @@ impl Engine {
         let Some(saga) = self.sagas.saga(&row.kind) else {
             return Ok(false);
         };
-        let mut progress = Progress { journal, saga, input: &row.input, prepared };
+        let mut progress = Progress { journal, saga, prepared };
         match row.status {
             // Late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => {}
@@ -134,7 +133,7 @@ impl Handler for Engine {
             return Ok(());
         };
         let prepared = Prepared::Nothing;
-        let mut progress = Progress { journal, saga, input: &row.input, prepared };
+        let mut progress = Progress { journal, saga, prepared };
         match row.status {
             SagaStatus::Committed | SagaStatus::Failed => {}
             SagaStatus::Pending if !progress.is_past_pivot().await? => {
@@ -156,7 +155,6 @@ impl Handler for Engine {
 struct Progress<'a> {
     journal: Journal<'a>,
     saga: &'a Saga,
-    input: &'a Value,
     prepared: Prepared,
 }
 
@@ -186,7 +184,8 @@ impl<'a> Progress<'a> {
         drill: &str,
     ) -> Result<ControlFlow<()>, DbError> {
         let verdict =
-            if drill.strip_prefix(self.saga.kind).is_some_and(|rest| rest == format!("/{}", row.name)) {
+            if drill.strip_prefix(self.saga.kind.name()).is_some_and(|rest| rest == format!("/{}", row.name))
+            {
                 Ok(Verdict::Fail(Failure {
                     code: "drill",
                     detail: format!("saga.fail_step says that {drill} fails"),
@@ -329,7 +328,7 @@ impl<'a> Progress<'a> {
     }
 
     fn count_end(&self, status: SagaStatus) {
-        let (kind, status) = (self.saga.kind, status.name());
+        let (kind, status) = (self.saga.kind.name(), status.name());
         counter!(SAGAS_FINISHED, "saga" => kind, "status" => status).increment(1);
         tracing::info!(saga = %self.journal.saga, org = %self.journal.tx.org(), kind, status, "a saga ended");
     }
@@ -342,11 +341,11 @@ impl<'a> Progress<'a> {
     }
 
     fn context(&mut self) -> Context<'_> {
-        Context { tx: &mut *self.journal.tx, saga: self.journal.saga, input: self.input }
+        Context { tx: &mut *self.journal.tx, saga: self.journal.saga }
     }
 
     fn count(&self, row: &StepRow, outcome: &'static str) {
-        counter!(SAGA_STEPS, "saga" => self.saga.kind, "step" => row.name.clone(), "outcome" => outcome)
+        counter!(SAGA_STEPS, "saga" => self.saga.kind.name(), "step" => row.name.clone(), "outcome" => outcome)
             .increment(1);
     }
 }

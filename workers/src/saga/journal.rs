@@ -1,18 +1,17 @@
-//! What is written of a saga: its plan, its steps, its events, and the message that moves it on. All of it in the
-//! transaction that holds the saga's row, so that it is written with the effect, or not at all.
+//! A saga's records: its plan, its steps, its events, and the message that continues it. They are written in the
+//! transaction that locks the saga's row, so that they are stored together with the effect, or not at all.
 //!
-//! Tries and events are collected and written at the end, with one statement however many steps the transaction went
-//! through: round trips are what a saga costs.
+//! Tries and events are collected, and written at the end with one statement for all steps of the transaction, because
+//! round trips dominate the cost of a saga.
 
 use std::time::Duration;
 
 use atrium_shared::{
     db::{DbError, OrgTx},
-    ids::SagaId,
+    ids::{OrgId, SagaId},
     messages::{SagaWake, WakeReason},
     saga::{self, SagaStatus, StepStatus},
 };
-use serde_json::Value;
 
 use super::step::{Failure, Saga};
 
@@ -34,7 +33,7 @@ struct Try {
     detail: Option<String>,
 }
 
-/// Something to tell the people who watch the saga.
+/// An event for the people who watch the saga.
 struct Event {
     /// None: it is about the saga.
     step: Option<String>,
@@ -43,16 +42,13 @@ struct Event {
 }
 
 /// The saga's row.
-#[derive(sqlx::FromRow)]
 pub(super) struct SagaRow {
     pub(super) kind: String,
     pub(super) status: SagaStatus,
-    pub(super) input: Value,
     pub(super) overdue: bool,
 }
 
 /// The row of one of its steps.
-#[derive(sqlx::FromRow)]
 pub(super) struct StepRow {
     pub(super) position: i32,
     pub(super) name: String,
@@ -63,7 +59,7 @@ pub(super) struct StepRow {
 }
 
 impl StepRow {
-    /// Whether its action was ever begun, so that it may have to be taken back.
+    /// Whether its action was ever begun, so that it may need compensation.
     pub(super) fn is_begun(&self) -> bool {
         self.status != StepStatus::Pending
     }
@@ -85,12 +81,14 @@ impl<'a> Journal<'a> {
 
     /// Locks the saga's row: two messages for one saga wait for each other here.
     pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
-        Ok(sqlx::query_as(
-            "SELECT kind, status, input, deadline_at < clock_timestamp() AS overdue FROM sagas
-              WHERE org_id = $1 AND id = $2 FOR UPDATE",
+        Ok(sqlx::query_as!(
+            SagaRow,
+            r#"SELECT kind, status AS "status: SagaStatus", deadline_at < clock_timestamp() AS "overdue!"
+                 FROM sagas
+                WHERE org_id = $1 AND id = $2 FOR UPDATE"#,
+            self.tx.org() as OrgId,
+            self.saga as SagaId
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
         .fetch_optional(self.tx.conn())
         .await?)
     }
@@ -103,16 +101,18 @@ impl<'a> Journal<'a> {
         }
         let (names, retriable): (Vec<&str>, Vec<bool>) =
             saga.steps.iter().map(|step| (step.name(), step.is_retriable())).unzip();
-        let mut planned: Vec<StepRow> = sqlx::query_as(
-            "INSERT INTO saga_steps (org_id, saga_id, position, name, retriable)
+        let mut planned: Vec<StepRow> = sqlx::query_as!(
+            StepRow,
+            r#"INSERT INTO saga_steps (org_id, saga_id, position, name, retriable)
              SELECT $1, $2, position, name, retriable
                FROM unnest($3::text[], $4::boolean[]) WITH ORDINALITY AS plan (name, retriable, position)
-             RETURNING position, name, status, attempts, compensation_attempts, false AS compensated",
+             RETURNING position, name, status AS "status: StepStatus", attempts, compensation_attempts,
+                       false AS "compensated!""#,
+            self.tx.org() as OrgId,
+            self.saga as SagaId,
+            &names as &[&str],
+            &retriable[..]
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(names)
-        .bind(retriable)
         .fetch_all(self.tx.conn())
         .await?;
         planned.sort_by_key(|step| step.position);
@@ -121,12 +121,14 @@ impl<'a> Journal<'a> {
 
     /// The steps, in order; none before the plan is written.
     pub(super) async fn steps(&mut self) -> Result<Vec<StepRow>, DbError> {
-        Ok(sqlx::query_as(
-            "SELECT position, name, status, attempts, compensation_attempts, compensated_at IS NOT NULL AS compensated
-               FROM saga_steps WHERE org_id = $1 AND saga_id = $2 ORDER BY position",
+        Ok(sqlx::query_as!(
+            StepRow,
+            r#"SELECT position, name, status AS "status: StepStatus", attempts, compensation_attempts,
+                    compensated_at IS NOT NULL AS "compensated!"
+               FROM saga_steps WHERE org_id = $1 AND saga_id = $2 ORDER BY position"#,
+            self.tx.org() as OrgId,
+            self.saga as SagaId
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
         .fetch_all(self.tx.conn())
         .await?)
     }
@@ -136,38 +138,38 @@ impl<'a> Journal<'a> {
         if step.is_begun() {
             return Ok(());
         }
-        sqlx::query(
+        sqlx::query!(
             "UPDATE saga_steps SET status = 'RUNNING', started_at = clock_timestamp()
               WHERE org_id = $1 AND saga_id = $2 AND position = $3",
+            self.tx.org() as OrgId,
+            self.saga as SagaId,
+            step.position
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(step.position)
         .execute(self.tx.conn())
         .await?;
         self.tell(Some(step), StepStatus::Running.name(), None);
         Ok(())
     }
 
-    /// A try of a step's action: it is done, has failed for good, or is to be tried again.
+    /// Records a try of a step's action: done, failed for good, or to be retried.
     pub(super) fn record_try(&mut self, step: &StepRow, status: StepStatus, detail: Option<String>) {
         self.tell(Some(step), status.name(), detail.clone());
         self.tries.push(Try { position: step.position, status, detail });
     }
 
-    /// A step is taken back. One that failed goes on to say so: what was done of it is gone all the same.
+    /// Records that a step is compensated. A failed step keeps the status FAILED.
     pub(super) async fn record_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
         let failed = step.status == StepStatus::Failed;
         let status = if failed { StepStatus::Failed } else { StepStatus::Compensated };
-        sqlx::query(
+        sqlx::query!(
             "UPDATE saga_steps
                 SET status = $4, compensation_attempts = compensation_attempts + 1, compensated_at = clock_timestamp()
               WHERE org_id = $1 AND saga_id = $2 AND position = $3",
+            self.tx.org() as OrgId,
+            self.saga as SagaId,
+            step.position,
+            status as StepStatus
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(step.position)
-        .bind(status)
         .execute(self.tx.conn())
         .await?;
         if !failed {
@@ -176,15 +178,15 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// A compensation did not work, and is to be tried again.
+    /// Records a compensation that failed and will be retried.
     pub(super) async fn record_failed_compensation(&mut self, step: &StepRow) -> Result<(), DbError> {
-        sqlx::query(
+        sqlx::query!(
             "UPDATE saga_steps SET compensation_attempts = compensation_attempts + 1
               WHERE org_id = $1 AND saga_id = $2 AND position = $3",
+            self.tx.org() as OrgId,
+            self.saga as SagaId,
+            step.position
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(step.position)
         .execute(self.tx.conn())
         .await?;
         Ok(())
@@ -199,14 +201,14 @@ impl<'a> Journal<'a> {
     pub(super) async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
         let from =
             if status == SagaStatus::Committed { SagaStatus::Pending } else { SagaStatus::Compensating };
-        let finished = sqlx::query(
+        let finished = sqlx::query!(
             "UPDATE sagas SET status = $3, finished_at = clock_timestamp()
               WHERE org_id = $1 AND id = $2 AND status = $4",
+            self.tx.org() as OrgId,
+            self.saga as SagaId,
+            status as SagaStatus,
+            from as SagaStatus
         )
-        .bind(self.tx.org())
-        .bind(self.saga)
-        .bind(status)
-        .bind(from)
         .execute(self.tx.conn())
         .await?;
         if finished.rows_affected() != 1 {
@@ -216,7 +218,7 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// Comes back to this saga, at once or after a pause.
+    /// Schedules the next message of this saga, at once or after a pause.
     pub(super) async fn wake(&mut self, pause: Option<Duration>) -> Result<(), DbError> {
         let message = SagaWake { saga: self.saga, wake: WakeReason::Advance };
         match pause {
@@ -226,15 +228,15 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// From here on, what is done can be taken back without losing the transaction.
+    /// Sets a savepoint: later changes can be rolled back without losing the transaction.
     pub(super) async fn savepoint(&mut self) -> Result<(), DbError> {
-        sqlx::query("SAVEPOINT step").execute(self.tx.conn()).await?;
+        sqlx::query!("SAVEPOINT step").execute(self.tx.conn()).await?;
         Ok(())
     }
 
-    /// Takes back what was done since the savepoint, also after a statement failed.
+    /// Rolls back to the savepoint; works after a failed statement too.
     pub(super) async fn rollback_to_savepoint(&mut self) -> Result<(), DbError> {
-        sqlx::query("ROLLBACK TO SAVEPOINT step").execute(self.tx.conn()).await?;
+        sqlx::query!("ROLLBACK TO SAVEPOINT step").execute(self.tx.conn()).await?;
         Ok(())
     }
 
@@ -248,7 +250,7 @@ impl<'a> Journal<'a> {
         if events.is_empty() {
             return Ok(());
         }
-        sqlx::query(
+        sqlx::query!(
             "WITH tried AS (
                  UPDATE saga_steps AS step
                     SET status = try.status, attempts = attempts + 1, detail = try.detail,
@@ -261,15 +263,15 @@ impl<'a> Journal<'a> {
                FROM unnest($6::text[], $7::text[], $8::text[]) WITH ORDINALITY AS event (step, status, detail, nth),
                     (SELECT COALESCE(max(seq), 0) AS seq FROM saga_events WHERE org_id = $1 AND saga_id = $2) AS last
               ORDER BY event.nth",
+            tx.org() as OrgId,
+            saga as SagaId,
+            &tries.iter().map(|each| each.position).collect::<Vec<_>>()[..],
+            &tries.iter().map(|each| each.status.name()).collect::<Vec<_>>() as &[&str],
+            &tries.iter().map(|each| each.detail.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &events.iter().map(|event| event.step.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &events.iter().map(|event| event.status).collect::<Vec<_>>() as &[&str],
+            &events.iter().map(|event| event.detail.as_deref()).collect::<Vec<_>>() as &[Option<&str>]
         )
-        .bind(tx.org())
-        .bind(saga)
-        .bind(tries.iter().map(|each| each.position).collect::<Vec<_>>())
-        .bind(tries.iter().map(|each| each.status.name()).collect::<Vec<_>>())
-        .bind(tries.iter().map(|each| each.detail.as_deref()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.step.as_deref()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.status).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.detail.as_deref()).collect::<Vec<_>>())
         .execute(tx.conn())
         .await?;
         Ok(())

@@ -10,6 +10,7 @@ use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal, in_time},
     ids::{OrgId, SagaId},
     messages::WakeReason,
+    organizations,
     saga::{self, SagaStatus, StepStatus},
 };
 
@@ -134,13 +135,8 @@ async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -
         SagaStatus::Pending => {
             Ok(journal.steps().await?.iter().any(|step| step.position == position && step.is_begun()))
         }
-        // Somebody else was faster, and has made the same; unless what was made is about to go again.
-        SagaStatus::Committed => {
-            Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING')")
-                .bind(org)
-                .fetch_one(tx.conn())
-                .await?)
-        }
+        // Another worker was faster and made the same thing; it is wanted unless the organization is being deleted.
+        SagaStatus::Committed => organizations::is_kept(&mut tx).await,
         SagaStatus::Compensating | SagaStatus::Failed => Ok(false),
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Registry(HashMap<&'static str, Saga>);
 impl Registry {
     pub(super) fn new(redis: &Redis, isolation: &Isolation) -> Self {
         let sagas = [create_organization::saga(isolation), delete_organization::saga(redis, isolation)];
-        Self(sagas.into_iter().map(|saga| (saga.kind, saga)).collect())
+        Self(sagas.into_iter().map(|saga| (saga.kind.name(), saga)).collect())
     }
 
     /// The saga of that kind, if this release knows it.

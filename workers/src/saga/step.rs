@@ -5,24 +5,21 @@ use std::time::Duration;
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId},
+    saga::SagaKind,
 };
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 
 /// A saga: a kind, and its steps in order.
 pub(super) struct Saga {
-    pub(super) kind: &'static str,
+    pub(super) kind: SagaKind,
     pub(super) steps: Vec<Box<dyn Step>>,
 }
 
-/// What a step works with. Effects outside of PostgreSQL carry a name made from saga and step, so that doing them
-/// again changes nothing.
+/// What a step works with. Effects outside of PostgreSQL are named after saga and step, so that a repetition changes
+/// nothing.
 pub(super) struct Context<'a> {
     pub(super) tx: &'a mut OrgTx,
     pub(super) saga: SagaId,
-    /// What the saga was started with.
-    #[expect(dead_code, reason = "the sagas that there are find all they need in their organization's rows")]
-    pub(super) input: &'a Value,
 }
 
 /// How an action ended.
@@ -33,7 +30,7 @@ pub(crate) enum Verdict {
     RetryAfter(Duration, String),
     /// It cannot be done, and trying again would not help.
     Fail(Failure),
-    /// Its effect is there, and the saga's own record went with it. What there is to tell stands elsewhere.
+    /// Its effect is there, and it deleted the saga's own record. The result is recorded elsewhere.
     Erased,
 }
 
@@ -67,7 +64,7 @@ pub(super) trait Step: Send + Sync {
     /// The action. An error is tried again; its changes in the database are taken back before.
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>>;
 
-    /// Whether it works in PostgreSQL alone, and takes next to no time. Then it needs no message of its own, but is
+    /// Whether it works in PostgreSQL alone, and is fast. Then it needs no message of its own, but is
     /// done in the transaction of the step before it: a saga of inline steps takes one transaction and one message.
     fn is_inline(&self) -> bool {
         false

@@ -14,7 +14,7 @@ const KEYS: &str = "atrium:*";
 /// Keys, or entries of a stream, that are looked at with one command.
 const PAGE: usize = 500;
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Search {
     /// Keys that were looked at.

@@ -1,5 +1,6 @@
-//! Who plays a role: a sorted set in Redis, where every process says again and again that it lives. By Redis' clock,
-//! so that those of the processes do not matter. Lost with a flush, and whole again with the next beats.
+//! The processes of a role: a sorted set in Redis, in which every process regularly records that it is alive. The times
+//! are those of Redis, so the clocks of the processes do not matter. A flush empties the set; the next heartbeats fill
+//! it.
 
 use std::time::Duration;
 

@@ -20,13 +20,8 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{members::Members, quota::quota};
+use crate::timings::{BEAT, BEAT_LIMIT, SILENT_AFTER};
 
-/// How often a process says that it lives, and learns who else does.
-const BEAT: Duration = Duration::from_secs(1);
-/// How long it may take to say so.
-const BEAT_LIMIT: Duration = Duration::from_secs(2);
-/// A process that has not said that it lives for this long does not; and one that could not say so asks for nothing.
-const SILENT_AFTER: Duration = Duration::from_secs(4);
 /// How long a process waits before it tries again to get a shard that somebody else has.
 const PAUSE_WITHOUT_LEASE: Duration = Duration::from_millis(400);
 

@@ -1,7 +1,7 @@
-//! How many shards are a process's due.
+//! How many shards a process should own.
 
-/// An even part for each of the living: where the division leaves a rest, the first by name have one more. Nothing for
-/// whoever is not among them.
+/// An even part for each live process: if the division leaves a remainder, the first by name get one more. Zero for a
+/// process that is not among them.
 pub(super) fn quota(shards: u16, living: &[String], owner: &str) -> u16 {
     let Ok(processes @ 1..) = u16::try_from(living.len()) else { return 0 };
     if !living.iter().any(|name| name == owner) {

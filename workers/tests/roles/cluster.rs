@@ -2,13 +2,7 @@
 //! real one does where the isolation step depends on it. Objects are applied server-side, nothing can be made in a
 //! namespace that is not there or on its way out, and a deletion takes its time.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use atrium_shared::ids::OrgId;
 use bytes::Bytes;
@@ -16,6 +10,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -53,7 +48,7 @@ struct State {
 
 impl State {
     fn namespaces(&self) -> MutexGuard<'_, BTreeMap<String, Namespace>> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+        self.namespaces.lock()
     }
 }
 

@@ -7,7 +7,7 @@ use atrium_harness::{Atrium, AtriumBuilder};
 use atrium_shared::{
     db::Principal,
     ids::SagaId,
-    organization,
+    organizations,
     saga::{self, CANCELED},
 };
 
@@ -64,7 +64,7 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
 
     let owner = Principal::User(tenant.user);
     let mut tx = platform.db.org_tx(&owner, tenant.org).await.expect("the owner's transaction");
-    let deletion = organization::request_deletion(&mut tx, tenant.user, Duration::from_secs(1))
+    let deletion = organizations::request_deletion(&mut tx, tenant.user, Duration::from_secs(1))
         .await
         .expect("a deletion");
     tx.commit().await.expect("a commit");
@@ -81,7 +81,7 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
     let purged = format!("SELECT count(*) FROM orgs WHERE id = '{}'", tenant.org);
     until("purged", async || platform.number(&purged).await == 0).await;
     let mut tx = platform.db.user_tx(tenant.user).await.expect("a transaction");
-    let certificate = organization::Certificate::read(&mut tx, deletion).await.expect("a certificate");
+    let certificate = organizations::Certificate::read(&mut tx, deletion).await.expect("a certificate");
     assert_eq!(
         certificate.certificate["namespaces"],
         "its namespace is gone, with everything that was in it"

@@ -6,7 +6,7 @@ use atrium_harness::Atrium;
 use atrium_shared::{
     ids::{MessageId, SagaId},
     messages::{OutboxMessage, RevisionNotice, Topic},
-    saga,
+    saga::SagaKind,
     streams::{GROUP, Inbound},
 };
 use redis::AsyncCommands as _;
@@ -163,7 +163,7 @@ async fn a_message_that_is_to_come_again_waits_in_the_outbox_whatever_becomes_of
             .await
             .expect("the pause is over");
     }
-    let known = sqlx::query(set_kind).bind(saga).bind(saga::CREATE_ORGANIZATION);
+    let known = sqlx::query(set_kind).bind(saga).bind(SagaKind::CreateOrganization.name());
     known.execute(&mut platform.superuser).await.expect("a saga that this release knows");
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);

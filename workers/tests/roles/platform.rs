@@ -6,14 +6,13 @@ use atrium_shared::{
     db::{Database, Principal},
     ids::{MessageId, OrgId, ProjectId, SagaId, SessionId, UserId},
     messages::{ActionEntry, ChatAction, StreamEntry as _},
-    saga,
+    saga::{self, SagaKind},
     settings::{Reader, Settings},
     streams::{Inbound, Live, chat_shard},
 };
 use redis::aio::MultiplexedConnection;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
-use time::OffsetDateTime;
 
 pub(crate) const SYSTEM: Principal = Principal::System("test");
 
@@ -66,8 +65,7 @@ impl Platform {
         .execute(tx.conn())
         .await
         .expect("a member");
-        let saga =
-            saga::start(&mut tx, saga::CREATE_ORGANIZATION, &json!({}), tenant.user).await.expect("a saga");
+        let saga = saga::start(&mut tx, SagaKind::CreateOrganization, tenant.user).await.expect("a saga");
         tx.commit().await.expect("a commit");
         (tenant, saga)
     }
@@ -107,7 +105,7 @@ impl Platform {
             user: tenant.user,
             user_name: "guest-0001".to_owned(),
             action,
-            at: OffsetDateTime::now_utc(),
+            at: atrium_shared::clock::now(),
         };
         let _: String = redis::AsyncCommands::xadd(
             &mut redis.clone(),

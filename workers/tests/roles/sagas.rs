@@ -2,7 +2,10 @@
 
 use atrium_harness::{Atrium, TiedRace, service::Service};
 use atrium_servers::postgres::Durability;
-use atrium_shared::{ids::SagaId, saga};
+use atrium_shared::{
+    ids::SagaId,
+    saga::{self, SagaKind},
+};
 use serde_json::json;
 
 use crate::platform::{Platform, SYSTEM, Tenant, until};
@@ -57,7 +60,7 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
     for (at, step) in STEPS.iter().enumerate() {
         platform
             .atrium
-            .set_default("saga.fail_step", json!(format!("{}/{step}", saga::CREATE_ORGANIZATION)))
+            .set_default("saga.fail_step", json!(format!("{}/{step}", SagaKind::CreateOrganization.name())))
             .await;
         // The workers learn of it within milliseconds; a saga that was faster would be COMMITTED.
         let (tenant, saga) = loop {
@@ -164,11 +167,12 @@ async fn postgresql_restarted_in_the_middle_leaves_no_half_state() {
 
 #[tokio::test]
 async fn a_compensation_that_fails_ten_times_alarms_goes_on_and_works_in_the_end() {
-    let platform = Platform::start(
-        Atrium::builder()
-            .default_value("saga.fail_step", json!(format!("{}/commit", saga::CREATE_ORGANIZATION))),
-    )
-    .await;
+    let platform =
+        Platform::start(Atrium::builder().default_value(
+            "saga.fail_step",
+            json!(format!("{}/commit", SagaKind::CreateOrganization.name())),
+        ))
+        .await;
     let superuser = async |statement: &'static str| {
         sqlx::raw_sql(statement).execute(&mut platform.atrium.superuser().await).await.expect("done");
     };

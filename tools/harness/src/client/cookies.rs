@@ -1,10 +1,11 @@
 //! Keeps the cookies of one server.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::SET_COOKIE;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Cookies; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +39,7 @@ impl CookieJar {
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.cookies.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cookies.lock()
     }
 }
 

@@ -513,7 +513,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     let credential = Credential {
         principal: guest.id.parse().expect("an id"),
         auth_session: Some(atrium_shared::ids::AuthSessionId::new()),
-        expires_at: time::OffsetDateTime::now_utc() + Duration::from_secs(900),
+        expires_at: atrium_shared::clock::now() + Duration::from_secs(900),
     };
     let presence = Presence::default();
     let mut present = Vec::new();
@@ -531,7 +531,7 @@ async fn open_streams_keep_their_sessions_fresh() {
     let seen = run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await;
     assert_eq!(seen, 1, "only the one that is open");
 
-    // Nobody looks any more: nothing is refreshed.
+    // Nobody is present now: nothing is refreshed.
     present.clear();
     presence.report(&database).await;
     assert_eq!(run("DELETE FROM chat_sessions WHERE last_seen_at > now() - interval '30 seconds'").await, 0);

@@ -9,18 +9,31 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::OrganizationError;
 use crate::{
     audit::{self, Action, Change},
     db::{DbError, OrgTx, UserTx},
     ids::{OrgId, SagaId, UserId},
-    saga::{self, DELETE_ORGANIZATION, Operation, SagaStatus},
+    saga::{self, Operation, SagaKind, SagaStatus},
     tenancy::OrgStatus,
 };
 
 /// Who suspends, and may resume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum SuspendedBy {
     /// An owner.
     Owner,
@@ -46,8 +59,8 @@ pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), Db
 /// Suspends the organization, and ends everything live in it. The reason is the operator's. An operator's suspension lies over an owner's.
 ///
 /// # Errors
-/// [`DbError::NotReady`] and [`DbError::Deleting`] when it is in no state for this.
-pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), DbError> {
+/// [`OrganizationError::NotReady`] and [`OrganizationError::Deleting`] when it is in no state for this.
+pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
         (OrgStatus::Suspended, current) if current == Some(SuspendedBy::Operator) || current == Some(by) => {
@@ -66,19 +79,19 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> R
     .await?;
     tx.revoke_access(None, None).await?;
     let change = Change::new(Action::OrganizationSuspended, "organization", org);
-    audit::record(tx, change.after(json!({ "suspended_by": by, "reason": reason }))).await
+    Ok(audit::record(tx, change.after(json!({ "suspended_by": by, "reason": reason }))).await?)
 }
 
 /// Opens a suspended organization again.
 ///
 /// # Errors
-/// [`DbError::Suspended`] when an operator has suspended it and an owner asks; [`DbError::NotReady`] and
-/// [`DbError::Deleting`] when it is in no state for this.
-pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), DbError> {
+/// [`OrganizationError::Suspended`] when an operator has suspended it and an owner asks; [`OrganizationError::NotReady`] and
+/// [`OrganizationError::Deleting`] when it is in no state for this.
+pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
         (OrgStatus::Suspended, Some(SuspendedBy::Operator)) if by == SuspendedBy::Owner => {
-            return Err(DbError::Suspended);
+            return Err(OrganizationError::Suspended);
         }
         (OrgStatus::Suspended, _) => {}
         // Also when it is open already, which is what was asked for.
@@ -93,23 +106,27 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
     .execute(tx.conn())
     .await?;
     let change = Change::new(Action::OrganizationResumed, "organization", org);
-    audit::record(tx, change.after(json!({ "resumed_by": by, "reason": reason }))).await
+    Ok(audit::record(tx, change.after(json!({ "resumed_by": by, "reason": reason }))).await?)
 }
 
 /// Asks for the deletion: closed at once, purged when the grace is over. Returns the operation.
 ///
 /// # Errors
-/// [`DbError::NotReady`] and [`DbError::Deleting`] when it is in no state for this, [`DbError::Suspended`] when an
+/// [`OrganizationError::NotReady`] and [`OrganizationError::Deleting`] when it is in no state for this, [`OrganizationError::Suspended`] when an
 /// operator holds it.
-pub async fn request_deletion(tx: &mut OrgTx, user: UserId, grace: Duration) -> Result<SagaId, DbError> {
+pub async fn request_deletion(
+    tx: &mut OrgTx,
+    user: UserId,
+    grace: Duration,
+) -> Result<SagaId, OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
-        (OrgStatus::Suspended, Some(SuspendedBy::Operator)) => return Err(DbError::Suspended),
+        (OrgStatus::Suspended, Some(SuspendedBy::Operator)) => return Err(OrganizationError::Suspended),
         (OrgStatus::Suspended, _) => {}
         (status, _) => status.require_open()?,
     }
     let deletion =
-        saga::start_within(tx, DELETE_ORGANIZATION, &json!({}), user, grace + PURGE_ALLOWANCE).await?;
+        saga::start_within(tx, SagaKind::DeleteOrganization, user, grace + PURGE_ALLOWANCE).await?;
     let delete_at: OffsetDateTime = sqlx::query_scalar(
         "UPDATE orgs SET status = 'DELETING', deletion_id = $2,
                 delete_at = clock_timestamp() + $3 * interval '1 second',
@@ -131,23 +148,23 @@ pub async fn request_deletion(tx: &mut OrgTx, user: UserId, grace: Duration) -> 
 /// Cancels the deletion within its grace: the organization is at once as it was before.
 ///
 /// # Errors
-/// [`DbError::NotReady`] when no deletion is to be canceled, [`DbError::Deleting`] when it is too late.
-pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), DbError> {
+/// [`OrganizationError::NotDeleting`] when no deletion is to be canceled, [`OrganizationError::Deleting`] when it is too late.
+pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     let org = tx.org();
     let deletion: Option<SagaId> = sqlx::query_scalar("SELECT deletion_id FROM orgs WHERE id = $1")
         .bind(org)
         .fetch_one(tx.conn())
         .await?;
-    let deletion = deletion.ok_or(DbError::NotReady)?;
+    let deletion = deletion.ok_or(OrganizationError::NotDeleting)?;
     // The saga's row first, as its steps do: two who take both in another order wait for each other forever.
     if !saga::turn_around(tx, deletion, saga::CANCELED, "the organization was restored").await? {
-        return Err(DbError::Deleting);
+        return Err(OrganizationError::Deleting);
     }
     if !reopen(tx, deletion, true).await? {
-        return Err(DbError::Deleting);
+        return Err(OrganizationError::Deleting);
     }
     let change = Change::new(Action::OrganizationRestored, "organization", org);
-    audit::record(tx, change.after(json!({ "operation_id": deletion }))).await
+    Ok(audit::record(tx, change.after(json!({ "operation_id": deletion }))).await?)
 }
 
 /// Makes the organization what it was before this deletion, if it still is in it; `in_grace`: and only before the
@@ -170,6 +187,45 @@ pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<
     Ok(reopened.rows_affected() == 1)
 }
 
+/// How many seconds are left until this deletion can no longer be canceled, negative when that is over; none when the
+/// organization is no longer to be deleted by it. Locks the organization's row.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn grace_left(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<f64>, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_scalar(
+        "SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 FROM orgs
+          WHERE id = $1 AND deletion_id = $2 FOR NO KEY UPDATE",
+    )
+    .bind(org)
+    .bind(deletion)
+    .fetch_optional(tx.conn())
+    .await?)
+}
+
+/// Deletes the organization's row, and by the foreign keys everything else of it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(tx: &mut OrgTx) -> Result<(), DbError> {
+    let org = tx.org();
+    sqlx::query("DELETE FROM orgs WHERE id = $1").bind(org).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// Whether the organization exists and is not about to be deleted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn is_kept(tx: &mut OrgTx) -> Result<bool, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING')")
+        .bind(org)
+        .fetch_one(tx.conn())
+        .await?)
+}
+
 /// What remains of a purged organization's deletion, for whoever asked for it.
 #[derive(Debug, sqlx::FromRow)]
 pub struct Certificate {
@@ -184,6 +240,37 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// Stores a certificate in the purge's transaction. It belongs to whoever asked for the deletion, so it is written
+    /// in their name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn store(
+        tx: &mut OrgTx,
+        deletion: SagaId,
+        requester: UserId,
+        requested_at: OffsetDateTime,
+        certificate: Value,
+    ) -> Result<(), DbError> {
+        let org = tx.org();
+        sqlx::query("SELECT set_config('app.user_id', $1::text, true)")
+            .bind(requester)
+            .execute(tx.conn())
+            .await?;
+        sqlx::query(
+            "INSERT INTO deletion_certificates (user_id, id, deleted_org_id, requested_at, certificate)
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(requester)
+        .bind(deletion)
+        .bind(org)
+        .bind(requested_at)
+        .bind(certificate)
+        .execute(tx.conn())
+        .await?;
+        Ok(())
+    }
+
     /// The certificate of a deletion that this user asked for.
     ///
     /// # Errors
@@ -205,7 +292,7 @@ impl Certificate {
     pub fn into_operation(self, deletion: SagaId) -> Operation {
         Operation {
             id: deletion,
-            kind: DELETE_ORGANIZATION.to_owned(),
+            kind: SagaKind::DeleteOrganization.name().to_owned(),
             org_id: self.deleted_org_id,
             status: SagaStatus::Committed,
             steps: Vec::new(),

@@ -42,7 +42,7 @@ async fn a_stream_begins_at_once_and_is_never_silent() {
     drop(streams);
     let begun = Instant::now();
     while metric(&atrium, 0, "atrium_sse_streams", "chat").await != 0.0 {
-        assert!(begun.elapsed() < SOON, "streams nobody reads any more are still open");
+        assert!(begun.elapsed() < SOON, "streams that nobody reads are still open");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,0 +1,33 @@
+//! Closed lists of the configuration.
+
+use serde::Deserialize;
+use strum::{IntoStaticStr, VariantArray};
+
+/// What happens when somebody opens one chat window too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr, VariantArray)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum SessionOverflow {
+    /// The oldest window is closed, and told.
+    CloseOldest,
+    /// The new window is refused.
+    Refuse,
+}
+
+/// What a change did to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum HistoryAction {
+    /// It was set to a value.
+    Set,
+    /// Its value was taken away.
+    Unset,
+}
+
+impl HistoryAction {
+    /// The name, as in SQL and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}

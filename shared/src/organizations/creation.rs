@@ -1,0 +1,154 @@
+//! How an organization comes to be: stored as PENDING with its founder, then opened by a saga, or taken back by it.
+
+use crate::{
+    db::{DbError, OrgTx},
+    ids::{SagaId, UserId},
+    saga::{self, SagaKind},
+    tenancy::{OrgStatus, Role},
+};
+
+/// Stores the transaction's organization as PENDING, with its founder as the owner, and starts the saga that opens it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn found(
+    tx: &mut OrgTx,
+    founder: UserId,
+    founder_name: &str,
+    name: &str,
+) -> Result<SagaId, DbError> {
+    let id = tx.org();
+    sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, $4)")
+        .bind(id)
+        .bind(name)
+        .bind(slug(name))
+        .bind(OrgStatus::Pending)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query("INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)")
+        .bind(id)
+        .bind(founder)
+        .bind(founder_name)
+        .bind(Role::Owner)
+        .execute(tx.conn())
+        .await?;
+    saga::start(tx, SagaKind::CreateOrganization, founder).await
+}
+
+/// Takes the pending organization's slug, which is unique among all organizations. Whether it was free.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn reserve_slug(tx: &mut OrgTx) -> Result<bool, DbError> {
+    let org = tx.org();
+    let reserved = sqlx::query(
+        "INSERT INTO org_slugs (slug, org_id) SELECT slug, id FROM orgs WHERE id = $1 AND status = 'PENDING'",
+    )
+    .bind(org)
+    .execute(tx.conn())
+    .await
+    .map_err(DbError::from);
+    match reserved {
+        Ok(_) => Ok(true),
+        Err(DbError::Constraint(name)) if name == "org_slugs_pkey" => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends an organization whose creation failed: it stays as FAILED, empty, and nobody is a member of it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn abandon(tx: &mut OrgTx) -> Result<(), DbError> {
+    let org = tx.org();
+    for statement in [
+        "DELETE FROM org_slugs WHERE org_id = $1",
+        "DELETE FROM members WHERE org_id = $1",
+        // What an import brought. The configuration's head takes values and history with it.
+        "DELETE FROM config_heads WHERE org_id = $1",
+        "DELETE FROM projects WHERE org_id = $1",
+        "UPDATE orgs SET status = 'FAILED', version = version + 1, updated_at = now()
+          WHERE id = $1 AND status = 'PENDING'",
+    ] {
+        sqlx::query(statement).bind(org).execute(tx.conn()).await?;
+    }
+    Ok(())
+}
+
+/// Opens the pending organization. Whether it was pending.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn open(tx: &mut OrgTx) -> Result<bool, DbError> {
+    change_status(tx, OrgStatus::Pending, OrgStatus::Committed).await
+}
+
+/// Makes an opened organization pending again. Whether it was open.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn withdraw(tx: &mut OrgTx) -> Result<bool, DbError> {
+    change_status(tx, OrgStatus::Committed, OrgStatus::Pending).await
+}
+
+async fn change_status(tx: &mut OrgTx, from: OrgStatus, to: OrgStatus) -> Result<bool, DbError> {
+    let org = tx.org();
+    let changed = sqlx::query(
+        "UPDATE orgs SET status = $3, version = version + 1, updated_at = now() WHERE id = $1 AND status = $2",
+    )
+    .bind(org)
+    .bind(from)
+    .bind(to)
+    .execute(tx.conn())
+    .await?;
+    Ok(changed.rows_affected() == 1)
+}
+
+/// A readable name for addresses and namespaces. It ends at random, so that it is free, and so that nobody learns
+/// from it whether another organization has the same name.
+fn slug(name: &str) -> String {
+    const LONGEST: usize = 40;
+    const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
+    let mut words = String::new();
+    for character in name.chars().map(|character| character.to_ascii_lowercase()) {
+        if words.len() >= LONGEST {
+            break;
+        }
+        if character.is_ascii_alphanumeric() {
+            words.push(character);
+        } else if !words.is_empty() && !words.ends_with('-') {
+            words.push('-');
+        }
+    }
+    let words = words.trim_end_matches('-');
+    // A namespace must begin with a letter.
+    let words = if words.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        words.to_owned()
+    } else {
+        format!("org-{words}").trim_end_matches('-').to_owned()
+    };
+    let ending: String =
+        (0..8).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect();
+    format!("{words}-{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slug;
+
+    #[test]
+    fn slugs_are_names_for_addresses() {
+        for (name, words) in [
+            ("Northwind", "northwind"),
+            ("  Ärzte & Söhne GmbH!", "rzte-s-hne-gmbh"),
+            ("💉", "org"),
+            ("42", "org-42"),
+            (&"x".repeat(80), &"x".repeat(40)),
+        ] {
+            let slug = slug(name);
+            let (beginning, ending) = slug.rsplit_once('-').expect("it ends at random");
+            assert_eq!((beginning, ending.len()), (words, 8), "{name}");
+        }
+        assert_ne!(slug("a"), slug("a"));
+    }
+}

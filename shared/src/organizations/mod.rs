@@ -1,0 +1,22 @@
+//! Everything about an organization itself: its rules, and every change of its row.
+//!
+//! Handlers, the steps of sagas and operators' commands call this module; they hold no SQL on `orgs` that changes
+//! anything. Rules that an organization can break an operation with are [`OrganizationError`]s; what PostgreSQL says
+//! is passed on as it is.
+
+mod access;
+mod creation;
+mod error;
+mod lifecycle;
+mod name;
+
+pub use self::{
+    access::require_another_owner,
+    creation::{abandon, found, open, reserve_slug, withdraw},
+    error::OrganizationError,
+    lifecycle::{
+        Certificate, SuspendedBy, cancel_deletion, erase, grace_left, is_kept, lock, reopen,
+        request_deletion, resume, suspend,
+    },
+    name::{CurrentName, lock_name, rename},
+};

@@ -1,0 +1,40 @@
+//! An organization's name.
+
+use crate::db::{DbError, OrgTx};
+
+/// A name that is about to change, under the lock of the organization's row.
+#[derive(Debug, sqlx::FromRow)]
+pub struct CurrentName {
+    /// The organization's version.
+    pub version: i64,
+    /// Its name.
+    pub name: String,
+}
+
+/// The organization's name and version. Locks its row.
+///
+/// # Errors
+/// [`DbError::NotFound`] when it is gone.
+pub async fn lock_name(tx: &mut OrgTx) -> Result<CurrentName, DbError> {
+    let org = tx.org();
+    Ok(sqlx::query_as("SELECT version, name FROM orgs WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(org)
+        .fetch_one(tx.conn())
+        .await?)
+}
+
+/// Gives the organization another name. Its slug stays.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn rename(tx: &mut OrgTx, name: &str) -> Result<(), DbError> {
+    let org = tx.org();
+    sqlx::query(
+        "UPDATE orgs SET name = $2, version = version + 1, updated_at = clock_timestamp() WHERE id = $1",
+    )
+    .bind(org)
+    .bind(name)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Times that depend on each other, and what must hold between them: a build in which it does not hold fails here.
+//!
+//! A time that nothing else depends on is defined where it is used.
+
+use std::time::Duration;
+
+/// How long PostgreSQL lets a statement of `atrium_app` run. Set on the role by the migrations; a test compares both.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer of PostgreSQL is waited for.
+pub const LONGEST_ANSWER: Duration = Duration::from_secs(12);
+
+/// How long a blocking read waits in Redis.
+pub const BLOCKING_READ: Duration = Duration::from_secs(1);
+
+/// How often a process compares the configuration that it holds with the database.
+pub const CONFIGURATION_RECONCILED_EVERY: Duration = Duration::from_secs(5);
+
+/// How often a process reports which configuration it applies.
+pub const CONFIGURATION_REPORTED_EVERY: Duration = Duration::from_secs(2);
+
+/// A process that has not reported for this long is not counted.
+pub const CONFIGURATION_SILENT_AFTER: Duration = Duration::from_secs(6);
+
+/// How often a process asks for newly revoked access.
+pub const REVOCATIONS_READ_EVERY: Duration = Duration::from_millis(500);
+
+/// How far before its last read a process asks again: longer than any transaction that revokes may take.
+pub const REVOCATIONS_OVERLAP: Duration = Duration::from_secs(30);
+
+/// How long an access token holds.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// For how long a revocation holds: longer than a token that was made where the clock is an hour ahead.
+pub const REVOCATION_LIFETIME: Duration = TOKEN_LIFETIME.saturating_add(Duration::from_secs(65 * 60));
+
+/// Whether `longer` is longer than `times` as long as `shorter`.
+#[must_use]
+pub const fn is_longer(longer: Duration, times: u128, shorter: Duration) -> bool {
+    longer.as_micros() > times * shorter.as_micros()
+}
+
+// PostgreSQL ends a statement, and says so, before anybody stops waiting for its answer.
+const _: () = assert!(is_longer(LONGEST_ANSWER, 1, STATEMENT_TIMEOUT));
+// Two reports may be lost before a process counts as silent.
+const _: () = assert!(CONFIGURATION_SILENT_AFTER.as_micros() >= 3 * CONFIGURATION_REPORTED_EVERY.as_micros());
+// Revocations hold in every process within a second of their commit.
+const _: () = assert!(is_longer(Duration::from_secs(1), 1, REVOCATIONS_READ_EVERY));
+// A revoking transaction runs for a few statements at most; what it commits late is still read.
+const _: () = assert!(is_longer(REVOCATIONS_OVERLAP, 2, LONGEST_ANSWER));
+// A revocation outlives every token that it ends.
+const _: () = assert!(is_longer(REVOCATION_LIFETIME, 1, TOKEN_LIFETIME));
