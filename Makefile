@@ -4,7 +4,7 @@
 # and nothing is compiled twice.
 DEVSTACK = cargo run --quiet --bin atrium-devstack --
 
-.PHONY: dev tour chaos bench check test lint fmt tools
+.PHONY: dev tour chaos bench check test lint queries fmt tools
 
 # Everything at once, until Ctrl-C.
 dev:
@@ -48,9 +48,14 @@ lint: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo run --quiet --bin atrium-queries -- check
 	tools/scripts/lint-files.sh
 	@if command -v npm >/dev/null; then npm --prefix web ci --no-audit --no-fund && npm --prefix web run lint; \
 	else echo "web: not checked, there is no npm"; fi
+
+# Describes the SQL of the code to the compiler anew (.sqlx), after a change of a query or of the schema.
+queries:
+	@cargo run --quiet --bin atrium-queries -- prepare
 
 fmt:
 	cargo fmt --all
