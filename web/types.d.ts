@@ -24,19 +24,19 @@ export type Role = "viewer" | "member" | "admin" | "owner";
 /** Any JSON value; the key's own schema says which. */
 export type JsonValue = unknown;
 
-/** An error, as RFC 9457 has it. */
+/** An error (RFC 9457). */
 export type Problem = {
-  /** Leads to the code's entry in the catalog. */
+  /** Links to the code's entry in the catalog. */
   type: string;
-  /** The code in words. */
+  /** The code in words; the same for every error with this code. */
   title: string;
   /** The answer's status. */
   status: number;
-  /** What is wrong this time. */
+  /** What is wrong with this request, and what to do. */
   detail: string;
   code: ProblemCode;
   request_id: RequestId;
-  /** Every single thing that is wrong with the request; the first 50, when there are more. */
+  /** Everything that is wrong with the request, at most 50 entries. */
   errors?: ProblemItem[];
 };
 
@@ -57,7 +57,7 @@ export type ProblemItem = {
 /** What is wrong, for programs. Every code has an entry in the catalog under `/docs/errors`. */
 export type ProblemCode = "answer_not_kept" | "api_key_not_accepted" | "api_key_scope_missing" | "body_too_large" | "chat_action_not_offered" | "chat_session_closed" | "chat_session_limit" | "config_key_unknown" | "config_operator_only" | "config_scope_not_allowed" | "config_value_invalid" | "cross_site_request" | "forbidden" | "idempotency_in_flight" | "idempotency_key_reused" | "import_invalid" | "internal" | "invitation_not_found" | "last_event_id_invalid" | "last_owner" | "malformed_json" | "malformed_request" | "method_not_allowed" | "not_found" | "operation_not_cancelable" | "organization_deleting" | "organization_not_deleting" | "organization_not_ready" | "organization_suspended" | "precondition_failed" | "precondition_required" | "quota_exceeded" | "quota_reached" | "rate_limited" | "refresh_token_reused" | "route_not_found" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
 
-/** A person, by number; nothing more is known. */
+/** A guest with a number; nothing more is known. */
 export type User = {
   id: Uuid;
   /** What others see. */
@@ -116,9 +116,9 @@ export type Organization = {
   slug: string;
   /** Usable while COMMITTED. */
   status: "PENDING" | "COMMITTED" | "FAILED" | "SUSPENDED" | "DELETING";
-  /** Who suspended it, also while it is being deleted; null otherwise. What an operator suspended, no owner resumes or deletes. */
+  /** Who suspended it, also while it is being deleted; null otherwise. An owner can neither resume nor delete what an operator suspended. */
   suspended_by: "owner" | "operator" | null;
-  /** From when on it is purged, and the deletion can no longer be canceled; null unless it is DELETING. */
+  /** When it is purged, after which the deletion cannot be canceled; null unless it is DELETING. */
   delete_at: NullableTimestamp;
   role: Role;
   created_at: Timestamp;
@@ -183,7 +183,7 @@ export type AuditEntry = {
   /** 1, 2, 3 … within the organization. */
   seq: number;
   at: Timestamp;
-  /** A person; a service; whoever operates the platform; the platform itself. */
+  /** A user; a service; the platform's operator; the platform itself. */
   actor_kind: "user" | "api_key" | "operator" | "system";
   /** Who; null where the actor has no id. */
   actor_id: Uuid | null;
@@ -194,9 +194,9 @@ export type AuditEntry = {
   target_kind: string;
   /** To which; an id or a name. */
   target_id: string;
-  /** What it was, as far as it is no secret. */
+  /** The state before, without secrets. */
   before: Record<string, unknown> | null;
-  /** What it became, as far as it is no secret. */
+  /** The state after, without secrets. */
   after: Record<string, unknown> | null;
   /** SHA-256 of the entry and of the hash before it: the chain so far. */
   hash: string;
@@ -213,12 +213,11 @@ export type Operation = {
   kind: "organization.create" | "organization.delete";
   org_id: Uuid;
   status: OperationStatus;
-  /** In their order; none for the moment until a worker has taken the operation up, and none any more after a
-   * purge, which removes its own record. */
+  /** In their order; empty until a worker has started the operation, and after a purge, which removes its own record. */
   steps: OperationStep[];
-  /** Why it was given up; null otherwise. */
+  /** Why it failed; null otherwise. */
   failure: OperationFailure | null;
-  /** Given up when not done by then. */
+  /** When it fails if it has not finished. */
   deadline_at: Timestamp;
   created_at: Timestamp;
   finished_at: NullableTimestamp;
@@ -230,7 +229,7 @@ export type Operation = {
 export type DeletionCertificate = {
   /** How many rows each table held; tables without any are left out. */
   rows_removed: Record<string, number>;
-  /** What was searched after the removal, and what was found. Unless both are 0 there is no certificate. */
+  /** What was searched after the removal, and what was found. There is a certificate only if both counts are 0. */
   search: {
     tables: number;
     rows_found: 0;
@@ -241,10 +240,10 @@ export type DeletionCertificate = {
   namespaces: string;
 };
 
-/** PENDING and COMPENSATING go on; COMMITTED and FAILED are final. */
+/** PENDING and COMPENSATING are running; COMMITTED and FAILED are final. */
 export type OperationStatus = "PENDING" | "COMPENSATING" | "COMMITTED" | "FAILED";
 
-/** COMPENSATED means taken back, what was done of it; the first step's also takes back what the request stored. */
+/** COMPENSATED means that the step was undone; undoing the first step also removes what the request stored. */
 export type OperationStepStatus = "PENDING" | "RUNNING" | "DONE" | "FAILED" | "COMPENSATED";
 
 export type OperationStep = {
@@ -253,7 +252,7 @@ export type OperationStep = {
   attempts: number;
   started_at: NullableTimestamp;
   finished_at: NullableTimestamp;
-  /** What there is to say about it. */
+  /** More about the step. */
   detail: string | null;
 };
 
@@ -317,7 +316,7 @@ export type InvitationCreated = {
   status: "OPEN";
   created_at: Timestamp;
   expires_at: Timestamp;
-  /** To hand to one person. */
+  /** To give to one person. */
   code: string;
 };
 
@@ -340,10 +339,10 @@ export type ApiKey = {
   name: Name;
   scopes: ApiScopes;
   status: "ACTIVE" | "EXPIRED" | "REVOKED";
-  /** The user who made it. */
+  /** The user who created it. */
   created_by: Uuid;
   created_at: Timestamp;
-  /** Null where it holds until it is revoked. */
+  /** Null if it is valid until it is revoked. */
   expires_at: Timestamp | null;
   /** To the minute. */
   last_used_at: Timestamp | null;
@@ -355,10 +354,10 @@ export type ApiKeyCreated = {
   name: Name;
   scopes: ApiScopes;
   status: "ACTIVE" | "EXPIRED" | "REVOKED";
-  /** The user who made it. */
+  /** The user who created it. */
   created_by: Uuid;
   created_at: Timestamp;
-  /** Null where it holds until it is revoked. */
+  /** Null if it is valid until it is revoked. */
   expires_at: Timestamp | null;
   /** To the minute. */
   last_used_at: Timestamp | null;
@@ -378,7 +377,7 @@ export type ApiKeyCreate = {
 };
 
 export type InvitationAccept = {
-  /** As it was handed over. */
+  /** The code as received. */
   code: string;
 };
 
@@ -444,7 +443,7 @@ export type ChatActionEvent = {
   at: Timestamp;
 };
 
-/** `chat.session-closed`: this session is over; the stream ends. */
+/** `chat.session-closed`: this session has ended; the stream ends. */
 export type ChatSessionClosedEvent = {
   session_id: Uuid;
   /** replaced: the user opened a newer window. */
@@ -496,7 +495,7 @@ export type ConfigList = {
   items: ConfigValue[];
 };
 
-/** Why, for whoever reads the history. 1 to 500 characters after trimming, no control characters. */
+/** Why, for the readers of the history. 1 to 500 characters after trimming, no control characters. */
 export type Reason = string;
 
 export type ConfigSet = {
@@ -572,7 +571,7 @@ export type ConfigChangedEvent = {
 /** `reset`: events may be missing. Read the state again, and go on with the stream. */
 export type ResetEvent = {
   /** slow: the client read too slowly. too_old: the id is older than what is kept. history_lost: the id is of a
-   * history that is gone. gap: the server itself missed something. defaults_changed: the platform's defaults
+   * history that was lost. gap: the server itself missed something. defaults_changed: the platform's defaults
    * were changed. */
   reason: "slow" | "too_old" | "history_lost" | "gap" | "defaults_changed";
 };

@@ -18,6 +18,12 @@ const HEAD = `/**
  */
 `;
 
+/** What stands in the contract's schemas. Another word is mostly half a description that YAML cut at a comma. */
+const KEYWORDS = new Set([
+  ..."$ref additionalProperties anyOf const default description enum examples format items maxItems maxLength".split(" "),
+  ..."maxProperties maximum minItems minLength minProperties minimum oneOf pattern properties required type uniqueItems".split(" "),
+]);
+
 /** The types of JSON Schema whose name is another in TypeScript. @type {Record<string, string>} */
 const NAMES = { integer: "number" };
 
@@ -36,6 +42,8 @@ function declaration(name, schema) {
 
 /** The type of what `schema` allows, for a line that begins with `indent`. */
 function type(schema, indent) {
+  const unknown = Object.keys(schema).filter((keyword) => !KEYWORDS.has(keyword));
+  if (unknown.length > 0) throw new Error(`docs/api/openapi.yaml: not a keyword of a schema: ${unknown.join(", ")}`);
   if (schema.$ref !== undefined) return schema.$ref.replace("#/components/schemas/", "");
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum !== undefined) return union(schema.enum.map((value) => JSON.stringify(value)));

@@ -210,7 +210,11 @@ impl AtriumBuilder {
 
         let (postgres, database) = match self.private_postgres {
             None => {
-                let database = TestDatabase::create().await;
+                let database = if self.raised_limits {
+                    TestDatabase::with_raised_limits(&logs).await?
+                } else {
+                    TestDatabase::create().await
+                };
                 let urls = database.urls().clone();
                 (Postgres::Shared(database), urls)
             }
@@ -250,7 +254,8 @@ impl AtriumBuilder {
             death_signal: "KILL",
             settings: self.settings,
         };
-        if self.raised_limits {
+        // The shared server has a template with them.
+        if self.raised_limits && matches!(postgres, Postgres::Private(_)) {
             operator::raise_limits(&wiring).await?;
         }
         for (key, value) in &self.defaults {

@@ -1,10 +1,13 @@
 //! A database for one test: a copy of the migrated template.
 
+use std::path::Path;
+
 use atrium_servers::postgres::create_database;
 use atrium_servers::urls::{DatabaseUrls, on_database};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::environment::Environment;
+use crate::raised_limits;
 
 /// A database of its own; dropped with this.
 #[derive(Debug)]
@@ -19,22 +22,28 @@ impl TestDatabase {
     /// # Panics
     /// When that fails, or the tests were not started through `exec`.
     pub async fn create() -> Self {
-        Self::try_create().await.unwrap_or_else(|error| panic!("no database for the test: {error:#}"))
+        Self::copy(None).await.unwrap_or_else(|error| panic!("no database for the test: {error:#}"))
     }
 
-    async fn try_create() -> anyhow::Result<Self> {
+    /// Copies the template whose default limits are [`crate::operator::RAISED_LIMITS`]. `logs` is a folder for
+    /// temporary files.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub(crate) async fn with_raised_limits(logs: &Path) -> anyhow::Result<Self> {
+        Self::copy(Some(logs)).await
+    }
+
+    async fn copy(raised_limits: Option<&Path>) -> anyhow::Result<Self> {
         let environment = Environment::get();
         let name = format!("atrium_{}", uuid::Uuid::new_v4().simple());
         let mut connection = PgConnection::connect(&environment.postgres_url).await?;
-        create_database(&mut connection, &name, Some(&environment.template)).await?;
-        // A copy has the template's tables with their grants, but not the grants on the database itself.
-        for statement in [
-            format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
-            format!("GRANT CONNECT ON DATABASE {name} TO atrium_app, atrium_relay, atrium_watcher"),
-            format!("GRANT CONNECT, CREATE ON DATABASE {name} TO atrium_owner"),
-        ] {
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
-        }
+        let template = match raised_limits {
+            Some(logs) => raised_limits::template(&mut connection, logs).await?,
+            None => &environment.template,
+        };
+        create_database(&mut connection, &name, Some(template)).await?;
+        grant(&mut connection, &name).await?;
         connection.close().await?;
         let urls =
             DatabaseUrls::new(&on_database(&environment.postgres_url, &name)?, &environment.passwords)?;
@@ -84,6 +93,18 @@ impl Drop for TestDatabase {
         });
         let _ = dropping.join();
     }
+}
+
+/// Lets the roles connect. A copy has the template's tables with their grants, but not those on the database itself.
+pub(crate) async fn grant(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    for statement in [
+        format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
+        format!("GRANT CONNECT ON DATABASE {name} TO atrium_app, atrium_relay, atrium_watcher"),
+        format!("GRANT CONNECT, CREATE ON DATABASE {name} TO atrium_owner"),
+    ] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 async fn connect(url: &str) -> PgConnection {

@@ -18,6 +18,7 @@ pub mod interrupt;
 pub mod keys;
 pub mod latency;
 pub mod operator;
+mod raised_limits;
 mod redis_database;
 pub mod screen;
 pub mod service;
