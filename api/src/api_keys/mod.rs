@@ -43,7 +43,7 @@ enum ApiKeyStatus {
     Revoked,
 }
 
-#[derive(Serialize, JsonSchema, sqlx::FromRow)]
+#[derive(Serialize, JsonSchema)]
 struct ApiKey {
     id: ApiKeyId,
     name: String,
@@ -102,18 +102,20 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     }
     let scopes: Vec<&str> = scopes.into_iter().map(ApiScope::name).collect();
     let key = ApiKeyText::new(org);
-    let api_key = sqlx::query_as(
-        "INSERT INTO api_keys (org_id, id, name, hash, scopes, created_by, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second')
-         RETURNING id, name, scopes, 'ACTIVE' AS status, created_by, created_at, expires_at, last_used_at",
+    let api_key = sqlx::query_as!(
+        ApiKey,
+        r#"INSERT INTO api_keys (org_id, id, name, hash, scopes, created_by, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')
+         RETURNING id, name, scopes, 'ACTIVE' AS "status!: ApiKeyStatus", created_by, created_at, expires_at,
+                   last_used_at"#,
+        org as OrgId,
+        key.id as ApiKeyId,
+        &name,
+        &key.hash()[..],
+        &scopes as &[&str],
+        user as UserId,
+        lifetime
     )
-    .bind(org)
-    .bind(key.id)
-    .bind(&name)
-    .bind(key.hash())
-    .bind(&scopes)
-    .bind(user)
-    .bind(lifetime)
     .fetch_one(tx.conn())
     .await?;
     let change = Change::new(Action::ApiKeyCreated, "api_key", key.id);
@@ -138,15 +140,16 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let page: Page<ApiKeyId> = request.query(PAGE)?.page()?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require(Role::Admin)?;
-    let keys: Vec<ApiKey> = sqlx::query_as(
-        "SELECT id, name, scopes, created_by, created_at, expires_at, last_used_at,
+    let keys = sqlx::query_as!(
+        ApiKey,
+        r#"SELECT id, name, scopes, created_by, created_at, expires_at, last_used_at,
                 CASE WHEN revoked_at IS NOT NULL THEN 'REVOKED' WHEN expires_at <= now() THEN 'EXPIRED'
-                     ELSE 'ACTIVE' END AS status
-           FROM api_keys WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+                     ELSE 'ACTIVE' END AS "status!: ApiKeyStatus"
+           FROM api_keys WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"#,
+        org as OrgId,
+        page.after as Option<ApiKeyId>,
+        page.fetch()
     )
-    .bind(org)
-    .bind(page.after)
-    .bind(page.fetch())
     .fetch_all(tx.conn())
     .await?;
     json(StatusCode::OK, &page.cut(keys, |key| key.id))
@@ -161,23 +164,26 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let id: ApiKeyId = request.path("api_key")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let (name, revoked_before): (String, bool) = sqlx::query_as(
-        "SELECT name, revoked_at IS NOT NULL FROM api_keys WHERE org_id = $1 AND id = $2 FOR UPDATE",
+    let key = sqlx::query!(
+        r#"SELECT name, revoked_at IS NOT NULL AS "revoked!" FROM api_keys
+          WHERE org_id = $1 AND id = $2 FOR UPDATE"#,
+        org as OrgId,
+        id as ApiKeyId
     )
-    .bind(org)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?;
-    if !revoked_before {
-        sqlx::query("UPDATE api_keys SET revoked_at = now() WHERE org_id = $1 AND id = $2")
-            .bind(org)
-            .bind(id)
-            .execute(tx.conn())
-            .await?;
+    if !key.revoked {
+        sqlx::query!(
+            "UPDATE api_keys SET revoked_at = now() WHERE org_id = $1 AND id = $2",
+            org as OrgId,
+            id as ApiKeyId
+        )
+        .execute(tx.conn())
+        .await?;
         // A request looks the key up; a stream that it has opened ends by this.
         tx.revoke_access(Some(id.uuid()), None).await?;
         let change = Change::new(Action::ApiKeyRevoked, "api_key", id);
-        audit::record(&mut tx, change.before(json!({ "name": name }))).await?;
+        audit::record(&mut tx, change.before(json!({ "name": key.name }))).await?;
     }
     tx.commit().await?;
     Ok(empty(StatusCode::NO_CONTENT))

@@ -7,7 +7,12 @@
 
 use std::collections::HashMap;
 
-use atrium_shared::{clock, db::UserTx, ids::AuthSessionId, timings::REVOCATION_LIFETIME};
+use atrium_shared::{
+    clock,
+    db::UserTx,
+    ids::{AuthSessionId, UserId},
+    timings::REVOCATION_LIFETIME,
+};
 use time::OffsetDateTime;
 
 use super::refresh_token::{Bytes32, RefreshToken};
@@ -41,13 +46,13 @@ pub(super) enum Presented {
 pub(super) async fn begin(tx: &mut UserTx) -> Result<Issued, sqlx::Error> {
     let token = RefreshToken::first(tx.user(), AuthSessionId::new());
     forget_expired(tx).await?;
-    let expires_at = sqlx::query_scalar(
+    let expires_at = sqlx::query_scalar!(
         "INSERT INTO auth_sessions (user_id, id, expires_at)
-         VALUES ($1, $2, clock_timestamp() + $3 * interval '1 hour') RETURNING expires_at",
+         VALUES ($1, $2, clock_timestamp() + $3::int * interval '1 hour') RETURNING expires_at",
+        token.user as UserId,
+        token.auth_session as AuthSessionId,
+        IDLE_HOURS
     )
-    .bind(token.user)
-    .bind(token.auth_session)
-    .bind(IDLE_HOURS)
     .fetch_one(tx.conn())
     .await?;
     insert(tx, token, expires_at).await
@@ -57,16 +62,16 @@ pub(super) async fn begin(tx: &mut UserTx) -> Result<Issued, sqlx::Error> {
 pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<Presented, sqlx::Error> {
     // Who knows the ids and no token locks nothing. What waited for the lock reads the tokens afterwards, in a
     // statement of its own: only that sees what the one before has done. `now()` would be the time before the wait.
-    let reused: Option<bool> = sqlx::query_scalar(
-        "SELECT reused_at IS NOT NULL FROM auth_sessions
+    let reused = sqlx::query_scalar!(
+        r#"SELECT reused_at IS NOT NULL AS "reused!" FROM auth_sessions
           WHERE user_id = $1 AND id = $2
             AND EXISTS (SELECT FROM refresh_tokens
                          WHERE user_id = $1 AND auth_session_id = $2 AND hash = $3 AND expires_at > clock_timestamp())
-            FOR UPDATE",
+            FOR UPDATE"#,
+        presented.user as UserId,
+        presented.auth_session as AuthSessionId,
+        &presented.hash()[..]
     )
-    .bind(presented.user)
-    .bind(presented.auth_session)
-    .bind(presented.hash())
     .fetch_optional(tx.conn())
     .await?;
     match reused {
@@ -76,19 +81,20 @@ pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<P
     }
 
     // The unused token has no salt; every other one leads to the next.
-    let recent: Vec<(Bytes32, Option<Bytes32>, OffsetDateTime)> = sqlx::query_as(
-        "SELECT hash, successor_salt, expires_at FROM refresh_tokens
+    let recent = sqlx::query!(
+        r#"SELECT hash AS "hash: Bytes32", successor_salt AS "salt: Bytes32", expires_at
+           FROM refresh_tokens
           WHERE user_id = $1 AND auth_session_id = $2
             AND (used_at IS NULL
-                 OR (used_at > clock_timestamp() - $3 * interval '1 second' AND successor_salt IS NOT NULL))",
+                 OR (used_at > clock_timestamp() - $3::int * interval '1 second' AND successor_salt IS NOT NULL))"#,
+        presented.user as UserId,
+        presented.auth_session as AuthSessionId,
+        GRACE_SECONDS
     )
-    .bind(presented.user)
-    .bind(presented.auth_session)
-    .bind(GRACE_SECONDS)
     .fetch_all(tx.conn())
     .await?;
     let recent: HashMap<_, _> =
-        recent.into_iter().map(|(hash, salt, expires_at)| (hash, (salt, expires_at))).collect();
+        recent.into_iter().map(|token| (token.hash, (token.salt, token.expires_at))).collect();
     let mut newest = presented.clone();
     let expires_at = loop {
         match recent.get(&newest.hash()) {
@@ -108,35 +114,36 @@ pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<P
 async fn succeed(tx: &mut UserTx, used: &RefreshToken) -> Result<Issued, sqlx::Error> {
     let salt: Bytes32 = rand::random();
     // What the salts of earlier tokens were kept for is over.
-    sqlx::query(
+    sqlx::query!(
         "UPDATE refresh_tokens SET successor_salt = NULL
           WHERE user_id = $1 AND auth_session_id = $2 AND successor_salt IS NOT NULL
-            AND used_at <= clock_timestamp() - $3 * interval '1 second'",
+            AND used_at <= clock_timestamp() - $3::int * interval '1 second'",
+        used.user as UserId,
+        used.auth_session as AuthSessionId,
+        GRACE_SECONDS
     )
-    .bind(used.user)
-    .bind(used.auth_session)
-    .bind(GRACE_SECONDS)
     .execute(tx.conn())
     .await?;
-    sqlx::query(
+    sqlx::query!(
         "UPDATE refresh_tokens SET used_at = clock_timestamp(), successor_salt = $4
           WHERE user_id = $1 AND auth_session_id = $2 AND hash = $3",
+        used.user as UserId,
+        used.auth_session as AuthSessionId,
+        &used.hash()[..],
+        &salt[..]
     )
-    .bind(used.user)
-    .bind(used.auth_session)
-    .bind(used.hash())
-    .bind(salt)
     .execute(tx.conn())
     .await?;
-    let expires_at = sqlx::query_scalar(
+    let expires_at = sqlx::query_scalar!(
         "UPDATE auth_sessions
-            SET expires_at = least(clock_timestamp() + $3 * interval '1 hour', started_at + $4 * interval '1 hour')
+            SET expires_at = least(clock_timestamp() + $3::int * interval '1 hour',
+                                    started_at + $4::int * interval '1 hour')
           WHERE user_id = $1 AND id = $2 RETURNING expires_at",
+        used.user as UserId,
+        used.auth_session as AuthSessionId,
+        IDLE_HOURS,
+        LONGEST_HOURS
     )
-    .bind(used.user)
-    .bind(used.auth_session)
-    .bind(IDLE_HOURS)
-    .bind(LONGEST_HOURS)
     .fetch_one(tx.conn())
     .await?;
     let issued = insert(tx, used.successor(&salt), expires_at).await?;
@@ -149,13 +156,13 @@ async fn insert(
     token: RefreshToken,
     expires_at: OffsetDateTime,
 ) -> Result<Issued, sqlx::Error> {
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO refresh_tokens (user_id, auth_session_id, hash, expires_at) VALUES ($1, $2, $3, $4)",
+        token.user as UserId,
+        token.auth_session as AuthSessionId,
+        &token.hash()[..],
+        expires_at
     )
-    .bind(token.user)
-    .bind(token.auth_session)
-    .bind(token.hash())
-    .bind(expires_at)
     .execute(tx.conn())
     .await?;
     Ok(Issued { token, seconds: seconds_until(expires_at) })
@@ -165,12 +172,12 @@ async fn insert(
 /// from now on. `false` when that was done before.
 pub(super) async fn end_reused(tx: &mut UserTx, auth_session: AuthSessionId) -> Result<bool, sqlx::Error> {
     let user = tx.user();
-    let ended = sqlx::query(
+    let ended = sqlx::query!(
         "UPDATE auth_sessions SET reused_at = clock_timestamp()
           WHERE user_id = $1 AND id = $2 AND reused_at IS NULL",
+        user as UserId,
+        auth_session as AuthSessionId
     )
-    .bind(user)
-    .bind(auth_session)
     .execute(tx.conn())
     .await?;
     if ended.rows_affected() == 0 {
@@ -188,12 +195,13 @@ pub(super) async fn end(
     everywhere: bool,
 ) -> Result<Vec<AuthSessionId>, sqlx::Error> {
     // Waits for a refresh that is at work; what that hands out is refused with all the others.
-    let ended: Vec<AuthSessionId> = sqlx::query_scalar(
-        "DELETE FROM auth_sessions WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL RETURNING id",
+    let ended = sqlx::query_scalar!(
+        r#"DELETE FROM auth_sessions WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL
+         RETURNING id AS "id: AuthSessionId""#,
+        tx.user() as UserId,
+        auth_session as AuthSessionId,
+        everywhere
     )
-    .bind(tx.user())
-    .bind(auth_session)
-    .bind(everywhere)
     .fetch_all(tx.conn())
     .await?;
     // Named even if its row has gone: its access tokens may still be valid.
@@ -205,14 +213,14 @@ pub(super) async fn end(
 
 /// Refuses every access token of these sessions from now on.
 async fn revoke(tx: &mut UserTx, revoked: &[AuthSessionId]) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO revoked_auth_sessions (auth_session_id, user_id, expires_at)
          SELECT id, $2, clock_timestamp() + $3 * interval '1 second' FROM unnest($1::uuid[]) AS id
          ON CONFLICT DO NOTHING",
+        revoked as &[AuthSessionId],
+        tx.user() as UserId,
+        REVOCATION_LIFETIME.as_secs_f64()
     )
-    .bind(revoked)
-    .bind(tx.user())
-    .bind(REVOCATION_LIFETIME.as_secs_f64())
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -221,12 +229,18 @@ async fn revoke(tx: &mut UserTx, revoked: &[AuthSessionId]) -> Result<(), sqlx::
 /// Deletes what has expired of the same user; nobody looks across users for it.
 async fn forget_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
     let user = tx.user();
-    for statement in [
+    sqlx::query!(
         "DELETE FROM refresh_tokens WHERE user_id = $1 AND expires_at < clock_timestamp()",
+        user as UserId
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
         "DELETE FROM auth_sessions WHERE user_id = $1 AND expires_at < clock_timestamp()",
-    ] {
-        sqlx::query(statement).bind(user).execute(tx.conn()).await?;
-    }
+        user as UserId
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

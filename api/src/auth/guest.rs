@@ -19,8 +19,7 @@ pub async fn sign_in(app: &Arc<App>, request: &mut Request) -> Result<Response, 
     request.no_fields().await?;
     let id = UserId::new();
     let mut tx = app.database.user_tx(id).await?;
-    let name: String = sqlx::query_scalar("INSERT INTO users (id) VALUES ($1) RETURNING name")
-        .bind(id)
+    let name = sqlx::query_scalar!("INSERT INTO users (id) VALUES ($1) RETURNING name", id as UserId)
         .fetch_one(tx.conn())
         .await?;
     let refresh = auth_sessions::begin(&mut tx).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atrium_shared::telemetry::metrics::REFRESHES;
+use atrium_shared::{ids::UserId, telemetry::metrics::REFRESHES};
 use http::StatusCode;
 use metrics::counter;
 
@@ -47,8 +47,9 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
             return Err(Problem::refresh_token_reused());
         }
     };
-    let name =
-        sqlx::query_scalar("SELECT name FROM users WHERE id = $1").bind(user).fetch_one(tx.conn()).await?;
+    let name = sqlx::query_scalar!("SELECT name FROM users WHERE id = $1", user as UserId)
+        .fetch_one(tx.conn())
+        .await?;
     let response = signed_in(app, StatusCode::OK, name, &refresh)?;
     tx.commit().await?;
     counter!(REFRESHES, "outcome" => outcome).increment(1);

@@ -25,7 +25,7 @@ pub(super) struct Counters {
     total: i64,
 }
 
-#[derive(Serialize, JsonSchema, sqlx::FromRow)]
+#[derive(Serialize, JsonSchema)]
 struct Counter {
     #[schemars(with = "ChatAction")]
     action: String,
@@ -40,25 +40,23 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.query(&[])?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
-    let rows: Vec<(Option<String>, Option<i64>)> = sqlx::query_as(
-        "SELECT counter.action, counter.count
+    let rows = sqlx::query!(
+        r#"SELECT counter.action AS "action?", counter.count AS "count?"
            FROM projects LEFT JOIN chat_counters counter
              ON counter.org_id = projects.org_id AND counter.project_id = projects.id
           WHERE projects.org_id = $1 AND projects.id = $2
-          ORDER BY counter.action",
+          ORDER BY counter.action"#,
+        org as OrgId,
+        project as ProjectId
     )
-    .bind(org)
-    .bind(project)
     .fetch_all(tx.conn())
     .await?;
     if rows.is_empty() {
         return Err(Problem::not_found());
     }
     // A project without counters is one row without an action.
-    let items: Vec<Counter> = rows
-        .into_iter()
-        .filter_map(|(action, count)| Some(Counter { action: action?, count: count? }))
-        .collect();
+    let items: Vec<Counter> =
+        rows.into_iter().filter_map(|row| Some(Counter { action: row.action?, count: row.count? })).collect();
     let total = items.iter().map(|item| item.count).sum();
     response::json(StatusCode::OK, &Counters { items, total })
 }

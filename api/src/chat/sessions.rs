@@ -87,13 +87,13 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
         ended.push(*session);
     }
     let id = SessionId::new();
-    let opened_at = sqlx::query_scalar(
+    let opened_at = sqlx::query_scalar!(
         "INSERT INTO chat_sessions (org_id, id, project_id, user_id) VALUES ($1, $2, $3, $4) RETURNING opened_at",
+        org as OrgId,
+        id as SessionId,
+        project as ProjectId,
+        user as UserId
     )
-    .bind(org)
-    .bind(id)
-    .bind(project)
-    .bind(user)
     .fetch_one(tx.conn())
     .await?;
     let (role, closed_session_id) = (tx.role(), surplus.first().copied());
@@ -123,13 +123,14 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     tx.require_live()?;
     let closed = end(&mut tx, project, user, session, CloseReason::Closed).await?;
     if !closed {
-        let known: Option<i32> = sqlx::query_scalar(
-            "SELECT 1 FROM chat_sessions WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4",
+        let known = sqlx::query_scalar!(
+            r#"SELECT 1 AS "known!" FROM chat_sessions
+              WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4"#,
+            org as OrgId,
+            session as SessionId,
+            project as ProjectId,
+            user as UserId
         )
-        .bind(org)
-        .bind(session)
-        .bind(project)
-        .bind(user)
         .fetch_optional(tx.conn())
         .await?;
         known.ok_or_else(Problem::not_found)?;
@@ -143,14 +144,14 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
 /// count would otherwise be out of date when it is used.
 async fn take_turn(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(), DbError> {
     let org = tx.org();
-    sqlx::query(
+    sqlx::query!(
         "SELECT FROM projects, members
           WHERE projects.org_id = $1 AND projects.id = $2 AND members.org_id = $1 AND members.user_id = $3
             FOR NO KEY UPDATE OF members",
+        org as OrgId,
+        project as ProjectId,
+        user as UserId
     )
-    .bind(org)
-    .bind(project)
-    .bind(user)
     .fetch_one(tx.conn())
     .await?;
     Ok(())
@@ -160,24 +161,24 @@ async fn take_turn(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(
 /// user, it needs no cross-tenant query. Returns the expired ones; no window is open that would have to be told.
 async fn tidy(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<SessionId>, DbError> {
     let org = tx.org();
-    sqlx::query(
+    sqlx::query!(
         "DELETE FROM chat_sessions
           WHERE org_id = $1 AND project_id = $2 AND user_id = $3 AND closed_at < now() - interval '1 day'",
+        org as OrgId,
+        project as ProjectId,
+        user as UserId
     )
-    .bind(org)
-    .bind(project)
-    .bind(user)
     .execute(tx.conn())
     .await?;
-    Ok(sqlx::query_scalar(
-        "UPDATE chat_sessions SET closed_at = clock_timestamp(), close_reason = 'expired'
+    Ok(sqlx::query_scalar!(
+        r#"UPDATE chat_sessions SET closed_at = clock_timestamp(), close_reason = 'expired'
           WHERE org_id = $1 AND project_id = $2 AND user_id = $3 AND closed_at IS NULL
             AND last_seen_at < now() - interval '2 minutes'
-      RETURNING id",
+      RETURNING id AS "id: SessionId""#,
+        org as OrgId,
+        project as ProjectId,
+        user as UserId
     )
-    .bind(org)
-    .bind(project)
-    .bind(user)
     .fetch_all(tx.conn())
     .await?)
 }
@@ -185,14 +186,14 @@ async fn tidy(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<Se
 /// The member's open sessions, the oldest first.
 async fn open_sessions(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<SessionId>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar(
-        "SELECT id FROM chat_sessions
+    Ok(sqlx::query_scalar!(
+        r#"SELECT id AS "id: SessionId" FROM chat_sessions
           WHERE org_id = $1 AND project_id = $2 AND user_id = $3 AND closed_at IS NULL
-          ORDER BY opened_at, id",
+          ORDER BY opened_at, id"#,
+        org as OrgId,
+        project as ProjectId,
+        user as UserId
     )
-    .bind(org)
-    .bind(project)
-    .bind(user)
     .fetch_all(tx.conn())
     .await?)
 }
@@ -206,16 +207,16 @@ async fn end(
     reason: CloseReason,
 ) -> Result<bool, DbError> {
     let org = tx.org();
-    let at: Option<OffsetDateTime> = sqlx::query_scalar(
-        "UPDATE chat_sessions SET closed_at = clock_timestamp(), close_reason = $5
+    let at = sqlx::query_scalar!(
+        r#"UPDATE chat_sessions SET closed_at = clock_timestamp(), close_reason = $5
           WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4 AND closed_at IS NULL
-      RETURNING closed_at",
+      RETURNING closed_at AS "closed_at!""#,
+        org as OrgId,
+        session as SessionId,
+        project as ProjectId,
+        user as UserId,
+        reason as CloseReason
     )
-    .bind(org)
-    .bind(session)
-    .bind(project)
-    .bind(user)
-    .bind(reason)
     .fetch_optional(tx.conn())
     .await?;
     let Some(at) = at else { return Ok(false) };

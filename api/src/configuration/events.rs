@@ -43,8 +43,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     let checked_at = Instant::now();
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_live()?;
-    let newest: i64 = sqlx::query_scalar("SELECT revision FROM config_heads WHERE org_id = $1")
-        .bind(org)
+    let newest = sqlx::query_scalar!("SELECT revision FROM config_heads WHERE org_id = $1", org as OrgId)
         .fetch_optional(tx.conn())
         .await?
         .unwrap_or_default();

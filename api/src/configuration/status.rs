@@ -45,15 +45,12 @@ pub(super) struct Process {
 pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
-    let head: Option<(i64, OffsetDateTime)> =
-        sqlx::query_as("SELECT revision, changed_at FROM config_heads WHERE org_id = $1")
-            .bind(org)
-            .fetch_optional(tx.conn())
-            .await?;
+    let head = sqlx::query!("SELECT revision, changed_at FROM config_heads WHERE org_id = $1", org as OrgId)
+        .fetch_optional(tx.conn())
+        .await?;
     // A connection must not be held while Redis is asked.
     drop(tx);
-    let (revision, changed_at) =
-        head.map_or((0, None), |(revision, changed_at)| (revision, Some(changed_at)));
+    let (revision, changed_at) = head.map_or((0, None), |head| (head.revision, Some(head.changed_at)));
     let reports = report::status(&app.redis, org).await.map_err(Problem::unavailable)?;
     let processes: Vec<Process> = reports
         .into_iter()

@@ -4,7 +4,7 @@
 //! answer, or nothing. An advisory lock, held until that transaction ends, tells a repetition that comes while the
 //! first is still at work. Every create honors it, except those that the contract marks as `x-not-repeatable`.
 
-use atrium_shared::db::OrgTx;
+use atrium_shared::{db::OrgTx, ids::OrgId};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
@@ -64,40 +64,39 @@ impl IdempotentRequest {
     /// [`Code::IdempotencyInFlight`] when the first time is not over, [`Code::IdempotencyKeyReused`] when it was
     /// another request.
     pub async fn begin(&self, tx: &mut OrgTx) -> Result<Option<Response>, Problem> {
-        let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
-            .bind(self.lock())
+        let free = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "free!""#, self.lock())
             .fetch_one(tx.conn())
             .await?;
         // A key is remembered for a day; then it can be used again, also before the janitor has come.
         if free {
-            sqlx::query(
+            sqlx::query!(
                 "DELETE FROM idempotency_keys
                   WHERE caller_id = $1 AND route = $2 AND key = $3 AND created_at < now() - interval '24 hours'",
+                self.caller,
+                &self.route,
+                &self.key
             )
-            .bind(self.caller)
-            .bind(&self.route)
-            .bind(&self.key)
             .execute(tx.conn())
             .await?;
         }
         // Also when the lock is taken: another repetition, which only reads, may be the one that holds it.
-        let recorded: Option<(Vec<u8>, i16, Value, Value)> = sqlx::query_as(
+        let recorded = sqlx::query!(
             "SELECT fingerprint, status, headers, body FROM idempotency_keys
               WHERE caller_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
+            self.caller,
+            &self.route,
+            &self.key
         )
-        .bind(self.caller)
-        .bind(&self.route)
-        .bind(&self.key)
         .fetch_optional(tx.conn())
         .await?;
         match recorded {
             None if free => Ok(None),
             None => Err(Problem::idempotency_in_flight()),
-            Some((fingerprint, ..)) if fingerprint != self.fingerprint => Err(Problem::new(
+            Some(recorded) if recorded.fingerprint != self.fingerprint => Err(Problem::new(
                 Code::IdempotencyKeyReused,
                 "This `Idempotency-Key` was used with another body before; use a new key for a new request.",
             )),
-            Some((_, status, headers, body)) => replay(status, &headers, body).map(Some),
+            Some(recorded) => replay(recorded.status, &recorded.headers, recorded.body).map(Some),
         }
     }
 
@@ -118,18 +117,19 @@ impl IdempotentRequest {
         // As a string, so that the answer comes back byte for byte: jsonb would reorder an object's fields.
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
         async move {
-            sqlx::query(
+            let status = i16::try_from(status).map_err(Problem::internal)?;
+            sqlx::query!(
                 "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, org_id)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                self.caller,
+                &self.route,
+                &self.key,
+                &self.fingerprint,
+                status,
+                Value::Object(headers),
+                Value::String(body),
+                tx.org() as OrgId
             )
-            .bind(self.caller)
-            .bind(&self.route)
-            .bind(&self.key)
-            .bind(&self.fingerprint)
-            .bind(i16::try_from(status).map_err(Problem::internal)?)
-            .bind(Value::Object(headers))
-            .bind(Value::String(body))
-            .bind(tx.org())
             .execute(tx.conn())
             .await?;
             Ok(())

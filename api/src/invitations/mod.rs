@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     audit::{self, Action, Change},
-    ids::{InvitationId, OrgId},
+    ids::{InvitationId, OrgId, UserId},
     tenancy::Role,
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -51,7 +51,7 @@ enum InvitationStatus {
     Expired,
 }
 
-#[derive(Serialize, JsonSchema, sqlx::FromRow)]
+#[derive(Serialize, JsonSchema)]
 struct Invitation {
     id: InvitationId,
     role: Role,
@@ -106,17 +106,18 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         ));
     }
     let code = InvitationCode::new(org);
-    let invitation: Invitation = sqlx::query_as(
-        "INSERT INTO invitations (org_id, id, code_hash, role, created_by, expires_at)
-         VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 second')
-         RETURNING id, role, 'OPEN' AS status, created_at, expires_at",
+    let invitation = sqlx::query_as!(
+        Invitation,
+        r#"INSERT INTO invitations (org_id, id, code_hash, role, created_by, expires_at)
+         VALUES ($1, $2, $3, $4, $5, now() + $6::bigint * interval '1 second')
+         RETURNING id, role AS "role: Role", 'OPEN' AS "status!: InvitationStatus", created_at, expires_at"#,
+        org as OrgId,
+        InvitationId::new() as _,
+        code.hash(),
+        role as Role,
+        user as UserId,
+        lifetime.unwrap_or(A_DAY)
     )
-    .bind(org)
-    .bind(InvitationId::new())
-    .bind(code.hash())
-    .bind(role)
-    .bind(user)
-    .bind(lifetime.unwrap_or(A_DAY))
     .fetch_one(tx.conn())
     .await?;
     let change = Change::new(Action::InvitationCreated, "invitation", invitation.id);
@@ -141,15 +142,16 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let page: Page<InvitationId> = request.query(PAGE)?.page()?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require(Role::Admin)?;
-    let invitations: Vec<Invitation> = sqlx::query_as(
-        "SELECT id, role, created_at, expires_at,
+    let invitations = sqlx::query_as!(
+        Invitation,
+        r#"SELECT id, role AS "role: Role", created_at, expires_at,
                 CASE WHEN accepted_at IS NOT NULL THEN 'ACCEPTED' WHEN revoked_at IS NOT NULL THEN 'REVOKED'
-                     WHEN expires_at <= now() THEN 'EXPIRED' ELSE 'OPEN' END AS status
-           FROM invitations WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+                     WHEN expires_at <= now() THEN 'EXPIRED' ELSE 'OPEN' END AS "status!: InvitationStatus"
+           FROM invitations WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"#,
+        org as OrgId,
+        page.after as Option<InvitationId>,
+        page.fetch()
     )
-    .bind(org)
-    .bind(page.after)
-    .bind(page.fetch())
     .fetch_all(tx.conn())
     .await?;
     json(StatusCode::OK, &page.cut(invitations, |invitation| invitation.id))
@@ -164,25 +166,27 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let id: InvitationId = request.path("invitation")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let (role, ended): (Role, bool) = sqlx::query_as(
-        "SELECT role, accepted_at IS NOT NULL OR revoked_at IS NOT NULL FROM invitations
-          WHERE org_id = $1 AND id = $2 FOR UPDATE",
+    let invitation = sqlx::query!(
+        r#"SELECT role AS "role: Role", accepted_at IS NOT NULL OR revoked_at IS NOT NULL AS "ended!"
+           FROM invitations WHERE org_id = $1 AND id = $2 FOR UPDATE"#,
+        org as OrgId,
+        id as InvitationId
     )
-    .bind(org)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?;
     // What has ended otherwise stays as it is.
-    if ended {
+    if invitation.ended {
         return Ok(empty(StatusCode::NO_CONTENT));
     }
-    sqlx::query("UPDATE invitations SET revoked_at = now() WHERE org_id = $1 AND id = $2")
-        .bind(org)
-        .bind(id)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE invitations SET revoked_at = now() WHERE org_id = $1 AND id = $2",
+        org as OrgId,
+        id as InvitationId
+    )
+    .execute(tx.conn())
+    .await?;
     let change = Change::new(Action::InvitationRevoked, "invitation", id);
-    audit::record(&mut tx, change.before(json!({ "role": role }))).await?;
+    audit::record(&mut tx, change.before(json!({ "role": invitation.role }))).await?;
     tx.commit().await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
@@ -202,52 +206,56 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let user = request.signed_in_user()?;
     let mut tx = app.database.joining_tx(user.id, code.org).await?;
     // The lock lets one of two who use the same code go first; the other then finds it used.
-    let invitation: Option<(InvitationId, Role)> = sqlx::query_as(
-        "SELECT id, role FROM invitations
+    let invitation = sqlx::query!(
+        r#"SELECT id AS "id: InvitationId", role AS "role: Role" FROM invitations
           WHERE org_id = $1 AND code_hash = $2
             AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()
-            FOR UPDATE",
+            FOR UPDATE"#,
+        code.org as OrgId,
+        code.hash()
     )
-    .bind(code.org)
-    .bind(code.hash())
     .fetch_optional(tx.conn())
     .await?;
-    let (invitation, role) = invitation.ok_or_else(refused)?;
-    let known: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id = $2)")
-            .bind(code.org)
-            .bind(user.id)
-            .fetch_one(tx.conn())
-            .await?;
+    let invitation = invitation.ok_or_else(refused)?;
+    let (invitation, role) = (invitation.id, invitation.role);
+    let known = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id = $2) AS "known!""#,
+        code.org as OrgId,
+        user.id as UserId
+    )
+    .fetch_one(tx.conn())
+    .await?;
     if !known {
         let platform = app.configuration.platform();
         require_room(&mut tx, Quota::Members, platform.organization()).await?;
     }
-    let joined = sqlx::query(
+    let joined = sqlx::query!(
         "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)
          ON CONFLICT ON CONSTRAINT members_pkey DO NOTHING",
+        code.org as OrgId,
+        user.id as UserId,
+        &user.name,
+        role as Role
     )
-    .bind(code.org)
-    .bind(user.id)
-    .bind(&user.name)
-    .bind(role)
     .execute(tx.conn())
     .await?
     .rows_affected();
     // Who is a member already stays what they are, and leaves the code for somebody else.
     let role = if joined == 0 {
-        sqlx::query_scalar("SELECT role FROM members WHERE org_id = $1 AND user_id = $2")
-            .bind(code.org)
-            .bind(user.id)
-            .fetch_one(tx.conn())
-            .await?
-    } else {
-        sqlx::query(
-            "UPDATE invitations SET accepted_by = $3, accepted_at = now() WHERE org_id = $1 AND id = $2",
+        sqlx::query_scalar!(
+            r#"SELECT role AS "role: Role" FROM members WHERE org_id = $1 AND user_id = $2"#,
+            code.org as OrgId,
+            user.id as UserId
         )
-        .bind(code.org)
-        .bind(invitation)
-        .bind(user.id)
+        .fetch_one(tx.conn())
+        .await?
+    } else {
+        sqlx::query!(
+            "UPDATE invitations SET accepted_by = $3, accepted_at = now() WHERE org_id = $1 AND id = $2",
+            code.org as OrgId,
+            invitation as InvitationId,
+            user.id as UserId
+        )
         .execute(tx.conn())
         .await?;
         role

@@ -6,9 +6,9 @@
 use atrium_shared::{
     configuration::Effective,
     db::{DbError, OrgTx},
+    ids::OrgId,
     organizations,
 };
-use serde_json::Value;
 
 use crate::http::problem::{Code, Problem};
 
@@ -45,11 +45,25 @@ impl Quota {
 
     async fn count(self, tx: &mut OrgTx) -> Result<i64, DbError> {
         let org = tx.org();
-        let query = match self {
-            Self::Members => "SELECT count(*) FROM members WHERE org_id = $1",
-            Self::Projects => "SELECT count(*) FROM projects WHERE org_id = $1",
+        let count = match self {
+            Self::Members => {
+                sqlx::query_scalar!(
+                    r#"SELECT count(*) AS "count!" FROM members WHERE org_id = $1"#,
+                    org as OrgId
+                )
+                .fetch_one(tx.conn())
+                .await?
+            }
+            Self::Projects => {
+                sqlx::query_scalar!(
+                    r#"SELECT count(*) AS "count!" FROM projects WHERE org_id = $1"#,
+                    org as OrgId
+                )
+                .fetch_one(tx.conn())
+                .await?
+            }
         };
-        Ok(sqlx::query_scalar(query).bind(org).fetch_one(tx.conn()).await?)
+        Ok(count)
     }
 }
 
@@ -74,11 +88,11 @@ pub(crate) async fn require_room_for(
 ) -> Result<(), Problem> {
     organizations::lock(tx).await?;
     let org = tx.org();
-    let own: Option<Value> = sqlx::query_scalar(
+    let own = sqlx::query_scalar!(
         "SELECT value FROM config_values WHERE org_id = $1 AND project_id IS NULL AND key = $2",
+        org as OrgId,
+        quota.key()
     )
-    .bind(org)
-    .bind(quota.key())
     .fetch_optional(tx.conn())
     .await?;
     let most = own.and_then(|value| value.as_i64()).unwrap_or_else(|| quota.of_everybody(platform).into());

@@ -100,14 +100,14 @@ async fn refresh(
     // In one order, so that two processes with the same sessions wait for each other instead of blocking both.
     let mut sessions: Vec<uuid::Uuid> = sessions.iter().map(|session| session.uuid()).collect();
     sessions.sort_unstable();
-    let open: Vec<SessionId> = sqlx::query_scalar(
-        "UPDATE chat_sessions SET last_seen_at = clock_timestamp()
+    let open = sqlx::query_scalar!(
+        r#"UPDATE chat_sessions SET last_seen_at = clock_timestamp()
            FROM unnest($2::uuid[]) AS present (id)
           WHERE chat_sessions.org_id = $1 AND chat_sessions.id = present.id AND chat_sessions.closed_at IS NULL
-      RETURNING chat_sessions.id",
+      RETURNING chat_sessions.id AS "id: SessionId""#,
+        org as OrgId,
+        &sessions
     )
-    .bind(org)
-    .bind(sessions)
     .fetch_all(tx.conn())
     .await?;
     tx.commit().await?;

@@ -122,17 +122,20 @@ impl SessionCache {
         let read_at = Instant::now();
         let mut tx = database.org_tx(&Principal::User(key.user), key.org).await?;
         tx.require_live()?;
-        let (at, reason): (Option<OffsetDateTime>, Option<CloseReason>) = sqlx::query_as(
-            "SELECT closed_at, close_reason FROM chat_sessions
-              WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4",
+        let session = sqlx::query!(
+            r#"SELECT closed_at, close_reason AS "close_reason: CloseReason" FROM chat_sessions
+              WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4"#,
+            key.org as OrgId,
+            key.session as SessionId,
+            key.project as ProjectId,
+            key.user as UserId
         )
-        .bind(key.org)
-        .bind(key.session)
-        .bind(key.project)
-        .bind(key.user)
         .fetch_one(tx.conn())
         .await?;
-        let known = Known { role: tx.role(), closed: reason.map(|reason| Closed { at, reason }) };
+        let known = Known {
+            role: tx.role(),
+            closed: session.close_reason.map(|reason| Closed { at: session.closed_at, reason }),
+        };
         if known.closed.is_some() {
             self.close(key.session);
         }

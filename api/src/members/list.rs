@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use atrium_shared::{ids::UserId, tenancy::Role};
+use atrium_shared::{
+    ids::{OrgId, UserId},
+    tenancy::Role,
+};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -38,21 +41,21 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let (after, user) = page.after.as_ref().map(|(Joined(after), user)| (*after, *user)).unzip();
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
-    let rows: Vec<(UserId, String, Role, OffsetDateTime)> = sqlx::query_as(
-        "SELECT user_id, user_name, role, joined_at FROM members
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", user_name, role AS "role: Role", joined_at FROM members
           WHERE org_id = $1 AND ($2::timestamptz IS NULL OR (joined_at, user_id) > ($2, $3))
-          ORDER BY joined_at, user_id LIMIT $4",
+          ORDER BY joined_at, user_id LIMIT $4"#,
+        org as OrgId,
+        after,
+        user as Option<UserId>,
+        page.fetch()
     )
-    .bind(org)
-    .bind(after)
-    .bind(user)
-    .bind(page.fetch())
     .fetch_all(tx.conn())
     .await?;
-    let members = rows.into_iter().map(|(id, name, role, joined_at)| Member {
-        user: User { id, name },
-        role,
-        joined_at,
+    let members = rows.into_iter().map(|row| Member {
+        user: User { id: row.user_id, name: row.user_name },
+        role: row.role,
+        joined_at: row.joined_at,
     });
     let list = page.cut(members.collect(), |member: &Member| (Joined(member.joined_at), member.user.id));
     json(StatusCode::OK, &list)

@@ -10,7 +10,7 @@ pub mod role;
 
 use atrium_shared::{
     db::{DbError, OrgTx},
-    ids::UserId,
+    ids::{OrgId, UserId},
     organizations,
     tenancy::Role,
 };
@@ -47,13 +47,15 @@ async fn lock(tx: &mut OrgTx, caller: UserId, other: UserId) -> Result<(Role, Me
 
 async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
     let org = tx.org();
-    let (name, role, joined_at) =
-        sqlx::query_as("SELECT user_name, role, joined_at FROM members WHERE org_id = $1 AND user_id = $2")
-            .bind(org)
-            .bind(user)
-            .fetch_one(tx.conn())
-            .await?;
-    Ok(Member { user: User { id: user, name }, role, joined_at })
+    let row = sqlx::query!(
+        r#"SELECT user_name, role AS "role: Role", joined_at FROM members
+          WHERE org_id = $1 AND user_id = $2"#,
+        org as OrgId,
+        user as UserId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(Member { user: User { id: user, name: row.user_name }, role: row.role, joined_at: row.joined_at })
 }
 
 /// Takes back what a member could still do after losing rights: codes they gave out for more than they may now give
@@ -65,14 +67,14 @@ async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<
         Some(Role::Admin) => &[Role::Viewer, Role::Member, Role::Admin],
         Some(Role::Member | Role::Viewer) | None => &[],
     };
-    sqlx::query(
+    sqlx::query!(
         "UPDATE invitations SET revoked_at = now()
           WHERE org_id = $1 AND created_by = $2 AND accepted_at IS NULL AND revoked_at IS NULL
             AND role <> ALL ($3)",
+        org as OrgId,
+        user as UserId,
+        grants as &[Role]
     )
-    .bind(org)
-    .bind(user)
-    .bind(grants)
     .execute(tx.conn())
     .await?;
     tx.revoke_access(Some(user.uuid()), None).await

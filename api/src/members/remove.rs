@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     audit::{self, Action, Change},
-    ids::UserId,
+    ids::{OrgId, UserId},
     organizations::require_another_owner,
     tenancy::Role,
 };
@@ -42,9 +42,7 @@ pub async fn remove(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     if member.role == Role::Owner {
         require_another_owner(&mut tx, user).await?;
     }
-    sqlx::query("DELETE FROM members WHERE org_id = $1 AND user_id = $2")
-        .bind(tx.org())
-        .bind(user)
+    sqlx::query!("DELETE FROM members WHERE org_id = $1 AND user_id = $2", tx.org() as OrgId, user as UserId)
         .execute(tx.conn())
         .await?;
     end_rights(&mut tx, user, None).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use atrium_shared::{
     audit::{self, Action, Change},
     db::{DbError, OrgTx},
-    ids::UserId,
+    ids::{OrgId, UserId},
     organizations::require_another_owner,
     tenancy::Role,
 };
@@ -87,12 +87,14 @@ async fn set(tx: &mut OrgTx, member: &mut Member, role: Role) -> Result<(), DbEr
     if role == before {
         return Ok(());
     }
-    sqlx::query("UPDATE members SET role = $3 WHERE org_id = $1 AND user_id = $2")
-        .bind(org)
-        .bind(user)
-        .bind(role)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE members SET role = $3 WHERE org_id = $1 AND user_id = $2",
+        org as OrgId,
+        user as UserId,
+        role as Role
+    )
+    .execute(tx.conn())
+    .await?;
     if role < before {
         end_rights(tx, user, Some(role)).await?;
     }

@@ -12,7 +12,7 @@ use std::{
 
 use atrium_shared::{
     db::{DbError, in_time},
-    ids::{SagaId, UserId},
+    ids::{OrgId, SagaId, UserId},
     saga::{self, SagaEvent, SagaStatus, StepStatus},
 };
 use schemars::JsonSchema;
@@ -89,20 +89,20 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         tx => tx?,
     };
     let org = tx.org();
-    let (status, newest): (SagaStatus, i64) = sqlx::query_as(
-        "SELECT sagas.status, COALESCE(max(saga_events.seq), 0)
+    let saga = sqlx::query!(
+        r#"SELECT sagas.status AS "status: SagaStatus", COALESCE(max(saga_events.seq), 0) AS "newest!"
            FROM sagas LEFT JOIN saga_events ON saga_events.org_id = sagas.org_id AND saga_events.saga_id = sagas.id
-          WHERE sagas.org_id = $1 AND sagas.id = $2 GROUP BY sagas.status",
+          WHERE sagas.org_id = $1 AND sagas.id = $2 GROUP BY sagas.status"#,
+        org as OrgId,
+        id as SagaId
     )
-    .bind(org)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?;
     drop(tx);
-    if seen > newest {
+    if seen > saga.newest {
         return Err(answer::last_event_id_invalid());
     }
-    if seen == newest && matches!(status, SagaStatus::Committed | SagaStatus::Failed) {
+    if seen == saga.newest && matches!(saga.status, SagaStatus::Committed | SagaStatus::Failed) {
         return Ok(answer::nothing_more());
     }
     let user_id = user.id;

@@ -216,27 +216,27 @@ async fn write(
     }
 
     let org = tx.org();
-    let (exported_at, config_revision) =
-        sqlx::query_as("SELECT now(), revision FROM config_heads WHERE org_id = $1")
-            .bind(org)
+    let head =
+        sqlx::query!(r#"SELECT now() AS "now!", revision FROM config_heads WHERE org_id = $1"#, org as OrgId)
             .fetch_one(tx.conn())
             .await?;
     let first = First {
         r#type: "export",
         version: VERSION,
-        exported_at,
+        exported_at: head.now,
         org_id: org,
         name: &organization.name,
         slug: &organization.slug,
         status: organization.status,
         created_at: organization.created_at,
         updated_at: organization.updated_at,
-        config_revision,
+        config_revision: head.revision,
     };
     let mut out = Out { sender, chunk: Vec::with_capacity(CHUNK), lines: 0, hash: Sha256::new() };
     out.line(&serde_json::to_string(&first)?).await?;
     for kind in RECORD_KINDS {
         let RecordKind { name, columns, table, order } = kind;
+        // Dynamic: the columns and the table are data, and FETCH cannot be described before its cursor is declared.
         let declare = format!(
             "DECLARE lines NO SCROLL CURSOR FOR SELECT row_to_json(line)::text FROM
                  (SELECT '{name}' AS type, {columns} FROM {table} WHERE org_id = $1 ORDER BY {order}) AS line"
@@ -252,7 +252,7 @@ async fn write(
                 break;
             }
         }
-        sqlx::query("CLOSE lines").execute(tx.conn()).await?;
+        sqlx::query!("CLOSE lines").execute(tx.conn()).await?;
     }
     let lines = out.lines;
     let last = Last { r#type: "end", lines, sha256: hexadecimal(&out.hash) };

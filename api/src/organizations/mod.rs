@@ -32,7 +32,7 @@ use crate::http::{
 };
 
 /// An organization, as one of its members sees it.
-#[derive(Clone, Debug, Serialize, JsonSchema, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Organization {
     /// Its id.
     pub id: OrgId,
@@ -69,11 +69,14 @@ pub struct Organization {
 /// When the database does not answer.
 pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
-        "SELECT id, name, slug, status, suspended_by, delete_at, $2 AS role, created_at, updated_at, version FROM orgs WHERE id = $1",
+    Ok(sqlx::query_as!(
+        Organization,
+        r#"SELECT id, name, slug, status AS "status: OrgStatus", suspended_by AS "suspended_by: SuspendedBy",
+                delete_at, $2 AS "role!: Role", created_at, updated_at, version
+           FROM orgs WHERE id = $1"#,
+        org as OrgId,
+        role as Role
     )
-    .bind(org)
-    .bind(role)
     .fetch_one(tx.conn())
     .await?)
 }

@@ -31,7 +31,7 @@ use crate::{
     state::App,
 };
 
-#[derive(Serialize, JsonSchema, sqlx::FromRow)]
+#[derive(Serialize, JsonSchema)]
 struct Project {
     id: ProjectId,
     org_id: OrgId,
@@ -65,12 +65,14 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let platform = app.configuration.platform();
     require_room(&mut tx, Quota::Projects, platform.organization()).await?;
     let id = ProjectId::new();
-    sqlx::query("INSERT INTO projects (org_id, id, name) VALUES ($1, $2, $3)")
-        .bind(org)
-        .bind(id)
-        .bind(&name)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "INSERT INTO projects (org_id, id, name) VALUES ($1, $2, $3)",
+        org as OrgId,
+        id as ProjectId,
+        &name
+    )
+    .execute(tx.conn())
+    .await?;
     audit::record(&mut tx, Change::new(Action::ProjectCreated, "project", id).after(json!({ "name": name })))
         .await?;
     let mut response = respond(StatusCode::CREATED, &read(&mut tx, id).await?)?;
@@ -92,13 +94,14 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let org = request.path("org")?;
     let page: Page<ProjectId> = request.query(PAGE)?.page()?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
-    let projects: Vec<Project> = sqlx::query_as(
+    let projects = sqlx::query_as!(
+        Project,
         "SELECT id, org_id, name, created_at, updated_at, version FROM projects
           WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        org as OrgId,
+        page.after as Option<ProjectId>,
+        page.fetch()
     )
-    .bind(org)
-    .bind(page.after)
-    .bind(page.fetch())
     .fetch_all(tx.conn())
     .await?;
     json(StatusCode::OK, &page.cut(projects, |project| project.id))
@@ -125,25 +128,26 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let (version, old_name): (i64, String) =
-        sqlx::query_as("SELECT version, name FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE")
-            .bind(org)
-            .bind(id)
-            .fetch_one(tx.conn())
-            .await?;
-    condition.check(version)?;
-    sqlx::query(
+    let old = sqlx::query!(
+        "SELECT version, name FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE",
+        org as OrgId,
+        id as ProjectId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    condition.check(old.version)?;
+    sqlx::query!(
         "UPDATE projects SET name = $3, version = version + 1, updated_at = clock_timestamp()
           WHERE org_id = $1 AND id = $2",
+        org as OrgId,
+        id as ProjectId,
+        &name
     )
-    .bind(org)
-    .bind(id)
-    .bind(&name)
     .execute(tx.conn())
     .await?;
     let project = read(&mut tx, id).await?;
     let change = Change::new(Action::ProjectRenamed, "project", id);
-    audit::record(&mut tx, change.before(json!({ "name": old_name })).after(json!({ "name": name }))).await?;
+    audit::record(&mut tx, change.before(json!({ "name": old.name })).after(json!({ "name": name }))).await?;
     tx.commit().await?;
     respond(StatusCode::OK, &project)
 }
@@ -156,12 +160,13 @@ pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let name: Option<String> =
-        sqlx::query_scalar("DELETE FROM projects WHERE org_id = $1 AND id = $2 RETURNING name")
-            .bind(org)
-            .bind(id)
-            .fetch_optional(tx.conn())
-            .await?;
+    let name = sqlx::query_scalar!(
+        "DELETE FROM projects WHERE org_id = $1 AND id = $2 RETURNING name",
+        org as OrgId,
+        id as ProjectId
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     let name = name.ok_or_else(Problem::not_found)?;
     tx.revoke_access(None, Some(id)).await?;
     audit::record(
@@ -183,11 +188,13 @@ pub(crate) async fn require(tx: &mut OrgTx, id: ProjectId) -> Result<(), DbError
 
 async fn read(tx: &mut OrgTx, id: ProjectId) -> Result<Project, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
-        "SELECT id, org_id, name, created_at, updated_at, version FROM projects WHERE org_id = $1 AND id = $2",
+    Ok(sqlx::query_as!(
+        Project,
+        "SELECT id, org_id, name, created_at, updated_at, version FROM projects
+          WHERE org_id = $1 AND id = $2",
+        org as OrgId,
+        id as ProjectId
     )
-    .bind(org)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?)
 }
