@@ -28,9 +28,9 @@ use atrium_servers::binaries::{self, Wanted};
 use clap::Args;
 use parking_lot::Mutex;
 
-use plan::{Pairs, Plan};
-use report::Report;
-use runner::{RoundResult, Runner};
+use self::plan::{Pairs, Plan};
+use self::report::Report;
+use self::runner::{RoundResult, Runner};
 
 /// Which rounds to run.
 #[derive(Args, Clone, Debug)]

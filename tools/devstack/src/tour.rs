@@ -24,7 +24,7 @@ use atrium_harness::stack::Stack;
 use atrium_servers::folder::Folder;
 use clap::Args;
 
-use step::Tour;
+use self::step::Tour;
 
 /// Options of `tour`.
 #[derive(Args, Clone, Debug, Default)]

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use atrium_contract::Contract;
 use http::Method;
 
-use cookies::CookieJar;
-use target::Target;
+use self::cookies::CookieJar;
+use self::target::Target;
 
 pub use error::{ClientError, StreamError};
 pub use events::EventStream;

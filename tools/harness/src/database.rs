@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use atrium_servers::postgres::create_database;
 use atrium_servers::urls::{DatabaseUrls, on_database};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use crate::database_copy::copy;
 use crate::environment::Environment;
 use crate::raised_limits;
 
@@ -42,8 +42,7 @@ impl TestDatabase {
             Some(logs) => raised_limits::template(&mut connection, logs).await?,
             None => &environment.template,
         };
-        create_database(&mut connection, &name, Some(template)).await?;
-        grant(&mut connection, &name).await?;
+        copy(&mut connection, template, &name).await?;
         connection.close().await?;
         let urls =
             DatabaseUrls::new(&on_database(&environment.postgres_url, &name)?, &environment.passwords)?;
@@ -93,18 +92,6 @@ impl Drop for TestDatabase {
         });
         let _ = dropping.join();
     }
-}
-
-/// Lets the roles connect. A copy has the template's tables with their grants, but not those on the database itself.
-pub(crate) async fn grant(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
-    for statement in [
-        format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
-        format!("GRANT CONNECT ON DATABASE {name} TO atrium_app, atrium_relay, atrium_watcher"),
-        format!("GRANT CONNECT, CREATE ON DATABASE {name} TO atrium_owner"),
-    ] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
-    }
-    Ok(())
 }
 
 async fn connect(url: &str) -> PgConnection {

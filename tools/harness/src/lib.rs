@@ -12,6 +12,7 @@ pub mod checkout;
 pub mod client;
 pub mod compile;
 mod database;
+mod database_copy;
 mod environment;
 pub mod guest;
 pub mod interrupt;

@@ -5,11 +5,10 @@
 
 use std::path::Path;
 
-use atrium_servers::postgres::create_database;
 use atrium_servers::urls::{DatabaseUrls, on_database};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::database::grant;
+use crate::database_copy::copy;
 use crate::environment::Environment;
 use crate::operator;
 use crate::service::Wiring;
@@ -43,8 +42,7 @@ async fn make(connection: &mut PgConnection, logs: &Path) -> anyhow::Result<()> 
     // What is left of a test that was killed while it made the template.
     let leftover = format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)");
     sqlx::query(AssertSqlSafe(leftover)).execute(&mut *connection).await?;
-    create_database(connection, TEMPLATE, Some(&environment.template)).await?;
-    grant(connection, TEMPLATE).await?;
+    copy(connection, &environment.template, TEMPLATE).await?;
     let url = on_database(&environment.postgres_url, TEMPLATE)?;
     operator::raise_limits(&Wiring {
         binaries: environment.binaries.clone(),
