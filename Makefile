@@ -2,7 +2,7 @@
 
 # By --bin, not by package: cargo then resolves the features of the whole workspace, as all other targets here do,
 # and nothing is compiled twice.
-DEVSTACK = cargo run --quiet --bin atrium-devstack --
+DEVSTACK = cargo run --bin atrium-devstack --
 
 .PHONY: dev tour chaos bench check test lint queries fmt tools
 
