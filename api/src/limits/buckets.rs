@@ -219,7 +219,7 @@ impl Buckets {
     /// Forgets what is full again.
     pub(super) fn drop_full(&self, now: Duration) {
         for shard in &self.shards {
-            let mut shard = lock(shard);
+            let mut shard = shard.lock();
             shard.retain(|_, bucket| bucket.full_at > now);
             if shard.len() * 4 < shard.capacity() {
                 shard.shrink_to_fit();
@@ -229,17 +229,13 @@ impl Buckets {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     fn shard(&self, slot: Slot) -> MutexGuard<'_, HashMap<Slot, Bucket>> {
         // The high bits; the map uses the low ones.
-        lock(&self.shards[(slot.0 >> 60) as usize % SHARDS])
+        self.shards[(slot.0 >> 60) as usize % SHARDS].lock()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use atrium_shared::{
     streams::StreamId,
 };
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 
 use super::{frame::Batch, open_streams::OpenStream, position::Position, slots::Slots};
 
@@ -171,13 +171,13 @@ impl Recent {
 
 impl Topic {
     fn wake(&self) {
-        for reader in lock(&self.readers).iter() {
+        for reader in self.readers.lock().iter() {
             reader.wake();
         }
     }
 
     fn is_unused(&self) -> bool {
-        lock(&self.readers).is_empty() && read(&self.recent).frames.is_empty()
+        self.readers.lock().is_empty() && self.recent.read().frames.is_empty()
     }
 }
 
@@ -203,7 +203,7 @@ impl Ring {
     pub fn publish(&self, events: impl IntoIterator<Item = Published>) {
         let mut touched: Vec<Arc<Topic>> = Vec::new();
         {
-            let mut shard = lock(&self.shard);
+            let mut shard = self.shard.lock();
             for event in events {
                 if let Some(topic) = shard.push(event, self.limits)
                     && !touched.iter().any(|known| Arc::ptr_eq(known, &topic))
@@ -219,15 +219,15 @@ impl Ring {
 
     /// Events may have been missed: forgets everything, and tells every reader.
     pub fn reset(&self, reason: ResetReason) {
-        lock(&self.shard).reset(reason);
+        self.shard.lock().reset(reason);
     }
 
     /// Adds a reader to a topic, with its cursor at now.
     #[must_use]
     pub fn subscribe(self: &Arc<Self>, key: TopicKey, reader: Arc<OpenStream>) -> Subscription {
-        let mut shard = lock(&self.shard);
+        let mut shard = self.shard.lock();
         let topic = shard.topic(key);
-        let slot = lock(&topic.readers).insert(reader);
+        let slot = topic.readers.lock().insert(reader);
         let cursor = Cursor { generation: shard.generation, id: shard.head };
         drop(shard);
         Subscription { ring: Arc::clone(self), topic, slot, cursor }
@@ -253,7 +253,7 @@ impl Shard {
         self.head = id;
         self.bytes += event.frame.bytes.len();
         let topic = self.topic(event.topic);
-        write(&topic.recent).frames.push_back(event.frame);
+        topic.recent.write().frames.push_back(event.frame);
         self.order.push_back(Arc::clone(&topic));
         while self.order.len() > limits.events || self.bytes > limits.bytes {
             self.evict();
@@ -265,7 +265,7 @@ impl Shard {
         let Some(topic) = self.order.pop_front() else {
             return;
         };
-        let mut recent = write(&topic.recent);
+        let mut recent = topic.recent.write();
         if let Some(frame) = recent.frames.pop_front() {
             self.bytes -= frame.bytes.len();
             self.evicted = frame.id;
@@ -298,14 +298,14 @@ impl Shard {
         self.order.clear();
         self.bytes = 0;
         self.topics.retain(|_, topic| {
-            *write(&topic.recent) = Recent {
+            *topic.recent.write() = Recent {
                 generation: self.generation,
                 reason: Some(reason),
                 evicted: StreamId::default(),
                 frames: VecDeque::new(),
             };
             topic.wake();
-            !lock(&topic.readers).is_empty()
+            !topic.readers.lock().is_empty()
         });
     }
 }
@@ -328,7 +328,7 @@ pub struct Subscription {
 impl Subscription {
     /// Gives the batch what the topic holds beyond the cursor, as far as it fits, and moves the cursor.
     pub fn read(&mut self, session: SessionId, batch: &mut Batch) -> Read {
-        let recent = read(&self.topic.recent);
+        let recent = self.topic.recent.read();
         if recent.generation != self.cursor.generation {
             // What came after the loss is given: everything the topic still holds.
             self.cursor = Cursor { generation: recent.generation, id: recent.evicted };
@@ -363,14 +363,14 @@ impl Subscription {
     /// from a process that is ahead of this one, or may have made its position up, and would then wait forever:
     /// `verified` says that Redis has come as far.
     pub fn join(&mut self, position: &Position, verified: bool) -> Join {
-        let shard = lock(&self.ring.shard);
+        let shard = self.ring.shard.lock();
         let (Some(epoch), Some(floor)) = (&shard.epoch, shard.floor) else {
             return Join::Unknown;
         };
         if *epoch != position.epoch {
             return Join::OtherHistory;
         }
-        if position.id < floor.max(read(&self.topic.recent).evicted) {
+        if position.id < floor.max(self.topic.recent.read().evicted) {
             return Join::NotCovered;
         }
         if position.id > shard.head && !verified {
@@ -382,14 +382,14 @@ impl Subscription {
 
     /// Moves the cursor to now.
     pub fn restart(&mut self) {
-        let shard = lock(&self.ring.shard);
+        let shard = self.ring.shard.lock();
         self.cursor = Cursor { generation: shard.generation, id: shard.head };
     }
 
     /// The cursor as a position, if the ring holds everything after it.
     #[must_use]
     pub fn cursor(&self) -> Option<Position> {
-        let shard = lock(&self.ring.shard);
+        let shard = self.ring.shard.lock();
         let floor = shard.floor?;
         if shard.generation != self.cursor.generation || self.cursor.id < floor {
             return None;
@@ -402,9 +402,9 @@ impl Subscription {
     /// that one of an eighth of them all was active at that moment.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        let shard = lock(&self.ring.shard);
+        let shard = self.ring.shard.lock();
         shard.floor?;
-        let recent = read(&self.topic.recent);
+        let recent = self.topic.recent.read();
         if shard.generation != self.cursor.generation || recent.head() > self.cursor.id {
             return None;
         }
@@ -415,8 +415,8 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut shard = lock(&self.ring.shard);
-        lock(&self.topic.readers).remove(self.slot);
+        let mut shard = self.ring.shard.lock();
+        self.topic.readers.lock().remove(self.slot);
         // Another topic of the same name may have taken its place only if this one was unused, which it was not.
         shard.forget_unused(&self.topic);
     }
@@ -429,18 +429,6 @@ fn before(id: StreamId) -> StreamId {
         (ms, 0) => StreamId { ms: ms - 1, seq: u64::MAX },
         (ms, seq) => StreamId { ms, seq: seq - 1 },
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read()
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write()
 }
 
 #[cfg(test)]
@@ -567,7 +555,7 @@ mod tests {
         for ms in 1..=500 {
             ring.publish([event(key(), ms)]);
         }
-        let shard = lock(&ring.shard);
+        let shard = ring.shard.lock();
         assert!(shard.bytes <= 100 && shard.order.len() <= 34 && shard.topics.len() == shard.order.len());
     }
 
@@ -610,7 +598,7 @@ mod tests {
         let (ring, topic, other) = (Arc::new(Ring::new(SMALL)), key(), key());
         ring.publish([event(topic, 1), event(topic, 2)]);
         ring.publish((3..=12).map(|ms| event(other, ms)));
-        assert!(!lock(&ring.shard).topics.contains_key(&topic));
+        assert!(!ring.shard.lock().topics.contains_key(&topic));
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
         assert_eq!(subscription.join(&at("e1", 1), false), Join::NotCovered);
@@ -664,7 +652,7 @@ mod tests {
         for _ in 0..100 {
             drop(ring.subscribe(key(), Arc::clone(stream.stream())));
         }
-        assert!(lock(&ring.shard).topics.is_empty());
+        assert!(ring.shard.lock().topics.is_empty());
     }
 
     /// Many readers, some slow, some leaving and coming back with their last position, while several topics of one
