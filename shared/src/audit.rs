@@ -14,7 +14,10 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::db::{DbError, OrgTx, Principal};
+use crate::{
+    db::{DbError, OrgTx, Principal},
+    ids::OrgId,
+};
 
 /// Everything that is recorded.
 #[derive(
@@ -197,27 +200,27 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
         Principal::System(role) => (ActorKind::System, None, Some(role)),
     };
     // A user's own row is what a transaction in their name sees of `users`.
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO audit_log (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
          VALUES ($1, $2, $3, COALESCE($4, (SELECT name FROM users WHERE id = $3),
                     (SELECT name FROM api_keys WHERE org_id = $1 AND id = $3), ''), $5, $6, $7, $8, $9)",
+        org as OrgId,
+        kind.name(),
+        id,
+        name,
+        change.action.name(),
+        change.target_kind,
+        change.target_id,
+        change.before,
+        change.after
     )
-    .bind(org)
-    .bind(kind.name())
-    .bind(id)
-    .bind(name)
-    .bind(change.action.name())
-    .bind(change.target_kind)
-    .bind(change.target_id)
-    .bind(change.before)
-    .bind(change.after)
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Entry {
     /// 1, 2, 3 … within the organization.
     pub seq: i64,
@@ -257,17 +260,18 @@ pub async fn entries(
     limit: i64,
 ) -> Result<Vec<Entry>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
-        "SELECT seq, at, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after,
-                encode(hash, 'hex') AS hash
+    Ok(sqlx::query_as!(
+        Entry,
+        r#"SELECT seq, at, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after,
+                encode(hash, 'hex') AS "hash!"
            FROM audit_log
           WHERE org_id = $1 AND ($2::text IS NULL OR action = $2) AND ($3::bigint IS NULL OR seq < $3)
-          ORDER BY seq DESC LIMIT $4",
+          ORDER BY seq DESC LIMIT $4"#,
+        org as OrgId,
+        action.map(Action::name),
+        before,
+        limit
     )
-    .bind(org)
-    .bind(action.map(Action::name))
-    .bind(before)
-    .bind(limit)
     .fetch_all(tx.conn())
     .await?)
 }
@@ -299,27 +303,27 @@ pub async fn verify(tx: &mut OrgTx) -> Result<Verdict, DbError> {
     let (mut entries, mut last) = (0, Vec::new());
     loop {
         // What the trigger hashed, spelled by the database again; the hash itself is computed here.
-        let page: Vec<(i64, Vec<u8>, String)> = sqlx::query_as(
-            "SELECT seq, hash, jsonb_build_array(
+        let page = sqlx::query!(
+            r#"SELECT seq, hash, jsonb_build_array(
                         org_id, seq, at AT TIME ZONE 'UTC', actor_kind, actor_id, actor_name,
-                        action, target_kind, target_id, before, after)::text
-               FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+                        action, target_kind, target_id, before, after)::text AS "content!"
+               FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"#,
+            org as OrgId,
+            entries,
+            PAGE
         )
-        .bind(org)
-        .bind(entries)
-        .bind(PAGE)
         .fetch_all(tx.conn())
         .await?;
         if page.is_empty() {
             let last = entries.gt(&0).then(|| hex(&last));
             return Ok(Verdict::Whole { entries, last });
         }
-        for (seq, hash, content) in page {
-            let expected = Sha256::new().chain_update(&last).chain_update(content).finalize();
-            if seq != entries + 1 || hash != expected.as_slice() {
+        for entry in page {
+            let expected = Sha256::new().chain_update(&last).chain_update(entry.content).finalize();
+            if entry.seq != entries + 1 || entry.hash != expected.as_slice() {
                 return Ok(Verdict::Broken { seq: entries + 1 });
             }
-            (entries, last) = (seq, hash);
+            (entries, last) = (entry.seq, entry.hash);
         }
     }
 }

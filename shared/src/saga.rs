@@ -149,7 +149,7 @@ impl Operation {
 }
 
 /// A step of an operation.
-#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct OperationStep {
     /// Its name, unique within the saga.
     pub name: String,
@@ -170,7 +170,7 @@ pub struct OperationStep {
 }
 
 /// Something that happened to a saga.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct SagaEvent {
     /// 1, 2, 3 … within the saga.
     pub seq: i64,
@@ -204,15 +204,15 @@ pub async fn start_within(
     deadline: Duration,
 ) -> Result<SagaId, DbError> {
     let (org, id) = (tx.org(), SagaId::new());
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO sagas (org_id, id, kind, created_by, deadline_at)
-         VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second')",
+         VALUES ($1, $2, $3, $4, clock_timestamp() + $5::bigint * interval '1 second')",
+        org as OrgId,
+        id as SagaId,
+        kind.name(),
+        created_by as UserId,
+        i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX)
     )
-    .bind(org)
-    .bind(id)
-    .bind(kind.name())
-    .bind(created_by)
-    .bind(i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX))
     .execute(tx.conn())
     .await?;
     let [at_once, at_deadline] =
@@ -228,13 +228,13 @@ pub async fn start_within(
 /// When the database does not answer.
 pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -> Result<bool, DbError> {
     let org = tx.org();
-    let turned = sqlx::query(
+    let turned = sqlx::query!(
         "UPDATE sagas SET status = 'COMPENSATING', failure = $3, turned_around_at = clock_timestamp()
           WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
+        org as OrgId,
+        id as SagaId,
+        json!({ "code": code, "detail": detail })
     )
-    .bind(org)
-    .bind(id)
-    .bind(json!({ "code": code, "detail": detail }))
     .execute(tx.conn())
     .await?;
     if turned.rows_affected() == 0 {
@@ -255,21 +255,22 @@ pub const CANCELED: &str = "canceled";
 pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     let org = tx.org();
     // The row's lock is the one that every step holds, so no step begins in between.
-    let (kind, status, canceled): (String, SagaStatus, bool) = sqlx::query_as(
-        "SELECT kind, status, COALESCE(failure->>'code' = $3, false) FROM sagas
-          WHERE org_id = $1 AND id = $2 FOR UPDATE",
+    let saga = sqlx::query!(
+        r#"SELECT kind, status AS "status: SagaStatus", COALESCE(failure->>'code' = $3, false) AS "is_canceled!"
+             FROM sagas
+            WHERE org_id = $1 AND id = $2 FOR UPDATE"#,
+        org as OrgId,
+        id as SagaId,
+        CANCELED
     )
-    .bind(org)
-    .bind(id)
-    .bind(CANCELED)
     .fetch_one(tx.conn())
     .await?;
-    if status != SagaStatus::Pending || is_past_pivot(tx, id).await? {
-        return Ok(canceled);
+    if saga.status != SagaStatus::Pending || is_past_pivot(tx, id).await? {
+        return Ok(saga.is_canceled);
     }
     turn_around(tx, id, CANCELED, "it was canceled").await?;
     let change = Change::new(Action::OperationCanceled, "operation", id);
-    audit::record(tx, change.after(json!({ "kind": kind }))).await?;
+    audit::record(tx, change.after(json!({ "kind": saga.kind }))).await?;
     Ok(true)
 }
 
@@ -279,12 +280,12 @@ pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
 /// When the database does not answer.
 pub async fn is_past_pivot(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM saga_steps
-                         WHERE org_id = $1 AND saga_id = $2 AND retriable AND status <> 'PENDING')",
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM saga_steps
+                         WHERE org_id = $1 AND saga_id = $2 AND retriable AND status <> 'PENDING') AS "exists!""#,
+        org as OrgId,
+        id as SagaId
     )
-    .bind(org)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?)
 }
@@ -294,33 +295,34 @@ pub async fn is_past_pivot(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> 
 /// # Errors
 /// [`DbError::NotFound`] when there is none.
 pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError> {
-    type Row = (String, SagaStatus, Option<Value>, OffsetDateTime, OffsetDateTime, Option<OffsetDateTime>);
     let org_id = tx.org();
-    let (kind, status, failure, deadline_at, created_at, finished_at): Row = sqlx::query_as(
-        "SELECT kind, status, failure, deadline_at, created_at, finished_at FROM sagas WHERE org_id = $1 AND id = $2",
+    let saga = sqlx::query!(
+        r#"SELECT kind, status AS "status: SagaStatus", failure, deadline_at, created_at, finished_at FROM sagas
+            WHERE org_id = $1 AND id = $2"#,
+        org_id as OrgId,
+        id as SagaId
     )
-    .bind(org_id)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?;
-    let steps = sqlx::query_as(
-        "SELECT name, status, attempts, started_at, finished_at, detail FROM saga_steps
-          WHERE org_id = $1 AND saga_id = $2 ORDER BY position",
+    let steps = sqlx::query_as!(
+        OperationStep,
+        r#"SELECT name, status AS "status: StepStatus", attempts, started_at, finished_at, detail FROM saga_steps
+            WHERE org_id = $1 AND saga_id = $2 ORDER BY position"#,
+        org_id as OrgId,
+        id as SagaId
     )
-    .bind(org_id)
-    .bind(id)
     .fetch_all(tx.conn())
     .await?;
     Ok(Operation {
         id,
-        kind,
+        kind: saga.kind,
         org_id,
-        status,
+        status: saga.status,
         steps,
-        failure,
-        deadline_at,
-        created_at,
-        finished_at,
+        failure: saga.failure,
+        deadline_at: saga.deadline_at,
+        created_at: saga.created_at,
+        finished_at: saga.finished_at,
         certificate: None,
     })
 }
@@ -331,13 +333,14 @@ pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError>
 /// When the database does not answer.
 pub async fn events_after(tx: &mut OrgTx, id: SagaId, seq: i64) -> Result<Vec<SagaEvent>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_as!(
+        SagaEvent,
         "SELECT seq, step, status, detail, at FROM saga_events
           WHERE org_id = $1 AND saga_id = $2 AND seq > $3 ORDER BY seq",
+        org as OrgId,
+        id as SagaId,
+        seq
     )
-    .bind(org)
-    .bind(id)
-    .bind(seq)
     .fetch_all(tx.conn())
     .await?)
 }

@@ -1,6 +1,7 @@
 //! Closed lists of the configuration.
 
 use serde::Deserialize;
+use serde_json::Value;
 use strum::{IntoStaticStr, VariantArray};
 
 /// What happens when somebody opens one chat window too many.
@@ -25,6 +26,12 @@ pub enum HistoryAction {
 }
 
 impl HistoryAction {
+    /// What a change to this value does: without a value, it unsets the key.
+    #[must_use]
+    pub fn of(new_value: Option<&Value>) -> Self {
+        if new_value.is_some() { Self::Set } else { Self::Unset }
+    }
+
     /// The name, as in SQL and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::types::Json;
 
+use super::HistoryAction;
 use crate::{
-    db::{DbError, OrgTx},
-    ids::ProjectId,
+    db::{DbError, OrgTx, ROWS_PER_INSERT},
+    ids::{OrgId, ProjectId},
 };
 
 /// What a key is set to.
@@ -52,26 +54,35 @@ pub async fn restore(
     history: &[RestoredChange],
 ) -> Result<(), DbError> {
     let org = tx.org();
-    sqlx::query("INSERT INTO config_heads (org_id, revision) VALUES ($1, $2)")
-        .bind(org)
-        .bind(revision)
+    sqlx::query!("INSERT INTO config_heads (org_id, revision) VALUES ($1, $2)", org as OrgId, revision)
         .execute(tx.conn())
         .await?;
-    tx.insert_rows(
-        "INSERT INTO config_values (org_id, project_id, key, value, revision)
-         SELECT $1, project_id, key, value, revision
-           FROM jsonb_to_recordset($2) AS row (project_id uuid, key text, value jsonb, revision bigint)",
-        values,
-    )
-    .await?;
-    tx.insert_rows(
-        "INSERT INTO config_history
-             (org_id, revision, project_id, key, action, old_value, new_value, author_name, reason)
-         SELECT $1, revision, project_id, key, CASE WHEN new_value IS NULL THEN 'unset' ELSE 'set' END,
-                old_value, new_value, author_name, reason
-           FROM jsonb_to_recordset($2) AS row (revision bigint, project_id uuid, key text, old_value jsonb,
-                                               new_value jsonb, author_name text, reason text)",
-        history,
-    )
-    .await
+    for rows in values.chunks(ROWS_PER_INSERT) {
+        sqlx::query!(
+            "INSERT INTO config_values (org_id, project_id, key, value, revision)
+             SELECT $1, project_id, key, value, revision
+               FROM jsonb_to_recordset($2) AS row (project_id uuid, key text, value jsonb, revision bigint)",
+            org as OrgId,
+            Json(rows) as _
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    for rows in history.chunks(ROWS_PER_INSERT) {
+        sqlx::query!(
+            "INSERT INTO config_history
+                 (org_id, revision, project_id, key, action, old_value, new_value, author_name, reason)
+             SELECT $1, revision, project_id, key, CASE WHEN new_value IS NULL THEN $4 ELSE $3 END,
+                    old_value, new_value, author_name, reason
+               FROM jsonb_to_recordset($2) AS row (revision bigint, project_id uuid, key text, old_value jsonb,
+                                                   new_value jsonb, author_name text, reason text)",
+            org as OrgId,
+            Json(rows) as _,
+            HistoryAction::Set.name(),
+            HistoryAction::Unset.name()
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
 }

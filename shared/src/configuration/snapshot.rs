@@ -45,24 +45,24 @@ impl Values {
     /// # Errors
     /// When the database does not answer.
     pub async fn read(tx: &mut OrgTx) -> Result<Self, DbError> {
-        type Row = (i64, OffsetDateTime, Option<ProjectId>, Option<String>, Option<Value>);
         let org = tx.org();
         // One statement, hence one snapshot of the database: a revision and the values of exactly that revision.
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT head.revision, head.changed_at, config.project_id, config.key, config.value
+        let rows = sqlx::query!(
+            r#"SELECT head.revision, head.changed_at, config.project_id AS "project_id: ProjectId",
+                    config.key AS "key?", config.value AS "value?"
                FROM config_heads head LEFT JOIN config_values config ON config.org_id = head.org_id
-              WHERE head.org_id = $1",
+              WHERE head.org_id = $1"#,
+            org as OrgId
         )
-        .bind(org)
         .fetch_all(tx.conn())
         .await?;
         let mut values = Self::default();
-        for (revision, changed_at, project, key, value) in rows {
-            (values.revision, values.changed_at) = (revision, Some(changed_at));
-            let (Some(key), Some(value)) = (key, value) else {
+        for row in rows {
+            (values.revision, values.changed_at) = (row.revision, Some(row.changed_at));
+            let (Some(key), Some(value)) = (row.key, row.value) else {
                 continue;
             };
-            match project {
+            match row.project_id {
                 None => values.organization.insert(key, value),
                 Some(project) => values.projects.entry(project).or_default().insert(key, value),
             };

@@ -89,7 +89,7 @@ pub enum ChangeError {
 }
 
 /// A change that was made.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct HistoryEntry {
     /// The revision it made.
     pub revision: i64,
@@ -137,23 +137,24 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     check(key, org, &change)?;
 
     // The head row's lock makes the order of revisions the order of commits.
-    let current: i64 = sqlx::query_scalar("SELECT revision FROM config_heads WHERE org_id = $1 FOR UPDATE")
-        .bind(org)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(DbError::from)?
-        .ok_or(DbError::NotFound)?;
+    let current =
+        sqlx::query_scalar!("SELECT revision FROM config_heads WHERE org_id = $1 FOR UPDATE", org as OrgId)
+            .fetch_optional(tx.conn())
+            .await
+            .map_err(DbError::from)?
+            .ok_or(DbError::NotFound)?;
     if change.expected_revision.is_some_and(|expected| expected != current) {
         return Err(ChangeError::Stale { current });
     }
     if let Some(project) = change.project {
-        let exists: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM projects WHERE org_id = $1 AND id = $2)")
-                .bind(org)
-                .bind(project)
-                .fetch_one(tx.conn())
-                .await
-                .map_err(DbError::from)?;
+        let exists = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM projects WHERE org_id = $1 AND id = $2) AS "exists!""#,
+            org as OrgId,
+            project as ProjectId
+        )
+        .fetch_one(tx.conn())
+        .await
+        .map_err(DbError::from)?;
         if !exists {
             return Err(DbError::NotFound.into());
         }
@@ -224,12 +225,12 @@ pub fn check_value(key: &Key, value: &Value) -> Result<(), ChangeError> {
 /// What the key is set to in the scope of the change, whatever lies above or below.
 async fn current_value(tx: &mut OrgTx, change: &Change) -> Result<Option<Value>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar(
+    Ok(sqlx::query_scalar!(
         "SELECT value FROM config_values WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND key = $3",
+        org as OrgId,
+        change.project as Option<ProjectId>,
+        &change.key
     )
-    .bind(org)
-    .bind(change.project)
-    .bind(&change.key)
     .fetch_optional(tx.conn())
     .await?)
 }
@@ -238,53 +239,55 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     let org = tx.org();
     match &change.value {
         Some(value) => {
-            sqlx::query(
+            sqlx::query!(
                 "INSERT INTO config_values (org_id, project_id, key, value, revision) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT ON CONSTRAINT config_values_unique
                  DO UPDATE SET value = excluded.value, revision = excluded.revision",
+                org as OrgId,
+                change.project as Option<ProjectId>,
+                &change.key,
+                value,
+                revision
             )
-            .bind(org)
-            .bind(change.project)
-            .bind(&change.key)
-            .bind(value)
-            .bind(revision)
             .execute(tx.conn())
             .await?;
         }
         None => {
-            sqlx::query(
+            sqlx::query!(
                 "DELETE FROM config_values
                   WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND key = $3",
+                org as OrgId,
+                change.project as Option<ProjectId>,
+                &change.key
             )
-            .bind(org)
-            .bind(change.project)
-            .bind(&change.key)
             .execute(tx.conn())
             .await?;
         }
     }
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO config_history
              (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_name, reason)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        org as OrgId,
+        revision,
+        &change.key,
+        change.project as Option<ProjectId>,
+        HistoryAction::of(change.value.as_ref()).name(),
+        old,
+        change.value.as_ref(),
+        change.author.as_ref().and_then(Author::user) as Option<UserId>,
+        change.author.as_ref().map(Author::name),
+        &change.reason
     )
-    .bind(org)
-    .bind(revision)
-    .bind(&change.key)
-    .bind(change.project)
-    .bind(if change.value.is_some() { HistoryAction::Set } else { HistoryAction::Unset }.name())
-    .bind(old)
-    .bind(&change.value)
-    .bind(change.author.as_ref().and_then(Author::user))
-    .bind(change.author.as_ref().map(Author::name))
-    .bind(&change.reason)
     .execute(tx.conn())
     .await?;
-    sqlx::query("UPDATE config_heads SET revision = $2, changed_at = clock_timestamp() WHERE org_id = $1")
-        .bind(org)
-        .bind(revision)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE config_heads SET revision = $2, changed_at = clock_timestamp() WHERE org_id = $1",
+        org as OrgId,
+        revision
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -300,17 +303,19 @@ pub async fn history(
     limit: i64,
 ) -> Result<Vec<HistoryEntry>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
-        "SELECT revision, key, project_id, action, old_value, new_value, author_id, author_name, reason, changed_at
+    Ok(sqlx::query_as!(
+        HistoryEntry,
+        r#"SELECT revision, key, project_id AS "project_id: ProjectId", action, old_value, new_value,
+                author_id AS "author_id: UserId", author_name, reason, changed_at
            FROM config_history
           WHERE org_id = $1 AND key = $2 AND ($3::uuid IS NULL OR project_id = $3) AND revision < $4
-          ORDER BY revision DESC LIMIT $5",
+          ORDER BY revision DESC LIMIT $5"#,
+        org as OrgId,
+        key,
+        project as Option<ProjectId>,
+        before.unwrap_or(i64::MAX),
+        limit
     )
-    .bind(org)
-    .bind(key)
-    .bind(project)
-    .bind(before.unwrap_or(i64::MAX))
-    .bind(limit)
     .fetch_all(tx.conn())
     .await?)
 }

@@ -12,7 +12,7 @@ use crate::{
 const PRINCIPAL: Principal = Principal::System("api keys");
 
 /// A key that holds.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct ApiKey {
     /// What its makers call it.
     pub name: String,
@@ -43,16 +43,17 @@ impl Database {
     /// When the database does not answer.
     pub async fn api_key(&self, presented: &ApiKeyText) -> Result<Option<ApiKey>, DbError> {
         let mut tx = self.org_tx(&PRINCIPAL, presented.org).await?;
-        Ok(sqlx::query_as(
-            "SELECT name, scopes, expires_at,
-                    COALESCE(last_used_at > now() - interval '1 minute', false) AS used_lately
+        Ok(sqlx::query_as!(
+            ApiKey,
+            r#"SELECT name, scopes, expires_at,
+                    COALESCE(last_used_at > now() - interval '1 minute', false) AS "used_lately!"
                FROM api_keys
               WHERE org_id = $1 AND id = $2 AND hash = $3
-                AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
+                AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"#,
+            presented.org as OrgId,
+            presented.id as ApiKeyId,
+            &presented.hash()[..]
         )
-        .bind(presented.org)
-        .bind(presented.id)
-        .bind(presented.hash())
         .fetch_optional(tx.conn())
         .await?)
     }
@@ -63,13 +64,13 @@ impl Database {
     /// When the database does not answer.
     pub async fn note_api_key_use(&self, org: OrgId, key: ApiKeyId) -> Result<(), DbError> {
         let mut tx: OrgTx = self.org_tx(&PRINCIPAL, org).await?;
-        sqlx::query(
+        sqlx::query!(
             "UPDATE api_keys SET last_used_at = now()
               WHERE org_id = $1 AND id = $2
                 AND (last_used_at IS NULL OR last_used_at <= now() - interval '1 minute')",
+            org as OrgId,
+            key as ApiKeyId
         )
-        .bind(org)
-        .bind(key)
         .execute(tx.conn())
         .await?;
         tx.commit().await

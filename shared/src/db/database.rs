@@ -135,10 +135,12 @@ impl Database {
     /// [`DbError::NotFound`] when there is no such operation, or it is somebody else's.
     pub async fn operation_tx(&self, user: UserId, saga: SagaId) -> Result<OrgTx, DbError> {
         let mut mine = self.user_tx(user).await?;
-        let org: OrgId = sqlx::query_scalar("SELECT org_id FROM sagas WHERE id = $1")
-            .bind(saga)
-            .fetch_one(mine.conn())
-            .await?;
+        let org = sqlx::query_scalar!(
+            r#"SELECT org_id AS "org_id: OrgId" FROM sagas WHERE id = $1"#,
+            saga as SagaId
+        )
+        .fetch_one(mine.conn())
+        .await?;
         // Both transactions at once could starve each other of connections.
         drop(mine);
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await

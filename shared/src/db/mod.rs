@@ -22,7 +22,7 @@ pub use self::{
     api_keys::ApiKey,
     database::Database,
     error::DbError,
-    org_tx::OrgTx,
+    org_tx::{OrgTx, ROWS_PER_INSERT},
     pool::{ACQUIRE_TIMEOUT, connect_pool},
     principal::Principal,
     time_limit::in_time,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
@@ -13,10 +12,13 @@ use super::{
 };
 use crate::{
     api_key::ApiKeyUse,
-    ids::{MessageId, OrgId, ProjectId, UserId},
+    ids::{ApiKeyId, MessageId, OrgId, ProjectId, UserId},
     messages::OutboxMessage,
     tenancy::{OrgStatus, Role},
 };
+
+/// How many rows to insert with one statement, where they are sent as one JSON array.
+pub const ROWS_PER_INSERT: usize = 500;
 
 /// A transaction that has named its organization. Dropped without [`OrgTx::commit`], it rolls back.
 pub struct OrgTx {
@@ -81,30 +83,31 @@ impl OrgTx {
             Principal::System(_) => Self::begin(pool, wake, org, *principal, Access::System, view).await,
             Principal::User(user) => {
                 let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer, view).await?;
-                let (role, status) = sqlx::query_as(
-                    "SELECT members.role, orgs.status FROM members JOIN orgs ON orgs.id = members.org_id
-                      WHERE members.org_id = $1 AND members.user_id = $2",
+                let member = sqlx::query!(
+                    r#"SELECT members.role AS "role: Role", orgs.status AS "status: OrgStatus"
+                         FROM members JOIN orgs ON orgs.id = members.org_id
+                        WHERE members.org_id = $1 AND members.user_id = $2"#,
+                    org as OrgId,
+                    *user as UserId
                 )
-                .bind(org)
-                .bind(user)
                 .fetch_optional(tx.conn())
                 .await?
                 .ok_or(DbError::NotFound)?;
-                tx.access = Access::Member(role, status);
+                tx.access = Access::Member(member.role, member.status);
                 Ok(tx)
             }
             Principal::ApiKey(ApiKeyUse { id, hash, scope }) => {
                 let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer, view).await?;
-                let status = sqlx::query_scalar(
-                    "SELECT orgs.status FROM api_keys JOIN orgs ON orgs.id = api_keys.org_id
-                      WHERE api_keys.org_id = $1 AND api_keys.id = $2 AND api_keys.hash = $3
-                        AND $4 = ANY (api_keys.scopes) AND api_keys.revoked_at IS NULL
-                        AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())",
+                let status = sqlx::query_scalar!(
+                    r#"SELECT orgs.status AS "status: OrgStatus" FROM api_keys JOIN orgs ON orgs.id = api_keys.org_id
+                        WHERE api_keys.org_id = $1 AND api_keys.id = $2 AND api_keys.hash = $3
+                          AND $4 = ANY (api_keys.scopes) AND api_keys.revoked_at IS NULL
+                          AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())"#,
+                    org as OrgId,
+                    *id as ApiKeyId,
+                    &hash[..],
+                    scope.name()
                 )
-                .bind(org)
-                .bind(id)
-                .bind(hash)
-                .bind(scope.name())
                 .fetch_optional(tx.conn())
                 .await?
                 .ok_or(DbError::NotFound)?;
@@ -189,26 +192,6 @@ impl OrgTx {
         matches!(self.access, Access::System)
     }
 
-    /// Runs an insert for very many rows, some at a time: `$1` is the organization, `$2` rows as an array of JSON.
-    ///
-    /// # Errors
-    /// When the database refuses or does not answer.
-    pub async fn insert_rows(
-        &mut self,
-        statement: &'static str,
-        rows: &[impl Serialize + Sync],
-    ) -> Result<(), DbError> {
-        const AT_ONCE: usize = 500;
-        for rows in rows.chunks(AT_ONCE) {
-            sqlx::query(statement)
-                .bind(self.org)
-                .bind(sqlx::types::Json(rows))
-                .execute(&mut *self.inner)
-                .await?;
-        }
-        Ok(())
-    }
-
     /// Ends access that may be believed elsewhere for a while: `principal_id`'s, or everybody's, to one project, or to
     /// all of the organization. It holds in every process within a second of the commit, and ends open streams.
     ///
@@ -220,12 +203,14 @@ impl OrgTx {
         project: Option<ProjectId>,
     ) -> Result<(), DbError> {
         let org = self.org;
-        sqlx::query("INSERT INTO revoked_access (org_id, principal_id, project_id) VALUES ($1, $2, $3)")
-            .bind(org)
-            .bind(principal_id)
-            .bind(project)
-            .execute(self.conn())
-            .await?;
+        sqlx::query!(
+            "INSERT INTO revoked_access (org_id, principal_id, project_id) VALUES ($1, $2, $3)",
+            org as OrgId,
+            principal_id,
+            project as Option<ProjectId>
+        )
+        .execute(self.conn())
+        .await?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::DbError;
 use crate::{
     ids::{MessageId, OrgId},
-    messages::OutboxMessage,
+    messages::{OutboxMessage, Topic},
 };
 
 /// A message that is to be sent.
@@ -40,18 +40,18 @@ pub(super) async fn insert<M: OutboxMessage>(
     aggregate: Uuid,
     messages: &[Outgoing<'_, M>],
 ) -> Result<(), DbError> {
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
          SELECT $1, message.id, $2, $3, message.payload, clock_timestamp() + message.delay * interval '1 millisecond'
            FROM unnest($4::uuid[], $5::jsonb[], $6::bigint[]) WITH ORDINALITY AS message (id, payload, delay, nth)
           ORDER BY message.nth",
+        org as OrgId,
+        M::TOPIC as Topic,
+        aggregate,
+        &messages.iter().map(|message| message.id.uuid()).collect::<Vec<_>>()[..],
+        messages.iter().map(|message| message.payload).collect::<Vec<_>>() as Vec<Json<&M>>,
+        messages.iter().map(Outgoing::delay_in_milliseconds).collect::<Vec<_>>() as Vec<Option<i64>>
     )
-    .bind(org)
-    .bind(M::TOPIC)
-    .bind(aggregate)
-    .bind(messages.iter().map(|message| message.id.uuid()).collect::<Vec<_>>())
-    .bind(messages.iter().map(|message| message.payload).collect::<Vec<_>>())
-    .bind(messages.iter().map(Outgoing::delay_in_milliseconds).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -3,7 +3,7 @@
 use super::OrganizationError;
 use crate::{
     db::{DbError, OrgTx},
-    ids::UserId,
+    ids::{OrgId, UserId},
     tenancy::{OrgStatus, Role},
 };
 
@@ -67,12 +67,12 @@ impl OrgTx {
 /// [`OrganizationError::LastOwner`] when nobody does.
 pub async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), OrganizationError> {
     let org = tx.org();
-    let another: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id <> $2 AND role = $3)",
+    let another = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id <> $2 AND role = $3) AS "exists!""#,
+        org as OrgId,
+        leaving as UserId,
+        Role::Owner as Role
     )
-    .bind(org)
-    .bind(leaving)
-    .bind(Role::Owner)
     .fetch_one(tx.conn())
     .await
     .map_err(DbError::from)?;

@@ -2,7 +2,7 @@
 
 use crate::{
     db::{DbError, OrgTx},
-    ids::{SagaId, UserId},
+    ids::{OrgId, SagaId, UserId},
     saga::{self, SagaKind},
     tenancy::{OrgStatus, Role},
 };
@@ -17,21 +17,25 @@ pub async fn found(
     founder_name: &str,
     name: &str,
 ) -> Result<SagaId, DbError> {
-    let id = tx.org();
-    sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, $4)")
-        .bind(id)
-        .bind(name)
-        .bind(slug(name))
-        .bind(OrgStatus::Pending)
-        .execute(tx.conn())
-        .await?;
-    sqlx::query("INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)")
-        .bind(id)
-        .bind(founder)
-        .bind(founder_name)
-        .bind(Role::Owner)
-        .execute(tx.conn())
-        .await?;
+    let org = tx.org();
+    sqlx::query!(
+        "INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, $4)",
+        org as OrgId,
+        name,
+        slug(name),
+        OrgStatus::Pending as OrgStatus
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)",
+        org as OrgId,
+        founder as UserId,
+        founder_name,
+        Role::Owner as Role
+    )
+    .execute(tx.conn())
+    .await?;
     saga::start(tx, SagaKind::CreateOrganization, founder).await
 }
 
@@ -41,10 +45,10 @@ pub async fn found(
 /// When the database does not answer.
 pub async fn reserve_slug(tx: &mut OrgTx) -> Result<bool, DbError> {
     let org = tx.org();
-    let reserved = sqlx::query(
+    let reserved = sqlx::query!(
         "INSERT INTO org_slugs (slug, org_id) SELECT slug, id FROM orgs WHERE id = $1 AND status = 'PENDING'",
+        org as OrgId
     )
-    .bind(org)
     .execute(tx.conn())
     .await
     .map_err(DbError::from);
@@ -61,17 +65,18 @@ pub async fn reserve_slug(tx: &mut OrgTx) -> Result<bool, DbError> {
 /// When the database does not answer.
 pub async fn abandon(tx: &mut OrgTx) -> Result<(), DbError> {
     let org = tx.org();
-    for statement in [
-        "DELETE FROM org_slugs WHERE org_id = $1",
-        "DELETE FROM members WHERE org_id = $1",
-        // What an import brought. The configuration's head takes values and history with it.
-        "DELETE FROM config_heads WHERE org_id = $1",
-        "DELETE FROM projects WHERE org_id = $1",
+    sqlx::query!("DELETE FROM org_slugs WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM members WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    // What an import brought. Foreign keys delete the values and the history together with the head.
+    sqlx::query!("DELETE FROM config_heads WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM projects WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    sqlx::query!(
         "UPDATE orgs SET status = 'FAILED', version = version + 1, updated_at = now()
           WHERE id = $1 AND status = 'PENDING'",
-    ] {
-        sqlx::query(statement).bind(org).execute(tx.conn()).await?;
-    }
+        org as OrgId
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -93,12 +98,12 @@ pub async fn withdraw(tx: &mut OrgTx) -> Result<bool, DbError> {
 
 async fn change_status(tx: &mut OrgTx, from: OrgStatus, to: OrgStatus) -> Result<bool, DbError> {
     let org = tx.org();
-    let changed = sqlx::query(
+    let changed = sqlx::query!(
         "UPDATE orgs SET status = $3, version = version + 1, updated_at = now() WHERE id = $1 AND status = $2",
+        org as OrgId,
+        from as OrgStatus,
+        to as OrgStatus
     )
-    .bind(org)
-    .bind(from)
-    .bind(to)
     .execute(tx.conn())
     .await?;
     Ok(changed.rows_affected() == 1)

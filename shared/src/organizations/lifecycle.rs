@@ -50,10 +50,14 @@ const PURGE_ALLOWANCE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// [`DbError::NotFound`] when it is gone.
 pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as("SELECT status, suspended_by FROM orgs WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?)
+    let row = sqlx::query!(
+        r#"SELECT status AS "status: OrgStatus", suspended_by AS "suspended_by: SuspendedBy" FROM orgs
+            WHERE id = $1 FOR NO KEY UPDATE"#,
+        org as OrgId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok((row.status, row.suspended_by))
 }
 
 /// Suspends the organization, and ends everything live in it. The reason is the operator's. An operator's suspension lies over an owner's.
@@ -69,12 +73,12 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> R
         (OrgStatus::Suspended, _) => {}
         (status, _) => status.require_open()?,
     }
-    sqlx::query(
+    sqlx::query!(
         "UPDATE orgs SET status = 'SUSPENDED', suspended_by = $2, version = version + 1, updated_at = clock_timestamp()
           WHERE id = $1",
+        org as OrgId,
+        by as SuspendedBy
     )
-    .bind(org)
-    .bind(by)
     .execute(tx.conn())
     .await?;
     tx.revoke_access(None, None).await?;
@@ -97,12 +101,12 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
         // Also when it is open already, which is what was asked for.
         (status, _) => return status.require_open(),
     }
-    sqlx::query(
+    sqlx::query!(
         "UPDATE orgs SET status = 'COMMITTED', suspended_by = NULL, version = version + 1,
                 updated_at = clock_timestamp()
           WHERE id = $1",
+        org as OrgId
     )
-    .bind(org)
     .execute(tx.conn())
     .await?;
     let change = Change::new(Action::OrganizationResumed, "organization", org);
@@ -127,15 +131,15 @@ pub async fn request_deletion(
     }
     let deletion =
         saga::start_within(tx, SagaKind::DeleteOrganization, user, grace + PURGE_ALLOWANCE).await?;
-    let delete_at: OffsetDateTime = sqlx::query_scalar(
-        "UPDATE orgs SET status = 'DELETING', deletion_id = $2,
-                delete_at = clock_timestamp() + $3 * interval '1 second',
+    let delete_at = sqlx::query_scalar!(
+        r#"UPDATE orgs SET status = 'DELETING', deletion_id = $2,
+                delete_at = clock_timestamp() + $3::bigint * interval '1 second',
                 version = version + 1, updated_at = clock_timestamp()
-          WHERE id = $1 RETURNING delete_at",
+          WHERE id = $1 RETURNING delete_at AS "delete_at!""#,
+        org as OrgId,
+        deletion as SagaId,
+        i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)
     )
-    .bind(org)
-    .bind(deletion)
-    .bind(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX))
     .fetch_one(tx.conn())
     .await?;
     tx.revoke_access(None, None).await?;
@@ -151,11 +155,13 @@ pub async fn request_deletion(
 /// [`OrganizationError::NotDeleting`] when no deletion is to be canceled, [`OrganizationError::Deleting`] when it is too late.
 pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     let org = tx.org();
-    let deletion: Option<SagaId> = sqlx::query_scalar("SELECT deletion_id FROM orgs WHERE id = $1")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?;
-    let deletion = deletion.ok_or(OrganizationError::NotDeleting)?;
+    let deletion = sqlx::query_scalar!(
+        r#"SELECT deletion_id AS "deletion_id: SagaId" FROM orgs WHERE id = $1"#,
+        org as OrgId
+    )
+    .fetch_one(tx.conn())
+    .await?
+    .ok_or(OrganizationError::NotDeleting)?;
     // The saga's row first, as its steps do: two who take both in another order wait for each other forever.
     if !saga::turn_around(tx, deletion, saga::CANCELED, "the organization was restored").await? {
         return Err(OrganizationError::Deleting);
@@ -174,14 +180,14 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
 /// When the database does not answer.
 pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<bool, DbError> {
     let org = tx.org();
-    let reopened = sqlx::query(
+    let reopened = sqlx::query!(
         "UPDATE orgs SET status = CASE WHEN suspended_by IS NULL THEN 'COMMITTED' ELSE 'SUSPENDED' END,
                 deletion_id = NULL, delete_at = NULL, version = version + 1, updated_at = clock_timestamp()
           WHERE id = $1 AND deletion_id = $2 AND (NOT $3 OR delete_at > clock_timestamp())",
+        org as OrgId,
+        deletion as SagaId,
+        in_grace
     )
-    .bind(org)
-    .bind(deletion)
-    .bind(in_grace)
     .execute(tx.conn())
     .await?;
     Ok(reopened.rows_affected() == 1)
@@ -194,12 +200,12 @@ pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<
 /// When the database does not answer.
 pub async fn grace_left(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<f64>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar(
-        "SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 FROM orgs
-          WHERE id = $1 AND deletion_id = $2 FOR NO KEY UPDATE",
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 AS "seconds!" FROM orgs
+            WHERE id = $1 AND deletion_id = $2 FOR NO KEY UPDATE"#,
+        org as OrgId,
+        deletion as SagaId
     )
-    .bind(org)
-    .bind(deletion)
     .fetch_optional(tx.conn())
     .await?)
 }
@@ -210,7 +216,7 @@ pub async fn grace_left(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<f64>,
 /// When the database does not answer.
 pub async fn erase(tx: &mut OrgTx) -> Result<(), DbError> {
     let org = tx.org();
-    sqlx::query("DELETE FROM orgs WHERE id = $1").bind(org).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM orgs WHERE id = $1", org as OrgId).execute(tx.conn()).await?;
     Ok(())
 }
 
@@ -220,14 +226,16 @@ pub async fn erase(tx: &mut OrgTx) -> Result<(), DbError> {
 /// When the database does not answer.
 pub async fn is_kept(tx: &mut OrgTx) -> Result<bool, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING')")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING') AS "exists!""#,
+        org as OrgId
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// What remains of a purged organization's deletion, for whoever asked for it.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct Certificate {
     /// The organization that is gone.
     pub deleted_org_id: OrgId,
@@ -253,19 +261,18 @@ impl Certificate {
         certificate: Value,
     ) -> Result<(), DbError> {
         let org = tx.org();
-        sqlx::query("SELECT set_config('app.user_id', $1::text, true)")
-            .bind(requester)
-            .execute(tx.conn())
+        sqlx::query!("SELECT set_config('app.user_id', $1, true)", requester.to_string())
+            .fetch_one(tx.conn())
             .await?;
-        sqlx::query(
+        sqlx::query!(
             "INSERT INTO deletion_certificates (user_id, id, deleted_org_id, requested_at, certificate)
              VALUES ($1, $2, $3, $4, $5)",
+            requester as UserId,
+            deletion as SagaId,
+            org as OrgId,
+            requested_at,
+            certificate
         )
-        .bind(requester)
-        .bind(deletion)
-        .bind(org)
-        .bind(requested_at)
-        .bind(certificate)
         .execute(tx.conn())
         .await?;
         Ok(())
@@ -277,12 +284,13 @@ impl Certificate {
     /// [`DbError::NotFound`] when there is none.
     pub async fn read(tx: &mut UserTx, deletion: SagaId) -> Result<Self, DbError> {
         let user = tx.user();
-        Ok(sqlx::query_as(
+        Ok(sqlx::query_as!(
+            Self,
             "SELECT deleted_org_id, requested_at, purged_at, certificate FROM deletion_certificates
               WHERE user_id = $1 AND id = $2",
+            user as UserId,
+            deletion as SagaId
         )
-        .bind(user)
-        .bind(deletion)
         .fetch_one(tx.conn())
         .await?)
     }
