@@ -1,7 +1,7 @@
 //! Creating an organization. The request has stored it as PENDING, with its founder as the owner; these steps make
 //! it usable, or make it as if it had never been asked for.
 
-use atrium_shared::{db::DbError, organizations, saga::SagaKind};
+use atrium_shared::{db::DbError, ids::OrgId, organizations, saga::SagaKind};
 use futures_util::future::BoxFuture;
 
 use super::{
@@ -64,11 +64,11 @@ impl Step for DefaultConfiguration {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            sqlx::query(
+            sqlx::query!(
                 "INSERT INTO config_heads (org_id, revision) VALUES ($1, 1)
                  ON CONFLICT ON CONSTRAINT config_heads_pkey DO NOTHING",
+                org as OrgId
             )
-            .bind(org)
             .execute(context.tx.conn())
             .await?;
             Ok(Verdict::Done(None))
@@ -78,8 +78,7 @@ impl Step for DefaultConfiguration {
     fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            sqlx::query("DELETE FROM config_heads WHERE org_id = $1")
-                .bind(org)
+            sqlx::query!("DELETE FROM config_heads WHERE org_id = $1", org as OrgId)
                 .execute(context.tx.conn())
                 .await?;
             Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atrium_shared::{
     db::{DbError, OrgTx},
-    ids::UserId,
+    ids::{OrgId, SagaId, UserId},
     organizations::{self, Certificate},
     saga::SagaKind,
     streams::Redis,
@@ -14,7 +14,6 @@ use atrium_shared::{
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use sqlx::AssertSqlSafe;
-use time::OffsetDateTime;
 
 use super::{
     namespace::{self, Namespace, Released},
@@ -92,8 +91,7 @@ impl Step for Forget {
         Box::pin(async move {
             let org = context.tx.org();
             // Revision 0: every process lets go of the organization's configuration, and none takes it up again.
-            sqlx::query("UPDATE config_heads SET revision = 0 WHERE org_id = $1")
-                .bind(org)
+            sqlx::query!("UPDATE config_heads SET revision = 0 WHERE org_id = $1", org as OrgId)
                 .execute(context.tx.conn())
                 .await?;
             Ok(match traces::remove(&self.redis, org).await {
@@ -155,29 +153,29 @@ impl Step for Purge {
         Box::pin(async move {
             let Context { tx, saga, .. } = context;
             let org = tx.org();
-            let (requester, requested_at, wait): (UserId, OffsetDateTime, f64) = sqlx::query_as(
-                "SELECT sagas.created_by, sagas.created_at,
-                        $3 - EXTRACT(EPOCH FROM clock_timestamp() - step.finished_at)::float8
+            let deletion = sqlx::query!(
+                r#"SELECT sagas.created_by AS "requester: UserId", sagas.created_at AS requested_at,
+                        $3 - EXTRACT(EPOCH FROM clock_timestamp() - step.finished_at)::float8 AS "wait!"
                    FROM sagas JOIN saga_steps step ON step.org_id = sagas.org_id AND step.saga_id = sagas.id
-                  WHERE sagas.org_id = $1 AND sagas.id = $2 AND step.name = $4",
+                  WHERE sagas.org_id = $1 AND sagas.id = $2 AND step.name = $4"#,
+                org as OrgId,
+                saga as SagaId,
+                FORGOTTEN_AFTER.as_secs_f64(),
+                FORGET
             )
-            .bind(org)
-            .bind(saga)
-            .bind(FORGOTTEN_AFTER.as_secs_f64())
-            .bind(FORGET)
             .fetch_one(tx.conn())
             .await?;
-            if wait > 0.0 {
+            if deletion.wait > 0.0 {
                 let detail = "waiting until every process has forgotten the organization".to_owned();
-                return Ok(Verdict::RetryAfter(Duration::from_secs_f64(wait), detail));
+                return Ok(Verdict::RetryAfter(Duration::from_secs_f64(deletion.wait), detail));
             }
             // A deletion that an older release planned has no such step: nothing made a namespace then.
-            let namespaces: Option<String> = sqlx::query_scalar(
+            let namespaces = sqlx::query_scalar!(
                 "SELECT detail FROM saga_steps WHERE org_id = $1 AND saga_id = $2 AND name = $3",
+                org as OrgId,
+                saga as SagaId,
+                RELEASE_NAMESPACE
             )
-            .bind(org)
-            .bind(saga)
-            .bind(RELEASE_NAMESPACE)
             .fetch_optional(tx.conn())
             .await?
             .flatten();
@@ -190,9 +188,9 @@ impl Step for Purge {
                 Err(error) => return Ok(not_searched(&error)),
             };
 
-            sqlx::query("SELECT set_config('statement_timeout', $1, true)")
-                .bind(PURGE_TIMEOUT.as_millis().to_string())
-                .execute(tx.conn())
+            let timeout = PURGE_TIMEOUT.as_millis().to_string();
+            sqlx::query!("SELECT set_config('statement_timeout', $1, true)", timeout)
+                .fetch_one(tx.conn())
                 .await?;
             let tables = tables(tx).await?;
             let removed = count(tx, &tables).await?;
@@ -211,7 +209,7 @@ impl Step for Purge {
                 },
                 "namespaces": namespaces.as_deref().unwrap_or(namespace::NONE_TO_REMOVE),
             });
-            Certificate::store(tx, saga, requester, requested_at, certificate).await?;
+            Certificate::store(tx, saga, deletion.requester, deletion.requested_at, certificate).await?;
             Ok(Verdict::Erased)
         })
     }
@@ -221,30 +219,37 @@ impl Step for Purge {
     }
 }
 
-/// Every table with rows of organizations, as the catalog knows them: one that is added later is covered.
-async fn tables(tx: &mut OrgTx) -> Result<Vec<(String, String)>, DbError> {
-    Ok(sqlx::query_as(
-        "SELECT attrelid::regclass::text, quote_ident(attname) FROM pg_attribute
+/// A table with rows of organizations, and its column that names the organization; both quoted for use in SQL.
+struct Table {
+    name: String,
+    org_column: String,
+}
+
+/// All such tables, as the catalog knows them: one that is added later is covered.
+async fn tables(tx: &mut OrgTx) -> Result<Vec<Table>, DbError> {
+    Ok(sqlx::query_as!(
+        Table,
+        r#"SELECT attrelid::regclass::text AS "name!", quote_ident(attname) AS "org_column!" FROM pg_attribute
            JOIN pg_class ON pg_class.oid = attrelid
           WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND NOT attisdropped
             AND (attname = 'org_id' OR (relname = 'orgs' AND attname = 'id'))
             AND has_column_privilege(attrelid, attnum, 'SELECT')
-          ORDER BY 1",
+          ORDER BY 1"#
     )
     .fetch_all(tx.conn())
     .await?)
 }
 
 /// How many rows of the transaction's organization each table holds; only tables with any.
-async fn count(tx: &mut OrgTx, tables: &[(String, String)]) -> Result<Map<String, Value>, DbError> {
+async fn count(tx: &mut OrgTx, tables: &[Table]) -> Result<Map<String, Value>, DbError> {
     let org = tx.org();
     let mut counts = Map::new();
-    for (table, column) in tables {
-        // Both names are the catalog's own, quoted by it.
-        let query = format!("SELECT count(*) FROM {table} WHERE {column} = $1");
+    for Table { name, org_column } in tables {
+        // Not checked at compile time: which tables there are is known only now. Both names are quoted by the catalog.
+        let query = format!("SELECT count(*) FROM {name} WHERE {org_column} = $1");
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(query)).bind(org).fetch_one(tx.conn()).await?;
         if rows > 0 {
-            counts.insert(table.clone(), rows.into());
+            counts.insert(name.clone(), rows.into());
         }
     }
     Ok(counts)
