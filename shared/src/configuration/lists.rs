@@ -4,12 +4,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use strum::{IntoStaticStr, VariantArray};
 
-/// What happens when somebody opens one chat window too many.
+/// What happens when a user opens more chat windows than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum SessionOverflow {
-    /// The oldest window is closed, and told.
+    /// The oldest window is notified and closed.
     CloseOldest,
     /// The new window is refused.
     Refuse,
@@ -21,7 +21,7 @@ pub enum SessionOverflow {
 pub enum HistoryAction {
     /// It was set to a value.
     Set,
-    /// Its value was taken away.
+    /// Its value was removed.
     Unset,
 }
 

@@ -17,17 +17,17 @@ use crate::{
 /// A change of one key.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The project it is for; none for the whole organization.
+    /// The project; none for the whole organization.
     pub project: Option<ProjectId>,
     /// The key.
     pub key: String,
-    /// The new value; none takes the value away, so that the one below holds again.
+    /// The new value; none unsets the key, so that the value of the scope below applies again.
     pub value: Option<Value>,
-    /// Who makes it; none for the operator.
+    /// Who makes the change; none for the operator.
     pub author: Option<Author>,
     /// Why, 1 to 500 characters.
     pub reason: String,
-    /// The revision that the author was looking at. None overwrites whatever there is: for the operator's command.
+    /// The revision that the author has read. None, from the operator's command, overwrites any revision.
     pub expected_revision: Option<i64>,
 }
 
@@ -36,12 +36,12 @@ pub struct Change {
 pub enum Author {
     /// A member, by id and public name.
     User(UserId, String),
-    /// A service, by the name of its key.
+    /// A service, by the name of its API key.
     ApiKey(String),
 }
 
 impl Author {
-    /// What the names of keys begin with in the history, where no user's does.
+    /// The prefix of API keys' names in the history. No user's name starts with it.
     const API_KEY: &str = "key:";
 
     fn user(&self) -> Option<UserId> {
@@ -62,48 +62,48 @@ impl Author {
 /// Why a change was not made. The revision is the same as before.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// There is no such key.
+    /// No configuration key has this name.
     #[error("there is no key of this name")]
     UnknownKey,
-    /// The key may not be set there.
+    /// The key cannot be set in this scope.
     #[error("this key may not be set for {0:?}")]
     ScopeNotAllowed(Scope),
-    /// The key may be set there, but not by the organization itself.
+    /// Only the operator may set the key.
     #[error("only the operator may set this key")]
     OperatorOnly,
-    /// The value is not one the key takes.
+    /// The value violates the key's schema.
     #[error("the value is not one this key takes")]
     Invalid(Vec<Violation>),
     /// The reason is empty or too long.
     #[error("a reason of 1 to 500 characters is needed")]
     Reason,
-    /// Somebody else was faster.
+    /// The configuration has changed since the author read it.
     #[error("the configuration is at revision {current} by now")]
     Stale {
-        /// The revision it is at.
+        /// The current revision.
         current: i64,
     },
-    /// The database said no.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
 }
 
-/// A change that was made.
+/// A change in the history.
 #[derive(Clone, Debug)]
 pub struct HistoryEntry {
-    /// The revision it made.
+    /// The revision that it created.
     pub revision: i64,
     /// The key.
     pub key: String,
-    /// The project it was for, if any.
+    /// The project that it was made for, if any.
     pub project_id: Option<ProjectId>,
     /// `set` or `unset`.
     pub action: String,
-    /// What the key was set to there before.
+    /// The value in this scope before the change.
     pub old_value: Option<Value>,
-    /// What it was set to.
+    /// The value since the change.
     pub new_value: Option<Value>,
-    /// Which user made it; none for a service or the operator.
+    /// The user who made it; none for a service or the operator.
     pub author_id: Option<UserId>,
     /// The author's public name; none for the operator.
     pub author_name: Option<String>,
@@ -114,29 +114,29 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// Who made it; none for the operator, and for whom an import names.
+    /// Who made it; none for the operator, and for authors that an import named.
     #[must_use]
     pub fn author(&self) -> Option<Author> {
         let name = self.author_name.clone()?;
         match self.author_id {
             Some(id) => Some(Author::User(id, name)),
-            // A name alone is what an import was told.
+            // A name without an id comes from an import, unless it is an API key's.
             None => name.strip_prefix(Author::API_KEY).map(|name| Author::ApiKey(name.to_owned())),
         }
     }
 }
 
-/// Makes a change in `tx`: value, history, new revision and the message that spreads it, all or nothing. Returns
-/// the new revision; taking away what is not set changes nothing and returns the current one.
+/// Makes a change in `tx`: the value, its history, the new revision and the message that announces it. Returns the new
+/// revision, or the current one when a key is to be unset that is not set.
 ///
 /// # Errors
-/// See [`ChangeError`]; the transaction can be dropped.
+/// See [`ChangeError`]. The transaction must then be dropped.
 pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     let org = tx.org();
     let key = catalog::find(&change.key).ok_or(ChangeError::UnknownKey)?;
     check(key, org, &change)?;
 
-    // The head row's lock makes the order of revisions the order of commits.
+    // Under the lock of the head row, revisions are committed in their order.
     let current =
         sqlx::query_scalar!("SELECT revision FROM config_heads WHERE org_id = $1 FOR UPDATE", org as OrgId)
             .fetch_optional(tx.conn())
@@ -171,7 +171,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     Ok(revision)
 }
 
-/// The change as the audit log tells it.
+/// The change as an entry of the audit log.
 fn entry(change: &Change, revision: i64, old: Option<Value>) -> audit::Change {
     let action = if change.value.is_some() { Action::ConfigurationSet } else { Action::ConfigurationUnset };
     let entry = audit::Change::new(action, "config", change.key.as_str()).after(json!({
@@ -199,7 +199,7 @@ fn check(key: &Key, org: OrgId, change: &Change) -> Result<(), ChangeError> {
     change.value.as_ref().map_or(Ok(()), |value| check_value(key, value))
 }
 
-/// Makes sure that the key may be set in this scope.
+/// Checks that the key may be set in this scope.
 ///
 /// # Errors
 /// [`ChangeError::ScopeNotAllowed`].
@@ -207,7 +207,7 @@ pub fn check_scope(key: &Key, scope: Scope) -> Result<(), ChangeError> {
     if key.scopes.contains(&scope) { Ok(()) } else { Err(ChangeError::ScopeNotAllowed(scope)) }
 }
 
-/// Makes sure that the key can be set to this.
+/// Checks that the key can be set to this value.
 ///
 /// # Errors
 /// [`ChangeError::Invalid`].
@@ -216,13 +216,13 @@ pub fn check_value(key: &Key, value: &Value) -> Result<(), ChangeError> {
     if !violations.is_empty() {
         return Err(ChangeError::Invalid(violations));
     }
-    // What the schema lets through must also be what a process can apply.
+    // A value that the schema accepts must also be one that a process can apply.
     Effective::merge([[(key.name.to_owned(), value.clone())]]).map(drop).map_err(|error| {
         ChangeError::Invalid(vec![Violation { pointer: String::new(), detail: error.to_string() }])
     })
 }
 
-/// What the key is set to in the scope of the change, whatever lies above or below.
+/// The value that is set in exactly the scope of the change.
 async fn current_value(tx: &mut OrgTx, change: &Change) -> Result<Option<Value>, DbError> {
     let org = tx.org();
     Ok(sqlx::query_scalar!(
@@ -291,7 +291,7 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     Ok(())
 }
 
-/// The changes of a key, newest first: at most `limit` of them, before the revision `before`.
+/// At most `limit` changes of a key, newest first, from before the revision `before`.
 ///
 /// # Errors
 /// When the database does not answer.

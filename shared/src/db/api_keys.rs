@@ -1,4 +1,4 @@
-//! Keys of services, looked up behind the wall of the organization that they name.
+//! Keys of services. A key names its organization, so it is looked up in a transaction in that organization.
 
 use time::OffsetDateTime;
 
@@ -8,28 +8,28 @@ use crate::{
     ids::{ApiKeyId, OrgId},
 };
 
-/// Who asks the database while a key is not known yet.
+/// The principal of a look-up: the key's own is known only afterwards.
 const PRINCIPAL: Principal = Principal::System("api keys");
 
-/// A key that holds.
+/// A valid key.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// What its makers call it.
+    /// Its name, given by the member who created it.
     pub name: String,
     scopes: Vec<String>,
-    /// Until when it holds; none: until it is revoked.
+    /// When it expires; none: never.
     pub expires_at: Option<OffsetDateTime>,
     used_lately: bool,
 }
 
 impl ApiKey {
-    /// Whether it may be used for this.
+    /// Whether it has this scope.
     #[must_use]
     pub fn allows(&self, scope: ApiScope) -> bool {
         self.scopes.iter().any(|allowed| allowed == scope.name())
     }
 
-    /// Whether its use should be noted: it was not within the last minute.
+    /// Whether its use should be recorded: no use was in the last minute.
     #[must_use]
     pub fn is_use_worth_noting(&self) -> bool {
         !self.used_lately
@@ -37,7 +37,7 @@ impl ApiKey {
 }
 
 impl Database {
-    /// What a presented key is, if it holds now.
+    /// Looks up a presented key; none when it is not valid now.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -58,7 +58,7 @@ impl Database {
         .await?)
     }
 
-    /// Notes that a key was used, once a minute at most, whoever else notes it.
+    /// Records that a key was used, at most once a minute over all processes.
     ///
     /// # Errors
     /// When the database does not answer.

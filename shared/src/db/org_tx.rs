@@ -17,7 +17,7 @@ use crate::{
     tenancy::{OrgStatus, Role},
 };
 
-/// How many rows to insert with one statement, where they are sent as one JSON array.
+/// How many rows to insert with one statement, where the rows are one parameter: a JSON array.
 pub const ROWS_PER_INSERT: usize = 500;
 
 /// A transaction that has named its organization. Dropped without [`OrgTx::commit`], it rolls back.
@@ -30,25 +30,25 @@ pub struct OrgTx {
     enqueued: bool,
 }
 
-/// Why this transaction may be here.
+/// What gives the transaction access to the organization.
 #[derive(Clone, Copy)]
 enum Access {
-    /// A member with this role, or a service whose key is as good as one, in an organization of this status.
+    /// A member with this role, or a service whose key counts as one, in an organization with this status.
     Member(Role, OrgStatus),
     /// A worker or an operator.
     System,
-    /// Someone without a role there, for a purpose that [`super::Database`] names: founding, joining, or reading an
-    /// operation they asked for.
+    /// A user without a role there, for a purpose that [`super::Database`] names: creating the organization, joining
+    /// it, or reading an operation that they requested.
     Newcomer,
 }
 
-/// What a transaction sees of what others commit while it runs.
+/// What a transaction sees of the commits of others while it runs.
 #[derive(Clone, Copy)]
 pub(super) enum View {
     /// Each statement sees what was committed before it.
     Current,
-    /// Everything is read as of one moment, and nothing is written. PostgreSQL ends the transaction when nothing is
-    /// asked of it for so long: a snapshot that is held open keeps it from cleaning up.
+    /// Everything is read as of one moment, and nothing is written. PostgreSQL ends the transaction when it is idle for
+    /// this long, because an open snapshot keeps it from removing old rows.
     Snapshot(Duration),
 }
 
@@ -60,7 +60,7 @@ impl View {
         }
     }
 
-    /// Settings that hold until the transaction ends.
+    /// Settings that are in effect until the transaction ends.
     fn settings(self) -> String {
         match self {
             Self::Current => String::new(),
@@ -134,11 +134,11 @@ impl OrgTx {
         access: Access,
         view: View,
     ) -> Result<Self, DbError> {
-        // The values are typed ids, so nothing in this text comes from outside. `true` makes them end with the
-        // transaction; otherwise a transaction pooler would hand them to the next client.
+        // The values are typed ids, so the text contains no input. `true` ends the settings with the transaction;
+        // otherwise the next client of a transaction pooler would get them.
         let user = match principal {
             Principal::User(user) => user.to_string(),
-            // No user has this id: what is "mine" is what was recorded under the key.
+            // No user has this id: the policies for a user's own rows then match what was recorded under the key.
             Principal::ApiKey(key) => key.id.to_string(),
             Principal::System(_) => String::new(),
         };
@@ -155,19 +155,19 @@ impl OrgTx {
         &mut self.inner
     }
 
-    /// The organization this transaction is in.
+    /// The organization that this transaction is in.
     #[must_use]
     pub fn org(&self) -> OrgId {
         self.org
     }
 
-    /// On whose behalf it runs.
+    /// The principal that it runs for.
     #[must_use]
     pub fn principal(&self) -> Principal {
         self.principal
     }
 
-    /// The member's role. The system's own transactions count as the owner's; a newcomer's as the least.
+    /// The member's role. Transactions of the system have the highest role; those of newcomers the lowest.
     #[must_use]
     pub fn role(&self) -> Role {
         match self.access {
@@ -186,14 +186,14 @@ impl OrgTx {
         }
     }
 
-    /// Whether this is a transaction of the system's own.
+    /// Whether it is a transaction of a worker or an operator.
     #[must_use]
     pub fn is_system(&self) -> bool {
         matches!(self.access, Access::System)
     }
 
-    /// Ends access that may be believed elsewhere for a while: `principal_id`'s, or everybody's, to one project, or to
-    /// all of the organization. It holds in every process within a second of the commit, and ends open streams.
+    /// Revokes access that other processes may have cached: that of `principal_id`, or of everybody, to one project, or
+    /// to the whole organization. Every process applies it within a second of the commit, and ends open streams.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -214,7 +214,7 @@ impl OrgTx {
         Ok(())
     }
 
-    /// Adds a message that will be delivered if, and only if, this transaction commits.
+    /// Adds a message that is delivered if, and only if, this transaction commits.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -243,7 +243,7 @@ impl OrgTx {
         Ok(message.id)
     }
 
-    /// Adds a message that is delivered at once, and with it the one that comes at the `deadline`.
+    /// Adds a message that is delivered at once, and one that is delivered at the `deadline`.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -265,16 +265,16 @@ impl OrgTx {
     ) -> Result<(), DbError> {
         let org = self.org;
         outbox::insert(self.conn(), org, aggregate, messages).await?;
-        // A delayed message is found by the relay's poll when its time has come.
+        // The relay finds a delayed message with its poll when it is due.
         self.enqueued |= messages.iter().any(Outgoing::is_due);
         Ok(())
     }
 
-    /// Makes everything that was done in this transaction last, and wakes the relay if a message was added.
+    /// Commits, and wakes the relay if a message was added.
     ///
     /// # Errors
-    /// When the database refuses or is gone: nothing of it happened, or, if the connection broke at the very end,
-    /// all of it did; an idempotency key tells which.
+    /// When the database refuses or cannot be reached. Then nothing was committed, or, if the connection broke
+    /// at the very end, everything was; a repetition with the same idempotency key tells which.
     pub async fn commit(self) -> Result<(), DbError> {
         self.inner.commit().await?;
         if self.enqueued {

@@ -1,4 +1,4 @@
-//! The outbox's writing side. The reading side is the relay, which has a role of its own.
+//! Writing to the outbox. Only the relay reads it, with its own database role.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::{
     messages::{OutboxMessage, Topic},
 };
 
-/// A message that is to be sent.
+/// A message to send.
 pub(super) struct Outgoing<'a, P> {
     pub(super) id: MessageId,
     payload: Json<&'a P>,
-    /// None: at once.
+    /// None: it is sent at once.
     delay: Option<Duration>,
 }
 

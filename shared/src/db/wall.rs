@@ -1,9 +1,9 @@
-//! The check at start: a process whose role could pass the wall does not run.
+//! The check at start: a process whose database role could bypass the tenant wall does not run.
 
 use anyhow::{Context as _, bail};
 use sqlx::PgConnection;
 
-/// How far a role is meant to see.
+/// What a role is meant to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// One tenant at a time: `atrium_app`.
@@ -13,12 +13,12 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// What the relay's role may touch.
+    /// The tables that the relay's role may use.
     pub const RELAY: Self = Self::Narrow(&["outbox", "inbox", "relay_leases"]);
 }
 
-/// Fails when the connection's role is a superuser, may bypass row-level security, owns a relation or can become someone
-/// who does, or, for a narrow role, may touch a table it was not made for.
+/// Fails when the connection's role is a superuser, may bypass row-level security, owns a relation, can become another
+/// role, or may use a table that it should not: one without row-level security, or, for a narrow role, any but its own.
 ///
 /// # Errors
 /// Says what the role could do and which role to use instead.
@@ -63,7 +63,7 @@ pub async fn check_role(connection: &mut PgConnection, reach: Reach) -> anyhow::
 
 async fn check_reach(connection: &mut PgConnection, role: &str, reach: Reach) -> anyhow::Result<()> {
     let unexpected = match reach {
-        // Every table that this role may touch must be walled, and forced even against its owner.
+        // Every table that this role may use must have row-level security, forced for its owner as well.
         Reach::Tenant => {
             sqlx::query_scalar!(
                 "SELECT string_agg(relname, ', ') FROM pg_class

@@ -1,6 +1,6 @@
-//! The view across tenants that every process needs for its caches: configuration revisions and revoked sign-ins,
-//! numbers and ids only, through a role that can see nothing else. It also counts sagas that run, and deletes what is
-//! over.
+//! The cross-tenant queries that every process needs for its caches: configuration revisions and revoked access. They
+//! read numbers and ids only, as a role that can see nothing else. The same role counts running sagas and deletes
+//! expired rows.
 
 use sqlx::{PgPool, postgres::PgQueryResult};
 use time::OffsetDateTime;
@@ -12,29 +12,29 @@ use crate::{
     settings::Settings,
 };
 
-/// The end of somebody's access to something.
+/// A revocation of access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RevokedAccess {
     /// The organization.
     pub org: OrgId,
-    /// The end's own id.
+    /// The id of the revocation.
     pub id: Uuid,
     /// A user's id or an API key's; none for everybody.
     pub principal: Option<Uuid>,
-    /// One project; none for all of the organization.
+    /// One project; none for the whole organization.
     pub project: Option<ProjectId>,
 }
 
 /// Sagas of one kind and status that have not ended, of all organizations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunningSagas {
-    /// What they do.
+    /// Their kind.
     pub kind: String,
-    /// How far they are.
+    /// Their status.
     pub status: String,
     /// How many there are.
     pub count: i64,
-    /// For how many seconds the oldest has had this status.
+    /// How many seconds ago the oldest of them got this status.
     pub oldest_seconds: f64,
 }
 
@@ -45,7 +45,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// What the role may touch.
+    /// The tables that the role may use.
     pub const TABLES: &[&str] = &[
         "auth_sessions",
         "config_heads",
@@ -55,10 +55,10 @@ impl Watcher {
         "sagas",
     ];
 
-    /// Connects, and makes sure that the role sees no more than it should.
+    /// Connects, and checks that the role may use no other tables.
     ///
     /// # Errors
-    /// When PostgreSQL cannot be reached, or the role may touch anything else.
+    /// When PostgreSQL cannot be reached, or the role may use other tables.
     pub async fn connect(settings: &Settings) -> anyhow::Result<Self> {
         let pool = connect_pool(settings.watcher_database_url.expose(), 2, &settings.process_name)
             .await
@@ -67,7 +67,7 @@ impl Watcher {
         Ok(Self { pool })
     }
 
-    /// The current configuration revisions of the given organizations; one that is gone is missing.
+    /// The current configuration revisions of those of the given organizations that exist.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -81,8 +81,9 @@ impl Watcher {
         Ok(heads.into_iter().map(|head| (head.org_id, head.revision)).collect())
     }
 
-    /// Sign-in sessions revoked since `since` whose tokens have not expired long ago, by id and expiry; and the database's
-    /// time. Its clock stamps the revocations, so no other can say from when to ask the next time.
+    /// Sign-in sessions revoked since `since`, by id and expiry, without those that expired more than an hour ago; and
+    /// the database's time. The next call starts from this time, because the database's clock also stamps the
+    /// revocations.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -101,7 +102,7 @@ impl Watcher {
         Ok((now, rows.into_iter().filter_map(|row| row.auth_session_id.zip(row.expires_at)).collect()))
     }
 
-    /// Ends of access since `since`, an hour back at most; and the database's time, as in [`Self::revoked_since`].
+    /// Access revoked since `since`, at most an hour ago; and the database's time, as in [`Self::revoked_since`].
     ///
     /// # Errors
     /// When the database does not answer.
@@ -129,12 +130,12 @@ impl Watcher {
         Ok((now, ends.collect()))
     }
 
-    /// How many sagas are on their way, and for how long.
+    /// How many sagas are running, and for how long.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn running_sagas(&self) -> Result<Vec<RunningSagas>, DbError> {
-        // The role's policy shows it those that have not ended.
+        // The role's policy shows only sagas that have not ended.
         let running = sqlx::query_as!(
             RunningSagas,
             r#"SELECT kind, status, count(*) AS "count!",
@@ -145,7 +146,7 @@ impl Watcher {
         Ok(in_time(running.fetch_all(&self.pool)).await?)
     }
 
-    /// Forgets ends of access that every process has learned since long. Returns how many.
+    /// Deletes revocations of access that every process has applied long ago. Returns how many.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -164,13 +165,13 @@ impl Watcher {
         Ok(in_time(expired.execute(&self.pool)).await?.rows_affected())
     }
 
-    /// Deletes recorded answers and sign-ins that are over, of users who have not come back to do it themselves.
-    /// Returns how many.
+    /// Deletes expired recorded answers and sign-in sessions of users who did not return: those of active users are
+    /// deleted with their requests. Returns how many.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn forget_the_absent(&self) -> Result<u64, DbError> {
-        // The role's policies show it what may be deleted, and nothing else; how old a row is, is all it sees.
+        // The role's policies show only what may be deleted, and of that only the time.
         let answers = delete_in_batches(|last| {
             sqlx::query!(
                 "DELETE FROM idempotency_keys WHERE created_at <= COALESCE(

@@ -1,4 +1,4 @@
-//! How an organization comes to be: stored as PENDING with its founder, then opened by a saga, or taken back by it.
+//! The creation of an organization: stored as PENDING with its founder, then opened by a saga, or set to FAILED by it.
 
 use crate::{
     db::{DbError, OrgTx},
@@ -39,7 +39,7 @@ pub async fn found(
     saga::start(tx, SagaKind::CreateOrganization, founder).await
 }
 
-/// Takes the pending organization's slug, which is unique among all organizations. Whether it was free.
+/// Reserves the pending organization's slug, which is unique among all organizations. Returns whether it was free.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -59,7 +59,7 @@ pub async fn reserve_slug(tx: &mut OrgTx) -> Result<bool, DbError> {
     }
 }
 
-/// Ends an organization whose creation failed: it stays as FAILED, empty, and nobody is a member of it.
+/// Ends an organization whose creation failed: its row stays, as FAILED, without members and content.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -67,7 +67,7 @@ pub async fn abandon(tx: &mut OrgTx) -> Result<(), DbError> {
     let org = tx.org();
     sqlx::query!("DELETE FROM org_slugs WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM members WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
-    // What an import brought. Foreign keys delete the values and the history together with the head.
+    // The rest comes from an import. Foreign keys delete the values and the history together with the head.
     sqlx::query!("DELETE FROM config_heads WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM projects WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
     sqlx::query!(
@@ -80,7 +80,7 @@ pub async fn abandon(tx: &mut OrgTx) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Opens the pending organization. Whether it was pending.
+/// Opens the pending organization. Returns whether it was pending.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -88,7 +88,7 @@ pub async fn open(tx: &mut OrgTx) -> Result<bool, DbError> {
     change_status(tx, OrgStatus::Pending, OrgStatus::Committed).await
 }
 
-/// Makes an opened organization pending again. Whether it was open.
+/// Makes an opened organization pending again. Returns whether it was open.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -109,8 +109,8 @@ async fn change_status(tx: &mut OrgTx, from: OrgStatus, to: OrgStatus) -> Result
     Ok(changed.rows_affected() == 1)
 }
 
-/// A readable name for addresses and namespaces. It ends at random, so that it is free, and so that nobody learns
-/// from it whether another organization has the same name.
+/// A readable name for URLs and namespaces. It has a random suffix, so that it is free, and so that nobody learns from
+/// it whether another organization has the same name.
 fn slug(name: &str) -> String {
     const LONGEST: usize = 40;
     const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
@@ -126,7 +126,7 @@ fn slug(name: &str) -> String {
         }
     }
     let words = words.trim_end_matches('-');
-    // A namespace must begin with a letter.
+    // A namespace's name must begin with a letter.
     let words = if words.starts_with(|first: char| first.is_ascii_alphabetic()) {
         words.to_owned()
     } else {

@@ -1,8 +1,8 @@
-//! The life of an organization after its creation: suspended and resumed, asked to be deleted and restored, gone.
+//! What happens to an organization after its creation: it is suspended and resumed, deleted and restored.
 //!
-//! Whoever is suspended or about to be deleted can be read and exported, not changed; nothing of it is live. A
-//! deletion is a saga: it waits for the end of the grace, during which it can be canceled, and then purges. What
-//! remains is a certificate, which stands in for the operation.
+//! A suspended organization, or one that is being deleted, can be read and exported, not changed; it has no live
+//! streams. A deletion is a saga: it waits for the end of the grace period, during which it can be canceled, and then
+//! purges the organization. A certificate remains, from which the operation is shown from then on.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     tenancy::OrgStatus,
 };
 
-/// Who suspends, and may resume.
+/// Who suspends an organization, and may resume it.
 #[derive(
     Clone,
     Copy,
@@ -37,14 +37,15 @@ use crate::{
 pub enum SuspendedBy {
     /// An owner.
     Owner,
-    /// An operator of the platform: no owner can undo it.
+    /// An operator. No owner can resume the organization.
     Operator,
 }
 
-/// How long after the grace a deletion that has not begun to purge is still carried out: no worker may be there for days.
+/// How long after the grace period a deletion may still begin to purge: there may be no worker for days.
 const PURGE_ALLOWANCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Takes the organization's row: changes of its state, and of who belongs to it, go one after the other.
+/// Locks the organization's row: changes of its status and of its members happen one after the other. Returns its
+/// status.
 ///
 /// # Errors
 /// [`DbError::NotFound`] when it is gone.
@@ -60,10 +61,11 @@ pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), Db
     Ok((row.status, row.suspended_by))
 }
 
-/// Suspends the organization, and ends everything live in it. The reason is the operator's. An operator's suspension lies over an owner's.
+/// Suspends the organization, and ends its live streams. Only an operator gives a reason. An operator's suspension
+/// replaces an owner's.
 ///
 /// # Errors
-/// [`OrganizationError::NotReady`] and [`OrganizationError::Deleting`] when it is in no state for this.
+/// [`OrganizationError::NotReady`] or [`OrganizationError::Deleting`] when its status does not allow this.
 pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
@@ -89,8 +91,8 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> R
 /// Opens a suspended organization again.
 ///
 /// # Errors
-/// [`OrganizationError::Suspended`] when an operator has suspended it and an owner asks; [`OrganizationError::NotReady`] and
-/// [`OrganizationError::Deleting`] when it is in no state for this.
+/// [`OrganizationError::Suspended`] for an owner when an operator has suspended it; [`OrganizationError::NotReady`] or
+/// [`OrganizationError::Deleting`] when its status does not allow this.
 pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
@@ -98,7 +100,7 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
             return Err(OrganizationError::Suspended);
         }
         (OrgStatus::Suspended, _) => {}
-        // Also when it is open already, which is what was asked for.
+        // Nothing to do when it is open already.
         (status, _) => return status.require_open(),
     }
     sqlx::query!(
@@ -113,11 +115,12 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
     Ok(audit::record(tx, change.after(json!({ "resumed_by": by, "reason": reason }))).await?)
 }
 
-/// Asks for the deletion: closed at once, purged when the grace is over. Returns the operation.
+/// Requests the deletion: the organization is closed at once, and purged when the grace period is over. Returns the
+/// operation's id.
 ///
 /// # Errors
-/// [`OrganizationError::NotReady`] and [`OrganizationError::Deleting`] when it is in no state for this, [`OrganizationError::Suspended`] when an
-/// operator holds it.
+/// [`OrganizationError::NotReady`] or [`OrganizationError::Deleting`] when its status does not allow this;
+/// [`OrganizationError::Suspended`] when an operator has suspended it.
 pub async fn request_deletion(
     tx: &mut OrgTx,
     user: UserId,
@@ -149,10 +152,10 @@ pub async fn request_deletion(
     Ok(deletion)
 }
 
-/// Cancels the deletion within its grace: the organization is at once as it was before.
+/// Cancels the deletion within its grace period: the organization gets its former status back at once.
 ///
 /// # Errors
-/// [`OrganizationError::NotDeleting`] when no deletion is to be canceled, [`OrganizationError::Deleting`] when it is too late.
+/// [`OrganizationError::NotDeleting`] when there is no deletion, [`OrganizationError::Deleting`] when it is too late.
 pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     let org = tx.org();
     let deletion = sqlx::query_scalar!(
@@ -162,7 +165,7 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     .fetch_one(tx.conn())
     .await?
     .ok_or(OrganizationError::NotDeleting)?;
-    // The saga's row first, as its steps do: two who take both in another order wait for each other forever.
+    // The saga's row is locked first, as its steps do: the other order could end in a deadlock.
     if !saga::turn_around(tx, deletion, saga::CANCELED, "the organization was restored").await? {
         return Err(OrganizationError::Deleting);
     }
@@ -173,8 +176,8 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     Ok(audit::record(tx, change.after(json!({ "operation_id": deletion }))).await?)
 }
 
-/// Makes the organization what it was before this deletion, if it still is in it; `in_grace`: and only before the
-/// purge may begin. Whether it was.
+/// Gives the organization the status back that it had before this deletion; with `in_grace`, only within the grace
+/// period. Returns whether it did: the organization may be in another deletion, or in none.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -193,8 +196,8 @@ pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<
     Ok(reopened.rows_affected() == 1)
 }
 
-/// How many seconds are left until this deletion can no longer be canceled, negative when that is over; none when the
-/// organization is no longer to be deleted by it. Locks the organization's row.
+/// For how many seconds this deletion can still be canceled, negative after that; none when the organization is no
+/// longer in this deletion. Locks the organization's row.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -210,7 +213,7 @@ pub async fn grace_left(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<f64>,
     .await?)
 }
 
-/// Deletes the organization's row, and by the foreign keys everything else of it.
+/// Deletes the organization's row; foreign keys delete everything else of it.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -220,7 +223,7 @@ pub async fn erase(tx: &mut OrgTx) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Whether the organization exists and is not about to be deleted.
+/// Whether the organization exists and is not being deleted.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -234,12 +237,12 @@ pub async fn is_kept(tx: &mut OrgTx) -> Result<bool, DbError> {
     .await?)
 }
 
-/// What remains of a purged organization's deletion, for whoever asked for it.
+/// What remains of a purged organization, for the user who requested the deletion.
 #[derive(Debug)]
 pub struct Certificate {
-    /// The organization that is gone.
+    /// The purged organization.
     pub deleted_org_id: OrgId,
-    /// When its deletion was asked for.
+    /// When its deletion was requested.
     pub requested_at: OffsetDateTime,
     /// When it was purged.
     pub purged_at: OffsetDateTime,
@@ -248,8 +251,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Stores a certificate in the purge's transaction. It belongs to whoever asked for the deletion, so it is written
-    /// in their name.
+    /// Stores a certificate in the purge's transaction. Only its owner, the user who requested the deletion, may insert
+    /// it, so the transaction continues as that user.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -278,7 +281,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// The certificate of a deletion that this user asked for.
+    /// The certificate of a deletion that this user requested.
     ///
     /// # Errors
     /// [`DbError::NotFound`] when there is none.
@@ -295,7 +298,7 @@ impl Certificate {
         .await?)
     }
 
-    /// The operation as it would be shown if its record were not gone with the organization.
+    /// The operation, whose own record was purged with the organization.
     #[must_use]
     pub fn into_operation(self, deletion: SagaId) -> Operation {
         Operation {

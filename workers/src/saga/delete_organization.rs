@@ -1,6 +1,6 @@
-//! Deleting an organization. The request has closed it; these steps wait until the grace is over, during which the
-//! deletion can be canceled, and then remove every trace. The pivot is the end of the grace: what comes after it cannot
-//! be taken back, and is tried until it works.
+//! Deleting an organization. The request has closed it. These steps wait for the end of the grace period, during which
+//! the deletion can be canceled, and then remove every trace. The pivot is the end of the grace period: the steps after
+//! it cannot be undone, and are retried until they succeed.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
 
 const FORGET: &str = "forget";
 
-/// How long to wait for what is on its way out.
+/// How long to wait before a step is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits until the deletion can no longer be canceled.
@@ -59,7 +59,7 @@ impl Step for Grace {
                     detail: "the deletion was canceled".to_owned(),
                 }),
                 Some(left) if left > 0.0 => Verdict::RetryAfter(
-                    // A little longer, so that it is over when we look again.
+                    // A little longer, so that the grace period is over at the next try.
                     Duration::from_secs_f64(left) + Duration::from_millis(10),
                     "the deletion can be canceled until the grace is over".to_owned(),
                 ),
@@ -73,7 +73,7 @@ impl Step for Grace {
     }
 }
 
-/// Takes the organization out of what processes and Redis remember.
+/// Removes the organization from the caches of processes and from Redis.
 struct Forget {
     redis: Redis,
 }
@@ -90,7 +90,7 @@ impl Step for Forget {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            // Revision 0: every process lets go of the organization's configuration, and none takes it up again.
+            // At revision 0, every process drops the organization's configuration and does not load it again.
             sqlx::query!("UPDATE config_heads SET revision = 0 WHERE org_id = $1", org as OrgId)
                 .execute(context.tx.conn())
                 .await?;
@@ -106,7 +106,7 @@ impl Step for Forget {
     }
 }
 
-/// Waits until what the organization had in the cluster is gone.
+/// Removes the organization's namespace, and waits until it is gone.
 struct ReleaseNamespace(Option<Released>);
 
 const RELEASE_NAMESPACE: &str = "release-namespace";
@@ -124,7 +124,7 @@ impl Step for ReleaseNamespace {
         self.0.as_ref().map(|released| released as &dyn ExternalEffect)
     }
 
-    /// What it says goes into the certificate.
+    /// The certificate quotes the detail.
     fn run<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         let detail = if self.0.is_some() { namespace::GONE } else { namespace::NONE_TO_REMOVE };
         Box::pin(async { Ok(Verdict::Done(Some(detail.to_owned()))) })
@@ -135,7 +135,7 @@ impl Step for ReleaseNamespace {
     }
 }
 
-/// Removes everything that is left, and certifies it.
+/// Deletes everything that is left, and stores the certificate.
 struct Purge {
     redis: Redis,
 }
@@ -169,7 +169,7 @@ impl Step for Purge {
                 let detail = "waiting until every process has forgotten the organization".to_owned();
                 return Ok(Verdict::RetryAfter(Duration::from_secs_f64(deletion.wait), detail));
             }
-            // A deletion that an older release planned has no such step: nothing made a namespace then.
+            // A deletion that an older release planned lacks this step: that release created no namespaces.
             let namespaces = sqlx::query_scalar!(
                 "SELECT detail FROM saga_steps WHERE org_id = $1 AND saga_id = $2 AND name = $3",
                 org as OrgId,
@@ -194,7 +194,7 @@ impl Step for Purge {
                 .await?;
             let tables = tables(tx).await?;
             let removed = count(tx, &tables).await?;
-            // Everything else goes with it, by the foreign keys.
+            // Foreign keys delete everything else.
             organizations::erase(tx).await?;
             let left: i64 = count(tx, &tables).await?.values().filter_map(Value::as_i64).sum();
             if left != 0 {
@@ -225,7 +225,7 @@ struct Table {
     org_column: String,
 }
 
-/// All such tables, as the catalog knows them: one that is added later is covered.
+/// All such tables, from the catalog, so that tables of later releases are included.
 async fn tables(tx: &mut OrgTx) -> Result<Vec<Table>, DbError> {
     Ok(sqlx::query_as!(
         Table,
@@ -240,7 +240,7 @@ async fn tables(tx: &mut OrgTx) -> Result<Vec<Table>, DbError> {
     .await?)
 }
 
-/// How many rows of the transaction's organization each table holds; only tables with any.
+/// How many rows of the transaction's organization each table has; only tables with any.
 async fn count(tx: &mut OrgTx, tables: &[Table]) -> Result<Map<String, Value>, DbError> {
     let org = tx.org();
     let mut counts = Map::new();
