@@ -1,12 +1,11 @@
 //! The chat through the public API: who may do what, and what everybody sees.
 
-mod scene;
-
 use std::time::Duration;
 
 use atrium_harness::{Atrium, client::EventStream, guest::Guest};
-use scene::{SOON, Scene, actions, answered, open, refused};
 use serde_json::json;
+
+use crate::scene::{SOON, Scene, actions, answered, open, refused};
 
 #[tokio::test]
 async fn everybody_sees_an_action_once_and_it_is_counted() {

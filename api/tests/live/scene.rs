@@ -1,7 +1,5 @@
 //! What the tests of the live path begin with: an organization with a project, and people who chat in it.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::time::Duration;
 
 use atrium_contract::{Event, Reply};

@@ -1,13 +1,12 @@
 //! What all event streams have in common: how they begin, stay alive and end; and the streams of operations and
 //! configuration.
 
-mod scene;
-
 use std::time::{Duration, Instant};
 
 use atrium_harness::{Atrium, client::EventStream};
-use scene::{SOON, Scene, actions, answered, metric, open, refused};
 use serde_json::json;
+
+use crate::scene::{SOON, Scene, actions, answered, metric, open, refused};
 
 #[tokio::test]
 async fn a_stream_begins_at_once_and_is_never_silent() {

@@ -1,7 +1,5 @@
 //! Nothing lost, nothing twice: resuming from memory and from Redis, over processes that come, go and die.
 
-mod scene;
-
 use std::{
     collections::HashSet,
     sync::{
@@ -31,8 +29,9 @@ use atrium_shared::{
     streams::{Live, chat_epoch_key, chat_shard},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use scene::{SOON, Scene, accepted, actions, metric, open, refused};
 use serde_json::{Value, json};
+
+use crate::scene::{SOON, Scene, accepted, actions, metric, open, refused};
 
 const RESUMES: &str = "atrium_sse_resumes_total";
 
