@@ -20,6 +20,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+mod scram;
 pub mod small_disk;
 mod spawner;
 pub mod urls;

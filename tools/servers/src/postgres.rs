@@ -15,6 +15,7 @@ use crate::folder::Folder;
 use crate::mounts::Mounts;
 use crate::ports;
 use crate::process::{Launch, Process, Signal};
+use crate::scram::verifier;
 use crate::small_disk::SmallDisk;
 use crate::urls::{DatabaseUrls, Passwords, random_password};
 
@@ -123,7 +124,8 @@ impl PrivatePostgres {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.superuser_password, self.port)
     }
 
-    /// Creates a database, applies all migrations, and returns its address for each role.
+    /// Creates a database, applies all migrations, and returns its address for each role. The passwords have to be
+    /// random.
     ///
     /// # Errors
     /// When a statement fails.
@@ -132,7 +134,7 @@ impl PrivatePostgres {
         create_database(&mut connection, database, None).await?;
         connection.close().await?;
         let urls = DatabaseUrls::new(&self.superuser_url(database), passwords)?;
-        atrium_migrations::migrate(&urls.owner, &passwords.for_migration()).await?;
+        atrium_migrations::migrate(&urls.owner, &passwords.verifiers()).await?;
         Ok(urls)
     }
 
@@ -278,7 +280,7 @@ async fn initialize(
 ) -> anyhow::Result<()> {
     let password_file = home.join("password");
     let log = home.join("initdb.log");
-    std::fs::write(&password_file, superuser_password)?;
+    std::fs::write(&password_file, verifier(superuser_password))?;
     if let Some(account) = account {
         account.give(&password_file)?;
     }
@@ -320,9 +322,15 @@ fn launch(
         "max_connections=500".to_owned(),
         "shared_buffers=64MB".to_owned(),
         "log_checkpoints=off".to_owned(),
+        // The superuser's queries, too: compiling one takes longer than any of them (see migrations/src/roles.rs).
+        "jit=off".to_owned(),
     ];
     if durability == Durability::Volatile {
-        settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+        settings.extend(
+            // The log is only kept small because it may lie in memory.
+            ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=256MB"]
+                .map(str::to_owned),
+        );
     }
     let mut launch = Launch::new("PostgreSQL", &binaries.postgres)
         .arg("-D")

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use atrium_migrations::RolePasswords;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::scram::verifier;
+
 /// One database, as each role reaches it.
 #[derive(Clone, Debug)]
 pub struct DatabaseUrls {
@@ -35,6 +37,15 @@ impl Passwords {
     #[must_use]
     pub fn random() -> Self {
         Self { app: random_password(), relay: random_password(), watcher: random_password() }
+    }
+
+    /// For migrations of a server that is ours alone: what the server keeps of them, cheap to check. They have to be
+    /// random.
+    #[must_use]
+    pub(crate) fn verifiers(&self) -> RolePasswords {
+        let [app, relay, watcher] =
+            [&self.app, &self.relay, &self.watcher].map(|password| Some(verifier(password)));
+        RolePasswords { app, relay, watcher }
     }
 
     /// In the form that migrations take.
