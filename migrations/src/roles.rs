@@ -40,6 +40,10 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
         // forever: the relay's hold on a shard is such a lock.
         let idle = format!("ALTER ROLE {role} SET idle_in_transaction_session_timeout = '5s'");
         sqlx::query(AssertSqlSafe(idle)).execute(&mut *connection).await?;
+        // Our connections switch sequential scans off, which gives an unavoidable one a cost of 10¹⁰. PostgreSQL
+        // then compiles the query, which takes up to a second; the query takes a millisecond.
+        let compiled = format!("ALTER ROLE {role} SET jit = off");
+        sqlx::query(AssertSqlSafe(compiled)).execute(&mut *connection).await?;
         if let Some(password) = password {
             let statement: String = sqlx::query_scalar("SELECT format('ALTER ROLE %I PASSWORD %L', $1, $2)")
                 .bind(role)

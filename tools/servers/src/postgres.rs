@@ -322,7 +322,7 @@ fn launch(
         "max_connections=500".to_owned(),
         "shared_buffers=64MB".to_owned(),
         "log_checkpoints=off".to_owned(),
-        // The superuser's queries, too: compiling one takes longer than any of them (see migrations/src/roles.rs).
+        // The superuser's queries, too: compiling one takes longer than any of them.
         "jit=off".to_owned(),
     ];
     if durability == Durability::Volatile {
