@@ -57,7 +57,7 @@ struct Servers {
 
 impl Servers {
     async fn start() -> anyhow::Result<Self> {
-        let folder = Arc::new(Folder::create()?);
+        let folder = Arc::new(Folder::in_memory()?);
         let (postgres, redis) = tokio::try_join!(
             PrivatePostgres::start_in(Arc::clone(&folder), Durability::Volatile),
             PrivateRedis::start_in(folder),

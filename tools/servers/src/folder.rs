@@ -16,6 +16,11 @@ const PREFIX: &str = "atrium-";
 /// How long the folder of a dead process is kept: its servers may still be shutting down in it.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Where Linux has a file system in memory.
+const MEMORY: &str = "/dev/shm";
+/// How many bytes have to be free there. The tests use about half a gigabyte.
+const ENOUGH_MEMORY: u64 = 2 << 30;
+
 /// A folder that removes itself, with everything in it, when it is dropped.
 #[derive(Debug)]
 pub struct Folder {
@@ -28,7 +33,23 @@ impl Folder {
     /// # Errors
     /// When the temporary folder of this machine cannot be written.
     pub fn create() -> anyhow::Result<Self> {
-        let parent = reachable_temp_dir();
+        Self::create_in(reachable_temp_dir())
+    }
+
+    /// The same in memory, where the machine has room for that. For servers whose data need not survive: each database
+    /// that a test copies is 300 files, and creating and removing those takes a file system longer than PostgreSQL
+    /// takes to fill them.
+    ///
+    /// # Errors
+    /// As [`Folder::create`].
+    pub fn in_memory() -> anyhow::Result<Self> {
+        let memory = Path::new(MEMORY);
+        let room =
+            rustix::fs::statvfs(memory).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ENOUGH_MEMORY);
+        Self::create_in(if room { memory.to_owned() } else { reachable_temp_dir() })
+    }
+
+    fn create_in(parent: PathBuf) -> anyhow::Result<Self> {
         remove_orphans(&parent);
         let root = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{}-", std::process::id()))
