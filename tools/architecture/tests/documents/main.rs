@@ -1,5 +1,6 @@
 //! The documents say what the code does.
 
+mod settings;
 mod signals;
 
 use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
