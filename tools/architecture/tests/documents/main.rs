@@ -1,5 +1,6 @@
 //! The documents say what the code does.
 
+mod references;
 mod settings;
 mod signals;
 
