@@ -30,7 +30,7 @@ bench:
 check: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	$(DEVSTACK) exec -- tools/scripts/run-tests.sh --workspace --lib --test wall --test imports --test phrases
+	$(DEVSTACK) exec -- tools/scripts/run-tests.sh --workspace --lib --test wall --test imports --test phrases --test documents
 
 # The tour, the main job in a browser, requests made out of the contract, and some rounds of the crash matrix, each on
 # stacks of its own; then every test on private servers. All targets are compiled in one go, so that no crate is

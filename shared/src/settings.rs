@@ -17,7 +17,7 @@ pub struct Settings {
     pub watcher_database_url: Secret,
     /// `ATRIUM_DATABASE_POOLING`: whether `database_url` is the address of a transaction pooler.
     pub database_pooling: Pooling,
-    /// `ATRIUM_DATABASE_CONNECTIONS`: the most connections of this process as `atrium_app`.
+    /// `ATRIUM_DATABASE_CONNECTIONS`: the maximum number of connections of this process as `atrium_app`.
     pub database_connections: u32,
     /// `ATRIUM_REDIS_URL`: Redis or Valkey.
     pub redis_url: Secret,
@@ -53,6 +53,22 @@ pub struct WorkerSettings {
     pub relay_database_url: Secret,
     /// `ATRIUM_ISOLATION`: what isolates organizations in the cluster.
     pub isolation: Isolation,
+}
+
+/// Settings of `atrium-ctl`.
+pub struct CtlSettings {
+    /// `ATRIUM_DATABASE_URL`: PostgreSQL, as `atrium_app`.
+    pub database_url: Secret,
+    /// `ATRIUM_DATABASE_POOLING`: whether `database_url` is the address of a transaction pooler.
+    pub database_pooling: Pooling,
+}
+
+/// What `atrium-ctl dead-letters` needs as well.
+pub struct DeadLettersSettings {
+    /// `ATRIUM_RELAY_DATABASE_URL`: the same database, as `atrium_relay`.
+    pub relay_database_url: Secret,
+    /// `ATRIUM_REDIS_URL`: Redis or Valkey.
+    pub redis_url: Secret,
 }
 
 /// What isolates organizations from each other in the cluster, in addition to the tenant wall.
@@ -152,7 +168,7 @@ impl Reader {
 
     /// The settings that the API and the workers share. The default process name begins with `kind`.
     pub fn common(&mut self, kind: &str) -> Option<Settings> {
-        let database_url = self.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
+        let database_url = self.database_url();
         let watcher_database_url = self.postgres_url("ATRIUM_WATCHER_DATABASE_URL", "atrium_watcher");
         let database_pooling = self.database_pooling();
         let redis_url = self.redis_url();
@@ -219,7 +235,7 @@ impl Reader {
 
     /// The settings of the workers alone.
     pub fn workers(&mut self) -> Option<WorkerSettings> {
-        let relay_database_url = self.postgres_url("ATRIUM_RELAY_DATABASE_URL", "atrium_relay");
+        let relay_database_url = self.relay_database_url();
         let isolation = self.optional("ATRIUM_ISOLATION", "none", |text| match text {
             "none" => Ok(Isolation::None),
             "kubernetes" => Ok(Isolation::Kubernetes),
@@ -228,33 +244,18 @@ impl Reader {
         Some(WorkerSettings { relay_database_url: relay_database_url?, isolation: isolation? })
     }
 
-    /// The address of Redis.
-    pub fn redis_url(&mut self) -> Option<Secret> {
-        self.required("ATRIUM_REDIS_URL", "redis://127.0.0.1:6379", |text| {
-            redis::Client::open(text).map(|_| Secret(text.to_owned())).map_err(|error| error.to_string())
-        })
+    /// The settings of `atrium-ctl`.
+    pub fn ctl(&mut self) -> Option<CtlSettings> {
+        let database_url = self.database_url();
+        let database_pooling = self.database_pooling();
+        Some(CtlSettings { database_url: database_url?, database_pooling: database_pooling? })
     }
 
-    /// A PostgreSQL address.
-    pub fn postgres_url(&mut self, name: &str, role: &str) -> Option<Secret> {
-        let example = format!("postgres://{role}:secret@127.0.0.1:5432/atrium");
-        self.required(name, &example, |text| {
-            // sqlx accepts any scheme.
-            let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-            match text.parse::<sqlx::postgres::PgConnectOptions>() {
-                Ok(_) if scheme => Ok(Secret(text.to_owned())),
-                _ => Err("is not an address of PostgreSQL".to_owned()),
-            }
-        })
-    }
-
-    /// Whether `ATRIUM_DATABASE_URL` is the address of PostgreSQL or of a transaction pooler.
-    pub fn database_pooling(&mut self) -> Option<Pooling> {
-        self.optional("ATRIUM_DATABASE_POOLING", "session", |text| match text {
-            "session" => Ok(Pooling::Session),
-            "transaction" => Ok(Pooling::Transaction),
-            _ => Err("must be session or transaction".to_owned()),
-        })
+    /// What `atrium-ctl dead-letters` needs as well.
+    pub fn dead_letters(&mut self) -> Option<DeadLettersSettings> {
+        let relay_database_url = self.relay_database_url();
+        let redis_url = self.redis_url();
+        Some(DeadLettersSettings { relay_database_url: relay_database_url?, redis_url: redis_url? })
     }
 
     /// Returns the settings, or everything that is wrong with them.
@@ -266,6 +267,40 @@ impl Reader {
             Some(settings) if self.mistakes.is_empty() => Ok(settings),
             _ => Err(SettingsError(self.mistakes)),
         }
+    }
+
+    fn database_url(&mut self) -> Option<Secret> {
+        self.postgres_url("ATRIUM_DATABASE_URL", "atrium_app")
+    }
+
+    fn relay_database_url(&mut self) -> Option<Secret> {
+        self.postgres_url("ATRIUM_RELAY_DATABASE_URL", "atrium_relay")
+    }
+
+    fn redis_url(&mut self) -> Option<Secret> {
+        self.required("ATRIUM_REDIS_URL", "redis://127.0.0.1:6379", |text| {
+            redis::Client::open(text).map(|_| Secret(text.to_owned())).map_err(|error| error.to_string())
+        })
+    }
+
+    fn postgres_url(&mut self, name: &str, role: &str) -> Option<Secret> {
+        let example = format!("postgres://{role}:secret@127.0.0.1:5432/atrium");
+        self.required(name, &example, |text| {
+            // sqlx accepts any scheme.
+            let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+            match text.parse::<sqlx::postgres::PgConnectOptions>() {
+                Ok(_) if scheme => Ok(Secret(text.to_owned())),
+                _ => Err("is not an address of PostgreSQL".to_owned()),
+            }
+        })
+    }
+
+    fn database_pooling(&mut self) -> Option<Pooling> {
+        self.optional("ATRIUM_DATABASE_POOLING", "session", |text| match text {
+            "session" => Ok(Pooling::Session),
+            "transaction" => Ok(Pooling::Transaction),
+            _ => Err("must be session or transaction".to_owned()),
+        })
     }
 
     fn required<T>(
@@ -318,8 +353,8 @@ fn parse_origin(text: &str) -> Result<String, String> {
     }
     // As browsers send it: in lower case, and without the scheme's default port.
     let authority = authority.as_str().to_ascii_lowercase();
-    let own_port = if scheme == "https" { ":443" } else { ":80" };
-    Ok(format!("{scheme}://{}", authority.strip_suffix(own_port).unwrap_or(&authority)))
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    Ok(format!("{scheme}://{}", authority.strip_suffix(default_port).unwrap_or(&authority)))
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ async fn writes_whose_lines_died_without_a_word_give_their_connections_back() {
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looker).await.unwrap() == 2
     })
     .await;
-    atrium.database_proxy().set(Link::DeafClient);
+    atrium.database_proxy().set(Link::ClientUnaware);
     lock.rollback().await.unwrap();
     // Both connections of the pool are waited on, in tasks that no client's leaving ends.
     for write in writes {

@@ -32,6 +32,12 @@ impl DeadLetter {
         Some((entry.org, entry.message))
     }
 
+    /// Why it was given up. `dead_letter.lua` adds the field.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.fields.get("dead_reason").map(String::as_str)
+    }
+
     /// All of a stream's, the oldest first.
     ///
     /// # Errors

@@ -162,7 +162,7 @@ impl Deployment {
 
     /// Past the proxy.
     pub(crate) async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
-        // The library's half a second is too short for a machine on which several runners work.
+        // The redis crate's half a second is too short for a machine on which several runners work.
         let patient = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(RUNNER_WAITS))
             .set_response_timeout(Some(RUNNER_WAITS));

@@ -30,7 +30,7 @@ pub(crate) async fn inject(
     dump: Option<&Dump>,
 ) -> anyhow::Result<()> {
     let release = || deployment.points.release();
-    let half_open = if plan.deaf_client { Link::DeafClient } else { Link::DeafServer };
+    let half_open = if plan.client_unaware { Link::ClientUnaware } else { Link::ServerUnaware };
     match plan.fault {
         Fault::Kill => {
             victim.kill9().await;

@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::workload::{Created, Facts, Tenant};
 
 /// How long it may take until no work is left: several sweeps, claims and leases.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// The state before the round.
@@ -70,7 +70,7 @@ async fn last(redis: &mut MultiplexedConnection, stream: &str) -> anyhow::Result
 
 /// Waits until no work is left, and otherwise returns what is.
 pub(crate) async fn wait_until_idle(deployment: &Deployment, plan: &Plan) -> anyhow::Result<Vec<String>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let left = open_work(deployment, plan).await?;
         if left.is_empty() {
@@ -79,7 +79,7 @@ pub(crate) async fn wait_until_idle(deployment: &Deployment, plan: &Plan) -> any
         if Instant::now() >= deadline {
             return Ok(left
                 .into_iter()
-                .map(|left| format!("still open after {PATIENCE:?}: {left}"))
+                .map(|left| format!("still open after {TIMEOUT:?}: {left}"))
                 .collect());
         }
         tokio::time::sleep(POLL_EVERY).await;
@@ -271,7 +271,7 @@ async fn creation(
     .bind(operation)
     .fetch_all(&mut *superuser)
     .await?;
-    if let Some(wrong) = fault_in(&events, &status) {
+    if let Some(wrong) = violation_in(&events, &status) {
         let listed: Vec<String> =
             events.iter().map(|(seq, step, status, _)| format!("{seq} {step:?} {status}")).collect();
         violations.push(format!("saga {operation} ({status}): {wrong}: {}", listed.join(", ")));
@@ -281,7 +281,7 @@ async fn creation(
 
 /// What is wrong with a saga's events, if anything: they are numbered without gaps and ordered by time; steps are done
 /// one after the other and compensated in reverse; the end is recorded once, and last.
-fn fault_in(events: &[(i64, Option<String>, String, bool)], end: &str) -> Option<&'static str> {
+fn violation_in(events: &[(i64, Option<String>, String, bool)], end: &str) -> Option<&'static str> {
     let mut done: Vec<&str> = Vec::new();
     let mut seen_done: HashSet<&str> = HashSet::new();
     let mut is_over = false;
@@ -390,11 +390,12 @@ fn chat_events(
     let position: HashMap<&str, usize> =
         facts.presses.iter().enumerate().filter_map(|(at, press)| Some((press.id.as_deref()?, at))).collect();
     let project = tenant.project.to_string();
-    let ours = events.ids.iter().filter(|entry| entry.get::<String>("project").as_ref() == Some(&project));
+    let of_project =
+        events.ids.iter().filter(|entry| entry.get::<String>("project").as_ref() == Some(&project));
     let lost = |sent: Instant| loss.is_some_and(|loss| sent <= loss.until);
     let (mut seen, mut closed, mut latest) = (HashSet::new(), HashSet::new(), None);
     let mut unknown = 0;
-    for entry in ours {
+    for entry in of_project {
         let data: Value =
             entry.get::<String>("data").and_then(|data| serde_json::from_str(&data).ok()).unwrap_or_default();
         if entry.get::<String>("event").as_deref() == Some("chat.session-closed") {
@@ -457,8 +458,8 @@ async fn configuration(
     let org = tenant.org.to_string();
     let events: StreamRangeReply =
         redis.xrange(Live::Config.to_string(), after(&before.last_config_event), "+").await?;
-    let ours = events.ids.iter().filter(|entry| entry.get::<String>("org").as_ref() == Some(&org));
-    let announced: HashSet<i64> = ours.filter_map(|entry| entry.get("revision")).collect();
+    let of_org = events.ids.iter().filter(|entry| entry.get::<String>("org").as_ref() == Some(&org));
+    let announced: HashSet<i64> = of_org.filter_map(|entry| entry.get("revision")).collect();
     if announced.iter().any(|revision| *revision > head) {
         violations.push(format!("an announced revision does not exist: {announced:?}, the head is {head}"));
     }
@@ -482,7 +483,7 @@ async fn configuration(
     }
 }
 
-/// The organizations whose deletion was accepted are gone, each with its certificate.
+/// The organizations whose deletion was accepted do not exist, each has left its certificate.
 pub(crate) async fn gone(superuser: &mut PgConnection, deleted: &[Uuid]) -> anyhow::Result<Vec<String>> {
     let mut left = Vec::new();
     for org in deleted {

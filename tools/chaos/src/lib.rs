@@ -23,7 +23,7 @@ use std::time::Instant;
 use atrium_harness::checkout::Checkout;
 use atrium_harness::compile;
 use atrium_harness::interrupt::Interrupts;
-use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::screen::{Screen, readable};
 use atrium_servers::binaries::{self, Wanted};
 use clap::Args;
 use parking_lot::Mutex;
@@ -85,7 +85,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     for violated in report.violated() {
         screen.alert(violated);
     }
-    screen.title(&format!("  Seed {seed}: {} ({}).", report.summary(), spoken(start.elapsed())));
+    screen.title(&format!("  Seed {seed}: {} ({}).", report.summary(), readable(start.elapsed())));
     Ok(match signal {
         Some(signal) => ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1)),
         None if report.is_clean() => ExitCode::SUCCESS,
@@ -130,9 +130,9 @@ fn show(result: &RoundResult, seed: u64, screen: &Screen) {
     let RoundResult { plan, reached, took, violations, logs } = result;
     let reached = if *reached { "" } else { "; the point was not reached" };
     if violations.is_empty() {
-        return screen.note(&format!("{plan}{reached} ({})", spoken(*took)));
+        return screen.note(&format!("{plan}{reached} ({})", readable(*took)));
     }
-    screen.alert(&format!("{plan}{reached} ({}): VIOLATED", spoken(*took)));
+    screen.alert(&format!("{plan}{reached} ({}): VIOLATED", readable(*took)));
     for violation in violations {
         screen.alert(violation);
     }

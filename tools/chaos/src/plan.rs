@@ -42,7 +42,7 @@ faults! {
     Stop = "SIGTERM",
     /// The process is stopped past its leases, and continued.
     Pause = "SIGSTOP, SIGCONT",
-    /// The task is held past its leases; the rest of the process goes on.
+    /// The task is held past its leases; the rest of the process continues.
     Hold = "hold the task",
     /// The task is late, but within every lease and limit: its effect still counts.
     Delay = "delay the task",
@@ -78,7 +78,7 @@ faults! {
     RewindRedis = "rewind Redis",
     /// Redis takes no writes for a while: out of memory.
     FillRedis = "Redis out of memory",
-    /// The inbound streams are deleted, under whoever reads them.
+    /// The inbound streams are deleted, while they are read.
     DeleteStreams = "delete the streams",
     /// Every consumer is deleted, with its pending entries.
     DeleteConsumers = "delete the consumers",
@@ -116,8 +116,8 @@ pub(crate) struct Plan {
     pub(crate) passage: u32,
     /// How long a fault lasts that has a length.
     pub(crate) length: Duration,
-    /// Which side of a half-open connection is not told of its end.
-    pub(crate) deaf_client: bool,
+    /// Whether the client or the server of a half-open connection is not told of its end.
+    pub(crate) client_unaware: bool,
     /// The step that fails in this round, if any.
     pub(crate) drill: Option<&'static str>,
     /// The organizations that are created, each with the time after which its deadline is over, if that is not the
@@ -152,7 +152,7 @@ impl Plan {
             point,
             passage,
             length: milliseconds(&mut rng, 300, 3_500),
-            deaf_client: rng.random(),
+            client_unaware: rng.random(),
             drill: (compensates || rng.random_bool(0.1)).then(|| {
                 // A first step that fails leaves nothing to pass twice.
                 let steps = if compensates { &STEPS[2..] } else { &STEPS[..] };

@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// How long a running process may take to acknowledge a command.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The crash points of all processes of a deployment.
 pub(crate) struct Points {
@@ -55,7 +55,7 @@ impl Points {
             let armed = processes.iter().filter_map(|pid| connected.get(pid));
             armed.filter(|process| process.send(command.clone()).is_ok()).count()
         };
-        let _ = tokio::time::timeout(PATIENCE, async {
+        let _ = tokio::time::timeout(TIMEOUT, async {
             while waiting > 0 {
                 match said.recv().await {
                     Some((_, said)) if said == "armed" => waiting -= 1,

@@ -203,7 +203,7 @@ async fn inject_at_point(
     let mut victim = None;
     if matches!(plan.point, CrashPoint::ChatLeaseTaken | CrashPoint::RelayLeaseTaken) {
         // A lease changes hands when its holder stops.
-        let [first, second] = [usize::from(plan.deaf_client), usize::from(!plan.deaf_client)];
+        let [first, second] = [usize::from(plan.client_unaware), usize::from(!plan.client_unaware)];
         for stopping in [&deployment.workers[first], &deployment.workers[second]] {
             stopping.stop(Duration::from_secs(12)).await;
             deployment.start_again(stopping).await?;

@@ -16,7 +16,7 @@ use crate::deployment::Deployment;
 use crate::plan::Plan;
 
 /// How long a user repeats a request that has to be answered: longer than every fault and the recovery from it.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a user waits for one answer before the next attempt.
 const ANSWER: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(150);
@@ -102,7 +102,7 @@ impl Tenant {
         self.since.elapsed() > Duration::from_secs(6 * 60)
     }
 
-    /// Everything in a round, at the same time; presses go on until `healed`, and a little longer.
+    /// Everything in a round, at the same time. Users press actions until `healed`, and a little longer.
     pub(crate) async fn run(
         &mut self,
         plan: &Plan,
@@ -284,7 +284,7 @@ async fn poison(superuser: &mut PgConnection, org: Uuid) -> anyhow::Result<Uuid>
 
 /// Sends a request until there is a final answer.
 async fn send_until_answered(request: impl Fn() -> atrium_harness::client::Request) -> anyhow::Result<Reply> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let answer = request().send().await;
         let last = match answer {
@@ -293,7 +293,7 @@ async fn send_until_answered(request: impl Fn() -> atrium_harness::client::Reque
             Ok(reply) => return Ok(reply),
             Err(error) => error.to_string(),
         };
-        ensure!(Instant::now() < deadline, "no answer within {PATIENCE:?}: {last}");
+        ensure!(Instant::now() < deadline, "no answer within {TIMEOUT:?}: {last}");
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -9,6 +9,7 @@ use atrium_shared::{
     audit::{self, Action, Change},
     db::{Database, Principal},
     ids::{MessageId, OrgId},
+    messages::Topic,
     settings::Secret,
     streams::{DeadLetter, Inbound, Redis, StreamId},
 };
@@ -19,8 +20,8 @@ use sqlx::{PgPool, Postgres, postgres::PgArguments};
 pub(crate) enum Command {
     /// Lists all dead letters: id, topic, age, organization, reason.
     List {
-        /// Only this topic: saga, config or chat.
-        #[arg(long, value_parser = ["saga", "config", "chat"])]
+        /// Only this topic.
+        #[arg(long, value_parser = Topic::ALL.map(Topic::name))]
         topic: Option<String>,
     },
     /// Prints a dead letter as JSON.
@@ -148,7 +149,7 @@ pub(crate) async fn run(command: Command, sources: &Sources) -> anyhow::Result<(
                     for letter in letters {
                         let name = letter.stream.name();
                         let topic = name.split('.').next().unwrap_or(&name);
-                        let reason = letter.fields.get("dead_reason").map_or("-", String::as_str);
+                        let reason = letter.reason().unwrap_or("-");
                         let age = age_seconds(letter.id);
                         println!("{name}/{}  {topic}  {age}s  -  {reason}", letter.id);
                     }

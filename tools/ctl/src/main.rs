@@ -51,28 +51,25 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut reader = Reader::from_env();
-    let url = reader.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
-    let pooling = reader.database_pooling();
-    let across = if matches!(arguments.command, Command::DeadLetters(_)) {
-        let relay = reader.postgres_url("ATRIUM_RELAY_DATABASE_URL", "atrium_relay");
-        let redis = reader.redis_url();
-        relay.zip(redis).map(Some)
-    } else {
-        Some(None)
+    let settings = reader.ctl();
+    let dead_letters = match arguments.command {
+        Command::DeadLetters(_) => reader.dead_letters().map(Some),
+        _ => Some(None),
     };
-    let ((url, pooling), across) = reader.finish(url.zip(pooling).zip(across))?;
-    let database = Database::connect_to(&url, 2, "atrium-ctl", pooling).await?;
+    let (settings, dead_letters) = reader.finish(settings.zip(dead_letters))?;
+    let database =
+        Database::connect_to(&settings.database_url, 2, "atrium-ctl", settings.database_pooling).await?;
     match arguments.command {
         Command::Config(command) => config::run(command, &database).await,
         Command::Org(command) => org::run(command, &database).await,
         Command::DeadLetters(command) => {
-            let (relay, redis) =
-                across.context("ATRIUM_RELAY_DATABASE_URL and ATRIUM_REDIS_URL are required")?;
-            let outbox = connect_pool(relay.expose(), 1, "atrium-ctl")
+            let settings =
+                dead_letters.context("ATRIUM_RELAY_DATABASE_URL and ATRIUM_REDIS_URL are required")?;
+            let outbox = connect_pool(settings.relay_database_url.expose(), 1, "atrium-ctl")
                 .await
                 .context("cannot connect with ATRIUM_RELAY_DATABASE_URL")?;
             check_role(&mut *outbox.acquire().await?, Reach::RELAY).await?;
-            let sources = Sources { database, outbox, redis: Sources::redis(&redis)? };
+            let sources = Sources { database, outbox, redis: Sources::redis(&settings.redis_url)? };
             dead_letters::run(command, &sources).await
         }
         Command::Audit(command) => audit::run(command, &database).await,

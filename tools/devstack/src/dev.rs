@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use atrium_harness::checkout::Checkout;
 use atrium_harness::compile;
 use atrium_harness::interrupt::Interrupts;
-use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::screen::{Screen, readable};
 use atrium_harness::stack::{Plan, Stack};
 use atrium_harness::supervisor;
 use atrium_servers::existing::Existing;
@@ -169,7 +169,7 @@ fn welcome(screen: &Screen, stack: &Stack, demo: &Demo, files: &Files, start: In
         codes.push_str(&format!("\n                  {:<14} {}", invitation.organization, invitation.code));
     }
     screen.text("");
-    screen.title(&format!("  Atrium is running at  {url}  (started in {})", spoken(start.elapsed())));
+    screen.title(&format!("  Atrium is running at  {url}  (started in {})", readable(start.elapsed())));
     screen.text(&format!(
         "
   Sign in         open {url} and sign in as a guest; no account is needed.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use atrium_harness::Environment;
 use atrium_harness::interrupt::Interrupts;
-use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::screen::{Screen, readable};
 use atrium_servers::binaries::{self, Wanted};
 use atrium_servers::folder::Folder;
 use atrium_servers::postgres::{Durability, PrivatePostgres};
@@ -35,14 +35,14 @@ pub(crate) async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let servers = tokio::select! {
         servers = Servers::start() => servers?,
-        // Dropping the half-started servers stops them.
+        // The servers that have started stop when they are dropped.
         signal = interrupts.next() => return Ok(ExitCode::from(code_of_signal(signal.as_raw()))),
     };
     screen.note(&format!(
         "PostgreSQL {} and {}, private, ready in {}",
         servers.postgres.version(),
         servers.redis.description(),
-        spoken(start.elapsed()),
+        readable(start.elapsed()),
     ));
     let status = supervise(command, &servers.environment, &mut interrupts).await;
     servers.stop().await;

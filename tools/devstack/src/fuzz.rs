@@ -82,7 +82,7 @@ async fn run_all(
         let Output { status, stdout, stderr } = output.context("cannot run Schemathesis")?;
         let text = String::from_utf8_lossy(&stdout);
         if status.success() {
-            screen.note(&format!("seed {seed}: {}", figures(&text)));
+            screen.note(&format!("seed {seed}: {}", totals(&text)));
         } else {
             clean = false;
             screen.alert(&format!("seed {seed}: {status}"));
@@ -137,8 +137,8 @@ fn token(guest: &Guest) -> String {
     guest.client.token().unwrap_or_default().to_owned()
 }
 
-/// The line of its summary with the numbers.
-fn figures(text: &str) -> &str {
+/// The line of its summary that has the numbers.
+fn totals(text: &str) -> &str {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("Test cases:")).skip(1);
     lines.next().unwrap_or("no summary").trim()
 }

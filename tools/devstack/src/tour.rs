@@ -19,7 +19,7 @@ use atrium_harness::addresses::Addresses;
 use atrium_harness::checkout::Checkout;
 use atrium_harness::client::Client;
 use atrium_harness::interrupt::Interrupts;
-use atrium_harness::screen::{Screen, spoken};
+use atrium_harness::screen::{Screen, readable};
 use atrium_harness::stack::Stack;
 use atrium_servers::folder::Folder;
 use clap::Args;
@@ -59,7 +59,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 screen.title(&format!("Tour of the Atrium at {url}"));
                 visit(&screen, &url, options).await
             }
-            None => visit_own(&screen, options).await,
+            None => tour_own_stack(&screen, options).await,
         }
     };
     tokio::select! {
@@ -87,7 +87,7 @@ fn running(options: &Options) -> anyhow::Result<Option<String>> {
     addresses.map(|addresses| addresses.get("ATRIUM_URL").map(str::to_owned)).transpose()
 }
 
-async fn visit_own(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
+async fn tour_own_stack(screen: &Screen, options: &Options) -> anyhow::Result<ExitCode> {
     screen.title("Tour on a private stack");
     let folder = Folder::create()?;
     let stack = Stack::for_one_command(&folder, screen).await?;
@@ -115,7 +115,7 @@ async fn visit(screen: &Screen, url: &str, options: &Options) -> anyhow::Result<
     });
     match walk.await {
         Ok(Ok(())) => {
-            screen.title(&format!("  The tour is complete ({}).", spoken(start.elapsed())));
+            screen.title(&format!("  The tour is complete ({}).", readable(start.elapsed())));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Err(error)) => {

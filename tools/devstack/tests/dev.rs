@@ -8,7 +8,7 @@ use atrium_harness::client::Client;
 use atrium_servers::process::{Launch, Process, Signal, is_alive};
 
 const DEVSTACK: &str = env!("CARGO_BIN_EXE_atrium-devstack");
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 struct Dev {
     process: Process,
@@ -27,11 +27,11 @@ impl Dev {
     }
 
     async fn shows(&self, text: &str) {
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.shown().contains(text) {
             let ended = self.process.status();
             assert!(
-                ended.is_none() && Instant::now() < patience,
+                ended.is_none() && Instant::now() < deadline,
                 "no `{text}` ({ended:?}) in\n{}",
                 self.shown()
             );
@@ -81,8 +81,8 @@ async fn two_stacks_run_at_once_restart_killed_processes_and_leave_nothing_behin
     second.process.signal(Signal::KILL);
     assert_eq!(first.process.ended().await.code(), Some(0), "{}", first.shown());
     assert!(!files.join("env").exists());
-    let patience = Instant::now() + Duration::from_secs(30);
-    while pids.iter().any(|pid| is_alive(*pid)) && Instant::now() < patience {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while pids.iter().any(|pid| is_alive(*pid)) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let left: Vec<_> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();

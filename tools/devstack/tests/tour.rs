@@ -13,7 +13,7 @@ use atrium_servers::postgres::Durability;
 use atrium_servers::process::Launch;
 
 const DEVSTACK: &str = env!("CARGO_BIN_EXE_atrium-devstack");
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_process_killed_once_loses_nothing() {
@@ -40,9 +40,9 @@ async fn every_process_killed_once_loses_nothing() {
     for (lines, victim) in
         [(3, "workers"), (5, "api"), (7, "Redis"), (8, "workers"), (9, "PostgreSQL"), (11, "api")]
     {
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while shown().lines().count() < lines && tour.status().is_none() {
-            assert!(Instant::now() < patience, "the tour hangs:\n{}", shown());
+            assert!(Instant::now() < deadline, "the tour hangs:\n{}", shown());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         match victim {
@@ -52,7 +52,7 @@ async fn every_process_killed_once_loses_nothing() {
             _ => stack.postgres.as_ref().expect("it is private").kill9().await,
         }
     }
-    let status = tokio::time::timeout(PATIENCE, tour.ended()).await.expect("the tour ends");
+    let status = tokio::time::timeout(TIMEOUT, tour.ended()).await.expect("the tour ends");
     assert!(
         status.success(),
         "{}\n──── api\n{}\n──── workers\n{}",

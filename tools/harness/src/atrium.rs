@@ -56,7 +56,7 @@ pub struct Atrium {
     postgres: Postgres,
     database_proxy: Option<Proxy>,
     redis: Redis,
-    // Last: the keys and logs go when the processes are gone.
+    // Last: fields are dropped in order, and the processes use the keys and logs in it.
     _folder: Folder,
 }
 

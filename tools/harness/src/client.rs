@@ -1,7 +1,7 @@
 //! A small HTTP client for loopback: JSON, a bearer token or cookies, Server-Sent Events.
 //!
 //! The demo, the tour and all integration tests use Atrium through it. A client with a [`Contract`] checks every answer
-//! against the OpenAPI document and panics when they differ: whoever tests anything tests the contract, too.
+//! against the OpenAPI document and panics when they differ, so that every test tests the contract, too.
 
 mod cookies;
 mod error;

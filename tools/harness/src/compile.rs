@@ -19,7 +19,7 @@ pub async fn binaries(checkout: &Checkout) -> anyhow::Result<PathBuf> {
         // twice.
         .args(["build", "--workspace", "--bins", "--manifest-path"])
         .arg(checkout.root().join("Cargo.toml"))
-        // In our process group, so that Ctrl-C reaches both.
+        // In the process group of this process, so that Ctrl-C reaches both.
         .in_our_group();
     if is_release(&folder) {
         cargo = cargo.arg("--release");

@@ -82,7 +82,7 @@ impl Drop for TestDatabase {
     /// Best effort: what is left is removed with the server.
     fn drop(&mut self) {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // The test's runtime may be gone, and a drop cannot wait for it.
+        // The test's runtime may have ended, and a drop cannot wait for it.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             runtime.block_on(async {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::client::{Client, ClientError, Follower, Request};
 
 /// How long requests are retried.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 /// The pause between two attempts, unless the server says otherwise.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -105,7 +105,7 @@ impl Guest {
     /// When it fails or takes too long.
     pub async fn committed(&self, operation: &str) -> anyhow::Result<()> {
         let path = format!("/v1/operations/{operation}");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let reply = patiently(|| self.client.get(&path)).await?.expect_status(200)?;
             match reply.at("/status").as_str() {
@@ -228,7 +228,7 @@ impl Guest {
 /// # Errors
 /// When that takes too long.
 pub async fn patiently(request: impl Fn() -> Request) -> Result<Reply, ClientError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let result = request().send().await;
         let pause = match &result {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::screen::spoken;
+use crate::screen::readable;
 
 /// p50, p99 and the longest, for a person.
 #[must_use]
@@ -11,8 +11,8 @@ pub fn summary(mut took: Vec<Duration>) -> String {
     let Some(longest) = took.last() else {
         return "nothing measured".to_owned();
     };
-    let at = |part| spoken(percentile(&took, part));
-    format!("p50 {}, p99 {}, max {} (n = {})", at(50), at(99), spoken(*longest), took.len())
+    let at = |part| readable(percentile(&took, part));
+    format!("p50 {}, p99 {}, max {} (n = {})", at(50), at(99), readable(*longest), took.len())
 }
 
 /// The smallest value that this percentage of the values does not exceed.

@@ -1,10 +1,10 @@
-//! What integration tests and the command line run on: Atrium's processes around servers, and a client that checks what
-//! they answer.
+//! What integration tests and the command line use: Atrium's processes with their servers, and a client that checks
+//! what they answer.
 //!
 //! The tests of the workspace run under `atrium-devstack exec`, which starts PostgreSQL and Redis once and migrates a
 //! template database. A test takes its share of them: a copy of the template ([`TestDatabase`]), a logical database of
-//! Redis ([`TestRedis`]), processes around both ([`Atrium`]). Tests that kill, flush or pause a server start a private
-//! one. The client checks every answer against the contract, so that whoever tests anything tests the contract, too.
+//! Redis ([`TestRedis`]), processes that use both ([`Atrium`]). Tests that kill, flush or pause a server start a private
+//! one. The client checks every answer against the contract, so that every test tests the contract, too.
 
 pub mod addresses;
 mod atrium;

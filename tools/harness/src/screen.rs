@@ -5,7 +5,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// The terminal, or wherever standard output goes.
+/// Standard output, which may be a terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     styled: bool,
@@ -42,7 +42,7 @@ impl Screen {
         let result = step.await;
         let mark = if result.is_ok() { self.paint("32", "✓") } else { self.paint("31", "✗") };
         let back = if self.styled { "\r\x1b[K" } else { "" };
-        println!("{back}  {mark} {name} {}", self.paint("2", &format!("({})", spoken(start.elapsed()))));
+        println!("{back}  {mark} {name} {}", self.paint("2", &format!("({})", readable(start.elapsed()))));
         flush();
         result
     }
@@ -73,7 +73,7 @@ impl Screen {
 
     /// A finished step with its outcome.
     pub fn done(&self, took: Duration, name: &str, outcome: &str) {
-        println!("  {} {:>9}  {name:<44} {outcome}", self.paint("32", "✓"), spoken(took));
+        println!("  {} {:>9}  {name:<44} {outcome}", self.paint("32", "✓"), readable(took));
         flush();
     }
 
@@ -89,7 +89,7 @@ pub fn print_error(error: &anyhow::Error) {
 
 /// A duration in a readable form.
 #[must_use]
-pub fn spoken(duration: Duration) -> String {
+pub fn readable(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds >= 100.0 {
         format!("{} min {} s", duration.as_secs() / 60, duration.as_secs() % 60)
@@ -109,12 +109,12 @@ fn flush() {
 mod tests {
     use std::time::Duration;
 
-    use super::spoken;
+    use super::readable;
 
     #[test]
     fn durations() {
-        assert_eq!(spoken(Duration::from_micros(1234)), "1.2 ms");
-        assert_eq!(spoken(Duration::from_millis(1500)), "1.5 s");
-        assert_eq!(spoken(Duration::from_secs(125)), "2 min 5 s");
+        assert_eq!(readable(Duration::from_micros(1234)), "1.2 ms");
+        assert_eq!(readable(Duration::from_millis(1500)), "1.5 s");
+        assert_eq!(readable(Duration::from_secs(125)), "2 min 5 s");
     }
 }

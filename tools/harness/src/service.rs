@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::client::Client;
 
 /// How long a process may take to listen, and then to be ready.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What all processes of one stack share.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub struct Wiring {
     pub logs: PathBuf,
     /// `json` or `text`.
     pub log_format: &'static str,
-    /// What the kernel sends the processes when we die.
+    /// The signal that the kernel sends the processes when this process ends.
     pub death_signal: &'static str,
     /// Further settings.
     pub settings: Vec<(String, String)>,
@@ -121,7 +121,7 @@ impl Service {
         Ok(Self { name, kind, admin, wiring: wiring.clone(), overrides, log, running })
     }
 
-    /// What it is called on the screen and in the name of its log.
+    /// Its name on the screen and in the name of its log.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -164,7 +164,7 @@ impl Service {
         kib.unwrap_or_else(|| panic!("{} has no size: {status}", self.name)) * 1024
     }
 
-    /// Where its log lines go.
+    /// The file of its log.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
@@ -208,7 +208,7 @@ impl Service {
         self.process().signal(signal);
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills it and waits until it has ended.
     pub async fn kill9(&self) {
         let process = self.process();
         process.kill().await;
@@ -219,7 +219,7 @@ impl Service {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
@@ -267,7 +267,7 @@ impl Service {
     /// When it does not in time, or the process ends; with its last log lines.
     pub async fn ready(&self) -> anyhow::Result<()> {
         let client = Client::new(self.admin_url());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut last = "no answer".to_owned();
         while Instant::now() < deadline {
             if let Some(status) = self.status() {
@@ -280,7 +280,7 @@ impl Service {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        bail!("{} is not ready after {PATIENCE:?} ({last}):\n{}", self.name, self.log_tail(20));
+        bail!("{} is not ready after {TIMEOUT:?} ({last}):\n{}", self.name, self.log_tail(20));
     }
 
     fn process(&self) -> Arc<Process> {
@@ -310,9 +310,9 @@ async fn launch(
         bail!("{} does not exist; build it with `cargo build -p {binary}`", program.display());
     }
     let Overrides { clock, names } = overrides;
-    let url = |url: &str| names.as_ref().map_or_else(|| url.to_owned(), |names| names.spell(url));
+    let url = |url: &str| names.as_ref().map_or_else(|| url.to_owned(), |names| names.with_name(url));
     let mut launch = Launch::new(name, program)
-        .within(names.as_deref().map(Names::mounts).map(Mounts::entrance))
+        .within(names.as_deref().map(Names::mounts).map(Mounts::enter_command))
         .envs(clock.iter().flat_map(Clock::environment))
         .env("ATRIUM_DATABASE_URL", url(&wiring.database.app))
         .env("ATRIUM_WATCHER_DATABASE_URL", url(&wiring.database.watcher))
@@ -336,7 +336,7 @@ async fn launch(
         .spawn()
         .with_context(|| format!("cannot start {name}"))?;
 
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let written = std::fs::read(log).unwrap_or_default();
         let written = written.get(usize::try_from(before)?..).unwrap_or_default();
@@ -350,7 +350,7 @@ async fn launch(
             bail!("{name} ended while starting ({status}):\n{}", last_lines(&written, 20));
         }
         if Instant::now() >= deadline {
-            bail!("{name} does not listen after {PATIENCE:?}:\n{}", last_lines(&written, 20));
+            bail!("{name} does not listen after {TIMEOUT:?}:\n{}", last_lines(&written, 20));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -130,7 +130,7 @@ impl Stack {
         // Chosen before the start, because it is part of the origin that the browser's cookie is bound to.
         let port = match port {
             Some(wanted) => {
-                let port = ports::free_or(wanted)?;
+                let port = ports::preferred_or_free(wanted)?;
                 if port != wanted {
                     screen.note(&format!("port {wanted} is taken; using {port}"));
                 }

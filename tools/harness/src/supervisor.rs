@@ -97,7 +97,7 @@ async fn keep(member: Member<'_>, screen: &Screen, changed: &impl Fn()) {
                 Err(error) => screen.alert(&format!("{}: cannot start: {error:#}", member.name())),
             }
         }
-        // First, so that whoever reads the message finds the new process in the file of addresses.
+        // First, so that a reader of the message finds the new process in the file of addresses.
         changed();
         screen.note(&format!("{}: running again, process {}", member.name(), member.pid()));
     }

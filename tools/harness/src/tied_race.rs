@@ -1,8 +1,8 @@
 //! Races that either side can win.
 //!
 //! A fixed pause in a test makes a race only on the machine where it was measured: on a faster one the same side wins
-//! every time. Here each turn moves the start of our side by how the turns before ended: later after it won, earlier
-//! after it lost, in steps that double until the other side wins once. So the turns gather around the tie, however fast
+//! every time. Here each turn moves the start of the first side by how the turns before ended: later after it won, earlier
+//! after it lost, in steps that double until the other side wins once. So the turns converge on a tie, however fast
 //! the machine is.
 
 use std::time::Duration;
@@ -12,10 +12,10 @@ const STEP: i64 = 1;
 /// The longest step: a turn never waits for minutes.
 const LONGEST_STEP: i64 = 1_000;
 
-/// The turns of a race of "our" side against "theirs". In the first, both start at once.
+/// The turns of a race between two sides. In the first turn, both start at once.
 #[derive(Debug, Default)]
 pub struct TiedRace {
-    /// By how many milliseconds our side starts later; negative: earlier.
+    /// By how many milliseconds the first side starts later; negative: earlier.
     delay: i64,
     step: i64,
     won: u32,
@@ -25,25 +25,25 @@ pub struct TiedRace {
 
 impl TiedRace {
     /// One turn: both sides to their ends.
-    pub async fn run<O, T>(&self, ours: impl Future<Output = O>, theirs: impl Future<Output = T>) -> (O, T) {
+    pub async fn run<O, T>(&self, first: impl Future<Output = O>, second: impl Future<Output = T>) -> (O, T) {
         let pause = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
         tokio::join!(
             async {
                 tokio::time::sleep(pause(self.delay)).await;
-                ours.await
+                first.await
             },
             async {
                 tokio::time::sleep(pause(-self.delay)).await;
-                theirs.await
+                second.await
             }
         )
     }
 
-    /// How the turn ended.
-    pub fn ended(&mut self, we_won: bool) {
-        let same = self.won_last.replace(we_won).is_none_or(|before| before == we_won);
+    /// Records how the turn ended.
+    pub fn ended(&mut self, first_won: bool) {
+        let same = self.won_last.replace(first_won).is_none_or(|before| before == first_won);
         self.step = if same { (self.step * 2).clamp(STEP, LONGEST_STEP) } else { STEP };
-        if we_won {
+        if first_won {
             self.won += 1;
             self.delay += self.step;
         } else {

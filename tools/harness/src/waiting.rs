@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A limit against waiting forever, not a measurement: several times what the slowest recovery takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Polls until a condition holds.
@@ -16,5 +16,5 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(PAUSE).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, polling).await.is_ok(), "timed out waiting for: {what}");
+    assert!(tokio::time::timeout(TIMEOUT, polling).await.is_ok(), "timed out waiting for: {what}");
 }

@@ -1,4 +1,4 @@
-//! The system account that servers run as when we are root: PostgreSQL refuses to run as root.
+//! The system account that servers run as when this process is root: PostgreSQL refuses to run as root.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,10 +15,10 @@ pub struct Account {
 }
 
 impl Account {
-    /// `None` when we are not root: then servers run as the current user.
+    /// `None` when this process is not root: then servers run as the current user.
     ///
     /// # Errors
-    /// When we are root and the machine has neither `postgres` nor `nobody`.
+    /// When this process is root and the machine has neither `postgres` nor `nobody`.
     pub fn for_servers() -> anyhow::Result<Option<Self>> {
         if !is_root() {
             return Ok(None);

@@ -38,7 +38,7 @@ pub struct PgBouncerBinary {
     pub server: PathBuf,
 }
 
-/// The library that lets a process see another time of day.
+/// The library that gives a process another time of day.
 #[derive(Clone, Debug)]
 pub struct FakeTime {
     /// To be preloaded into the process.
@@ -57,7 +57,7 @@ const POSTGRES_SINCE: u32 = 15;
 /// The products that speak Redis Streams, with the oldest version of each that works.
 const REDIS_SINCE: [(&str, &str, u32); 2] = [("Redis", "redis-server", 7), ("Valkey", "valkey-server", 8)];
 
-/// Which versions of Redis work, for messages.
+/// The versions of Redis that work, as messages name them.
 pub(crate) const REDIS_WANTED: &str = "Redis 7 or newer (or Valkey 8 or newer)";
 
 /// Something that is not installed, and how to get it.
@@ -72,7 +72,7 @@ struct Missing {
 /// How to use a server that is already running.
 #[derive(Debug)]
 struct Elsewhere {
-    /// The setting with its address, and what it has to point to.
+    /// The setting that gives its address, and what the address must be of.
     setting: &'static str,
     example: &'static str,
 }

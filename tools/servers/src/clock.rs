@@ -35,7 +35,7 @@ impl Clock {
     /// # Errors
     /// When the file cannot be written.
     pub fn set(&self, seconds_ahead: i64) -> anyhow::Result<()> {
-        // Atomic: half a number would be another one.
+        // Atomic: the first half of a number is another number.
         let folder = self.file.parent().unwrap_or_else(|| Path::new("/"));
         let mut next = tempfile::NamedTempFile::new_in(folder)?;
         writeln!(next, "{seconds_ahead:+}")?;

@@ -11,7 +11,7 @@ use crate::postgres::create_database;
 use crate::urls::{DatabaseUrls, Passwords, on_database, parse};
 
 /// How long a Redis may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The servers that the environment gives; `None` means: start a private one.
 #[derive(Clone, Debug, Default)]
@@ -97,10 +97,10 @@ impl Existing {
             redis::cmd("PING").query_async::<()>(&mut connection).await?;
             redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
         };
-        let fault = match tokio::time::timeout(PATIENCE, answer).await {
+        let fault = match tokio::time::timeout(TIMEOUT, answer).await {
             Ok(Ok(info)) => too_old(&info),
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {} seconds", PATIENCE.as_secs())),
+            Err(_) => Some(format!("no answer within {} seconds", TIMEOUT.as_secs())),
         };
         fault.map_or(Ok(()), |fault| Err(redis_fault(&format!("{address}: {fault}"))))
     }

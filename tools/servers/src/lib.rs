@@ -1,10 +1,10 @@
-//! Throw-away servers for development and tests: PostgreSQL, Redis and PgBouncer, each private to who started it.
+//! Throw-away servers for development and tests: PostgreSQL, Redis and PgBouncer, each private to the process that started it.
 //!
 //! A server runs from this machine's packages (installed where that is possible without a password), on a free port of
-//! the loopback address, with random passwords, in a temporary folder that goes with it. Every process asks the kernel
-//! to be signaled when we die, so that nothing is left behind. Beside the servers: what tests do to them, which is a
-//! proxy that breaks connections, a disk that can be filled, a clock that can be set, and a name that can be taken
-//! away.
+//! the loopback address, with random passwords, in a temporary folder that is removed with it. The kernel signals
+//! every server when the process that started it ends, so that nothing is left behind. Beside the servers: what tests
+//! use against them, which is a proxy that breaks connections, a disk that can be filled, a clock that can be set, and a
+//! host name that can be made unresolvable.
 
 pub mod account;
 pub mod binaries;

@@ -15,12 +15,12 @@ use crate::account::is_root;
 use crate::process::{Launch, Process};
 
 /// How long it may take to mount.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the idle process prints when everything is mounted.
 const MOUNTED: &str = "mounted";
 
-/// A mount namespace. Dropping it ends it; what was mounted is gone when the last process inside has ended.
+/// A mount namespace. Dropping it ends it; what was mounted is unmounted when the last process inside has ended.
 #[derive(Debug)]
 pub struct Mounts {
     holder: Process,
@@ -28,7 +28,7 @@ pub struct Mounts {
 
 impl Mounts {
     /// Creates one and runs a shell script in it that mounts; its arguments are `$1` and so on. The script's output
-    /// goes to a file in `folder`.
+    /// is written to a file in `folder`.
     ///
     /// # Errors
     /// When this machine does not allow such a namespace, or the script fails.
@@ -50,7 +50,7 @@ impl Mounts {
             .args(arguments)
             .log(&log)
             .spawn()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let printed = std::fs::read_to_string(&log).unwrap_or_default();
             if printed.lines().any(|line| line == MOUNTED) {
@@ -69,7 +69,7 @@ impl Mounts {
 
     /// The command that runs another one inside, for [`Launch::within`].
     #[must_use]
-    pub fn entrance(&self) -> Vec<OsString> {
+    pub fn enter_command(&self) -> Vec<OsString> {
         let holder = self.holder.pid().to_string();
         let mut words = vec!["nsenter", "--target", &holder, "--mount"];
         let (user, group) = (

@@ -41,11 +41,11 @@ impl Names {
 
     /// The address of a server with the name instead of the loopback address.
     #[must_use]
-    pub fn spell(&self, url: &str) -> String {
+    pub fn with_name(&self, url: &str) -> String {
         url.replacen("@127.0.0.1:", &format!("@{NAME}:"), 1)
     }
 
-    /// The name does not resolve.
+    /// Makes the name unresolvable.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -53,7 +53,7 @@ impl Names {
         self.write("")
     }
 
-    /// The name resolves again.
+    /// Makes the name resolvable again.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -14,15 +14,15 @@ use crate::process::{Launch, Process};
 use crate::urls::{credentials, on_port, parse};
 
 /// How long it may take to come up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A PgBouncer of our own. Dropping it kills it, which loses nothing, and removes its folder.
+/// A private PgBouncer. Dropping it kills it, which loses nothing, and removes its folder.
 #[derive(Debug)]
 pub struct PrivatePgBouncer {
     url: String,
     log: PathBuf,
     process: Process,
-    // Last: the folder goes when the server is gone.
+    // Last: fields are dropped in order, and the server works in this folder.
     _folder: Folder,
 }
 
@@ -66,8 +66,8 @@ impl PrivatePgBouncer {
     }
 
     async fn ready(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        // PgBouncer rejects the parameter that the library sends by default.
+        let deadline = Instant::now() + TIMEOUT;
+        // PgBouncer rejects a parameter that sqlx sends by default.
         let options = parse(&self.url)?.extra_float_digits(None);
         loop {
             if let Some(status) = self.process.status() {

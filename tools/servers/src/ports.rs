@@ -17,7 +17,7 @@ pub fn free() -> io::Result<u16> {
 ///
 /// # Errors
 /// When the system has none left.
-pub fn free_or(wanted: u16) -> io::Result<u16> {
+pub fn preferred_or_free(wanted: u16) -> io::Result<u16> {
     // On the unspecified address: the wanted port may be taken on another address, by a server for the whole machine.
     match TcpListener::bind((Ipv4Addr::UNSPECIFIED, wanted)) {
         Ok(_) => Ok(wanted),

@@ -20,7 +20,7 @@ use crate::small_disk::SmallDisk;
 use crate::urls::{DatabaseUrls, Passwords, random_password};
 
 /// How long a server may take to come up; recovery after a kill is included.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a fast shutdown may take before it is a kill.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -33,7 +33,7 @@ pub enum Durability {
     Volatile,
 }
 
-/// A PostgreSQL of our own. Dropping it stops it and removes its folder.
+/// A private PostgreSQL. Dropping it stops it and removes its folder.
 #[derive(Debug)]
 pub struct PrivatePostgres {
     binaries: PostgresBinaries,
@@ -46,7 +46,7 @@ pub struct PrivatePostgres {
     process: Mutex<Arc<Process>>,
     // After the process, which works on it.
     disk: Option<Arc<SmallDisk>>,
-    // Last: the folder goes when the server is gone.
+    // Last: fields are dropped in order, and the server works in this folder.
     _folder: Arc<Folder>,
 }
 
@@ -188,12 +188,12 @@ impl PrivatePostgres {
     /// # Errors
     /// When it does not come up.
     pub async fn start_again(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             *self.locked() = Arc::new(self.launch()?);
             match self.ready().await {
                 Ok(()) => return Ok(()),
-                // After a kill the old backends hold the shared memory until they notice that the postmaster is gone.
+                // After a kill the old backends hold the shared memory until they notice that the postmaster has ended.
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -222,9 +222,9 @@ impl PrivatePostgres {
         self.process.lock()
     }
 
-    /// Waits until it answers, and makes sure that it is ours that answers.
+    /// Waits until it answers, and makes sure that no other server answers.
     async fn ready(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let process = self.process();
         loop {
             if let Some(status) = process.status() {
@@ -293,7 +293,7 @@ async fn initialize(
         .arg("--no-instructions")
         .env("LC_ALL", "C")
         .account(account.cloned())
-        .within(disk.map(SmallDisk::mounts).map(Mounts::entrance))
+        .within(disk.map(SmallDisk::mounts).map(Mounts::enter_command))
         .death_signal("KILL")
         .log(&log)
         .spawn()?;
@@ -317,7 +317,7 @@ fn launch(
     let mut settings = vec![
         format!("port={port}"),
         "listen_addresses=127.0.0.1".to_owned(),
-        // No socket file: its folder would have to exist, and it would be one more way in.
+        // No socket file: its folder would have to exist, and it would be one more way to connect.
         "unix_socket_directories=".to_owned(),
         "max_connections=500".to_owned(),
         "shared_buffers=64MB".to_owned(),
@@ -337,7 +337,7 @@ fn launch(
         .arg(data)
         .env("LC_ALL", "C")
         .account(account.cloned())
-        .within(disk.map(SmallDisk::mounts).map(Mounts::entrance))
+        .within(disk.map(SmallDisk::mounts).map(Mounts::enter_command))
         // The fast shutdown: connections are closed, and everything is written.
         .death_signal("INT")
         .log(log);

@@ -1,4 +1,4 @@
-//! One child process: it dies with us, its output goes to a file, and signals reach only it.
+//! One child process: it ends with its parent, its output is written to a file, and signals reach only it.
 //!
 //! A thread per child waits for it. It reaps the child under the same lock that signaling takes, so a signal can never
 //! reach another process that was given the id of a child that has ended.
@@ -36,7 +36,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A program that gets `SIGTERM` when we die, in a process group of its own.
+    /// A program that gets `SIGTERM` when this process ends, in a process group of its own.
     #[must_use]
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
         Self {
@@ -88,21 +88,21 @@ impl Launch {
         self
     }
 
-    /// The signal the kernel sends it when we die, by its short name.
+    /// The signal that the kernel sends it when this process ends, by its short name.
     #[must_use]
     pub fn death_signal(mut self, signal: &'static str) -> Self {
         self.death_signal = signal;
         self
     }
 
-    /// Appends its output to a file; without this it writes to ours.
+    /// Appends its output to a file; without this it writes to the output of this process.
     #[must_use]
     pub fn log(mut self, file: impl Into<PathBuf>) -> Self {
         self.log = Some(file.into());
         self
     }
 
-    /// Leaves it in our process group: Ctrl-C on the terminal then reaches it directly.
+    /// Leaves it in the process group of this process: Ctrl-C on the terminal then reaches it directly.
     #[must_use]
     pub fn in_our_group(mut self) -> Self {
         self.own_group = false;
@@ -187,7 +187,7 @@ impl Process {
         Ok(Self { name, pid, own_group, log, reaped, status })
     }
 
-    /// What it is called on the screen.
+    /// Its name on the screen.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -199,7 +199,7 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Where its output goes, if to a file.
+    /// The file that its output is written to, if any.
     #[must_use]
     pub fn log(&self) -> Option<&Path> {
         self.log.as_deref()

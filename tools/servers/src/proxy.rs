@@ -19,16 +19,16 @@ use crate::ports::loopback;
 /// The state of a proxied connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// It passes bytes on.
+    /// It forwards bytes.
     Open,
-    /// It passes everything on with this delay.
+    /// It forwards everything with this delay.
     Slow(Duration),
-    /// It passes nothing on. What was sent meanwhile arrives when it is open again.
+    /// It forwards nothing. What was sent in the meantime arrives when it is open again.
     Hung,
     /// Half open: the server was told that it is closed, the client waits forever.
-    DeafClient,
+    ClientUnaware,
     /// Half open: the client was told that it is closed, the server waits forever.
-    DeafServer,
+    ServerUnaware,
     /// Both sides are told that it is closed.
     Cut,
 }
@@ -36,7 +36,7 @@ pub enum Link {
 impl Link {
     /// The connection cannot recover from these.
     fn is_lost(self) -> bool {
-        matches!(self, Self::DeafClient | Self::DeafServer | Self::Cut)
+        matches!(self, Self::ClientUnaware | Self::ServerUnaware | Self::Cut)
     }
 }
 
@@ -75,7 +75,7 @@ impl Proxy {
     /// open now.
     pub fn set(&self, link: Link) {
         let mut links = locked(&self.links);
-        links.new = if matches!(link, Link::DeafClient | Link::DeafServer) { Link::Open } else { link };
+        links.new = if matches!(link, Link::ClientUnaware | Link::ServerUnaware) { Link::Open } else { link };
         links.open.retain(|open| !open.is_closed());
         for open in &links.open {
             open.send_if_modified(|state| {
@@ -119,27 +119,28 @@ async fn accept(listener: TcpListener, server: SocketAddr, links: Arc<Mutex<Link
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             tokio::join!(
-                forward(from_client, to_server, state.clone(), Link::DeafServer),
-                forward(from_server, to_client, state, Link::DeafClient),
+                forward(from_client, to_server, state.clone(), Link::ServerUnaware),
+                forward(from_server, to_client, state, Link::ClientUnaware),
             );
         });
     }
 }
 
-/// Passes one direction on until its end. `deaf`: the state in which the receiving side is not told of the end.
+/// Forwards one direction until its end. `unaware`: the state in which the receiving side is not told of the
+/// end.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut state: watch::Receiver<Link>,
-    deaf: Link,
+    unaware: Link,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let link = *state.borrow_and_update();
         match link {
             Link::Cut => return,
-            Link::DeafClient | Link::DeafServer => {
-                if link == deaf {
+            Link::ClientUnaware | Link::ServerUnaware => {
+                if link == unaware {
                     // Kept, and never written to again.
                     let _ = state.wait_for(|link| *link == Link::Cut).await;
                 }
@@ -259,13 +260,13 @@ mod tests {
     #[tokio::test]
     async fn only_one_side_of_a_half_open_connection_is_told() {
         let mut pair = pair().await;
-        pair.proxy.set(Link::DeafClient);
+        pair.proxy.set(Link::ClientUnaware);
         assert_eq!(read(&mut pair.server).await, Some(Vec::new()), "the server was told");
         assert_eq!(read(&mut pair.client).await, None, "the client was not");
         pair.proxy.heal();
         assert_eq!(read(&mut pair.client).await, Some(Vec::new()), "until the end of the fault");
         let mut pair = self::pair().await;
-        pair.proxy.set(Link::DeafServer);
+        pair.proxy.set(Link::ServerUnaware);
         assert_eq!(read(&mut pair.client).await, Some(Vec::new()));
         assert_eq!(read(&mut pair.server).await, None);
     }

@@ -18,7 +18,7 @@ use crate::small_disk::SmallDisk;
 use crate::urls::random_password;
 
 /// How long a server may take to come up; reading its append-only file is included.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to write what it holds before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -28,7 +28,7 @@ pub const DATABASES: i64 = 1024;
 /// Where a server keeps its append-only files, in the folder of its data.
 const APPEND_ONLY_FOLDER: &str = "appendonlydir";
 
-/// A Redis of our own. Dropping it stops it and removes its folder.
+/// A private Redis. Dropping it stops it and removes its folder.
 #[derive(Debug)]
 pub struct PrivateRedis {
     binary: RedisBinary,
@@ -39,7 +39,7 @@ pub struct PrivateRedis {
     process: Mutex<Arc<Process>>,
     // After the process, which works on it.
     disk: Option<Arc<SmallDisk>>,
-    // Last: the folder goes when the server is gone.
+    // Last: fields are dropped in order, and the server works in this folder.
     _folder: Arc<Folder>,
 }
 
@@ -185,7 +185,7 @@ impl PrivateRedis {
         self.process().signal(Signal::STOP);
     }
 
-    /// Lets a paused process go on.
+    /// Continues a paused process.
     pub fn resume(&self) {
         self.process().signal(Signal::CONT);
     }
@@ -239,9 +239,9 @@ impl PrivateRedis {
         self.process.lock()
     }
 
-    /// Waits until it answers, and makes sure that it is ours that answers.
+    /// Waits until it answers, and makes sure that no other server answers.
     async fn ready(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let process = self.process();
         loop {
             if let Some(status) = process.status() {
@@ -307,7 +307,7 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The settings are in a file that only we can read: a password on the command line would be visible to everybody.
+/// The settings are in a file that only its owner can read: a password on the command line would be visible to everybody.
 fn configure(home: &Path, data: &Path, port: u16, password: &str) -> anyhow::Result<()> {
     let configuration = format!(
         "bind 127.0.0.1\n\
@@ -328,7 +328,7 @@ fn configure(home: &Path, data: &Path, port: u16, password: &str) -> anyhow::Res
 fn launch(binary: &RedisBinary, home: &Path, disk: Option<&SmallDisk>) -> anyhow::Result<Process> {
     Launch::new(binary.product, &binary.server)
         .arg(home.join("redis.conf"))
-        .within(disk.map(SmallDisk::mounts).map(Mounts::entrance))
+        .within(disk.map(SmallDisk::mounts).map(Mounts::enter_command))
         .log(home.join("redis.log"))
         .spawn()
         .context("cannot start Redis")

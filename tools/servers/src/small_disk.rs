@@ -13,7 +13,7 @@ use crate::mounts::Mounts;
 /// Space for a PostgreSQL with one database and a few segments of its log.
 const SIZE: &str = "192m";
 
-/// The disk. Gone when it is dropped and its server has ended.
+/// The disk. It is unmounted when it is dropped and its server has ended.
 #[derive(Debug)]
 pub struct SmallDisk {
     mounts: Mounts,

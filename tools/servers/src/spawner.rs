@@ -1,7 +1,7 @@
 //! The thread that starts every child.
 //!
 //! Children ask the kernel for a signal when their parent dies (`PR_SET_PDEATHSIG`), so that nothing is left behind
-//! when we are killed. The kernel binds that to the *thread* that spawned the child, not to the process: a child
+//! when this process is killed. The kernel binds that to the *thread* that spawned the child, not to the process: a child
 //! started from a worker thread of a runtime would be signaled when that thread ends. So one thread that lives as long
 //! as the process spawns them all.
 

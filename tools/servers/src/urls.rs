@@ -89,7 +89,7 @@ impl DatabaseUrls {
 
 /// The same address for another role. The password must not need escaping.
 ///
-/// Done on the text: the library's own way back to an address adds parameters that only it understands.
+/// Done on the text: an address that sqlx writes has parameters that only sqlx understands.
 pub(crate) fn as_role(url: &str, role: &str, password: &str) -> anyhow::Result<String> {
     let (scheme, rest) = split(url)?;
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());

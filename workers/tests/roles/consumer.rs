@@ -73,7 +73,7 @@ async fn lines_that_died_without_a_word_keep_no_message_in_hand() {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND usename = 'atrium_app' AND wait_event_type = 'Lock'";
     until("all connections wait for locks", async || platform.number(waiting).await == 2).await;
-    platform.atrium.database_proxy().set(Link::DeafClient);
+    platform.atrium.database_proxy().set(Link::ClientUnaware);
     for lock in locks {
         lock.close().await.expect("out of the way");
     }

@@ -7,7 +7,7 @@ use atrium_harness::client::Client;
 use atrium_harness::screen::Screen;
 
 /// How long a step may take that should take milliseconds: a process may be restarting.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the steps share.
 pub(super) struct Tour {

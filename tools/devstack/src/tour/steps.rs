@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use atrium_harness::guest::{Creation, Guest, patiently};
-use atrium_harness::screen::spoken;
+use atrium_harness::screen::readable;
 use serde_json::{Value, json};
 
-use super::step::{PATIENCE, Tour};
+use super::step::{TIMEOUT, Tour};
 use super::window::{press, watched};
 
 /// A process that was killed is listed this long; one without a revision after that loads the newest at first use.
@@ -102,7 +102,7 @@ impl Tour {
             .step("the member's second window closes the first one", async {
                 let second = watched(&member, &org, &project).await?;
                 ensure!(second.window.closed.is_some(), "expected `closed_session_id`, got null");
-                let closed = first.stream.see("chat.session-closed", PATIENCE).await?;
+                let closed = first.stream.see("chat.session-closed", TIMEOUT).await?;
                 let data = closed.json();
                 ensure!(
                     data["session_id"] == first.window.session.as_str() && data["reason"] == "replaced",
@@ -150,7 +150,7 @@ impl Tour {
         let start = Instant::now();
         let (mut sequence, mut steps) = (0, Vec::new());
         loop {
-            let Some(event) = stream.next(PATIENCE).await? else {
+            let Some(event) = stream.next(TIMEOUT).await? else {
                 bail!(
                     "expected `operation.finished`, but the stream ended without it; steps so far: {steps:?}"
                 );
@@ -169,7 +169,7 @@ impl Tour {
                 break;
             }
             if text("status") == "DONE" {
-                steps.push(format!("{} {}", text("step"), spoken(event.at.duration_since(start))));
+                steps.push(format!("{} {}", text("step"), readable(event.at.duration_since(start))));
             }
         }
         ensure!(!steps.is_empty(), "expected steps before the end, got none");
@@ -205,8 +205,8 @@ impl Tour {
                 let lags = processes.iter().map(|one| (name(one), one["lag_ms"].as_f64())).collect();
                 return Ok(Rollout { lags });
             }
-            if start.elapsed() > PATIENCE {
-                bail!("expected every process at revision {revision} within {PATIENCE:?}, got {status}");
+            if start.elapsed() > TIMEOUT {
+                bail!("expected every process at revision {revision} within {TIMEOUT:?}, got {status}");
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(100));
@@ -234,7 +234,7 @@ impl Tour {
                 let counts = pressed.map(|(action, _)| format!("{action} {}", count(action).unwrap_or(0)));
                 return Ok(((), counts.join(", ")));
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 bail!("expected at least {pressed:?}, got {counters}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

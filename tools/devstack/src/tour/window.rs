@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use atrium_harness::client::Follower;
 use atrium_harness::guest::{Guest, Window};
-use atrium_harness::screen::spoken;
+use atrium_harness::screen::readable;
 
-use super::step::PATIENCE;
+use super::step::TIMEOUT;
 
 /// The reasons for a `reset` that the tour tolerates: Redis was restarted, which lost the short history of live events.
 /// The action was counted all the same: it is pressed again, and the counters are checked later.
@@ -36,7 +36,7 @@ pub(super) struct Press<const N: usize> {
 
 impl<const N: usize> fmt::Display for Press<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.took.map(spoken).join(" and "))?;
+        f.write_str(&self.took.map(readable).join(" and "))?;
         if self.times > 1 {
             write!(f, " (pressed {} times: Redis lost its history)", self.times)?;
         }
@@ -55,7 +55,7 @@ enum Shown {
 pub(super) async fn watched(guest: &Guest, org: &str, project: &str) -> anyhow::Result<Watched> {
     let window = guest.open_chat(org, project).await?;
     let mut stream = guest.watch(&window);
-    stream.connected(PATIENCE).await?;
+    stream.connected(TIMEOUT).await?;
     Ok(Watched { window, stream, seen: HashSet::new() })
 }
 
@@ -89,12 +89,12 @@ async fn accepted(guest: &Guest, window: &Window, action: &str) -> anyhow::Resul
         let pressed = Instant::now();
         let pause = match guest.pressing(window, action).send().await {
             Ok(reply) if reply.code() == 202 => return Ok((pressed, reply.at("/id"))),
-            Ok(reply) if matches!(reply.code(), 429 | 503) && start.elapsed() < PATIENCE => {
+            Ok(reply) if matches!(reply.code(), 429 | 503) && start.elapsed() < TIMEOUT => {
                 let seconds = reply.header("retry-after").and_then(|text| text.parse().ok());
                 Duration::from_secs(seconds.unwrap_or(1))
             }
             Ok(reply) => bail!(reply.unexpected("202")),
-            Err(_) if start.elapsed() < PATIENCE => Duration::from_millis(200),
+            Err(_) if start.elapsed() < TIMEOUT => Duration::from_millis(200),
             Err(error) => bail!(error),
         };
         tokio::time::sleep(pause).await;
@@ -104,7 +104,7 @@ async fn accepted(guest: &Guest, window: &Window, action: &str) -> anyhow::Resul
 impl Watched {
     /// Waits until the stream shows the action with this id, once.
     async fn shows(&mut self, id: &str, action: &str) -> anyhow::Result<Shown> {
-        let (mut deadline, mut reset) = (Instant::now() + PATIENCE, false);
+        let (mut deadline, mut reset) = (Instant::now() + TIMEOUT, false);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let event = match self.stream.next(left).await {

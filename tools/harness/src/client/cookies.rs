@@ -15,7 +15,7 @@ pub(crate) struct CookieJar {
 
 impl CookieJar {
     /// Applies the `Set-Cookie` headers of an answer.
-    pub(crate) fn absorb(&self, headers: &HeaderMap) {
+    pub(crate) fn store(&self, headers: &HeaderMap) {
         let mut cookies = self.locked();
         for set in headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok()) {
             let mut parts = set.split(';').map(str::trim);
@@ -56,11 +56,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(SET_COOKIE, HeaderValue::from_static("a=1; HttpOnly; Max-Age=900"));
         headers.append(SET_COOKIE, HeaderValue::from_static("b=2"));
-        jar.absorb(&headers);
+        jar.store(&headers);
         assert_eq!(jar.header().as_deref(), Some("a=1; b=2"));
         headers.clear();
         headers.append(SET_COOKIE, HeaderValue::from_static("a=; Path=/; Max-Age=0"));
-        jar.absorb(&headers);
+        jar.store(&headers);
         assert_eq!(jar.header().as_deref(), Some("b=2"));
     }
 }

@@ -198,7 +198,7 @@ impl Request {
         let response =
             self.target.pool.request(request).await.map_err(|error| failed(chain(&error).into()))?;
         if let Some(jar) = &self.target.cookies {
-            jar.absorb(response.headers());
+            jar.store(response.headers());
         }
         Ok(response)
     }

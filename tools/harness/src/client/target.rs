@@ -1,4 +1,4 @@
-//! Which server a request goes to, over which connections, and as whom.
+//! The server that a request is sent to, the connections, and the identity.
 
 use std::sync::Arc;
 use std::time::Duration;
