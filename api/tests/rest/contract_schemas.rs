@@ -1,8 +1,8 @@
-//! The components of the API description, held against the schemas of the Rust types that are sent.
+//! The components of the API description, held against the schemas of the Rust types that are sent and received.
 //!
 //! Both sides are reduced to what Rust knows of a value: its type, whether it may be null, the format of a text, the
-//! values of a closed list, the fields of an object and which of them are always there. Lengths, patterns,
-//! descriptions and examples stand in the document alone.
+//! values of a closed list, the fields of an object, which of them are required and whether there may be others.
+//! Lengths, patterns, descriptions and examples stand in the document alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,21 +12,6 @@ use serde_json::Value;
 
 /// Components that no Rust type stands for, and why.
 const WITHOUT_TYPE: &[(&[&str], &str)] = &[
-    (
-        &[
-            "Empty",
-            "SignOut",
-            "Naming",
-            "Transfer",
-            "RoleChange",
-            "InvitationCreate",
-            "InvitationAccept",
-            "ApiKeyCreate",
-            "ChatPress",
-            "ConfigSet",
-        ],
-        "bodies of requests are read field by field, so that an answer lists every mistake",
-    ),
     (
         &["Uuid", "Timestamp", "NullableTimestamp", "JsonValue"],
         "values that the components with a type refer to; they are compared there",
@@ -77,7 +62,20 @@ struct Shape {
     values: Option<BTreeSet<String>>,
     fields: BTreeMap<String, Shape>,
     required: BTreeSet<String>,
+    others: Others,
     items: Option<Box<Shape>>,
+}
+
+/// The fields of an object that have no names in its schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Others {
+    /// There may be any.
+    #[default]
+    Any,
+    /// There are none.
+    None,
+    /// There may be some with such values.
+    Of(Box<Shape>),
 }
 
 impl Shape {
@@ -121,6 +119,11 @@ impl Shape {
         }
         let required = schema["required"].as_array().into_iter().flatten();
         shape.required.extend(required.filter_map(Value::as_str).map(str::to_owned));
+        shape.others = match &schema["additionalProperties"] {
+            Value::Bool(false) => Others::None,
+            values @ Value::Object(_) => Others::Of(Box::new(Self::of(values, document))),
+            _ => Others::Any,
+        };
         if let Some(items) = schema.get("items") {
             shape.items = Some(Box::new(Self::of(items, document)));
         }
@@ -143,6 +146,9 @@ impl Shape {
         self.format = self.format.take().or(other.format);
         self.fields.extend(other.fields);
         self.required.extend(other.required);
+        if self.others == Others::Any {
+            self.others = other.others;
+        }
         self.items = self.items.take().or(other.items);
     }
 }
@@ -205,6 +211,15 @@ fn compare(
             _ => faults.push(format!("{path}/{name}: missing in Rust")),
         }
     }
+    match (&rust.others, &document.others) {
+        (Others::Of(rust), Others::Of(document)) => {
+            compare(&format!("{path}/*"), rust, document, faults, narrower);
+        }
+        (rust, document) if rust == document => {}
+        (rust, document) => {
+            faults.push(format!("{path}: other fields: {rust:?} in Rust, {document:?} in the document"));
+        }
+    }
     match (&rust.items, &document.items) {
         (Some(rust), Some(document)) => compare(&format!("{path}[]"), rust, document, faults, narrower),
         (None, None) => {}
@@ -213,7 +228,7 @@ fn compare(
 }
 
 #[test]
-fn every_component_is_what_its_rust_type_sends() {
+fn every_component_is_what_its_rust_type_sends_or_receives() {
     let contract = Contract::load().unwrap();
     let document = contract.document();
     let documented = document["components"]["schemas"].as_object().unwrap();
