@@ -10,6 +10,7 @@ use atrium_shared::{
     messages::{ActionEntry, ChatAction, StreamEntry as _},
     streams::{Inbound, chat_shard},
     tenancy::Role,
+    timings::is_longer,
 };
 use http::StatusCode;
 use schemars::JsonSchema;
@@ -24,12 +25,18 @@ use crate::{
         request_body::request_body,
         response::{self, Response},
     },
-    live::session_cache::{Known, SessionKey},
+    live::{
+        access::REMEMBERED,
+        session_cache::{Known, SessionKey},
+    },
     state::App,
 };
 
 /// How long a session and its user's role may be taken from memory without asking the database.
 const MAX_AGE: Duration = Duration::from_secs(30);
+
+// An end of access is remembered for longer than what was read before it is believed.
+const _: () = assert!(is_longer(REMEMBERED, 1, MAX_AGE));
 
 request_body! {
     /// What is pressed.
