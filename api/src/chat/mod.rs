@@ -10,7 +10,7 @@ pub mod sessions;
 
 use atrium_shared::messages::{ActionEvent, ChatAction, SessionClosedEvent};
 
-use crate::http::schema::{Component, component, received};
+use crate::http::schema::{Component, component, event_component, received};
 
 /// What this module reads and sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
@@ -20,7 +20,7 @@ pub(crate) fn components() -> Vec<Component> {
         component::<sessions::Opened>("ChatSession"),
         component::<actions::Accepted>("ChatPressAccepted"),
         component::<counters::Counters>("ChatCounters"),
-        component::<ActionEvent>("ChatActionEvent"),
-        component::<SessionClosedEvent>("ChatSessionClosedEvent"),
+        event_component::<ActionEvent>("ChatActionEvent"),
+        event_component::<SessionClosedEvent>("ChatSessionClosedEvent"),
     ]
 }

@@ -29,7 +29,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{List, Response, json},
-        schema::{Component, component, received},
+        schema::{Component, component, event_component, received},
     },
     projects,
     state::App,
@@ -107,6 +107,6 @@ pub(crate) fn components() -> Vec<Component> {
         component::<layers::Explanation>("ConfigExplanation"),
         component::<status::Process>("ConfigProcess"),
         component::<status::Status>("ConfigStatus"),
-        component::<events::Changed>("ConfigChangedEvent"),
+        event_component::<events::Changed>("ConfigChangedEvent"),
     ]
 }

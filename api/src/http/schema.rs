@@ -1,6 +1,7 @@
 //! The shape of what is sent and received, as JSON Schema made from the Rust type: a test holds the API description
 //! against it.
 
+use atrium_shared::messages::LiveEvent;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ pub struct Component {
     pub name: &'static str,
     /// The schema of the type, without references.
     pub schema: Value,
+    /// The event's name, if it is the data of one.
+    pub event: Option<&'static str>,
 }
 
 /// The component that `T` is when it is sent.
@@ -25,6 +28,11 @@ pub(crate) fn component<T: JsonSchema>(name: &'static str) -> Component {
     generate::<T>(name, settings.with_transform(RecursiveTransform(close)))
 }
 
+/// The component that an event's data is.
+pub(crate) fn event_component<E: LiveEvent + JsonSchema>(name: &'static str) -> Component {
+    Component { event: Some(E::NAME), ..component::<E>(name) }
+}
+
 /// The component that `T` is when it is received. Whether other fields are refused is up to the type.
 pub(crate) fn received<T: JsonSchema>(name: &'static str) -> Component {
     generate::<T>(name, SchemaSettings::draft2020_12().for_deserialize())
@@ -32,5 +40,5 @@ pub(crate) fn received<T: JsonSchema>(name: &'static str) -> Component {
 
 fn generate<T: JsonSchema>(name: &'static str, settings: SchemaSettings) -> Component {
     let settings = settings.with(|settings| settings.inline_subschemas = true);
-    Component { name, schema: settings.into_generator().into_root_schema_for::<T>().to_value() }
+    Component { name, schema: settings.into_generator().into_root_schema_for::<T>().to_value(), event: None }
 }

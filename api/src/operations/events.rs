@@ -13,6 +13,7 @@ use std::{
 use atrium_shared::{
     db::{DbError, in_time},
     ids::{OrgId, SagaId, UserId},
+    messages::LiveEvent,
     saga::{self, SagaEvent, SagaStatus, StepStatus},
 };
 use schemars::JsonSchema;
@@ -51,6 +52,10 @@ pub(super) struct StepEvent<'a> {
     at: OffsetDateTime,
 }
 
+impl LiveEvent for StepEvent<'_> {
+    const NAME: &'static str = "operation.step";
+}
+
 #[derive(Serialize, JsonSchema)]
 pub(super) struct FinishedEvent<'a> {
     operation_id: SagaId,
@@ -61,6 +66,10 @@ pub(super) struct FinishedEvent<'a> {
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     at: OffsetDateTime,
+}
+
+impl LiveEvent for FinishedEvent<'_> {
+    const NAME: &'static str = "operation.finished";
 }
 
 /// `GET /v1/operations/{operation}/events`.
@@ -209,11 +218,11 @@ fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&Value>) -> Fr
     match step {
         Some(step) => {
             let data = StepEvent { operation_id, seq, step, status, detail: detail.as_deref(), at };
-            Framed { bytes: answer::event(Some(&seq), "operation.step", &data), last: false }
+            Framed { bytes: answer::event(Some(&seq), &data), last: false }
         }
         None => {
             let data = FinishedEvent { operation_id, seq, status, failure, at };
-            Framed { bytes: answer::event(Some(&seq), "operation.finished", &data), last: true }
+            Framed { bytes: answer::event(Some(&seq), &data), last: true }
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{Response, json},
-        schema::{Component, component},
+        schema::{Component, component, event_component},
     },
     state::App,
 };
@@ -102,7 +102,7 @@ pub(crate) fn components() -> Vec<Component> {
         component::<SagaStatus>("OperationStatus"),
         component::<OperationStep>("OperationStep"),
         component::<StepStatus>("OperationStepStatus"),
-        component::<events::StepEvent<'static>>("OperationStepEvent"),
-        component::<events::FinishedEvent<'static>>("OperationFinishedEvent"),
+        event_component::<events::StepEvent<'static>>("OperationStepEvent"),
+        event_component::<events::FinishedEvent<'static>>("OperationFinishedEvent"),
     ]
 }

@@ -258,3 +258,21 @@ fn every_component_is_what_its_rust_type_sends_or_receives() {
     }
     assert!(faults.is_empty(), "docs/api/openapi.yaml and the types differ:\n{}", faults.join("\n"));
 }
+
+#[test]
+fn every_event_has_the_name_and_the_data_of_its_rust_type() {
+    let contract = Contract::load().unwrap();
+    let mut documented = BTreeSet::new();
+    for operation in contract.document()["paths"].as_object().unwrap().values() {
+        let events = &operation["get"]["responses"]["200"]["content"]["text/event-stream"]["x-sse-events"];
+        for (name, data) in events.as_object().into_iter().flatten() {
+            documented.insert((name.as_str(), data["$ref"].as_str().unwrap().to_owned()));
+        }
+    }
+    let components = schemas::components();
+    let sent: BTreeSet<_> = components
+        .iter()
+        .filter_map(|component| Some((component.event?, format!("#/components/schemas/{}", component.name))))
+        .collect();
+    assert_eq!(sent, documented, "the events in Rust, and those in docs/api/openapi.yaml");
+}
