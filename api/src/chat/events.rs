@@ -268,7 +268,7 @@ impl ChatSource {
 
     /// Tells that something was missed. The stream goes on from where its cursor stands.
     fn reset(&mut self, reason: ResetReason, batch: &mut Batch) {
-        counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
+        counter!(SSE_RESETS, "reason" => <&str>::from(reason)).increment(1);
         let position = self.subscription.position();
         let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
         batch.event(&answer::event(id, &answer::Reset { reason }));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     configuration::{
-        catalog::{Key, Scope},
+        catalog::Key,
         write::{Change, ChangeError, apply},
     },
     tenancy::Role,
@@ -94,12 +94,7 @@ fn refused(error: ChangeError, key: &Key) -> Problem {
     match error {
         ChangeError::UnknownKey => unknown_key(),
         ChangeError::ScopeNotAllowed(_) => {
-            let scopes = key.scopes.iter().map(|scope| match scope {
-                Scope::Default => "default",
-                Scope::Organization => "organization",
-                Scope::Project => "project",
-            });
-            let scopes: Vec<_> = scopes.collect();
+            let scopes: Vec<&str> = key.scopes.iter().map(Into::into).collect();
             Problem::new(
                 Code::ConfigScopeNotAllowed,
                 format!("`{}` cannot be set at this scope, only at: {}.", key.name, scopes.join(", ")),

@@ -139,7 +139,7 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
         }
         stream.registration.written();
         if batch.events() > 0 {
-            counter!(SSE_EVENTS, "kind" => stream.kind.name()).increment(batch.events());
+            counter!(SSE_EVENTS, "kind" => <&str>::from(stream.kind)).increment(batch.events());
         }
         Poll::Ready(Some(Ok(Frame::data(batch.into_bytes()))))
     }

@@ -1,6 +1,7 @@
 //! Sagas: what wakes the engine, and the hint that an operation has news.
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::{OutboxMessage, StreamEntry, Topic};
 use crate::ids::SagaId;
@@ -15,8 +16,9 @@ pub struct SagaWake {
 }
 
 /// Why a saga is woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum WakeReason {
     /// Its next step is due.
     Advance,
