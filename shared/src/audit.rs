@@ -1,9 +1,9 @@
 //! The audit log: every change of state in an organization, with who made it.
 //!
 //! An entry is added in the transaction of the change, so there is no change without its entry. It is the
-//! transaction's last statement: an organization's entries are added one after the other, and who waits for that
-//! should hold nothing that another waits for. The database numbers and chains them (`migrations/0007_audit.sql`);
-//! [`verify`] computes the chain again.
+//! transaction's last statement: the entries of an organization are added one after the other, under a lock, and a
+//! transaction that waits for this lock should hold no lock that others wait for. The database numbers and chains the
+//! entries (`migrations/0007_audit.sql`); [`verify`] computes the chain again.
 
 use std::fmt::Display;
 
@@ -14,22 +14,25 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::db::{DbError, OrgTx, Principal};
+use crate::{
+    db::{DbError, OrgTx, Principal},
+    ids::OrgId,
+};
 
-/// Everything that is recorded.
+/// What is recorded.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema, EnumString, IntoStaticStr, VariantArray,
 )]
 pub enum Action {
-    /// Somebody asked for the organization.
+    /// A user requested the organization.
     #[strum(serialize = "organization.created")]
     #[schemars(rename = "organization.created")]
     OrganizationCreated,
-    /// It came from an export.
+    /// It was created from an export.
     #[strum(serialize = "organization.imported")]
     #[schemars(rename = "organization.imported")]
     OrganizationImported,
-    /// All of it was read at once.
+    /// It was exported as a whole.
     #[strum(serialize = "organization.exported")]
     #[schemars(rename = "organization.exported")]
     OrganizationExported,
@@ -37,23 +40,23 @@ pub enum Action {
     #[strum(serialize = "organization.renamed")]
     #[schemars(rename = "organization.renamed")]
     OrganizationRenamed,
-    /// It can only be read from now on.
+    /// It was suspended: it can be read, not changed.
     #[strum(serialize = "organization.suspended")]
     #[schemars(rename = "organization.suspended")]
     OrganizationSuspended,
-    /// It can be used again.
+    /// It was resumed: it can be used again.
     #[strum(serialize = "organization.resumed")]
     #[schemars(rename = "organization.resumed")]
     OrganizationResumed,
-    /// It will be deleted when the grace is over.
+    /// Its deletion was requested; it is purged when the grace period is over.
     #[strum(serialize = "organization.deletion_requested")]
     #[schemars(rename = "organization.deletion_requested")]
     OrganizationDeletionRequested,
-    /// It stays.
+    /// Its deletion was canceled.
     #[strum(serialize = "organization.restored")]
     #[schemars(rename = "organization.restored")]
     OrganizationRestored,
-    /// What was under way is taken back.
+    /// An operation was canceled.
     #[strum(serialize = "operation.canceled")]
     #[schemars(rename = "operation.canceled")]
     OperationCanceled,
@@ -61,7 +64,7 @@ pub enum Action {
     #[strum(serialize = "member.joined")]
     #[schemars(rename = "member.joined")]
     MemberJoined,
-    /// A member may do more or less than before.
+    /// A member got another role.
     #[strum(serialize = "member.role_changed")]
     #[schemars(rename = "member.role_changed")]
     MemberRoleChanged,
@@ -69,23 +72,23 @@ pub enum Action {
     #[strum(serialize = "member.removed")]
     #[schemars(rename = "member.removed")]
     MemberRemoved,
-    /// A code was made.
+    /// An invitation was created.
     #[strum(serialize = "invitation.created")]
     #[schemars(rename = "invitation.created")]
     InvitationCreated,
-    /// A code was made invalid.
+    /// An invitation was revoked.
     #[strum(serialize = "invitation.revoked")]
     #[schemars(rename = "invitation.revoked")]
     InvitationRevoked,
-    /// A project was made.
+    /// A project was created.
     #[strum(serialize = "project.created")]
     #[schemars(rename = "project.created")]
     ProjectCreated,
-    /// A project's name changed.
+    /// A project was renamed.
     #[strum(serialize = "project.renamed")]
     #[schemars(rename = "project.renamed")]
     ProjectRenamed,
-    /// A project is gone.
+    /// A project was deleted.
     #[strum(serialize = "project.deleted")]
     #[schemars(rename = "project.deleted")]
     ProjectDeleted,
@@ -93,23 +96,23 @@ pub enum Action {
     #[strum(serialize = "config.set")]
     #[schemars(rename = "config.set")]
     ConfigurationSet,
-    /// What a configuration key was set to was taken away.
+    /// A configuration key's value was removed.
     #[strum(serialize = "config.unset")]
     #[schemars(rename = "config.unset")]
     ConfigurationUnset,
-    /// A service got a key.
+    /// An API key was created.
     #[strum(serialize = "api_key.created")]
     #[schemars(rename = "api_key.created")]
     ApiKeyCreated,
-    /// A service's key was made invalid.
+    /// An API key was revoked.
     #[strum(serialize = "api_key.revoked")]
     #[schemars(rename = "api_key.revoked")]
     ApiKeyRevoked,
-    /// An operator let a message that was given up be handled again.
+    /// An operator replayed a dead letter.
     #[strum(serialize = "dead_letter.replayed")]
     #[schemars(rename = "dead_letter.replayed")]
     DeadLetterReplayed,
-    /// An operator gave a message up for good.
+    /// An operator dropped a dead letter.
     #[strum(serialize = "dead_letter.dropped")]
     #[schemars(rename = "dead_letter.dropped")]
     DeadLetterDropped,
@@ -154,7 +157,7 @@ impl ActorKind {
     }
 }
 
-/// A change, as its maker describes it.
+/// A change to record.
 #[derive(Debug)]
 pub struct Change {
     action: Action,
@@ -165,26 +168,27 @@ pub struct Change {
 }
 
 impl Change {
-    /// Something was done to a thing of that kind, `target` by name.
+    /// An action on a target of this kind, with this id or name.
     #[must_use]
     pub fn new(action: Action, target_kind: &'static str, target: impl Display) -> Self {
         Self { action, target_kind, target_id: target.to_string(), before: None, after: None }
     }
 
-    /// What it was.
+    /// Adds the state before the change.
     #[must_use]
     pub fn before(self, before: Value) -> Self {
         Self { before: Some(before), ..self }
     }
 
-    /// What it became.
+    /// Adds the state after the change.
     #[must_use]
     pub fn after(self, after: Value) -> Self {
         Self { after: Some(after), ..self }
     }
 }
 
-/// Records a change that `tx` makes, in the name of the transaction's principal. The last thing before the commit.
+/// Records a change that `tx` makes, with the transaction's principal as the actor. To be called last before the
+/// commit.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -196,28 +200,28 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
         Principal::System(Principal::OPERATOR) => (ActorKind::Operator, None, Some(Principal::OPERATOR)),
         Principal::System(role) => (ActorKind::System, None, Some(role)),
     };
-    // A user's own row is what a transaction in their name sees of `users`.
-    sqlx::query(
+    // Of `users`, the transaction sees only the row of the user that it runs for: the actor.
+    sqlx::query!(
         "INSERT INTO audit_log (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
          VALUES ($1, $2, $3, COALESCE($4, (SELECT name FROM users WHERE id = $3),
                     (SELECT name FROM api_keys WHERE org_id = $1 AND id = $3), ''), $5, $6, $7, $8, $9)",
+        org as OrgId,
+        kind.name(),
+        id,
+        name,
+        change.action.name(),
+        change.target_kind,
+        change.target_id,
+        change.before,
+        change.after
     )
-    .bind(org)
-    .bind(kind.name())
-    .bind(id)
-    .bind(name)
-    .bind(change.action.name())
-    .bind(change.target_kind)
-    .bind(change.target_id)
-    .bind(change.before)
-    .bind(change.after)
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Entry {
     /// 1, 2, 3 … within the organization.
     pub seq: i64,
@@ -227,26 +231,26 @@ pub struct Entry {
     pub at: OffsetDateTime,
     /// One of [`ActorKind`].
     pub actor_kind: String,
-    /// Who, where they have an id.
+    /// The id of the user or API key; none for operators and workers.
     pub actor_id: Option<Uuid>,
-    /// Who, for people.
+    /// The actor's name.
     pub actor_name: String,
-    /// What was done; one of [`Action`].
+    /// One of [`Action`].
     #[schemars(with = "Action")]
     pub action: String,
-    /// To what kind of thing.
+    /// What kind of thing was changed.
     pub target_kind: String,
-    /// To which.
+    /// The id or name of what was changed.
     pub target_id: String,
-    /// What it was.
+    /// The state before the change.
     pub before: Option<Value>,
-    /// What it became.
+    /// The state after the change.
     pub after: Option<Value>,
-    /// The chain so far: SHA-256, in hexadecimal.
+    /// The hash of the chain up to this entry: SHA-256, in hexadecimal.
     pub hash: String,
 }
 
-/// The entries before `before`, newest first, at most `limit` of them; of one action if that is asked for.
+/// At most `limit` entries with a `seq` less than `before`, newest first; only of one action if `action` is given.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -257,29 +261,30 @@ pub async fn entries(
     limit: i64,
 ) -> Result<Vec<Entry>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
-        "SELECT seq, at, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after,
-                encode(hash, 'hex') AS hash
+    Ok(sqlx::query_as!(
+        Entry,
+        r#"SELECT seq, at, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after,
+                encode(hash, 'hex') AS "hash!"
            FROM audit_log
           WHERE org_id = $1 AND ($2::text IS NULL OR action = $2) AND ($3::bigint IS NULL OR seq < $3)
-          ORDER BY seq DESC LIMIT $4",
+          ORDER BY seq DESC LIMIT $4"#,
+        org as OrgId,
+        action.map(Action::name),
+        before,
+        limit
     )
-    .bind(org)
-    .bind(action.map(Action::name))
-    .bind(before)
-    .bind(limit)
     .fetch_all(tx.conn())
     .await?)
 }
 
-/// What a look at the whole chain found.
+/// The result of checking a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Every entry follows from the one before it.
     Whole {
         /// How many there are.
         entries: i64,
-        /// The last one's hash: noted down, it proves later that nothing was cut off or made anew.
+        /// The hash of the last entry. Kept elsewhere, it proves later that no entry was removed or replaced.
         last: Option<String>,
     },
     /// The chain breaks at this number.
@@ -298,28 +303,28 @@ pub async fn verify(tx: &mut OrgTx) -> Result<Verdict, DbError> {
     let org = tx.org();
     let (mut entries, mut last) = (0, Vec::new());
     loop {
-        // What the trigger hashed, spelled by the database again; the hash itself is computed here.
-        let page: Vec<(i64, Vec<u8>, String)> = sqlx::query_as(
-            "SELECT seq, hash, jsonb_build_array(
+        // The database renders the same text that its trigger hashed; the hash is computed here.
+        let page = sqlx::query!(
+            r#"SELECT seq, hash, jsonb_build_array(
                         org_id, seq, at AT TIME ZONE 'UTC', actor_kind, actor_id, actor_name,
-                        action, target_kind, target_id, before, after)::text
-               FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+                        action, target_kind, target_id, before, after)::text AS "content!"
+               FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"#,
+            org as OrgId,
+            entries,
+            PAGE
         )
-        .bind(org)
-        .bind(entries)
-        .bind(PAGE)
         .fetch_all(tx.conn())
         .await?;
         if page.is_empty() {
             let last = entries.gt(&0).then(|| hex(&last));
             return Ok(Verdict::Whole { entries, last });
         }
-        for (seq, hash, content) in page {
-            let expected = Sha256::new().chain_update(&last).chain_update(content).finalize();
-            if seq != entries + 1 || hash != expected.as_slice() {
+        for entry in page {
+            let expected = Sha256::new().chain_update(&last).chain_update(entry.content).finalize();
+            if entry.seq != entries + 1 || entry.hash != expected.as_slice() {
                 return Ok(Verdict::Broken { seq: entries + 1 });
             }
-            (entries, last) = (seq, hash);
+            (entries, last) = (entry.seq, entry.hash);
         }
     }
 }

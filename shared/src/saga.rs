@@ -14,8 +14,8 @@ use crate::{
     messages::{SagaWake, WakeReason},
 };
 
-/// What a saga does. A release beside this one may know kinds that this one does not, so what is read from the database
-/// stays text.
+/// What a saga does. During an upgrade, another release may start kinds that this one does not know, so a kind that is
+/// read from the database stays text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, IntoStaticStr, VariantArray)]
 pub enum SagaKind {
     /// Creates an organization.
@@ -34,10 +34,10 @@ impl SagaKind {
     }
 }
 
-/// How long a saga may take before it is compensated, unless it says otherwise.
+/// How long a saga may take before it is compensated, unless it is started with another deadline.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Where a saga is in its life. COMMITTED and FAILED are final.
+/// The status of a saga. COMMITTED and FAILED are final.
 #[derive(
     Clone,
     Copy,
@@ -54,13 +54,13 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum SagaStatus {
-    /// Its steps are being done.
+    /// Its steps are being run.
     Pending,
-    /// It was given up; what was done is being taken back.
+    /// It failed or was canceled; its steps are being compensated.
     Compensating,
     /// Every step is done.
     Committed,
-    /// Everything that was done is taken back.
+    /// Every step that was begun is compensated.
     Failed,
 }
 
@@ -72,7 +72,7 @@ impl SagaStatus {
     }
 }
 
-/// Where a step is.
+/// The status of a step.
 #[derive(
     Clone,
     Copy,
@@ -91,13 +91,13 @@ impl SagaStatus {
 pub enum StepStatus {
     /// Not begun.
     Pending,
-    /// Begun, and to be tried again.
+    /// Begun, and not done yet: it is tried again.
     Running,
-    /// Its effect is there.
+    /// It has taken effect.
     Done,
-    /// It cannot be done.
+    /// It failed and is not tried again.
     Failed,
-    /// Its effect is taken back.
+    /// Its effect is undone.
     Compensated,
 }
 
@@ -109,26 +109,26 @@ impl StepStatus {
     }
 }
 
-/// A saga, as the person who asked for it sees it.
+/// A saga as the API shows it.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Operation {
     /// The saga's id.
     pub id: SagaId,
     /// What it does.
     pub kind: String,
-    /// Where.
+    /// The organization that it is about.
     pub org_id: OrgId,
-    /// How far it is.
+    /// Its status.
     pub status: SagaStatus,
-    /// Its steps, in order; none for the moment until a worker takes it up.
+    /// Its steps, in order; empty until a worker has planned them.
     pub steps: Vec<OperationStep>,
-    /// Why it was given up.
+    /// Why it is compensated.
     pub failure: Option<Value>,
-    /// When it will be given up.
+    /// When it is compensated unless it has ended.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub deadline_at: OffsetDateTime,
-    /// When it was asked for.
+    /// When it was requested.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
@@ -136,12 +136,12 @@ pub struct Operation {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
-    /// Of a deletion that has purged its organization: what was removed, and what a search found afterwards.
+    /// Only of a deletion whose organization is purged: what was removed, and what a search found afterwards.
     pub certificate: Option<Value>,
 }
 
 impl Operation {
-    /// Whether it was given up because somebody has asked for that.
+    /// Whether it is compensated because it was canceled.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure["code"] == CANCELED)
@@ -149,11 +149,11 @@ impl Operation {
 }
 
 /// A step of an operation.
-#[derive(Clone, Debug, Serialize, schemars::JsonSchema, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct OperationStep {
     /// Its name, unique within the saga.
     pub name: String,
-    /// How far it is.
+    /// Its status.
     pub status: StepStatus,
     /// How often it was tried: the action, or, once it is taken back, the compensation.
     pub attempts: i32,
@@ -170,11 +170,11 @@ pub struct OperationStep {
 }
 
 /// Something that happened to a saga.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct SagaEvent {
     /// 1, 2, 3 … within the saga.
     pub seq: i64,
-    /// The step; none for the saga's own end.
+    /// The step; none for the end of the saga itself.
     pub step: Option<String>,
     /// The step's new status, or the saga's.
     pub status: String,
@@ -184,8 +184,8 @@ pub struct SagaEvent {
     pub at: OffsetDateTime,
 }
 
-/// Starts a saga in the transaction of the request that asks for it: its row, its first message, and the message
-/// that comes when its deadline has passed.
+/// Starts a saga in the transaction of the request: stores its row, its first message, and the message that is
+/// delivered at its deadline.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -193,7 +193,7 @@ pub async fn start(tx: &mut OrgTx, kind: SagaKind, created_by: UserId) -> Result
     start_within(tx, kind, created_by, DEADLINE).await
 }
 
-/// The same, with a deadline of its own.
+/// The same, with another deadline than [`DEADLINE`].
 ///
 /// # Errors
 /// When the database does not answer.
@@ -204,15 +204,15 @@ pub async fn start_within(
     deadline: Duration,
 ) -> Result<SagaId, DbError> {
     let (org, id) = (tx.org(), SagaId::new());
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO sagas (org_id, id, kind, created_by, deadline_at)
-         VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second')",
+         VALUES ($1, $2, $3, $4, clock_timestamp() + $5::bigint * interval '1 second')",
+        org as OrgId,
+        id as SagaId,
+        kind.name(),
+        created_by as UserId,
+        i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX)
     )
-    .bind(org)
-    .bind(id)
-    .bind(kind.name())
-    .bind(created_by)
-    .bind(i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX))
     .execute(tx.conn())
     .await?;
     let [at_once, at_deadline] =
@@ -221,20 +221,20 @@ pub async fn start_within(
     Ok(id)
 }
 
-/// Turns a saga around that is still on its way forward: what was done of it is taken back. Whether it was. Its
-/// pivot is for the caller to know: where something has begun that cannot be taken back, there is no way around.
+/// Has a PENDING saga compensated. Returns whether it was PENDING. The caller must know that the saga has not passed
+/// its pivot: what comes after it cannot be undone.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -> Result<bool, DbError> {
     let org = tx.org();
-    let turned = sqlx::query(
+    let turned = sqlx::query!(
         "UPDATE sagas SET status = 'COMPENSATING', failure = $3, turned_around_at = clock_timestamp()
           WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
+        org as OrgId,
+        id as SagaId,
+        json!({ "code": code, "detail": detail })
     )
-    .bind(org)
-    .bind(id)
-    .bind(json!({ "code": code, "detail": detail }))
     .execute(tx.conn())
     .await?;
     if turned.rows_affected() == 0 {
@@ -244,47 +244,48 @@ pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -
     Ok(true)
 }
 
-/// The code of the failure of what was canceled.
+/// The failure code of a saga that was canceled.
 pub const CANCELED: &str = "canceled";
 
-/// Cancels a saga: what was done of it is taken back. False: it is too late, since it has ended, has come to a step that
-/// cannot be taken back, or is taken back for another reason. Canceled again, it still is.
+/// Cancels a saga: its steps are compensated. Returns false when it is too late: the saga has ended, has passed its
+/// pivot, or is compensated for another reason. A saga that was canceled before counts as canceled.
 ///
 /// # Errors
-/// [`DbError::NotFound`] when there is none.
+/// [`DbError::NotFound`] when there is no such saga.
 pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     let org = tx.org();
-    // The row's lock is the one that every step holds, so no step begins in between.
-    let (kind, status, canceled): (String, SagaStatus, bool) = sqlx::query_as(
-        "SELECT kind, status, COALESCE(failure->>'code' = $3, false) FROM sagas
-          WHERE org_id = $1 AND id = $2 FOR UPDATE",
+    // Every step holds the lock of this row while it runs, so no step begins before this transaction ends.
+    let saga = sqlx::query!(
+        r#"SELECT kind, status AS "status: SagaStatus", COALESCE(failure->>'code' = $3, false) AS "is_canceled!"
+             FROM sagas
+            WHERE org_id = $1 AND id = $2 FOR UPDATE"#,
+        org as OrgId,
+        id as SagaId,
+        CANCELED
     )
-    .bind(org)
-    .bind(id)
-    .bind(CANCELED)
     .fetch_one(tx.conn())
     .await?;
-    if status != SagaStatus::Pending || is_past_pivot(tx, id).await? {
-        return Ok(canceled);
+    if saga.status != SagaStatus::Pending || is_past_pivot(tx, id).await? {
+        return Ok(saga.is_canceled);
     }
     turn_around(tx, id, CANCELED, "it was canceled").await?;
     let change = Change::new(Action::OperationCanceled, "operation", id);
-    audit::record(tx, change.after(json!({ "kind": kind }))).await?;
+    audit::record(tx, change.after(json!({ "kind": saga.kind }))).await?;
     Ok(true)
 }
 
-/// Whether a step has begun after which there is no way back.
+/// Whether a step has begun that comes after the pivot.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn is_past_pivot(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM saga_steps
-                         WHERE org_id = $1 AND saga_id = $2 AND retriable AND status <> 'PENDING')",
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM saga_steps
+                         WHERE org_id = $1 AND saga_id = $2 AND retriable AND status <> 'PENDING') AS "exists!""#,
+        org as OrgId,
+        id as SagaId
     )
-    .bind(org)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?)
 }
@@ -292,35 +293,36 @@ pub async fn is_past_pivot(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> 
 /// An operation with its steps.
 ///
 /// # Errors
-/// [`DbError::NotFound`] when there is none.
+/// [`DbError::NotFound`] when there is no such saga.
 pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError> {
-    type Row = (String, SagaStatus, Option<Value>, OffsetDateTime, OffsetDateTime, Option<OffsetDateTime>);
     let org_id = tx.org();
-    let (kind, status, failure, deadline_at, created_at, finished_at): Row = sqlx::query_as(
-        "SELECT kind, status, failure, deadline_at, created_at, finished_at FROM sagas WHERE org_id = $1 AND id = $2",
+    let saga = sqlx::query!(
+        r#"SELECT kind, status AS "status: SagaStatus", failure, deadline_at, created_at, finished_at FROM sagas
+            WHERE org_id = $1 AND id = $2"#,
+        org_id as OrgId,
+        id as SagaId
     )
-    .bind(org_id)
-    .bind(id)
     .fetch_one(tx.conn())
     .await?;
-    let steps = sqlx::query_as(
-        "SELECT name, status, attempts, started_at, finished_at, detail FROM saga_steps
-          WHERE org_id = $1 AND saga_id = $2 ORDER BY position",
+    let steps = sqlx::query_as!(
+        OperationStep,
+        r#"SELECT name, status AS "status: StepStatus", attempts, started_at, finished_at, detail FROM saga_steps
+            WHERE org_id = $1 AND saga_id = $2 ORDER BY position"#,
+        org_id as OrgId,
+        id as SagaId
     )
-    .bind(org_id)
-    .bind(id)
     .fetch_all(tx.conn())
     .await?;
     Ok(Operation {
         id,
-        kind,
+        kind: saga.kind,
         org_id,
-        status,
+        status: saga.status,
         steps,
-        failure,
-        deadline_at,
-        created_at,
-        finished_at,
+        failure: saga.failure,
+        deadline_at: saga.deadline_at,
+        created_at: saga.created_at,
+        finished_at: saga.finished_at,
         certificate: None,
     })
 }
@@ -331,13 +333,14 @@ pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError>
 /// When the database does not answer.
 pub async fn events_after(tx: &mut OrgTx, id: SagaId, seq: i64) -> Result<Vec<SagaEvent>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_as!(
+        SagaEvent,
         "SELECT seq, step, status, detail, at FROM saga_events
           WHERE org_id = $1 AND saga_id = $2 AND seq > $3 ORDER BY seq",
+        org as OrgId,
+        id as SagaId,
+        seq
     )
-    .bind(org)
-    .bind(id)
-    .bind(seq)
     .fetch_all(tx.conn())
     .await?)
 }

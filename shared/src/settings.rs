@@ -15,34 +15,34 @@ pub struct Settings {
     pub database_url: Secret,
     /// `ATRIUM_WATCHER_DATABASE_URL`: the same database, as `atrium_watcher`.
     pub watcher_database_url: Secret,
-    /// `ATRIUM_DATABASE_POOLING`: what a connection to `database_url` is.
+    /// `ATRIUM_DATABASE_POOLING`: whether `database_url` is the address of a transaction pooler.
     pub database_pooling: Pooling,
     /// `ATRIUM_DATABASE_CONNECTIONS`: the most connections of this process as `atrium_app`.
     pub database_connections: u32,
     /// `ATRIUM_REDIS_URL`: Redis or Valkey.
     pub redis_url: Secret,
-    /// `ATRIUM_ADMIN_LISTEN`: where metrics and probes are served. Not for the public.
+    /// `ATRIUM_ADMIN_LISTEN`: the address for metrics and probes. Not to be public.
     pub admin_listen: SocketAddr,
     /// `ATRIUM_LOG_FORMAT`.
     pub log_format: LogFormat,
-    /// `ATRIUM_DRAIN_SECONDS`: how long open work may take after SIGTERM.
+    /// `ATRIUM_DRAIN_SECONDS`: how long work in progress may take after SIGTERM.
     pub drain: Duration,
-    /// `ATRIUM_PROCESS_NAME`: unique among the processes that run now; names consumers, leases and reports.
+    /// `ATRIUM_PROCESS_NAME`: unique among running processes; used in names of consumers, leases and reports.
     pub process_name: String,
 }
 
 /// Settings of the API alone.
 #[derive(Clone)]
 pub struct ApiSettings {
-    /// `ATRIUM_LISTEN`: where the API is served.
+    /// `ATRIUM_LISTEN`: the address for the API.
     pub listen: SocketAddr,
-    /// `ATRIUM_PUBLIC_URL`: the address browsers use; the tokens' issuer, and the origin that cookies are for.
+    /// `ATRIUM_PUBLIC_URL`: the address that browsers use; the issuer of tokens, and the origin of cookies.
     pub public_url: PublicUrl,
     /// `ATRIUM_ALLOWED_ORIGINS`: other origins whose scripts may call the API.
     pub allowed_origins: Vec<String>,
     /// `ATRIUM_SIGNING_KEYS_DIR`: a folder of `<kid>.pem` files, Ed25519 in PKCS#8. Read again while the process runs.
     pub signing_keys_dir: PathBuf,
-    /// `ATRIUM_TRUSTED_PROXY_HOPS`: how many proxies stand before the API; 0 ignores `X-Forwarded-For`.
+    /// `ATRIUM_TRUSTED_PROXY_HOPS`: how many proxies are in front of the API; with 0, `X-Forwarded-For` is ignored.
     pub trusted_proxy_hops: usize,
 }
 
@@ -55,7 +55,7 @@ pub struct WorkerSettings {
     pub isolation: Isolation,
 }
 
-/// What isolates organizations from each other in the cluster, beside the tenant wall.
+/// What isolates organizations from each other in the cluster, in addition to the tenant wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// Nothing.
@@ -64,25 +64,25 @@ pub enum Isolation {
     Kubernetes,
 }
 
-/// What one of our connections is on the server.
+/// How the connections of a process map to connections of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// The same server connection from its beginning to its end.
+    /// Each has one server connection all the time.
     Session,
-    /// For each transaction whichever server connection is free: the address is a transaction pooler's.
+    /// A transaction pooler gives each transaction any free server connection.
     Transaction,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     Json,
-    /// For a person at a terminal.
+    /// For people at a terminal.
     Text,
 }
 
-/// A value that must not be printed: it holds a password.
+/// A value that must not be printed because it contains a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -106,7 +106,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Scheme, host and port of the API as browsers see it.
+/// Scheme, host and port under which browsers reach the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
@@ -117,7 +117,7 @@ impl PublicUrl {
         &self.0
     }
 
-    /// Whether browsers reach the API over TLS, so that cookies can be bound to it.
+    /// Whether browsers reach the API over TLS, so that cookies can be `Secure`.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.starts_with("https://")
@@ -129,7 +129,7 @@ impl PublicUrl {
 #[error("the settings need attention:{}", .0.iter().map(|mistake| format!("\n  {mistake}")).collect::<String>())]
 pub struct SettingsError(Vec<String>);
 
-/// Reads settings one by one and remembers what was wrong, so that one start reports everything.
+/// Reads settings one by one and collects what is wrong, so that one start reports everything.
 pub struct Reader {
     variables: HashMap<String, String>,
     mistakes: Vec<String>,
@@ -140,7 +140,7 @@ impl Reader {
     #[must_use]
     pub fn from_env() -> Self {
         Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
-            // A variable that is not UTF-8 is not one of ours, unless its name is; then it reads as unusable.
+            // No setting has a name that is not UTF-8. A value that is not becomes one that every setting refuses.
             Some((name.into_string().ok()?, value.into_string().unwrap_or_else(|_| "\u{fffd}".to_owned())))
         }))
     }
@@ -150,7 +150,7 @@ impl Reader {
         Self { variables: variables.into_iter().collect(), mistakes: Vec::new() }
     }
 
-    /// The settings both processes share. `kind` starts the default process name.
+    /// The settings that the API and the workers share. The default process name begins with `kind`.
     pub fn common(&mut self, kind: &str) -> Option<Settings> {
         let database_url = self.postgres_url("ATRIUM_DATABASE_URL", "atrium_app");
         let watcher_database_url = self.postgres_url("ATRIUM_WATCHER_DATABASE_URL", "atrium_watcher");
@@ -239,7 +239,7 @@ impl Reader {
     pub fn postgres_url(&mut self, name: &str, role: &str) -> Option<Secret> {
         let example = format!("postgres://{role}:secret@127.0.0.1:5432/atrium");
         self.required(name, &example, |text| {
-            // The library takes any scheme for its own.
+            // sqlx accepts any scheme.
             let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
             match text.parse::<sqlx::postgres::PgConnectOptions>() {
                 Ok(_) if scheme => Ok(Secret(text.to_owned())),
@@ -248,7 +248,7 @@ impl Reader {
         })
     }
 
-    /// What stands behind `ATRIUM_DATABASE_URL`.
+    /// Whether `ATRIUM_DATABASE_URL` is the address of PostgreSQL or of a transaction pooler.
     pub fn database_pooling(&mut self) -> Option<Pooling> {
         self.optional("ATRIUM_DATABASE_POOLING", "session", |text| match text {
             "session" => Ok(Pooling::Session),
@@ -257,10 +257,10 @@ impl Reader {
         })
     }
 
-    /// Ends the reading: the settings, or everything that was wrong with them.
+    /// Returns the settings, or everything that is wrong with them.
     ///
     /// # Errors
-    /// When any setting was missing or could not be used.
+    /// When any setting is missing or invalid.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, SettingsError> {
         match settings {
             Some(settings) if self.mistakes.is_empty() => Ok(settings),
@@ -297,7 +297,7 @@ impl Reader {
     }
 
     fn mistake<T>(&mut self, name: &str, wrong: &str, example: &str) -> Option<T> {
-        // The value itself stays out of the message: it may hold a password.
+        // The message does not contain the value: it may contain a password.
         self.mistakes.push(format!("{name} {wrong}; for example {name}={example}"));
         None
     }
@@ -316,7 +316,7 @@ fn parse_origin(text: &str) -> Result<String, String> {
     if !["", "/"].contains(&uri.path()) || uri.query().is_some() {
         return Err(wrong());
     }
-    // As browsers write it, which is what it is compared with: in small letters, and without the scheme's own port.
+    // As browsers send it: in lower case, and without the scheme's default port.
     let authority = authority.as_str().to_ascii_lowercase();
     let own_port = if scheme == "https" { ":443" } else { ":80" };
     Ok(format!("{scheme}://{}", authority.strip_suffix(own_port).unwrap_or(&authority)))

@@ -10,11 +10,12 @@ use std::{sync::Arc, time::Duration};
 use atrium_shared::{
     audit::{self, Action, Change},
     configuration::restore::restore,
-    db::{DbError, OrgTx},
+    db::{DbError, OrgTx, ROWS_PER_INSERT},
     ids::OrgId,
     timings::is_longer,
 };
 use serde_json::json;
+use sqlx::types::Json;
 
 use super::{
     create::found,
@@ -77,18 +78,28 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 }
 
 async fn store(tx: &mut OrgTx, export: &Export) -> Result<(), DbError> {
-    tx.insert_rows(
-        "INSERT INTO projects (org_id, id, name)
-         SELECT $1, id, name FROM jsonb_to_recordset($2) AS row (id uuid, name text)",
-        &export.projects,
-    )
-    .await?;
+    let org = tx.org();
+    for rows in export.projects.chunks(ROWS_PER_INSERT) {
+        sqlx::query!(
+            "INSERT INTO projects (org_id, id, name)
+             SELECT $1, id, name FROM jsonb_to_recordset($2) AS row (id uuid, name text)",
+            org as OrgId,
+            Json(rows) as _
+        )
+        .execute(tx.conn())
+        .await?;
+    }
     restore(tx, export.revision, &export.values, &export.history).await?;
-    tx.insert_rows(
-        "INSERT INTO chat_counters (org_id, project_id, action, count)
-         SELECT $1, project_id, action, count
-           FROM jsonb_to_recordset($2) AS row (project_id uuid, action text, count bigint)",
-        &export.counters,
-    )
-    .await
+    for rows in export.counters.chunks(ROWS_PER_INSERT) {
+        sqlx::query!(
+            "INSERT INTO chat_counters (org_id, project_id, action, count)
+             SELECT $1, project_id, action, count
+               FROM jsonb_to_recordset($2) AS row (project_id uuid, action text, count bigint)",
+            org as OrgId,
+            Json(rows) as _
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
 }

@@ -1,41 +1,43 @@
-//! The configuration of an organization that comes from an export: values, history and revision as they were.
+//! The configuration of an imported organization: values, history and revision as the export has them.
 
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::types::Json;
 
+use super::HistoryAction;
 use crate::{
-    db::{DbError, OrgTx},
-    ids::ProjectId,
+    db::{DbError, OrgTx, ROWS_PER_INSERT},
+    ids::{OrgId, ProjectId},
 };
 
-/// What a key is set to.
+/// A value to restore.
 #[derive(Clone, Debug, Serialize)]
 pub struct RestoredValue {
-    /// For which project; none for the organization.
+    /// The project; none for the organization.
     pub project_id: Option<ProjectId>,
     /// The key.
     pub key: String,
-    /// The value, which the key's schema allows.
+    /// The value, checked against the key's schema.
     pub value: Value,
     /// The revision that set it.
     pub revision: i64,
 }
 
-/// An entry of the history. Its time is that of the import, and its author a name without an id: who made a change
-/// elsewhere is what an export says, and nobody here can know.
+/// A change to restore in the history. It gets the time of the import, and its author is a name without an id: who made
+/// the change is only claimed by the export and cannot be checked.
 #[derive(Clone, Debug, Serialize)]
 pub struct RestoredChange {
-    /// The revision it made.
+    /// The revision that it created.
     pub revision: i64,
-    /// The project it was for, if any; it may be gone.
+    /// The project, if any. It may have been deleted since.
     pub project_id: Option<ProjectId>,
-    /// The key; it may be gone.
+    /// The key. The catalog may no longer have it.
     pub key: String,
-    /// What the key was set to before.
+    /// The value before the change.
     pub old_value: Option<Value>,
-    /// What it was set to; none when that was taken away.
+    /// The value since the change; none when the key was unset.
     pub new_value: Option<Value>,
-    /// The author's public name, as the export has it.
+    /// The author's public name according to the export.
     pub author_name: Option<String>,
     /// Why.
     pub reason: String,
@@ -44,7 +46,7 @@ pub struct RestoredChange {
 /// Stores the configuration of the transaction's new organization.
 ///
 /// # Errors
-/// When the database does not answer, or the organization has a configuration.
+/// When the database does not answer, or the organization already has a configuration.
 pub async fn restore(
     tx: &mut OrgTx,
     revision: i64,
@@ -52,26 +54,35 @@ pub async fn restore(
     history: &[RestoredChange],
 ) -> Result<(), DbError> {
     let org = tx.org();
-    sqlx::query("INSERT INTO config_heads (org_id, revision) VALUES ($1, $2)")
-        .bind(org)
-        .bind(revision)
+    sqlx::query!("INSERT INTO config_heads (org_id, revision) VALUES ($1, $2)", org as OrgId, revision)
         .execute(tx.conn())
         .await?;
-    tx.insert_rows(
-        "INSERT INTO config_values (org_id, project_id, key, value, revision)
-         SELECT $1, project_id, key, value, revision
-           FROM jsonb_to_recordset($2) AS row (project_id uuid, key text, value jsonb, revision bigint)",
-        values,
-    )
-    .await?;
-    tx.insert_rows(
-        "INSERT INTO config_history
-             (org_id, revision, project_id, key, action, old_value, new_value, author_name, reason)
-         SELECT $1, revision, project_id, key, CASE WHEN new_value IS NULL THEN 'unset' ELSE 'set' END,
-                old_value, new_value, author_name, reason
-           FROM jsonb_to_recordset($2) AS row (revision bigint, project_id uuid, key text, old_value jsonb,
-                                               new_value jsonb, author_name text, reason text)",
-        history,
-    )
-    .await
+    for rows in values.chunks(ROWS_PER_INSERT) {
+        sqlx::query!(
+            "INSERT INTO config_values (org_id, project_id, key, value, revision)
+             SELECT $1, project_id, key, value, revision
+               FROM jsonb_to_recordset($2) AS row (project_id uuid, key text, value jsonb, revision bigint)",
+            org as OrgId,
+            Json(rows) as _
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    for rows in history.chunks(ROWS_PER_INSERT) {
+        sqlx::query!(
+            "INSERT INTO config_history
+                 (org_id, revision, project_id, key, action, old_value, new_value, author_name, reason)
+             SELECT $1, revision, project_id, key, CASE WHEN new_value IS NULL THEN $4 ELSE $3 END,
+                    old_value, new_value, author_name, reason
+               FROM jsonb_to_recordset($2) AS row (revision bigint, project_id uuid, key text, old_value jsonb,
+                                                   new_value jsonb, author_name text, reason text)",
+            org as OrgId,
+            Json(rows) as _,
+            HistoryAction::Set.name(),
+            HistoryAction::Unset.name()
+        )
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! An organization's configuration at one revision, immutable: readers hold it as a whole.
+//! An organization's configuration at one revision: immutable, and shared as a whole by its readers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::{
     ids::{OrgId, ProjectId},
 };
 
-/// Where a value comes from; a later one lies over an earlier one.
+/// The layer that a value comes from. A later layer overrides an earlier one.
 #[derive(
     Clone,
     Copy,
@@ -30,22 +30,22 @@ use crate::{
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Source {
-    /// The code.
+    /// Built into the code.
     Builtin,
-    /// The operator, for everybody.
+    /// Set by the operator for all organizations.
     Default,
-    /// The organization.
+    /// Set for the organization.
     Organization,
-    /// The project.
+    /// Set for the project.
     Project,
 }
 
 /// The values set in one organization, as stored.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// The revision they are of; 0 before the first.
+    /// Their revision; 0 before the first.
     pub revision: i64,
-    /// When that revision was made.
+    /// When that revision was created.
     pub changed_at: Option<OffsetDateTime>,
     /// Set for the organization.
     pub organization: BTreeMap<String, Value>,
@@ -59,24 +59,24 @@ impl Values {
     /// # Errors
     /// When the database does not answer.
     pub async fn read(tx: &mut OrgTx) -> Result<Self, DbError> {
-        type Row = (i64, OffsetDateTime, Option<ProjectId>, Option<String>, Option<Value>);
         let org = tx.org();
-        // One statement, hence one snapshot of the database: a revision and the values of exactly that revision.
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT head.revision, head.changed_at, config.project_id, config.key, config.value
+        // One statement sees one snapshot of the database: a revision with exactly its values.
+        let rows = sqlx::query!(
+            r#"SELECT head.revision, head.changed_at, config.project_id AS "project_id: ProjectId",
+                    config.key AS "key?", config.value AS "value?"
                FROM config_heads head LEFT JOIN config_values config ON config.org_id = head.org_id
-              WHERE head.org_id = $1",
+              WHERE head.org_id = $1"#,
+            org as OrgId
         )
-        .bind(org)
         .fetch_all(tx.conn())
         .await?;
         let mut values = Self::default();
-        for (revision, changed_at, project, key, value) in rows {
-            (values.revision, values.changed_at) = (revision, Some(changed_at));
-            let (Some(key), Some(value)) = (key, value) else {
+        for row in rows {
+            (values.revision, values.changed_at) = (row.revision, Some(row.changed_at));
+            let (Some(key), Some(value)) = (row.key, row.value) else {
                 continue;
             };
-            match project {
+            match row.project_id {
                 None => values.organization.insert(key, value),
                 Some(project) => values.projects.entry(project).or_default().insert(key, value),
             };
@@ -85,7 +85,7 @@ impl Values {
     }
 }
 
-/// What holds in one organization at one revision, on top of one revision of the platform's.
+/// The effective configuration of one organization at one revision, based on one revision of the platform's.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     org: OrgId,
@@ -95,10 +95,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Lays an organization's values over the platform's.
+    /// Merges an organization's values into the platform's.
     ///
     /// # Errors
-    /// When a value is not of its key's type.
+    /// When a value does not have its key's type.
     pub fn build(
         org: OrgId,
         platform: &BTreeMap<String, Value>,
@@ -117,31 +117,31 @@ impl Snapshot {
         Ok(Self { org, values, organization, projects })
     }
 
-    /// Whose it is.
+    /// The organization.
     #[must_use]
     pub fn org(&self) -> OrgId {
         self.org
     }
 
-    /// Which revision it is.
+    /// The organization's revision.
     #[must_use]
     pub fn revision(&self) -> i64 {
         self.values.revision
     }
 
-    /// The values as stored, without what they lie upon.
+    /// The values set in the organization, without those of the platform.
     #[must_use]
     pub fn values(&self) -> &Values {
         &self.values
     }
 
-    /// What holds for the organization.
+    /// The effective values for the organization.
     #[must_use]
     pub fn organization(&self) -> &Effective {
         &self.organization
     }
 
-    /// What holds for a project.
+    /// The effective values for a project.
     #[must_use]
     pub fn project(&self, project: ProjectId) -> &Effective {
         self.projects.get(&project).unwrap_or(&self.organization)

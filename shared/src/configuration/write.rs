@@ -17,17 +17,17 @@ use crate::{
 /// A change of one key.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The project it is for; none for the whole organization.
+    /// The project; none for the whole organization.
     pub project: Option<ProjectId>,
     /// The key.
     pub key: String,
-    /// The new value; none takes the value away, so that the one below holds again.
+    /// The new value; none unsets the key, so that the value of the scope below applies again.
     pub value: Option<Value>,
-    /// Who makes it; none for the operator.
+    /// Who makes the change; none for the operator.
     pub author: Option<Author>,
     /// Why, 1 to 500 characters.
     pub reason: String,
-    /// The revision that the author was looking at. None overwrites whatever there is: for the operator's command.
+    /// The revision that the author has read. None, from the operator's command, overwrites any revision.
     pub expected_revision: Option<i64>,
 }
 
@@ -36,12 +36,12 @@ pub struct Change {
 pub enum Author {
     /// A member, by id and public name.
     User(UserId, String),
-    /// A service, by the name of its key.
+    /// A service, by the name of its API key.
     ApiKey(String),
 }
 
 impl Author {
-    /// What the names of keys begin with in the history, where no user's does.
+    /// The prefix of API keys' names in the history. No user's name starts with it.
     const API_KEY: &str = "key:";
 
     fn user(&self) -> Option<UserId> {
@@ -62,48 +62,48 @@ impl Author {
 /// Why a change was not made. The revision is the same as before.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// There is no such key.
+    /// No configuration key has this name.
     #[error("there is no key of this name")]
     UnknownKey,
-    /// The key may not be set there.
+    /// The key cannot be set in this scope.
     #[error("this key may not be set for {0:?}")]
     ScopeNotAllowed(Scope),
-    /// The key may be set there, but not by the organization itself.
+    /// Only the operator may set the key.
     #[error("only the operator may set this key")]
     OperatorOnly,
-    /// The value is not one the key takes.
+    /// The value violates the key's schema.
     #[error("the value is not one this key takes")]
     Invalid(Vec<Violation>),
     /// The reason is empty or too long.
     #[error("a reason of 1 to 500 characters is needed")]
     Reason,
-    /// Somebody else was faster.
+    /// The configuration has changed since the author read it.
     #[error("the configuration is at revision {current} by now")]
     Stale {
-        /// The revision it is at.
+        /// The current revision.
         current: i64,
     },
-    /// The database said no.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
 }
 
-/// A change that was made.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// A change in the history.
+#[derive(Clone, Debug)]
 pub struct HistoryEntry {
-    /// The revision it made.
+    /// The revision that it created.
     pub revision: i64,
     /// The key.
     pub key: String,
-    /// The project it was for, if any.
+    /// The project that it was made for, if any.
     pub project_id: Option<ProjectId>,
     /// `set` or `unset`.
     pub action: String,
-    /// What the key was set to there before.
+    /// The value in this scope before the change.
     pub old_value: Option<Value>,
-    /// What it was set to.
+    /// The value since the change.
     pub new_value: Option<Value>,
-    /// Which user made it; none for a service or the operator.
+    /// The user who made it; none for a service or the operator.
     pub author_id: Option<UserId>,
     /// The author's public name; none for the operator.
     pub author_name: Option<String>,
@@ -114,46 +114,47 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// Who made it; none for the operator, and for whom an import names.
+    /// Who made it; none for the operator, and for authors that an import named.
     #[must_use]
     pub fn author(&self) -> Option<Author> {
         let name = self.author_name.clone()?;
         match self.author_id {
             Some(id) => Some(Author::User(id, name)),
-            // A name alone is what an import was told.
+            // A name without an id comes from an import, unless it is an API key's.
             None => name.strip_prefix(Author::API_KEY).map(|name| Author::ApiKey(name.to_owned())),
         }
     }
 }
 
-/// Makes a change in `tx`: value, history, new revision and the message that spreads it, all or nothing. Returns
-/// the new revision; taking away what is not set changes nothing and returns the current one.
+/// Makes a change in `tx`: the value, its history, the new revision and the message that announces it. Returns the new
+/// revision, or the current one when a key is to be unset that is not set.
 ///
 /// # Errors
-/// See [`ChangeError`]; the transaction can be dropped.
+/// See [`ChangeError`]. The transaction must then be dropped.
 pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     let org = tx.org();
     let key = catalog::find(&change.key).ok_or(ChangeError::UnknownKey)?;
     check(key, org, &change)?;
 
-    // The head row's lock makes the order of revisions the order of commits.
-    let current: i64 = sqlx::query_scalar("SELECT revision FROM config_heads WHERE org_id = $1 FOR UPDATE")
-        .bind(org)
-        .fetch_optional(tx.conn())
-        .await
-        .map_err(DbError::from)?
-        .ok_or(DbError::NotFound)?;
+    // Under the lock of the head row, revisions are committed in their order.
+    let current =
+        sqlx::query_scalar!("SELECT revision FROM config_heads WHERE org_id = $1 FOR UPDATE", org as OrgId)
+            .fetch_optional(tx.conn())
+            .await
+            .map_err(DbError::from)?
+            .ok_or(DbError::NotFound)?;
     if change.expected_revision.is_some_and(|expected| expected != current) {
         return Err(ChangeError::Stale { current });
     }
     if let Some(project) = change.project {
-        let exists: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM projects WHERE org_id = $1 AND id = $2)")
-                .bind(org)
-                .bind(project)
-                .fetch_one(tx.conn())
-                .await
-                .map_err(DbError::from)?;
+        let exists = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM projects WHERE org_id = $1 AND id = $2) AS "exists!""#,
+            org as OrgId,
+            project as ProjectId
+        )
+        .fetch_one(tx.conn())
+        .await
+        .map_err(DbError::from)?;
         if !exists {
             return Err(DbError::NotFound.into());
         }
@@ -170,7 +171,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     Ok(revision)
 }
 
-/// The change as the audit log tells it.
+/// The change as an entry of the audit log.
 fn entry(change: &Change, revision: i64, old: Option<Value>) -> audit::Change {
     let action = if change.value.is_some() { Action::ConfigurationSet } else { Action::ConfigurationUnset };
     let entry = audit::Change::new(action, "config", change.key.as_str()).after(json!({
@@ -198,7 +199,7 @@ fn check(key: &Key, org: OrgId, change: &Change) -> Result<(), ChangeError> {
     change.value.as_ref().map_or(Ok(()), |value| check_value(key, value))
 }
 
-/// Makes sure that the key may be set in this scope.
+/// Checks that the key may be set in this scope.
 ///
 /// # Errors
 /// [`ChangeError::ScopeNotAllowed`].
@@ -206,7 +207,7 @@ pub fn check_scope(key: &Key, scope: Scope) -> Result<(), ChangeError> {
     if key.scopes.contains(&scope) { Ok(()) } else { Err(ChangeError::ScopeNotAllowed(scope)) }
 }
 
-/// Makes sure that the key can be set to this.
+/// Checks that the key can be set to this value.
 ///
 /// # Errors
 /// [`ChangeError::Invalid`].
@@ -215,21 +216,21 @@ pub fn check_value(key: &Key, value: &Value) -> Result<(), ChangeError> {
     if !violations.is_empty() {
         return Err(ChangeError::Invalid(violations));
     }
-    // What the schema lets through must also be what a process can apply.
+    // A value that the schema accepts must also be one that a process can apply.
     Effective::merge([[(key.name.to_owned(), value.clone())]]).map(drop).map_err(|error| {
         ChangeError::Invalid(vec![Violation { pointer: String::new(), detail: error.to_string() }])
     })
 }
 
-/// What the key is set to in the scope of the change, whatever lies above or below.
+/// The value that is set in exactly the scope of the change.
 async fn current_value(tx: &mut OrgTx, change: &Change) -> Result<Option<Value>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar(
+    Ok(sqlx::query_scalar!(
         "SELECT value FROM config_values WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND key = $3",
+        org as OrgId,
+        change.project as Option<ProjectId>,
+        &change.key
     )
-    .bind(org)
-    .bind(change.project)
-    .bind(&change.key)
     .fetch_optional(tx.conn())
     .await?)
 }
@@ -238,57 +239,59 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     let org = tx.org();
     match &change.value {
         Some(value) => {
-            sqlx::query(
+            sqlx::query!(
                 "INSERT INTO config_values (org_id, project_id, key, value, revision) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT ON CONSTRAINT config_values_unique
                  DO UPDATE SET value = excluded.value, revision = excluded.revision",
+                org as OrgId,
+                change.project as Option<ProjectId>,
+                &change.key,
+                value,
+                revision
             )
-            .bind(org)
-            .bind(change.project)
-            .bind(&change.key)
-            .bind(value)
-            .bind(revision)
             .execute(tx.conn())
             .await?;
         }
         None => {
-            sqlx::query(
+            sqlx::query!(
                 "DELETE FROM config_values
                   WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND key = $3",
+                org as OrgId,
+                change.project as Option<ProjectId>,
+                &change.key
             )
-            .bind(org)
-            .bind(change.project)
-            .bind(&change.key)
             .execute(tx.conn())
             .await?;
         }
     }
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO config_history
              (org_id, revision, key, project_id, action, old_value, new_value, author_id, author_name, reason)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        org as OrgId,
+        revision,
+        &change.key,
+        change.project as Option<ProjectId>,
+        HistoryAction::of(change.value.as_ref()).name(),
+        old,
+        change.value.as_ref(),
+        change.author.as_ref().and_then(Author::user) as Option<UserId>,
+        change.author.as_ref().map(Author::name),
+        &change.reason
     )
-    .bind(org)
-    .bind(revision)
-    .bind(&change.key)
-    .bind(change.project)
-    .bind(if change.value.is_some() { HistoryAction::Set } else { HistoryAction::Unset }.name())
-    .bind(old)
-    .bind(&change.value)
-    .bind(change.author.as_ref().and_then(Author::user))
-    .bind(change.author.as_ref().map(Author::name))
-    .bind(&change.reason)
     .execute(tx.conn())
     .await?;
-    sqlx::query("UPDATE config_heads SET revision = $2, changed_at = clock_timestamp() WHERE org_id = $1")
-        .bind(org)
-        .bind(revision)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE config_heads SET revision = $2, changed_at = clock_timestamp() WHERE org_id = $1",
+        org as OrgId,
+        revision
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
-/// The changes of a key, newest first: at most `limit` of them, before the revision `before`.
+/// At most `limit` changes of a key, newest first, from before the revision `before`.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -300,17 +303,19 @@ pub async fn history(
     limit: i64,
 ) -> Result<Vec<HistoryEntry>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as(
-        "SELECT revision, key, project_id, action, old_value, new_value, author_id, author_name, reason, changed_at
+    Ok(sqlx::query_as!(
+        HistoryEntry,
+        r#"SELECT revision, key, project_id AS "project_id: ProjectId", action, old_value, new_value,
+                author_id AS "author_id: UserId", author_name, reason, changed_at
            FROM config_history
           WHERE org_id = $1 AND key = $2 AND ($3::uuid IS NULL OR project_id = $3) AND revision < $4
-          ORDER BY revision DESC LIMIT $5",
+          ORDER BY revision DESC LIMIT $5"#,
+        org as OrgId,
+        key,
+        project as Option<ProjectId>,
+        before.unwrap_or(i64::MAX),
+        limit
     )
-    .bind(org)
-    .bind(key)
-    .bind(project)
-    .bind(before.unwrap_or(i64::MAX))
-    .bind(limit)
     .fetch_all(tx.conn())
     .await?)
 }

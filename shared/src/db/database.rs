@@ -21,7 +21,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects as `atrium_app`, and makes sure that this role cannot pass the wall.
+    /// Connects as `atrium_app`, and checks that this role cannot bypass the tenant wall.
     ///
     /// # Errors
     /// When PostgreSQL cannot be reached, or the role could see more than one tenant at a time.
@@ -35,7 +35,7 @@ impl Database {
         .await
     }
 
-    /// The same, for a command that needs nothing but the database.
+    /// The same, for a command that needs only the database.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -52,15 +52,15 @@ impl Database {
         Ok(Self { wake: Wake::new(pool.clone()), pool })
     }
 
-    /// Wakes the relay now and waits until that is done, for a process that is about to end.
+    /// Wakes the relay and waits until that is done, for a process that is about to end.
     ///
     /// # Errors
-    /// When the database does not answer; the relay's poll will find the message.
+    /// When the database does not answer. The relay's poll then finds the message.
     pub async fn wake_relay(&self) -> Result<(), DbError> {
         Ok(wake::notify(&self.pool).await?)
     }
 
-    /// Asks for nothing, to learn whether the database answers.
+    /// Checks that the database answers.
     ///
     /// # Errors
     /// When it does not.
@@ -68,18 +68,18 @@ impl Database {
         Ok(self.pool.run("SELECT 1").await?)
     }
 
-    /// Begins a transaction in one organization. For a user this checks the membership, and for a service its key,
-    /// which is also the authorization: without a role there is no transaction.
+    /// Begins a transaction in one organization. This is also the authorization: a user must be a member, and a service
+    /// must have a valid key with the scope.
     ///
     /// # Errors
-    /// [`DbError::NotFound`] when the user is no member, or the key is none of the organization for that scope; the
-    /// same when there is no such organization.
+    /// [`DbError::NotFound`] when the user is not a member, when the organization has no such key with this scope, and
+    /// when there is no such organization.
     pub async fn org_tx(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
         OrgTx::open(&self.pool, &self.wake, principal, org, View::Current).await
     }
 
-    /// The same on a connection of its own, which is opened for it: to ask when those of the pool do not answer, or are
-    /// all taken.
+    /// The same on a new connection outside of the pool, for when the pool's connections do not answer or are all in
+    /// use.
     ///
     /// # Errors
     /// As [`Self::org_tx`].
@@ -87,8 +87,8 @@ impl Database {
         OrgTx::open(&self.pool.apart(), &self.wake, principal, org, View::Current).await
     }
 
-    /// The same for reading very much of an organization: all of it as of one moment, and nothing can be written. The
-    /// transaction may wait for its reader, but no longer than `idle` at a time: then PostgreSQL ends it.
+    /// The same for reading very much of an organization: read-only, and all of it as of one moment. The transaction
+    /// may wait for its reader, but PostgreSQL ends it when it is idle for longer than `idle`.
     ///
     /// # Errors
     /// As [`Self::org_tx`].
@@ -101,7 +101,7 @@ impl Database {
         OrgTx::open(&self.pool, &self.wake, principal, org, View::Snapshot(idle)).await
     }
 
-    /// Begins the transaction that founds an organization, with `user` as the owner-to-be.
+    /// Begins the transaction that creates an organization, with `user` as its future owner.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -109,8 +109,8 @@ impl Database {
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
     }
 
-    /// Begins a transaction in an organization that `user` is about to join: may look at invitations and add
-    /// `user` as a member, and must do nothing before the invitation is checked.
+    /// Begins a transaction in an organization that `user` is about to join. It can read invitations and add `user` as
+    /// a member; the caller checks the invitation before anything else.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -118,8 +118,8 @@ impl Database {
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
     }
 
-    /// Begins a transaction for one user across organizations: sees who they are, where they are a member, and
-    /// the operations they asked for.
+    /// Begins a transaction for one user across organizations. It sees the user, their memberships, and the operations
+    /// that they requested.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -127,19 +127,22 @@ impl Database {
         UserTx::open(&self.pool, user).await
     }
 
-    /// Begins a transaction that may read the operation `saga`, if `user` asked for it or is a member of its
-    /// organization. The wall decides: the look-up sees only such sagas. Someone who asked for an organization that
-    /// failed is no longer a member, and still learns why.
+    /// Begins a transaction that may read the operation `saga`, if `user` requested it or is a member of its
+    /// organization: row-level security shows the look-up only such sagas. A user whose organization could not be
+    /// created is no longer a member of it, and can still read why.
     ///
     /// # Errors
-    /// [`DbError::NotFound`] when there is no such operation, or it is somebody else's.
+    /// [`DbError::NotFound`] when there is no such operation that the user may read.
     pub async fn operation_tx(&self, user: UserId, saga: SagaId) -> Result<OrgTx, DbError> {
         let mut mine = self.user_tx(user).await?;
-        let org: OrgId = sqlx::query_scalar("SELECT org_id FROM sagas WHERE id = $1")
-            .bind(saga)
-            .fetch_one(mine.conn())
-            .await?;
-        // Both transactions at once could starve each other of connections.
+        let org = sqlx::query_scalar!(
+            r#"SELECT org_id AS "org_id: OrgId" FROM sagas WHERE id = $1"#,
+            saga as SagaId
+        )
+        .fetch_one(mine.conn())
+        .await?;
+        // Ended before the next one begins: requests that hold one connection and wait for another could exhaust the
+        // pool.
         drop(mine);
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
     }

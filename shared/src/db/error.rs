@@ -1,25 +1,25 @@
-//! What PostgreSQL may say instead of doing what was asked, sorted by what the caller can do about it.
+//! Errors of the database, by what the caller can do about them.
 
-/// Why a transaction did not do what it was asked.
+/// Why a transaction or one of its statements failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// Not there, or not yours: the same answer for both.
+    /// There is no such row, or the transaction may not see it: the caller is not told which.
     #[error("not found")]
     NotFound,
-    /// A constraint said no; its name says which.
+    /// The constraint with this name was violated.
     #[error("the constraint {0} was violated")]
     Constraint(String),
-    /// PostgreSQL is away, busy or restarting, or lost a race on our behalf: trying again is safe, because nothing
-    /// was committed.
+    /// PostgreSQL cannot be reached, is busy or restarting, or ended the transaction because of a conflict with
+    /// another. A retry is safe, because nothing was committed.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// A defect: a statement the database refuses, or a row that cannot be read.
+    /// A defect: a statement that the database refuses, or a row that cannot be decoded.
     #[error("PostgreSQL refused: {0}")]
     Unexpected(#[source] sqlx::Error),
 }
 
 impl DbError {
-    /// Whether a lock was waited for longer than `lock_timeout`.
+    /// Whether a statement waited for a lock longer than `lock_timeout`.
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
         let Self::Unavailable(sqlx::Error::Database(error)) = self else { return false };
@@ -33,7 +33,7 @@ impl From<sqlx::Error> for DbError {
             sqlx::Error::RowNotFound => Self::NotFound,
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
-            // A line that was closed in the middle of an answer, as when a connection is begun.
+            // A connection that was closed in the middle of an answer, for example while it was being opened.
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
@@ -44,7 +44,8 @@ impl From<sqlx::Error> for DbError {
                     return Self::Constraint(constraint.to_owned());
                 }
                 match database.code().as_deref() {
-                    // Connection exceptions, lost races, resources, operator intervention, time limits.
+                    // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention,
+                    // system errors; and the time limits of idle transactions and of locks.
                     Some(code)
                         if ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                             || ["25P03", "55P03"].contains(&code) =>

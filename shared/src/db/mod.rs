@@ -1,9 +1,9 @@
 //! PostgreSQL, behind the tenant wall.
 //!
-//! Row-level security lets a statement see the rows of the organization that its transaction has named, and
-//! nothing when none is named. So the only ways to run SQL on tenant data are two transaction types that name
-//! somebody first: [`OrgTx`] one organization, [`UserTx`] one user. The pool is private to this module: a bare
-//! connection cannot be had.
+//! Row-level security lets a statement see the rows of the organization that its transaction has named, and nothing
+//! when none is named. So SQL on tenant data runs only in two types of transactions, which begin by naming an
+//! organization ([`OrgTx`]) or a user ([`UserTx`]). The pool is private to this module, so no other code gets a
+//! connection without such a transaction.
 
 mod api_keys;
 mod database;
@@ -22,7 +22,7 @@ pub use self::{
     api_keys::ApiKey,
     database::Database,
     error::DbError,
-    org_tx::OrgTx,
+    org_tx::{OrgTx, ROWS_PER_INSERT},
     pool::{ACQUIRE_TIMEOUT, connect_pool},
     principal::Principal,
     time_limit::in_time,

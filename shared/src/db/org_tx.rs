@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
@@ -13,10 +12,13 @@ use super::{
 };
 use crate::{
     api_key::ApiKeyUse,
-    ids::{MessageId, OrgId, ProjectId, UserId},
+    ids::{ApiKeyId, MessageId, OrgId, ProjectId, UserId},
     messages::OutboxMessage,
     tenancy::{OrgStatus, Role},
 };
+
+/// How many rows to insert with one statement, where the rows are one parameter: a JSON array.
+pub const ROWS_PER_INSERT: usize = 500;
 
 /// A transaction that has named its organization. Dropped without [`OrgTx::commit`], it rolls back.
 pub struct OrgTx {
@@ -28,25 +30,25 @@ pub struct OrgTx {
     enqueued: bool,
 }
 
-/// Why this transaction may be here.
+/// What gives the transaction access to the organization.
 #[derive(Clone, Copy)]
 enum Access {
-    /// A member with this role, or a service whose key is as good as one, in an organization of this status.
+    /// A member with this role, or a service whose key counts as one, in an organization with this status.
     Member(Role, OrgStatus),
     /// A worker or an operator.
     System,
-    /// Someone without a role there, for a purpose that [`super::Database`] names: founding, joining, or reading an
-    /// operation they asked for.
+    /// A user without a role there, for a purpose that [`super::Database`] names: creating the organization, joining
+    /// it, or reading an operation that they requested.
     Newcomer,
 }
 
-/// What a transaction sees of what others commit while it runs.
+/// What a transaction sees of the commits of others while it runs.
 #[derive(Clone, Copy)]
 pub(super) enum View {
     /// Each statement sees what was committed before it.
     Current,
-    /// Everything is read as of one moment, and nothing is written. PostgreSQL ends the transaction when nothing is
-    /// asked of it for so long: a snapshot that is held open keeps it from cleaning up.
+    /// Everything is read as of one moment, and nothing is written. PostgreSQL ends the transaction when it is idle for
+    /// this long, because an open snapshot keeps it from removing old rows.
     Snapshot(Duration),
 }
 
@@ -58,7 +60,7 @@ impl View {
         }
     }
 
-    /// Settings that hold until the transaction ends.
+    /// Settings that are in effect until the transaction ends.
     fn settings(self) -> String {
         match self {
             Self::Current => String::new(),
@@ -81,30 +83,31 @@ impl OrgTx {
             Principal::System(_) => Self::begin(pool, wake, org, *principal, Access::System, view).await,
             Principal::User(user) => {
                 let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer, view).await?;
-                let (role, status) = sqlx::query_as(
-                    "SELECT members.role, orgs.status FROM members JOIN orgs ON orgs.id = members.org_id
-                      WHERE members.org_id = $1 AND members.user_id = $2",
+                let member = sqlx::query!(
+                    r#"SELECT members.role AS "role: Role", orgs.status AS "status: OrgStatus"
+                         FROM members JOIN orgs ON orgs.id = members.org_id
+                        WHERE members.org_id = $1 AND members.user_id = $2"#,
+                    org as OrgId,
+                    *user as UserId
                 )
-                .bind(org)
-                .bind(user)
                 .fetch_optional(tx.conn())
                 .await?
                 .ok_or(DbError::NotFound)?;
-                tx.access = Access::Member(role, status);
+                tx.access = Access::Member(member.role, member.status);
                 Ok(tx)
             }
             Principal::ApiKey(ApiKeyUse { id, hash, scope }) => {
                 let mut tx = Self::begin(pool, wake, org, *principal, Access::Newcomer, view).await?;
-                let status = sqlx::query_scalar(
-                    "SELECT orgs.status FROM api_keys JOIN orgs ON orgs.id = api_keys.org_id
-                      WHERE api_keys.org_id = $1 AND api_keys.id = $2 AND api_keys.hash = $3
-                        AND $4 = ANY (api_keys.scopes) AND api_keys.revoked_at IS NULL
-                        AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())",
+                let status = sqlx::query_scalar!(
+                    r#"SELECT orgs.status AS "status: OrgStatus" FROM api_keys JOIN orgs ON orgs.id = api_keys.org_id
+                        WHERE api_keys.org_id = $1 AND api_keys.id = $2 AND api_keys.hash = $3
+                          AND $4 = ANY (api_keys.scopes) AND api_keys.revoked_at IS NULL
+                          AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())"#,
+                    org as OrgId,
+                    *id as ApiKeyId,
+                    &hash[..],
+                    scope.name()
                 )
-                .bind(org)
-                .bind(id)
-                .bind(hash)
-                .bind(scope.name())
                 .fetch_optional(tx.conn())
                 .await?
                 .ok_or(DbError::NotFound)?;
@@ -131,11 +134,11 @@ impl OrgTx {
         access: Access,
         view: View,
     ) -> Result<Self, DbError> {
-        // The values are typed ids, so nothing in this text comes from outside. `true` makes them end with the
-        // transaction; otherwise a transaction pooler would hand them to the next client.
+        // The values are typed ids, so the text contains no input. `true` ends the settings with the transaction;
+        // otherwise the next client of a transaction pooler would get them.
         let user = match principal {
             Principal::User(user) => user.to_string(),
-            // No user has this id: what is "mine" is what was recorded under the key.
+            // No user has this id: the policies for a user's own rows then match what was recorded under the key.
             Principal::ApiKey(key) => key.id.to_string(),
             Principal::System(_) => String::new(),
         };
@@ -152,19 +155,19 @@ impl OrgTx {
         &mut self.inner
     }
 
-    /// The organization this transaction is in.
+    /// The organization that this transaction is in.
     #[must_use]
     pub fn org(&self) -> OrgId {
         self.org
     }
 
-    /// On whose behalf it runs.
+    /// The principal that it runs for.
     #[must_use]
     pub fn principal(&self) -> Principal {
         self.principal
     }
 
-    /// The member's role. The system's own transactions count as the owner's; a newcomer's as the least.
+    /// The member's role. Transactions of the system have the highest role; those of newcomers the lowest.
     #[must_use]
     pub fn role(&self) -> Role {
         match self.access {
@@ -183,34 +186,14 @@ impl OrgTx {
         }
     }
 
-    /// Whether this is a transaction of the system's own.
+    /// Whether it is a transaction of a worker or an operator.
     #[must_use]
     pub fn is_system(&self) -> bool {
         matches!(self.access, Access::System)
     }
 
-    /// Runs an insert for very many rows, some at a time: `$1` is the organization, `$2` rows as an array of JSON.
-    ///
-    /// # Errors
-    /// When the database refuses or does not answer.
-    pub async fn insert_rows(
-        &mut self,
-        statement: &'static str,
-        rows: &[impl Serialize + Sync],
-    ) -> Result<(), DbError> {
-        const AT_ONCE: usize = 500;
-        for rows in rows.chunks(AT_ONCE) {
-            sqlx::query(statement)
-                .bind(self.org)
-                .bind(sqlx::types::Json(rows))
-                .execute(&mut *self.inner)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Ends access that may be believed elsewhere for a while: `principal_id`'s, or everybody's, to one project, or to
-    /// all of the organization. It holds in every process within a second of the commit, and ends open streams.
+    /// Revokes access that other processes may have cached: that of `principal_id`, or of everybody, to one project, or
+    /// to the whole organization. Every process applies it within a second of the commit, and ends open streams.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -220,16 +203,18 @@ impl OrgTx {
         project: Option<ProjectId>,
     ) -> Result<(), DbError> {
         let org = self.org;
-        sqlx::query("INSERT INTO revoked_access (org_id, principal_id, project_id) VALUES ($1, $2, $3)")
-            .bind(org)
-            .bind(principal_id)
-            .bind(project)
-            .execute(self.conn())
-            .await?;
+        sqlx::query!(
+            "INSERT INTO revoked_access (org_id, principal_id, project_id) VALUES ($1, $2, $3)",
+            org as OrgId,
+            principal_id,
+            project as Option<ProjectId>
+        )
+        .execute(self.conn())
+        .await?;
         Ok(())
     }
 
-    /// Adds a message that will be delivered if, and only if, this transaction commits.
+    /// Adds a message that is delivered if, and only if, this transaction commits.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -258,7 +243,7 @@ impl OrgTx {
         Ok(message.id)
     }
 
-    /// Adds a message that is delivered at once, and with it the one that comes at the `deadline`.
+    /// Adds a message that is delivered at once, and one that is delivered at the `deadline`.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -280,16 +265,16 @@ impl OrgTx {
     ) -> Result<(), DbError> {
         let org = self.org;
         outbox::insert(self.conn(), org, aggregate, messages).await?;
-        // A delayed message is found by the relay's poll when its time has come.
+        // The relay finds a delayed message with its poll when it is due.
         self.enqueued |= messages.iter().any(Outgoing::is_due);
         Ok(())
     }
 
-    /// Makes everything that was done in this transaction last, and wakes the relay if a message was added.
+    /// Commits, and wakes the relay if a message was added.
     ///
     /// # Errors
-    /// When the database refuses or is gone: nothing of it happened, or, if the connection broke at the very end,
-    /// all of it did; an idempotency key tells which.
+    /// When the database refuses or cannot be reached. Then nothing was committed, or, if the connection broke
+    /// at the very end, everything was; a repetition with the same idempotency key tells which.
     pub async fn commit(self) -> Result<(), DbError> {
         self.inner.commit().await?;
         if self.enqueued {

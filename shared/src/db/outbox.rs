@@ -1,4 +1,4 @@
-//! The outbox's writing side. The reading side is the relay, which has a role of its own.
+//! Writing to the outbox. Only the relay reads it, with its own database role.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use uuid::Uuid;
 use super::DbError;
 use crate::{
     ids::{MessageId, OrgId},
-    messages::OutboxMessage,
+    messages::{OutboxMessage, Topic},
 };
 
-/// A message that is to be sent.
+/// A message to send.
 pub(super) struct Outgoing<'a, P> {
     pub(super) id: MessageId,
     payload: Json<&'a P>,
-    /// None: at once.
+    /// None: it is sent at once.
     delay: Option<Duration>,
 }
 
@@ -40,18 +40,18 @@ pub(super) async fn insert<M: OutboxMessage>(
     aggregate: Uuid,
     messages: &[Outgoing<'_, M>],
 ) -> Result<(), DbError> {
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
          SELECT $1, message.id, $2, $3, message.payload, clock_timestamp() + message.delay * interval '1 millisecond'
            FROM unnest($4::uuid[], $5::jsonb[], $6::bigint[]) WITH ORDINALITY AS message (id, payload, delay, nth)
           ORDER BY message.nth",
+        org as OrgId,
+        M::TOPIC as Topic,
+        aggregate,
+        &messages.iter().map(|message| message.id.uuid()).collect::<Vec<_>>()[..],
+        messages.iter().map(|message| message.payload).collect::<Vec<_>>() as Vec<Json<&M>>,
+        messages.iter().map(Outgoing::delay_in_milliseconds).collect::<Vec<_>>() as Vec<Option<i64>>
     )
-    .bind(org)
-    .bind(M::TOPIC)
-    .bind(aggregate)
-    .bind(messages.iter().map(|message| message.id.uuid()).collect::<Vec<_>>())
-    .bind(messages.iter().map(|message| message.payload).collect::<Vec<_>>())
-    .bind(messages.iter().map(Outgoing::delay_in_milliseconds).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Pools of connections, and how a transaction begins on the application's.
+//! Connection pools, and how a transaction of the application begins.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use sqlx::{
 use super::time_limit::in_time;
 use crate::settings::Pooling;
 
-/// How long a request waits for a free connection before it is told to come back. The library's default, 30 s, is
-/// longer than any client waits.
+/// How long a request waits for a free connection before it is asked to try again. The default of sqlx, 30 s, is longer
+/// than any client waits.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a server that is there needs at most for what takes it no time.
+/// How long a server that can be reached takes at most to answer a trivial statement.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The application's connections. Cheap to clone.
@@ -34,22 +34,21 @@ impl Pool {
         let options = url.parse::<PgConnectOptions>()?;
         let options = match pooling {
             Pooling::Session => options,
-            // No statement is kept for the next transaction, which may meet another server connection. The
-            // parameter is one that poolers refuse, and only changes how numbers are written as text.
+            // No prepared statement is cached, because the next transaction may run on another server connection.
+            // Poolers refuse the parameter, which only changes how floating-point numbers are written as text.
             Pooling::Transaction => options.statement_cache_capacity(0).extra_float_digits(None),
         };
         Ok(Self { connections: open(options, connections, process_name).await?, pooling })
     }
 
-    /// One connection to the same server, which is opened when it is needed, and closed after its use.
+    /// A separate connection to the same server, opened when it is needed and closed after its use.
     pub(super) fn apart(&self) -> Self {
         let options = (*self.connections.connect_options()).clone();
         let one = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
         Self { connections: one.connect_lazy_with(options), pooling: self.pooling }
     }
 
-    /// Begins a transaction with these statements, which travel in the same message: round trips are what the wall
-    /// costs.
+    /// Begins a transaction with these statements, all in one message: round trips are the cost of the tenant wall.
     pub(super) async fn begin(
         &self,
         statements: &str,
@@ -57,11 +56,11 @@ impl Pool {
         self.begin_as("BEGIN", statements).await
     }
 
-    /// The same with another beginning than `BEGIN`.
+    /// The same with another statement than `BEGIN`.
     ///
-    /// In a task of its own, which goes on when the caller is dropped while it waits (a client that went away): the
-    /// library notes that a transaction is open only after the server has said so, and a connection whose `BEGIN` was
-    /// abandoned in between would go back to the pool inside of it.
+    /// It runs in its own task, which continues when the caller is dropped while it waits (the client has
+    /// disconnected): sqlx records that a transaction is open only after the server has confirmed it. A connection
+    /// whose `BEGIN` was abandoned before that would return to the pool with an open transaction.
     pub(super) async fn begin_as(
         &self,
         begin: &str,
@@ -69,17 +68,18 @@ impl Pool {
     ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         let forget = match self.pooling {
             Pooling::Session => "",
-            // The library numbers its statements from 1 in every connection. What another client has left on this
-            // server connection would stand under our names.
+            // sqlx numbers its prepared statements from 1 in every connection. Those that another client has left on
+            // this server connection would have the same names.
             Pooling::Transaction => "DEALLOCATE ALL; ",
         };
         let beginning = format!("{begin}; {forget}{statements}");
         let connections = self.connections.clone();
         let begun = tokio::spawn(async move {
             let begun = tokio::time::timeout(ACQUIRE_TIMEOUT + ANSWER_TIMEOUT, async {
-                // A server that was away for a while leaves dead connections behind. Each shows at its next use, which
-                // may be long after the server is back; nothing has happened yet, so another one may be tried.
+                // After an outage of the server, the pool has dead connections. Each is noticed at its next use, which
+                // may be long after the outage. Nothing has been executed yet, so another connection can be tried.
                 for _ in 0..connections.size() {
+                    // Not checked at compile time: several statements in one message cannot be prepared.
                     match connections.begin_with(AssertSqlSafe(beginning.clone())).await {
                         Err(error) if is_of_a_dead_connection(&error) => {}
                         begun => return begun,
@@ -89,18 +89,18 @@ impl Pool {
             });
             begun.await.unwrap_or(Err(sqlx::Error::BeginFailed))
         });
-        // It is not canceled, but for the end of the runtime, nor does it panic.
+        // The task does not panic, and is canceled only when the runtime ends.
         begun.await.map_err(|_| sqlx::Error::PoolClosed)?
     }
 
-    /// Runs one statement without parameters on its own. It is not prepared: between the preparation and the
-    /// execution, a transaction pooler may change the server connection.
+    /// Runs one statement without parameters outside of a transaction. It is not prepared, hence not checked at compile
+    /// time: between preparation and execution, a transaction pooler may change the server connection.
     pub(super) async fn run(&self, statement: &'static str) -> Result<(), sqlx::Error> {
         in_time(sqlx::raw_sql(statement).execute(&self.connections)).await.map(drop)
     }
 }
 
-/// Whether the connection was closed, with or without the server's last word (terminated, shut down, crashed).
+/// Whether the connection was closed, with or without a message of the server (terminated, shut down, crashed).
 fn is_of_a_dead_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
@@ -109,12 +109,12 @@ fn is_of_a_dead_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Looks at a connection that is given back. One whose line died without a word, or that hangs inside of a transaction
-/// whose beginning was given up on, is closed, and its place in the pool is free. The library would wait for the answer
-/// of such a line for ever. It costs a round trip, while nobody waits.
+/// Checks a connection that returns to the pool. It is closed, which frees its place in the pool, when it no longer
+/// answers, or is still inside of a transaction whose `BEGIN` was abandoned; sqlx would wait for its answer forever.
+/// The check costs a round trip for which nobody waits.
 async fn is_fit_for_the_next(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    // Inside of a transaction, `now()` is the time of its beginning. Not prepared: a prepared statement is bound and
-    // executed by two messages, and the time of the second one is never that of the transaction's beginning.
+    // Inside of a transaction, `now()` is when it began. The statement is not prepared: a prepared statement is bound
+    // and executed by two messages, and the second one never has the time at which the transaction began.
     let outside = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection);
     match tokio::time::timeout(ANSWER_TIMEOUT, outside).await {
         Ok(outside) => outside?.try_get(0),
@@ -122,13 +122,13 @@ async fn is_fit_for_the_next(connection: &mut PgConnection) -> Result<bool, sqlx
     }
 }
 
-/// A pool for one of the narrow roles, whose few statements look into queues, and find what they look for by an index.
+/// A pool for one of the narrow roles, whose few statements read queues by an index.
 ///
-/// Their plans are made once: planning takes longer than running them. And they go by an index even when the table's
-/// statistics, which are always from another moment of a queue's life, make reading all of it seem cheaper.
+/// Their plans are made once, because planning takes longer than execution. And they use an index even where the
+/// table's statistics favor reading the whole table: the length of a queue changes faster than its statistics.
 ///
 /// # Errors
-/// When the address is no PostgreSQL address, or the server does not let us in.
+/// When the address is not one of PostgreSQL, or the server refuses the connection.
 pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Result<PgPool, sqlx::Error> {
     let planning = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
     let options = url.parse::<PgConnectOptions>()?.options(planning);
@@ -143,17 +143,17 @@ async fn open(
     let options = options.application_name(process_name);
     let pool = PgPoolOptions::new()
         .max_connections(connections)
-        // Opened at start and kept: a connection costs a password exchange, which a burst of requests would wait for.
+        // Opened at start and kept: otherwise a burst of requests would wait for connections to authenticate.
         .min_connections(connections)
         .idle_timeout(None)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A test on every use would cost a round trip; a broken connection shows at its first statement, and the
-        // caller answers "try again".
+        // A test before every use would cost a round trip. A broken connection is noticed at its first statement, and
+        // the client is asked to try again.
         .test_before_acquire(false)
         .after_release(|connection, _| Box::pin(is_fit_for_the_next(connection)))
         .connect_with(options.clone())
         .await;
-    // A pool that was refused goes on trying, and then only says that its time was over. One attempt says why.
+    // A pool that is refused retries until its timeout and does not report why. One more attempt does.
     match pool {
         Err(sqlx::Error::PoolTimedOut) => {
             let attempt = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;

@@ -1,15 +1,15 @@
-//! On whose behalf the database is asked.
+//! Whom a transaction runs for.
 
 use crate::{api_key::ApiKeyUse, ids::UserId};
 
-/// On whose behalf a transaction runs.
+/// Whom a transaction runs for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// A person; must be a member of the organization.
+    /// A user, who must be a member of the organization.
     User(UserId),
     /// A service with a key of the organization.
     ApiKey(ApiKeyUse),
-    /// A worker's role or an operator's command, by name. Handlers of requests never construct this.
+    /// A worker's role or an operator's command, by name. Request handlers never use this.
     System(&'static str),
 }
 

@@ -1,17 +1,17 @@
-//! How long an answer of PostgreSQL is waited for.
+//! The time limit for answers of PostgreSQL.
 //!
-//! The server ends what takes too long, and says so. But a line can die without a word to this end of it: then the
-//! answer never comes, and the kernel notices after a quarter of an hour.
+//! The server ends statements that take too long, and reports that. But a connection can break without either side
+//! being told: then no answer arrives, and the kernel reports the failure only after about 15 minutes.
 
 use std::{future::Future, io};
 
 use crate::timings::LONGEST_ANSWER;
 
-/// Waits for work on the database no longer than the server would work on it. What was begun is dropped, and the
-/// connection closed.
+/// Waits for work on the database a little longer than the server lets a statement run. After that, the work is dropped
+/// and its connection is closed.
 ///
 /// # Errors
-/// A timed-out [`sqlx::Error::Io`] when its time is over; those of the work.
+/// An [`sqlx::Error::Io`] of the kind `TimedOut` when the time is over; otherwise the errors of the work.
 pub async fn in_time<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     match tokio::time::timeout(LONGEST_ANSWER, work).await {
         Ok(done) => done,

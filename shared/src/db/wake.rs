@@ -1,7 +1,7 @@
 //! Wakes the relay after a commit.
 //!
-//! `NOTIFY` inside a transaction makes commits wait for each other, so it is sent as a statement of its own, from a
-//! task that folds a burst of commits into one notification. It is only a hint: the relay also polls.
+//! `NOTIFY` inside a transaction makes commits wait for each other, so it is sent as a separate statement, from a task
+//! that combines a burst of commits into one notification. It is only a hint: the relay also polls.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl Wake {
         let pending = Arc::new(Notify::new());
         let weak = Arc::downgrade(&pending);
         tokio::spawn(async move {
-            // Ends when the database handle that made it is gone.
+            // Ends when the last handle of the database is dropped.
             while let Some(pending) = weak.upgrade() {
                 let waited =
                     tokio::time::timeout(std::time::Duration::from_secs(5), pending.notified()).await;
@@ -34,13 +34,13 @@ impl Wake {
         Self(pending)
     }
 
-    /// There is something to publish.
+    /// Tells the relay that there is something to publish.
     pub(super) fn relay(&self) {
         self.0.notify_one();
     }
 }
 
-/// Announces once, now.
+/// Sends one notification.
 pub(super) async fn notify(pool: &Pool) -> Result<(), sqlx::Error> {
     pool.run("NOTIFY atrium_outbox").await
 }

@@ -1,14 +1,14 @@
-//! What a member may do, in which state of the organization.
+//! What a member may do, by role and by the organization's status.
 
 use super::OrganizationError;
 use crate::{
     db::{DbError, OrgTx},
-    ids::UserId,
+    ids::{OrgId, UserId},
     tenancy::{OrgStatus, Role},
 };
 
 impl OrgStatus {
-    /// Makes sure that an organization in this state can be worked in.
+    /// Checks that an organization with this status can be changed.
     ///
     /// # Errors
     /// [`OrganizationError::NotReady`], [`OrganizationError::Suspended`] or [`OrganizationError::Deleting`].
@@ -23,7 +23,7 @@ impl OrgStatus {
 }
 
 impl OrgTx {
-    /// Makes sure that the member may do what needs `required`.
+    /// Checks that the member has at least the role `required`.
     ///
     /// # Errors
     /// [`OrganizationError::Forbidden`] when the role is lower.
@@ -31,13 +31,12 @@ impl OrgTx {
         if self.role() >= required { Ok(()) } else { Err(OrganizationError::Forbidden { required }) }
     }
 
-    /// Makes sure that the organization is ready to be written in, and that the member may write what needs
-    /// `required`.
+    /// Checks that the member has at least the role `required`, and that the organization can be changed.
     ///
     /// # Errors
     /// [`OrganizationError::Forbidden`] when the role is lower; [`OrganizationError::NotReady`],
-    /// [`OrganizationError::Suspended`] or [`OrganizationError::Deleting`] when the organization is in no state to be
-    /// written in.
+    /// [`OrganizationError::Suspended`] or [`OrganizationError::Deleting`] when the organization's status does not
+    /// allow changes.
     pub fn require_writable(&self, required: Role) -> Result<(), OrganizationError> {
         self.require(required)?;
         match self.status() {
@@ -47,7 +46,7 @@ impl OrgTx {
         }
     }
 
-    /// Makes sure that something may be live in the organization.
+    /// Checks that the organization may have live streams and chat sessions.
     ///
     /// # Errors
     /// [`OrganizationError::Suspended`] or [`OrganizationError::Deleting`] when it is closed.
@@ -60,19 +59,19 @@ impl OrgTx {
     }
 }
 
-/// Makes sure that somebody else owns the organization. Under the organization's lock: see
+/// Checks that the organization has another owner. The caller holds the organization's lock: see
 /// [`lock`](super::lifecycle::lock).
 ///
 /// # Errors
-/// [`OrganizationError::LastOwner`] when nobody does.
+/// [`OrganizationError::LastOwner`] when it has none.
 pub async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), OrganizationError> {
     let org = tx.org();
-    let another: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id <> $2 AND role = $3)",
+    let another = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id <> $2 AND role = $3) AS "exists!""#,
+        org as OrgId,
+        leaving as UserId,
+        Role::Owner as Role
     )
-    .bind(org)
-    .bind(leaving)
-    .bind(Role::Owner)
     .fetch_one(tx.conn())
     .await
     .map_err(DbError::from)?;

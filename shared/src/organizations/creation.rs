@@ -1,8 +1,8 @@
-//! How an organization comes to be: stored as PENDING with its founder, then opened by a saga, or taken back by it.
+//! The creation of an organization: stored as PENDING with its founder, then opened by a saga, or set to FAILED by it.
 
 use crate::{
     db::{DbError, OrgTx},
-    ids::{SagaId, UserId},
+    ids::{OrgId, SagaId, UserId},
     saga::{self, SagaKind},
     tenancy::{OrgStatus, Role},
 };
@@ -17,34 +17,38 @@ pub async fn found(
     founder_name: &str,
     name: &str,
 ) -> Result<SagaId, DbError> {
-    let id = tx.org();
-    sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, $4)")
-        .bind(id)
-        .bind(name)
-        .bind(slug(name))
-        .bind(OrgStatus::Pending)
-        .execute(tx.conn())
-        .await?;
-    sqlx::query("INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)")
-        .bind(id)
-        .bind(founder)
-        .bind(founder_name)
-        .bind(Role::Owner)
-        .execute(tx.conn())
-        .await?;
+    let org = tx.org();
+    sqlx::query!(
+        "INSERT INTO orgs (id, name, slug, status) VALUES ($1, $2, $3, $4)",
+        org as OrgId,
+        name,
+        slug(name),
+        OrgStatus::Pending as OrgStatus
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)",
+        org as OrgId,
+        founder as UserId,
+        founder_name,
+        Role::Owner as Role
+    )
+    .execute(tx.conn())
+    .await?;
     saga::start(tx, SagaKind::CreateOrganization, founder).await
 }
 
-/// Takes the pending organization's slug, which is unique among all organizations. Whether it was free.
+/// Reserves the pending organization's slug, which is unique among all organizations. Returns whether it was free.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn reserve_slug(tx: &mut OrgTx) -> Result<bool, DbError> {
     let org = tx.org();
-    let reserved = sqlx::query(
+    let reserved = sqlx::query!(
         "INSERT INTO org_slugs (slug, org_id) SELECT slug, id FROM orgs WHERE id = $1 AND status = 'PENDING'",
+        org as OrgId
     )
-    .bind(org)
     .execute(tx.conn())
     .await
     .map_err(DbError::from);
@@ -55,27 +59,28 @@ pub async fn reserve_slug(tx: &mut OrgTx) -> Result<bool, DbError> {
     }
 }
 
-/// Ends an organization whose creation failed: it stays as FAILED, empty, and nobody is a member of it.
+/// Ends an organization whose creation failed: its row stays, as FAILED, without members and content.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn abandon(tx: &mut OrgTx) -> Result<(), DbError> {
     let org = tx.org();
-    for statement in [
-        "DELETE FROM org_slugs WHERE org_id = $1",
-        "DELETE FROM members WHERE org_id = $1",
-        // What an import brought. The configuration's head takes values and history with it.
-        "DELETE FROM config_heads WHERE org_id = $1",
-        "DELETE FROM projects WHERE org_id = $1",
+    sqlx::query!("DELETE FROM org_slugs WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM members WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    // The rest comes from an import. Foreign keys delete the values and the history together with the head.
+    sqlx::query!("DELETE FROM config_heads WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM projects WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
+    sqlx::query!(
         "UPDATE orgs SET status = 'FAILED', version = version + 1, updated_at = now()
           WHERE id = $1 AND status = 'PENDING'",
-    ] {
-        sqlx::query(statement).bind(org).execute(tx.conn()).await?;
-    }
+        org as OrgId
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
-/// Opens the pending organization. Whether it was pending.
+/// Opens the pending organization. Returns whether it was pending.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -83,7 +88,7 @@ pub async fn open(tx: &mut OrgTx) -> Result<bool, DbError> {
     change_status(tx, OrgStatus::Pending, OrgStatus::Committed).await
 }
 
-/// Makes an opened organization pending again. Whether it was open.
+/// Makes an opened organization pending again. Returns whether it was open.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -93,19 +98,19 @@ pub async fn withdraw(tx: &mut OrgTx) -> Result<bool, DbError> {
 
 async fn change_status(tx: &mut OrgTx, from: OrgStatus, to: OrgStatus) -> Result<bool, DbError> {
     let org = tx.org();
-    let changed = sqlx::query(
+    let changed = sqlx::query!(
         "UPDATE orgs SET status = $3, version = version + 1, updated_at = now() WHERE id = $1 AND status = $2",
+        org as OrgId,
+        from as OrgStatus,
+        to as OrgStatus
     )
-    .bind(org)
-    .bind(from)
-    .bind(to)
     .execute(tx.conn())
     .await?;
     Ok(changed.rows_affected() == 1)
 }
 
-/// A readable name for addresses and namespaces. It ends at random, so that it is free, and so that nobody learns
-/// from it whether another organization has the same name.
+/// A readable name for URLs and namespaces. It has a random suffix, so that it is free, and so that nobody learns from
+/// it whether another organization has the same name.
 fn slug(name: &str) -> String {
     const LONGEST: usize = 40;
     const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
@@ -121,7 +126,7 @@ fn slug(name: &str) -> String {
         }
     }
     let words = words.trim_end_matches('-');
-    // A namespace must begin with a letter.
+    // A namespace's name must begin with a letter.
     let words = if words.starts_with(|first: char| first.is_ascii_alphabetic()) {
         words.to_owned()
     } else {

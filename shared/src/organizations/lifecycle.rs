@@ -1,8 +1,8 @@
-//! The life of an organization after its creation: suspended and resumed, asked to be deleted and restored, gone.
+//! What happens to an organization after its creation: it is suspended and resumed, deleted and restored.
 //!
-//! Whoever is suspended or about to be deleted can be read and exported, not changed; nothing of it is live. A
-//! deletion is a saga: it waits for the end of the grace, during which it can be canceled, and then purges. What
-//! remains is a certificate, which stands in for the operation.
+//! A suspended organization, or one that is being deleted, can be read and exported, not changed; it has no live
+//! streams. A deletion is a saga: it waits for the end of the grace period, during which it can be canceled, and then
+//! purges the organization. A certificate remains, from which the operation is shown from then on.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     tenancy::OrgStatus,
 };
 
-/// Who suspends, and may resume.
+/// Who suspends an organization, and may resume it.
 #[derive(
     Clone,
     Copy,
@@ -37,29 +37,35 @@ use crate::{
 pub enum SuspendedBy {
     /// An owner.
     Owner,
-    /// An operator of the platform: no owner can undo it.
+    /// An operator. No owner can resume the organization.
     Operator,
 }
 
-/// How long after the grace a deletion that has not begun to purge is still carried out: no worker may be there for days.
+/// How long after the grace period a deletion may still begin to purge: there may be no worker for days.
 const PURGE_ALLOWANCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Takes the organization's row: changes of its state, and of who belongs to it, go one after the other.
+/// Locks the organization's row: changes of its status and of its members happen one after the other. Returns its
+/// status.
 ///
 /// # Errors
 /// [`DbError::NotFound`] when it is gone.
 pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as("SELECT status, suspended_by FROM orgs WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?)
+    let row = sqlx::query!(
+        r#"SELECT status AS "status: OrgStatus", suspended_by AS "suspended_by: SuspendedBy" FROM orgs
+            WHERE id = $1 FOR NO KEY UPDATE"#,
+        org as OrgId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok((row.status, row.suspended_by))
 }
 
-/// Suspends the organization, and ends everything live in it. The reason is the operator's. An operator's suspension lies over an owner's.
+/// Suspends the organization, and ends its live streams. Only an operator gives a reason. An operator's suspension
+/// replaces an owner's.
 ///
 /// # Errors
-/// [`OrganizationError::NotReady`] and [`OrganizationError::Deleting`] when it is in no state for this.
+/// [`OrganizationError::NotReady`] or [`OrganizationError::Deleting`] when its status does not allow this.
 pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
@@ -69,12 +75,12 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> R
         (OrgStatus::Suspended, _) => {}
         (status, _) => status.require_open()?,
     }
-    sqlx::query(
+    sqlx::query!(
         "UPDATE orgs SET status = 'SUSPENDED', suspended_by = $2, version = version + 1, updated_at = clock_timestamp()
           WHERE id = $1",
+        org as OrgId,
+        by as SuspendedBy
     )
-    .bind(org)
-    .bind(by)
     .execute(tx.conn())
     .await?;
     tx.revoke_access(None, None).await?;
@@ -85,8 +91,8 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> R
 /// Opens a suspended organization again.
 ///
 /// # Errors
-/// [`OrganizationError::Suspended`] when an operator has suspended it and an owner asks; [`OrganizationError::NotReady`] and
-/// [`OrganizationError::Deleting`] when it is in no state for this.
+/// [`OrganizationError::Suspended`] for an owner when an operator has suspended it; [`OrganizationError::NotReady`] or
+/// [`OrganizationError::Deleting`] when its status does not allow this.
 pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Result<(), OrganizationError> {
     let org = tx.org();
     match lock(tx).await? {
@@ -94,26 +100,27 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
             return Err(OrganizationError::Suspended);
         }
         (OrgStatus::Suspended, _) => {}
-        // Also when it is open already, which is what was asked for.
+        // Nothing to do when it is open already.
         (status, _) => return status.require_open(),
     }
-    sqlx::query(
+    sqlx::query!(
         "UPDATE orgs SET status = 'COMMITTED', suspended_by = NULL, version = version + 1,
                 updated_at = clock_timestamp()
           WHERE id = $1",
+        org as OrgId
     )
-    .bind(org)
     .execute(tx.conn())
     .await?;
     let change = Change::new(Action::OrganizationResumed, "organization", org);
     Ok(audit::record(tx, change.after(json!({ "resumed_by": by, "reason": reason }))).await?)
 }
 
-/// Asks for the deletion: closed at once, purged when the grace is over. Returns the operation.
+/// Requests the deletion: the organization is closed at once, and purged when the grace period is over. Returns the
+/// operation's id.
 ///
 /// # Errors
-/// [`OrganizationError::NotReady`] and [`OrganizationError::Deleting`] when it is in no state for this, [`OrganizationError::Suspended`] when an
-/// operator holds it.
+/// [`OrganizationError::NotReady`] or [`OrganizationError::Deleting`] when its status does not allow this;
+/// [`OrganizationError::Suspended`] when an operator has suspended it.
 pub async fn request_deletion(
     tx: &mut OrgTx,
     user: UserId,
@@ -127,15 +134,15 @@ pub async fn request_deletion(
     }
     let deletion =
         saga::start_within(tx, SagaKind::DeleteOrganization, user, grace + PURGE_ALLOWANCE).await?;
-    let delete_at: OffsetDateTime = sqlx::query_scalar(
-        "UPDATE orgs SET status = 'DELETING', deletion_id = $2,
-                delete_at = clock_timestamp() + $3 * interval '1 second',
+    let delete_at = sqlx::query_scalar!(
+        r#"UPDATE orgs SET status = 'DELETING', deletion_id = $2,
+                delete_at = clock_timestamp() + $3::bigint * interval '1 second',
                 version = version + 1, updated_at = clock_timestamp()
-          WHERE id = $1 RETURNING delete_at",
+          WHERE id = $1 RETURNING delete_at AS "delete_at!""#,
+        org as OrgId,
+        deletion as SagaId,
+        i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)
     )
-    .bind(org)
-    .bind(deletion)
-    .bind(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX))
     .fetch_one(tx.conn())
     .await?;
     tx.revoke_access(None, None).await?;
@@ -145,18 +152,20 @@ pub async fn request_deletion(
     Ok(deletion)
 }
 
-/// Cancels the deletion within its grace: the organization is at once as it was before.
+/// Cancels the deletion within its grace period: the organization gets its former status back at once.
 ///
 /// # Errors
-/// [`OrganizationError::NotDeleting`] when no deletion is to be canceled, [`OrganizationError::Deleting`] when it is too late.
+/// [`OrganizationError::NotDeleting`] when there is no deletion, [`OrganizationError::Deleting`] when it is too late.
 pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     let org = tx.org();
-    let deletion: Option<SagaId> = sqlx::query_scalar("SELECT deletion_id FROM orgs WHERE id = $1")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?;
-    let deletion = deletion.ok_or(OrganizationError::NotDeleting)?;
-    // The saga's row first, as its steps do: two who take both in another order wait for each other forever.
+    let deletion = sqlx::query_scalar!(
+        r#"SELECT deletion_id AS "deletion_id: SagaId" FROM orgs WHERE id = $1"#,
+        org as OrgId
+    )
+    .fetch_one(tx.conn())
+    .await?
+    .ok_or(OrganizationError::NotDeleting)?;
+    // The saga's row is locked first, as its steps do: the other order could end in a deadlock.
     if !saga::turn_around(tx, deletion, saga::CANCELED, "the organization was restored").await? {
         return Err(OrganizationError::Deleting);
     }
@@ -167,71 +176,73 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     Ok(audit::record(tx, change.after(json!({ "operation_id": deletion }))).await?)
 }
 
-/// Makes the organization what it was before this deletion, if it still is in it; `in_grace`: and only before the
-/// purge may begin. Whether it was.
+/// Gives the organization the status back that it had before this deletion; with `in_grace`, only within the grace
+/// period. Returns whether it did: the organization may be in another deletion, or in none.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<bool, DbError> {
     let org = tx.org();
-    let reopened = sqlx::query(
+    let reopened = sqlx::query!(
         "UPDATE orgs SET status = CASE WHEN suspended_by IS NULL THEN 'COMMITTED' ELSE 'SUSPENDED' END,
                 deletion_id = NULL, delete_at = NULL, version = version + 1, updated_at = clock_timestamp()
           WHERE id = $1 AND deletion_id = $2 AND (NOT $3 OR delete_at > clock_timestamp())",
+        org as OrgId,
+        deletion as SagaId,
+        in_grace
     )
-    .bind(org)
-    .bind(deletion)
-    .bind(in_grace)
     .execute(tx.conn())
     .await?;
     Ok(reopened.rows_affected() == 1)
 }
 
-/// How many seconds are left until this deletion can no longer be canceled, negative when that is over; none when the
-/// organization is no longer to be deleted by it. Locks the organization's row.
+/// For how many seconds this deletion can still be canceled, negative after that; none when the organization is no
+/// longer in this deletion. Locks the organization's row.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn grace_left(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<f64>, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar(
-        "SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 FROM orgs
-          WHERE id = $1 AND deletion_id = $2 FOR NO KEY UPDATE",
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 AS "seconds!" FROM orgs
+            WHERE id = $1 AND deletion_id = $2 FOR NO KEY UPDATE"#,
+        org as OrgId,
+        deletion as SagaId
     )
-    .bind(org)
-    .bind(deletion)
     .fetch_optional(tx.conn())
     .await?)
 }
 
-/// Deletes the organization's row, and by the foreign keys everything else of it.
+/// Deletes the organization's row; foreign keys delete everything else of it.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn erase(tx: &mut OrgTx) -> Result<(), DbError> {
     let org = tx.org();
-    sqlx::query("DELETE FROM orgs WHERE id = $1").bind(org).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM orgs WHERE id = $1", org as OrgId).execute(tx.conn()).await?;
     Ok(())
 }
 
-/// Whether the organization exists and is not about to be deleted.
+/// Whether the organization exists and is not being deleted.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn is_kept(tx: &mut OrgTx) -> Result<bool, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING')")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND status <> 'DELETING') AS "exists!""#,
+        org as OrgId
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
-/// What remains of a purged organization's deletion, for whoever asked for it.
-#[derive(Debug, sqlx::FromRow)]
+/// What remains of a purged organization, for the user who requested the deletion.
+#[derive(Debug)]
 pub struct Certificate {
-    /// The organization that is gone.
+    /// The purged organization.
     pub deleted_org_id: OrgId,
-    /// When its deletion was asked for.
+    /// When its deletion was requested.
     pub requested_at: OffsetDateTime,
     /// When it was purged.
     pub purged_at: OffsetDateTime,
@@ -240,8 +251,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Stores a certificate in the purge's transaction. It belongs to whoever asked for the deletion, so it is written
-    /// in their name.
+    /// Stores a certificate in the purge's transaction. Only its owner, the user who requested the deletion, may insert
+    /// it, so the transaction continues as that user.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -253,41 +264,41 @@ impl Certificate {
         certificate: Value,
     ) -> Result<(), DbError> {
         let org = tx.org();
-        sqlx::query("SELECT set_config('app.user_id', $1::text, true)")
-            .bind(requester)
-            .execute(tx.conn())
+        sqlx::query!("SELECT set_config('app.user_id', $1, true)", requester.to_string())
+            .fetch_one(tx.conn())
             .await?;
-        sqlx::query(
+        sqlx::query!(
             "INSERT INTO deletion_certificates (user_id, id, deleted_org_id, requested_at, certificate)
              VALUES ($1, $2, $3, $4, $5)",
+            requester as UserId,
+            deletion as SagaId,
+            org as OrgId,
+            requested_at,
+            certificate
         )
-        .bind(requester)
-        .bind(deletion)
-        .bind(org)
-        .bind(requested_at)
-        .bind(certificate)
         .execute(tx.conn())
         .await?;
         Ok(())
     }
 
-    /// The certificate of a deletion that this user asked for.
+    /// The certificate of a deletion that this user requested.
     ///
     /// # Errors
     /// [`DbError::NotFound`] when there is none.
     pub async fn read(tx: &mut UserTx, deletion: SagaId) -> Result<Self, DbError> {
         let user = tx.user();
-        Ok(sqlx::query_as(
+        Ok(sqlx::query_as!(
+            Self,
             "SELECT deleted_org_id, requested_at, purged_at, certificate FROM deletion_certificates
               WHERE user_id = $1 AND id = $2",
+            user as UserId,
+            deletion as SagaId
         )
-        .bind(user)
-        .bind(deletion)
         .fetch_one(tx.conn())
         .await?)
     }
 
-    /// The operation as it would be shown if its record were not gone with the organization.
+    /// The operation, whose own record was purged with the organization.
     #[must_use]
     pub fn into_operation(self, deletion: SagaId) -> Operation {
         Operation {

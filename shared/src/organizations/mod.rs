@@ -1,8 +1,7 @@
 //! Everything about an organization itself: its rules, and every change of its row.
 //!
-//! Handlers, the steps of sagas and operators' commands call this module; they hold no SQL on `orgs` that changes
-//! anything. Rules that an organization can break an operation with are [`OrganizationError`]s; what PostgreSQL says
-//! is passed on as it is.
+//! Handlers, the steps of sagas and operators' commands call this module; they do not write to `orgs` themselves. An
+//! operation that breaks a rule fails with an [`OrganizationError`]; errors of the database are passed on unchanged.
 
 mod access;
 mod creation;

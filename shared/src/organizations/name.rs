@@ -1,9 +1,12 @@
 //! An organization's name.
 
-use crate::db::{DbError, OrgTx};
+use crate::{
+    db::{DbError, OrgTx},
+    ids::OrgId,
+};
 
 /// A name that is about to change, under the lock of the organization's row.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct CurrentName {
     /// The organization's version.
     pub version: i64,
@@ -17,10 +20,13 @@ pub struct CurrentName {
 /// [`DbError::NotFound`] when it is gone.
 pub async fn lock_name(tx: &mut OrgTx) -> Result<CurrentName, DbError> {
     let org = tx.org();
-    Ok(sqlx::query_as("SELECT version, name FROM orgs WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(org)
-        .fetch_one(tx.conn())
-        .await?)
+    Ok(sqlx::query_as!(
+        CurrentName,
+        "SELECT version, name FROM orgs WHERE id = $1 FOR NO KEY UPDATE",
+        org as OrgId
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// Gives the organization another name. Its slug stays.
@@ -29,11 +35,11 @@ pub async fn lock_name(tx: &mut OrgTx) -> Result<CurrentName, DbError> {
 /// When the database does not answer.
 pub async fn rename(tx: &mut OrgTx, name: &str) -> Result<(), DbError> {
     let org = tx.org();
-    sqlx::query(
+    sqlx::query!(
         "UPDATE orgs SET name = $2, version = version + 1, updated_at = clock_timestamp() WHERE id = $1",
+        org as OrgId,
+        name
     )
-    .bind(org)
-    .bind(name)
     .execute(tx.conn())
     .await?;
     Ok(())

@@ -121,6 +121,30 @@ fn a_crate_uses_only_crates_below_it() {
     }
 }
 
+/// A crate with a query that is not described yet does not compile, so the program that describes queries must compile
+/// without such crates.
+#[test]
+fn the_program_that_describes_queries_needs_no_crate_with_queries() {
+    let mut needed = vec!["tools/queries"];
+    let mut next = 0;
+    while let Some(&folder) = needed.get(next) {
+        next += 1;
+        let rules = CRATES.iter().find(|rules| rules.folder == folder).expect("rules");
+        for used in rules.uses {
+            let name = used.trim_start_matches("atrium-");
+            let used =
+                CRATES.iter().find(|rules| rules.folder.rsplit('/').next() == Some(name)).expect("rules");
+            needed.push(used.folder);
+        }
+        for file in files(&root().join(folder).join("src"), &["rs"]).expect("a crate") {
+            let source = fs::read_to_string(&file).expect("a file");
+            let query = ["query!(", "query_as!(", "query_scalar!("].iter().any(|name| source.contains(name));
+            assert!(!query, "{} holds a query, and `make queries` needs its crate", file.display());
+        }
+    }
+    assert!(needed.contains(&"tools/servers"), "{needed:?}");
+}
+
 #[test]
 fn no_file_imports_upward_or_in_a_circle() {
     let mut wrong = Vec::new();

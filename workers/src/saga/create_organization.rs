@@ -1,7 +1,7 @@
-//! Creating an organization. The request has stored it as PENDING, with its founder as the owner; these steps make
-//! it usable, or make it as if it had never been asked for.
+//! Creating an organization. The request has stored it as PENDING, with its founder as the owner. These steps open it;
+//! their compensations leave it FAILED and empty.
 
-use atrium_shared::{db::DbError, organizations, saga::SagaKind};
+use atrium_shared::{db::DbError, ids::OrgId, organizations, saga::SagaKind};
 use futures_util::future::BoxFuture;
 
 use super::{
@@ -22,7 +22,7 @@ pub(super) fn saga(isolation: &Isolation) -> Saga {
     }
 }
 
-/// Takes the slug, which is unique among all organizations.
+/// Reserves the slug, which is unique among all organizations.
 struct Reserve;
 
 impl Step for Reserve {
@@ -42,14 +42,13 @@ impl Step for Reserve {
         })
     }
 
-    /// The first step is compensated last: it also ends the organization, which nobody is a member of from then on.
+    /// The first step is compensated last, so this also ends the organization and removes its members.
     fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
         Box::pin(organizations::abandon(context.tx))
     }
 }
 
-/// Begins the organization's configuration at revision 1, on top of the platform's defaults; unless an import brought
-/// one.
+/// Creates the organization's configuration, at revision 1 and without values, unless an import has created one.
 struct DefaultConfiguration;
 
 impl Step for DefaultConfiguration {
@@ -64,11 +63,11 @@ impl Step for DefaultConfiguration {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            sqlx::query(
+            sqlx::query!(
                 "INSERT INTO config_heads (org_id, revision) VALUES ($1, 1)
                  ON CONFLICT ON CONSTRAINT config_heads_pkey DO NOTHING",
+                org as OrgId
             )
-            .bind(org)
             .execute(context.tx.conn())
             .await?;
             Ok(Verdict::Done(None))
@@ -78,8 +77,7 @@ impl Step for DefaultConfiguration {
     fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            sqlx::query("DELETE FROM config_heads WHERE org_id = $1")
-                .bind(org)
+            sqlx::query!("DELETE FROM config_heads WHERE org_id = $1", org as OrgId)
                 .execute(context.tx.conn())
                 .await?;
             Ok(())
@@ -87,7 +85,7 @@ impl Step for DefaultConfiguration {
     }
 }
 
-/// Lets through only what is isolated in the cluster, where the deployment asks for that.
+/// Isolates the organization in the cluster, where the deployment asks for that.
 struct IsolationGate(Option<Namespace>);
 
 impl Step for IsolationGate {

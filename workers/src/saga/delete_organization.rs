@@ -1,12 +1,12 @@
-//! Deleting an organization. The request has closed it; these steps wait until the grace is over, during which the
-//! deletion can be canceled, and then remove every trace. The pivot is the end of the grace: what comes after it cannot
-//! be taken back, and is tried until it works.
+//! Deleting an organization. The request has closed it. These steps wait for the end of the grace period, during which
+//! the deletion can be canceled, and then remove every trace. The pivot is the end of the grace period: the steps after
+//! it cannot be undone, and are retried until they succeed.
 
 use std::time::Duration;
 
 use atrium_shared::{
     db::{DbError, OrgTx},
-    ids::UserId,
+    ids::{OrgId, SagaId, UserId},
     organizations::{self, Certificate},
     saga::SagaKind,
     streams::Redis,
@@ -14,7 +14,6 @@ use atrium_shared::{
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use sqlx::AssertSqlSafe;
-use time::OffsetDateTime;
 
 use super::{
     namespace::{self, Namespace, Released},
@@ -40,7 +39,7 @@ pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
 
 const FORGET: &str = "forget";
 
-/// How long to wait for what is on its way out.
+/// How long to wait before a step is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits until the deletion can no longer be canceled.
@@ -60,7 +59,7 @@ impl Step for Grace {
                     detail: "the deletion was canceled".to_owned(),
                 }),
                 Some(left) if left > 0.0 => Verdict::RetryAfter(
-                    // A little longer, so that it is over when we look again.
+                    // A little longer, so that the grace period is over at the next try.
                     Duration::from_secs_f64(left) + Duration::from_millis(10),
                     "the deletion can be canceled until the grace is over".to_owned(),
                 ),
@@ -74,7 +73,7 @@ impl Step for Grace {
     }
 }
 
-/// Takes the organization out of what processes and Redis remember.
+/// Removes the organization from the caches of processes and from Redis.
 struct Forget {
     redis: Redis,
 }
@@ -91,9 +90,8 @@ impl Step for Forget {
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
             let org = context.tx.org();
-            // Revision 0: every process lets go of the organization's configuration, and none takes it up again.
-            sqlx::query("UPDATE config_heads SET revision = 0 WHERE org_id = $1")
-                .bind(org)
+            // At revision 0, every process drops the organization's configuration and does not load it again.
+            sqlx::query!("UPDATE config_heads SET revision = 0 WHERE org_id = $1", org as OrgId)
                 .execute(context.tx.conn())
                 .await?;
             Ok(match traces::remove(&self.redis, org).await {
@@ -108,7 +106,7 @@ impl Step for Forget {
     }
 }
 
-/// Waits until what the organization had in the cluster is gone.
+/// Removes the organization's namespace, and waits until it is gone.
 struct ReleaseNamespace(Option<Released>);
 
 const RELEASE_NAMESPACE: &str = "release-namespace";
@@ -126,7 +124,7 @@ impl Step for ReleaseNamespace {
         self.0.as_ref().map(|released| released as &dyn ExternalEffect)
     }
 
-    /// What it says goes into the certificate.
+    /// The certificate quotes the detail.
     fn run<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         let detail = if self.0.is_some() { namespace::GONE } else { namespace::NONE_TO_REMOVE };
         Box::pin(async { Ok(Verdict::Done(Some(detail.to_owned()))) })
@@ -137,7 +135,7 @@ impl Step for ReleaseNamespace {
     }
 }
 
-/// Removes everything that is left, and certifies it.
+/// Deletes everything that is left, and stores the certificate.
 struct Purge {
     redis: Redis,
 }
@@ -155,29 +153,29 @@ impl Step for Purge {
         Box::pin(async move {
             let Context { tx, saga, .. } = context;
             let org = tx.org();
-            let (requester, requested_at, wait): (UserId, OffsetDateTime, f64) = sqlx::query_as(
-                "SELECT sagas.created_by, sagas.created_at,
-                        $3 - EXTRACT(EPOCH FROM clock_timestamp() - step.finished_at)::float8
+            let deletion = sqlx::query!(
+                r#"SELECT sagas.created_by AS "requester: UserId", sagas.created_at AS requested_at,
+                        $3 - EXTRACT(EPOCH FROM clock_timestamp() - step.finished_at)::float8 AS "wait!"
                    FROM sagas JOIN saga_steps step ON step.org_id = sagas.org_id AND step.saga_id = sagas.id
-                  WHERE sagas.org_id = $1 AND sagas.id = $2 AND step.name = $4",
+                  WHERE sagas.org_id = $1 AND sagas.id = $2 AND step.name = $4"#,
+                org as OrgId,
+                saga as SagaId,
+                FORGOTTEN_AFTER.as_secs_f64(),
+                FORGET
             )
-            .bind(org)
-            .bind(saga)
-            .bind(FORGOTTEN_AFTER.as_secs_f64())
-            .bind(FORGET)
             .fetch_one(tx.conn())
             .await?;
-            if wait > 0.0 {
+            if deletion.wait > 0.0 {
                 let detail = "waiting until every process has forgotten the organization".to_owned();
-                return Ok(Verdict::RetryAfter(Duration::from_secs_f64(wait), detail));
+                return Ok(Verdict::RetryAfter(Duration::from_secs_f64(deletion.wait), detail));
             }
-            // A deletion that an older release planned has no such step: nothing made a namespace then.
-            let namespaces: Option<String> = sqlx::query_scalar(
+            // A deletion that an older release planned lacks this step: that release created no namespaces.
+            let namespaces = sqlx::query_scalar!(
                 "SELECT detail FROM saga_steps WHERE org_id = $1 AND saga_id = $2 AND name = $3",
+                org as OrgId,
+                saga as SagaId,
+                RELEASE_NAMESPACE
             )
-            .bind(org)
-            .bind(saga)
-            .bind(RELEASE_NAMESPACE)
             .fetch_optional(tx.conn())
             .await?
             .flatten();
@@ -190,13 +188,13 @@ impl Step for Purge {
                 Err(error) => return Ok(not_searched(&error)),
             };
 
-            sqlx::query("SELECT set_config('statement_timeout', $1, true)")
-                .bind(PURGE_TIMEOUT.as_millis().to_string())
-                .execute(tx.conn())
+            let timeout = PURGE_TIMEOUT.as_millis().to_string();
+            sqlx::query!("SELECT set_config('statement_timeout', $1, true)", timeout)
+                .fetch_one(tx.conn())
                 .await?;
             let tables = tables(tx).await?;
             let removed = count(tx, &tables).await?;
-            // Everything else goes with it, by the foreign keys.
+            // Foreign keys delete everything else.
             organizations::erase(tx).await?;
             let left: i64 = count(tx, &tables).await?.values().filter_map(Value::as_i64).sum();
             if left != 0 {
@@ -211,7 +209,7 @@ impl Step for Purge {
                 },
                 "namespaces": namespaces.as_deref().unwrap_or(namespace::NONE_TO_REMOVE),
             });
-            Certificate::store(tx, saga, requester, requested_at, certificate).await?;
+            Certificate::store(tx, saga, deletion.requester, deletion.requested_at, certificate).await?;
             Ok(Verdict::Erased)
         })
     }
@@ -221,30 +219,37 @@ impl Step for Purge {
     }
 }
 
-/// Every table with rows of organizations, as the catalog knows them: one that is added later is covered.
-async fn tables(tx: &mut OrgTx) -> Result<Vec<(String, String)>, DbError> {
-    Ok(sqlx::query_as(
-        "SELECT attrelid::regclass::text, quote_ident(attname) FROM pg_attribute
+/// A table with rows of organizations, and its column that names the organization; both quoted for use in SQL.
+struct Table {
+    name: String,
+    org_column: String,
+}
+
+/// All such tables, from the catalog, so that tables of later releases are included.
+async fn tables(tx: &mut OrgTx) -> Result<Vec<Table>, DbError> {
+    Ok(sqlx::query_as!(
+        Table,
+        r#"SELECT attrelid::regclass::text AS "name!", quote_ident(attname) AS "org_column!" FROM pg_attribute
            JOIN pg_class ON pg_class.oid = attrelid
           WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND NOT attisdropped
             AND (attname = 'org_id' OR (relname = 'orgs' AND attname = 'id'))
             AND has_column_privilege(attrelid, attnum, 'SELECT')
-          ORDER BY 1",
+          ORDER BY 1"#
     )
     .fetch_all(tx.conn())
     .await?)
 }
 
-/// How many rows of the transaction's organization each table holds; only tables with any.
-async fn count(tx: &mut OrgTx, tables: &[(String, String)]) -> Result<Map<String, Value>, DbError> {
+/// How many rows of the transaction's organization each table has; only tables with any.
+async fn count(tx: &mut OrgTx, tables: &[Table]) -> Result<Map<String, Value>, DbError> {
     let org = tx.org();
     let mut counts = Map::new();
-    for (table, column) in tables {
-        // Both names are the catalog's own, quoted by it.
-        let query = format!("SELECT count(*) FROM {table} WHERE {column} = $1");
+    for Table { name, org_column } in tables {
+        // Not checked at compile time: which tables there are is known only now. Both names are quoted by the catalog.
+        let query = format!("SELECT count(*) FROM {name} WHERE {org_column} = $1");
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(query)).bind(org).fetch_one(tx.conn()).await?;
         if rows > 0 {
-            counts.insert(table.clone(), rows.into());
+            counts.insert(name.clone(), rows.into());
         }
     }
     Ok(counts)

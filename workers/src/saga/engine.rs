@@ -1,4 +1,4 @@
-//! Moves one saga on: by one step, and by the inline ones that follow it.
+//! Advances one saga: by one step, and by the inline steps that follow it.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -25,18 +25,17 @@ use crate::{
     isolation::Isolation,
 };
 
-/// Tries of an action before the saga is given up.
+/// How many times an action is tried before the saga is compensated.
 const MAX_ATTEMPTS: i32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Tries of what has to work, a compensation or a step after the pivot, after which somebody should look. It goes on
-/// all the same.
+/// After how many tries of a compensation, or of a step after the pivot, an operator is alerted. The tries continue.
 const ALARM_AFTER: i32 = 10;
 
-/// Carries out every saga of the registry.
+/// Runs the sagas of the registry.
 pub(crate) struct Engine {
     sagas: Registry,
-    /// Whether any step has an effect outside of PostgreSQL: where none has, there is nothing to prepare.
+    /// Whether any step has an effect outside of PostgreSQL; if not, nothing is prepared.
     has_external_effects: bool,
     configuration: ConfigurationStore,
     redis: Redis,
@@ -48,8 +47,8 @@ impl Engine {
         Self { has_external_effects: sagas.has_external_effects(), sagas, configuration, redis }
     }
 
-    /// False: the saga is of a kind that this release does not know, of a newer one beside it. Its message comes again
-    /// until somebody gets it who does.
+    /// Returns false when this release does not know the saga's kind, which a newer release running at the same time
+    /// has started. The message is delivered again until a worker of that release gets it.
     async fn advance(
         &self,
         tx: &mut OrgTx,
@@ -78,7 +77,7 @@ impl Engine {
                 let platform = self.configuration.platform();
                 progress.forward(&platform.organization().saga_fail_step).await?;
             }
-            // The deadline concerns the way forward only: what is taken back takes as long as it takes.
+            // The deadline applies to the actions only. Compensations take as long as they need.
             SagaStatus::Compensating if reason == WakeReason::Deadline => {}
             SagaStatus::Compensating => progress.backward().await?,
         }
@@ -111,17 +110,17 @@ impl Handler for Engine {
         Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(LONGEST_PAUSE) })
     }
 
-    /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. It does not name the
-    /// organization, of which it could be the last trace.
+    /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. The hint does not name
+    /// the organization, which may just have been purged.
     async fn committed(&self, _org: OrgId, saga: SagaId) {
         if let Err(error) = self.redis.announce(&OperationEntry { operation: saga }).await {
             tracing::debug!(%error, "an operation's streams were not woken");
         }
     }
 
-    /// A message that cannot be handled must not leave its saga waiting: it is compensated.
+    /// A message that cannot be handled must not leave its saga waiting: the saga is compensated.
     async fn give_up(&self, tx: &mut OrgTx, message: &Message, reason: &str) -> Result<(), HandleError> {
-        // A message that names no saga leaves none waiting.
+        // No saga waits for a message that names none.
         let Ok(SagaWake { saga: id, .. }) = message.read() else {
             return Ok(());
         };
@@ -141,7 +140,7 @@ impl Handler for Engine {
                 let detail = "an unexpected error; nothing of it remains".to_owned();
                 progress.give_up(None, Failure { code: "internal", detail }).await?;
             }
-            // What has to work, an action after the pivot or a compensation, is tried again all the same.
+            // A compensation, or an action after the pivot, must succeed, so it is tried again.
             SagaStatus::Pending | SagaStatus::Compensating => {
                 tracing::error!(saga = %id, reason, "a message is given up, and its saga goes on with another");
                 progress.journal.wake(Some(LONGEST_PAUSE)).await?;
@@ -151,7 +150,7 @@ impl Handler for Engine {
     }
 }
 
-/// A saga that is being moved.
+/// A saga that is being advanced.
 struct Progress<'a> {
     journal: Journal<'a>,
     saga: &'a Saga,
@@ -159,8 +158,8 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Runs the first step that is not done, and in the same transaction the inline ones that follow it; `drill` names a
-    /// step, as `<saga>/<step>`, that is to fail.
+    /// Runs the first step that is not done, and in the same transaction the inline steps that follow it. `drill` names
+    /// a step, as `<saga>/<step>`, that is made to fail.
     async fn forward(&mut self, drill: &str) -> Result<(), DbError> {
         let steps = self.journal.plan(self.saga).await?;
         let first = steps.iter().position(|row| row.status != StepStatus::Done).ok_or(DbError::NotFound)?;
@@ -176,7 +175,7 @@ impl<'a> Progress<'a> {
         self.finish(SagaStatus::Committed).await
     }
 
-    /// Runs one step. Break: the next one is not to be run now, and how the saga goes on is written.
+    /// Runs one step. `Break` means that the next step is not run now: how the saga continues is already stored.
     async fn forward_by_one(
         &mut self,
         step: &dyn Step,
@@ -196,7 +195,7 @@ impl<'a> Progress<'a> {
                         self.attempt(step).await
                     }
                     Prepared::Applied(position, verdict) if position == row.position => Ok(verdict),
-                    // When this message was looked at, it was not this step's turn.
+                    // Another step was due when the effect was prepared.
                     _ => return self.journal.wake(None).await.map(ControlFlow::Break),
                 }
             } else {
@@ -217,7 +216,7 @@ impl<'a> Progress<'a> {
                 self.retry(step, row, pause_after(row.attempts), &failure.detail).await?;
             }
             Ok(Verdict::Fail(failure)) => self.give_up(Some(row), failure).await?,
-            // The whole message is tried again: nothing can be recorded now.
+            // Nothing can be recorded now: the whole message is tried again.
             Err(error @ DbError::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::warn!(saga = %self.journal.saga, step = row.name, %error, "a step failed");
@@ -240,7 +239,7 @@ impl<'a> Progress<'a> {
                 Prepared::Removed(position, Err(error)) if position == row.position => {
                     return self.retry_compensation(row, &error).await;
                 }
-                // When this message was looked at, it was not this step's turn.
+                // Another step was due when the effect was prepared.
                 _ => return self.journal.wake(None).await,
             }
         }
@@ -273,7 +272,7 @@ impl<'a> Progress<'a> {
         self.journal.wake(Some(pause_after(row.compensation_attempts))).await
     }
 
-    /// Runs an action behind a savepoint; unless it is done, what it did in the database is taken back.
+    /// Runs an action after a savepoint, to which the transaction is rolled back unless the action is done.
     async fn attempt(&mut self, step: &dyn Step) -> Result<Verdict, DbError> {
         self.journal.savepoint().await?;
         reached(CrashPoint::SagaBeforeStep).await;
@@ -307,7 +306,7 @@ impl<'a> Progress<'a> {
         self.journal.wake(Some(pause)).await
     }
 
-    /// Turns around: from here on, what was done is taken back.
+    /// Has the saga compensated from now on.
     async fn give_up(&mut self, at: Option<&StepRow>, failure: Failure) -> Result<(), DbError> {
         if let Some(row) = at {
             self.journal.record_try(row, StepStatus::Failed, Some(failure.detail.clone()));
@@ -333,7 +332,7 @@ impl<'a> Progress<'a> {
         tracing::info!(saga = %self.journal.saga, org = %self.journal.tx.org(), kind, status, "a saga ended");
     }
 
-    /// The code of a planned step. A plan of another release may name one that this release does not have.
+    /// The implementation of a planned step. A plan of another release may name a step that this release lacks.
     fn step(&self, row: &StepRow) -> Result<&'a dyn Step, DbError> {
         let saga: &'a Saga = self.saga;
         let named = saga.steps.iter().find(|step| step.name() == row.name);
@@ -350,7 +349,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// Twice as long after every try, up to a limit.
+/// Doubles with every try, up to a limit.
 fn pause_after(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(0).min(10);
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)

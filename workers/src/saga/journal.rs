@@ -1,5 +1,5 @@
-//! A saga's records: its plan, its steps, its events, and the message that continues it. They are written in the
-//! transaction that locks the saga's row, so that they are stored together with the effect, or not at all.
+//! The records of a saga: its plan, its steps, its events, and the message that continues it. They are written in the
+//! transaction that locks the saga's row, so they are stored together with the effect, or not at all.
 //!
 //! Tries and events are collected, and written at the end with one statement for all steps of the transaction, because
 //! round trips dominate the cost of a saga.
@@ -18,7 +18,7 @@ use super::step::{Failure, Saga};
 /// The engine's name in the inbox.
 pub(super) const CONSUMER: &str = "saga";
 
-/// A saga, locked by the transaction that moves it.
+/// A saga, locked by the transaction that advances it.
 pub(super) struct Journal<'a> {
     pub(super) tx: &'a mut OrgTx,
     pub(super) saga: SagaId,
@@ -33,9 +33,9 @@ struct Try {
     detail: Option<String>,
 }
 
-/// An event for the people who watch the saga.
+/// An event of the operation's stream.
 struct Event {
-    /// None: it is about the saga.
+    /// None for the saga itself.
     step: Option<String>,
     status: &'static str,
     detail: Option<String>,
@@ -59,14 +59,14 @@ pub(super) struct StepRow {
 }
 
 impl StepRow {
-    /// Whether its action was ever begun, so that it may need compensation.
+    /// Whether its action has begun, so that it may have to be compensated.
     pub(super) fn is_begun(&self) -> bool {
         self.status != StepStatus::Pending
     }
 }
 
-/// The step to compensate now, the last that was begun and is not compensated, and whether it is the last to be. The
-/// first counts as begun, whatever its status: its compensation also takes back what the request itself has stored.
+/// The step to compensate next, and whether it is the last one to compensate. That is the last step that was begun and
+/// is not compensated. The first step always counts as begun: its compensation also undoes what the request has stored.
 pub(super) fn next_to_compensate(steps: &[StepRow]) -> Option<(&StepRow, bool)> {
     let due = |(at, step): &(usize, &StepRow)| (step.is_begun() || *at == 0) && !step.compensated;
     let mut due = steps.iter().enumerate().filter(due).rev();
@@ -79,7 +79,7 @@ impl<'a> Journal<'a> {
         Self { tx, saga, tries: Vec::new(), events: Vec::new() }
     }
 
-    /// Locks the saga's row: two messages for one saga wait for each other here.
+    /// Locks the saga's row, so that two messages for one saga are handled one after the other.
     pub(super) async fn lock(&mut self) -> Result<Option<SagaRow>, DbError> {
         Ok(sqlx::query_as!(
             SagaRow,
@@ -93,7 +93,7 @@ impl<'a> Journal<'a> {
         .await?)
     }
 
-    /// Writes the plan, unless it is written already, and reads it.
+    /// Reads the plan, after storing it if it is not stored yet.
     pub(super) async fn plan(&mut self, saga: &Saga) -> Result<Vec<StepRow>, DbError> {
         let steps = self.steps().await?;
         if !steps.is_empty() {
@@ -119,7 +119,7 @@ impl<'a> Journal<'a> {
         Ok(planned)
     }
 
-    /// The steps, in order; none before the plan is written.
+    /// The steps, in order; none before the plan is stored.
     pub(super) async fn steps(&mut self) -> Result<Vec<StepRow>, DbError> {
         Ok(sqlx::query_as!(
             StepRow,
@@ -133,7 +133,8 @@ impl<'a> Journal<'a> {
         .await?)
     }
 
-    /// A step's work outside of PostgreSQL begins: from now on it has to be taken back if the saga turns around.
+    /// Records that a step's effect outside of PostgreSQL is about to be applied: from now on it has to be removed if
+    /// the saga is compensated.
     pub(super) async fn begin(&mut self, step: &StepRow) -> Result<(), DbError> {
         if step.is_begun() {
             return Ok(());
@@ -192,12 +193,12 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// PENDING becomes COMPENSATING, and the saga is woken to go back.
+    /// Changes the status from PENDING to COMPENSATING, and schedules the first compensation.
     pub(super) async fn turn_around(&mut self, failure: &Failure) -> Result<(), DbError> {
         saga::turn_around(self.tx, self.saga, failure.code, &failure.detail).await.map(drop)
     }
 
-    /// The final compare-and-set, from the one status that leads there.
+    /// Sets the final status, if the saga has the status that precedes it.
     pub(super) async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
         let from =
             if status == SagaStatus::Committed { SagaStatus::Pending } else { SagaStatus::Compensating };
@@ -244,7 +245,7 @@ impl<'a> Journal<'a> {
         self.events.push(Event { step: step.map(|step| step.name.clone()), status, detail });
     }
 
-    /// Writes what was collected. Events are numbered under the saga's row lock, hence without gaps.
+    /// Writes the collected tries and events. Events are numbered under the lock of the saga's row, hence without gaps.
     pub(super) async fn write(self) -> Result<(), DbError> {
         let Self { tx, saga, tries, events } = self;
         if events.is_empty() {

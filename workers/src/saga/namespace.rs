@@ -1,4 +1,4 @@
-//! An organization's namespace in the cluster, as sagas make and remove it.
+//! An organization's namespace in the cluster, created and removed by sagas.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use futures_util::future::BoxFuture;
 use super::step::{ExternalEffect, Failure, Verdict};
 use crate::isolation::{Cluster, Isolation, Trouble};
 
-/// What the steps say to the person who waits.
+// Details of steps, shown to the user.
 pub(super) const NOT_ASKED_FOR: &str = "this deployment asks for no isolation in the cluster";
 pub(super) const MADE: &str = "its namespace is in place";
 pub(super) const GONE: &str = "its namespace is gone, with everything that was in it";
 pub(super) const NONE_TO_REMOVE: &str =
     "this deployment asks for no isolation in the cluster, so there was none to remove";
 
-/// How long to wait for a cluster that is busy, or on the way to removing what was there.
+/// How long to wait before a step is tried again, while the cluster is busy or still removing a namespace.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The namespace is there.
+/// The effect that the namespace exists.
 #[derive(Clone)]
 pub(super) struct Namespace(Cluster);
 
-/// The namespace is gone.
+/// The effect that the namespace is gone.
 pub(super) struct Released(pub(super) Namespace);
 
 impl Namespace {
@@ -56,11 +56,11 @@ impl ExternalEffect for Namespace {
         })
     }
 
-    /// Once the cluster has begun to remove it, nothing stops it.
+    /// Does not wait until the cluster is done: a removal that has begun cannot be stopped.
     fn remove(&self, org: OrgId) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             match self.0.release(org).await {
-                // One that somebody else made is not ours to remove.
+                // A namespace that Atrium did not create is left alone.
                 Ok(_) | Err(Trouble::NotOurs) => Ok(()),
                 Err(trouble) => Err(trouble.to_string()),
             }
@@ -85,13 +85,13 @@ impl ExternalEffect for Released {
         })
     }
 
-    /// What is gone is not made again: it comes after the pivot.
+    /// Nothing to do: the step comes after the pivot and is never compensated.
     fn remove(&self, _org: OrgId) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 }
 
-/// What the cluster says is for the operator, not for the tenant.
+/// Reports an error of the cluster to the operator. The tenant does not see it.
 fn report(org: OrgId, trouble: &Trouble) {
     tracing::warn!(%org, error = %trouble, "the cluster did not do what a saga asked for");
 }

@@ -1,10 +1,10 @@
-//! A step's part outside of PostgreSQL, before the transaction that records it.
+//! The effect of a step outside of PostgreSQL, before the transaction that records it.
 //!
-//! First the step is written down as begun, so that from then on its compensation is due whatever happens. Then the
-//! work is done, with no lock held: others may turn the saga around meanwhile, or take this message over from a process
-//! that seems to be dead and is not. So afterwards the saga is asked whether what was made is still wanted; it is
-//! removed again where it is not. Who dies before that question leaves a message behind, of which the same is asked, at
-//! the latest the one that comes at the deadline.
+//! First the step is recorded as begun, so that it is compensated if the saga fails. Then the effect is applied without
+//! a lock. Meanwhile the saga may be canceled, or another process may take over this message from one that seems to be
+//! dead and is not. So afterwards the saga's status decides whether the effect is still wanted; if not, it is removed
+//! again. A process that dies before this check leaves a message whose handler makes the same check: at the latest the
+//! message that is delivered at the deadline.
 
 use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal, in_time},
@@ -20,23 +20,23 @@ use super::{
     step::{ExternalEffect, Saga, Verdict},
 };
 
-/// What was done outside for the step at a position.
+/// The prepared effect of the step at a position.
 #[derive(Default)]
 pub(crate) enum Prepared {
     /// Nothing.
     #[default]
     Nothing,
-    /// Its way forward.
+    /// The effect was applied, with this result.
     Applied(i32, Verdict),
-    /// Its way back; or why it did not work.
+    /// The effect was removed, or could not be.
     Removed(i32, Result<(), String>),
 }
 
-/// What is to be done outside, of which step.
+/// What to do outside of PostgreSQL, for which step.
 enum Work<'a> {
     Apply(i32, &'a dyn ExternalEffect),
     Remove(i32, &'a dyn ExternalEffect),
-    /// The saga is over. Somebody who was late may have made again what it took back.
+    /// The saga has ended. A late process may have applied an effect again after its compensation.
     RemoveRemains(Vec<&'a dyn ExternalEffect>),
 }
 
@@ -75,7 +75,7 @@ async fn remove_remains(org: OrgId, effect: &dyn ExternalEffect) {
     }
 }
 
-/// What this message has to do outside. A step whose work begins is recorded as begun.
+/// What this message has to do outside of PostgreSQL. A step whose effect is to be applied is recorded as begun.
 async fn find_work<'a>(
     registry: &'a Registry,
     database: &Database,
@@ -93,7 +93,7 @@ async fn find_work<'a>(
         return Ok(None);
     };
     let work = match row.status {
-        // It is about to be turned around.
+        // It is about to be compensated.
         SagaStatus::Pending
             if (reason == WakeReason::Deadline || row.overdue)
                 && !saga::is_past_pivot(journal.tx, id).await? =>
@@ -126,7 +126,7 @@ async fn find_work<'a>(
     Ok(work)
 }
 
-/// Whether the saga still waits for what was made for this step.
+/// Whether the effect that was applied for this step is still wanted.
 async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -> Result<bool, DbError> {
     let mut tx = begin(database, org).await?;
     let mut journal = Journal::new(&mut tx, id);
@@ -135,7 +135,8 @@ async fn is_wanted(database: &Database, org: OrgId, id: SagaId, position: i32) -
         SagaStatus::Pending => {
             Ok(journal.steps().await?.iter().any(|step| step.position == position && step.is_begun()))
         }
-        // Another worker was faster and made the same thing; it is wanted unless the organization is being deleted.
+        // Another worker was faster and applied the same effect, which is wanted unless the organization is being
+        // deleted.
         SagaStatus::Committed => organizations::is_kept(&mut tx).await,
         SagaStatus::Compensating | SagaStatus::Failed => Ok(false),
     }

@@ -1,4 +1,4 @@
-//! Every saga there is.
+//! All sagas.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ impl Registry {
         Self(sagas.into_iter().map(|saga| (saga.kind.name(), saga)).collect())
     }
 
-    /// The saga of that kind, if this release knows it.
+    /// The saga of this kind, if this release knows it.
     pub(super) fn saga(&self, kind: &str) -> Option<&Saga> {
         self.0.get(kind)
     }

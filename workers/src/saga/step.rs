@@ -1,4 +1,4 @@
-//! What a saga is made of.
+//! The parts of a saga.
 
 use std::time::Duration;
 
@@ -15,8 +15,7 @@ pub(super) struct Saga {
     pub(super) steps: Vec<Box<dyn Step>>,
 }
 
-/// What a step works with. Effects outside of PostgreSQL are named after saga and step, so that a repetition changes
-/// nothing.
+/// What a step works with.
 pub(super) struct Context<'a> {
     pub(super) tx: &'a mut OrgTx,
     pub(super) saga: SagaId,
@@ -24,59 +23,59 @@ pub(super) struct Context<'a> {
 
 /// How an action ended.
 pub(crate) enum Verdict {
-    /// Its effect is there. With what to tell the person who waits, if anything.
+    /// It has taken effect. With a detail for the user, if any.
     Done(Option<String>),
-    /// Not yet; try again after a while.
+    /// It has to be tried again after a while, with a detail for the user.
     RetryAfter(Duration, String),
-    /// It cannot be done, and trying again would not help.
+    /// It failed, and another try would fail too.
     Fail(Failure),
-    /// Its effect is there, and it deleted the saga's own record. The result is recorded elsewhere.
+    /// It has taken effect, and has deleted the saga's own record. The result is recorded elsewhere.
     Erased,
 }
 
-/// Why a saga is given up: a stable code, and a sentence for the person who waits.
+/// Why a saga is compensated: a stable code, and a sentence for the user.
 pub(crate) struct Failure {
     pub(super) code: &'static str,
     pub(super) detail: String,
 }
 
-/// The part of a step that is outside of PostgreSQL: slow, and without a way to be rolled back. It is done before the
-/// step's transaction, with no connection and no lock held, and once more by whoever takes over from somebody who died.
-/// So what it makes is named after the organization: making it again changes nothing.
+/// The effect of a step outside of PostgreSQL, which is slow and cannot be rolled back. It is applied before the step's
+/// transaction, without a connection or a lock, and once more by a worker that takes over from one that died. So what
+/// it creates is named after the organization: applying it again changes nothing.
 pub(super) trait ExternalEffect: Send + Sync {
-    /// Makes it.
+    /// Applies the effect.
     fn apply(&self, org: OrgId) -> BoxFuture<'_, Verdict>;
 
-    /// Removes it, wholly or partly made, or never. An error says why not, and is tried again until it works.
+    /// Removes the effect, whether it was applied wholly, partly or not at all. An error says why it could not; it is
+    /// retried until it succeeds.
     fn remove(&self, org: OrgId) -> BoxFuture<'_, Result<(), String>>;
 }
 
-/// A step: an action, and what takes it back.
+/// A step: an action and its compensation.
 pub(super) trait Step: Send + Sync {
-    /// Unique within the saga; shown to people.
+    /// Unique within the saga; shown to users.
     fn name(&self) -> &'static str;
 
-    /// What is done outside of PostgreSQL, before the action, and taken back before the compensation.
+    /// The effect outside of PostgreSQL, applied before the action and removed before the compensation.
     fn external_effect(&self) -> Option<&dyn ExternalEffect> {
         None
     }
 
-    /// The action. An error is tried again; its changes in the database are taken back before.
+    /// The action. After an error its changes in the database are rolled back, and it is tried again.
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>>;
 
-    /// Whether it works in PostgreSQL alone, and is fast. Then it needs no message of its own, but is
-    /// done in the transaction of the step before it: a saga of inline steps takes one transaction and one message.
+    /// Whether it works in PostgreSQL only, and is fast. Then it needs no separate message, but runs in the transaction
+    /// of the step before it: a saga of inline steps takes one transaction and one message.
     fn is_inline(&self) -> bool {
         false
     }
 
-    /// Whether it comes after the saga's pivot: once such a step has begun there is no way back, neither at a failure
-    /// nor at the deadline, so it is tried until it works.
+    /// Whether it comes after the saga's pivot: once such a step has begun, the saga is no longer compensated, neither
+    /// after a failure nor at the deadline, so the step is retried until it succeeds.
     fn is_retriable(&self) -> bool {
         false
     }
 
-    /// Takes the action back, wholly or partly done; also when it was taken back before. An error is tried again
-    /// until it works.
+    /// Undoes the action, whether it was done wholly or partly, or was undone before. It is retried until it succeeds.
     fn compensate<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>>;
 }

@@ -1,8 +1,7 @@
-//! Traces of an organization in Redis: whatever key, field, value or entry under Atrium's prefix names it.
+//! Traces of an organization in Redis: every key, field, value or entry under Atrium's prefix that contains its id.
 //!
-//! Everything is searched by content, not by a list of what is known to be written: what a later release writes is
-//! found as well. What is found is removed, but for entries that wait for a worker: those are on their way out, and
-//! whoever handles them removes them.
+//! All content is searched, not a list of known keys, so that what a later release writes is found as well. What is
+//! found is removed, except for entries that wait for a worker: the worker that handles an entry removes it.
 
 use atrium_shared::{
     ids::OrgId,
@@ -11,20 +10,20 @@ use atrium_shared::{
 use redis::{AsyncCommands as _, RedisError, RedisResult, ServerErrorKind, aio::ConnectionManager};
 
 const KEYS: &str = "atrium:*";
-/// Keys, or entries of a stream, that are looked at with one command.
+/// How many keys, or entries of a stream, are read with one command.
 const PAGE: usize = 500;
 
 /// The result of a search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Search {
-    /// Keys that were looked at.
+    /// Keys that were searched.
     pub(super) keys: u64,
     /// Traces that were found, whether or not they could be removed.
     pub(super) found: u64,
 }
 
-/// Searches all keys, and removes what it may. Messages of sagas are left out: the one that purges is among them, and
-/// when the organization is gone, they are acknowledged unread.
+/// Searches all keys, and removes the traces that it may remove. The stream of sagas is not searched: it contains the
+/// message that is being handled, and its messages are acknowledged without effect once the organization is purged.
 pub(super) async fn remove(redis: &Redis, org: OrgId) -> RedisResult<Search> {
     let mut connection = redis.shared();
     let name = org.to_string();
@@ -50,7 +49,7 @@ pub(super) async fn remove(redis: &Redis, org: OrgId) -> RedisResult<Search> {
     }
 }
 
-/// How many traces one key held.
+/// Removes the traces in one key, except entries that wait for a worker. Returns how many there were.
 async fn in_key(connection: &mut ConnectionManager, key: &str, name: &str) -> RedisResult<u64> {
     if key.contains(name) {
         return connection.unlink(key).await;
