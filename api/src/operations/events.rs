@@ -13,12 +13,11 @@ use std::{
 use atrium_shared::{
     db::{DbError, in_time},
     ids::{OrgId, SagaId, UserId},
-    messages::LiveEvent,
+    messages::{LiveEvent, OperationFailure},
     saga::{self, SagaEvent, SagaStatus, StepStatus},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::{
@@ -62,7 +61,7 @@ pub(super) struct FinishedEvent<'a> {
     seq: i64,
     #[schemars(with = "SagaStatus")]
     status: &'a str,
-    failure: Option<&'a Value>,
+    failure: Option<&'a OperationFailure>,
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     at: OffsetDateTime,
@@ -139,7 +138,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
 /// What was read: events after the last seen, and why the operation failed, if it has.
 struct News {
     events: Vec<SagaEvent>,
-    failure: Option<Value>,
+    failure: Option<OperationFailure>,
 }
 
 type Reading = Pin<Box<dyn Future<Output = Result<News, Problem>> + Send>>;
@@ -212,7 +211,7 @@ impl Source for OperationSource {
     }
 }
 
-fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&Value>) -> Framed {
+fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&OperationFailure>) -> Framed {
     let SagaEvent { seq, step, status, detail, at } = event;
     let (seq, at) = (*seq, *at);
     match step {

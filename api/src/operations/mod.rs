@@ -10,6 +10,7 @@ use std::sync::Arc;
 use atrium_shared::{
     db::{DbError, Principal},
     ids::{SagaId, UserId},
+    messages::{DeletionCertificate, OperationFailure},
     organizations::{Certificate, OrganizationError},
     saga::{self, Operation, OperationStep, SagaStatus, StepStatus},
     tenancy::Role,
@@ -99,6 +100,8 @@ async fn certificate(app: &App, user: UserId, id: SagaId) -> Result<Certificate,
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Operation>("Operation"),
+        component::<OperationFailure>("OperationFailure"),
+        component::<DeletionCertificate>("DeletionCertificate"),
         component::<SagaStatus>("OperationStatus"),
         component::<OperationStep>("OperationStep"),
         component::<StepStatus>("OperationStepStatus"),

@@ -20,7 +20,6 @@ const WITHOUT_TYPE: &[(&[&str], &str)] = &[
         &["RequestId", "Name", "NextCursor", "StepName", "ConfigKey", "Revision", "Reason"],
         "texts and numbers within bounds, which a Rust type does not carry",
     ),
-    (&["OperationFailure", "DeletionCertificate"], "kept as JSON in the database by the workers"),
     (&["Jwks", "Jwk"], "types of the library that makes the tokens"),
 ];
 
@@ -42,16 +41,20 @@ const NARROWER: &[(&str, &str)] = &[
     ("AuditEntryList/items[]/before", "JSON in the database"),
     ("AuditEntryList/items[]/after", "JSON in the database"),
     ("AuditEntryList/items[]/actor_kind", "a text in the database"),
+    ("ConfigChange/action", "a text in the database"),
+    ("ConfigHistory/items[]/action", "a text in the database"),
     ("Operation/kind", "a text in the database"),
-    ("Operation/failure", "JSON in the database"),
-    ("Operation/certificate", "JSON in the database"),
+    ("Operation/certificate/search/rows_found", "a certificate is stored only when nothing was found"),
+    (
+        "Operation/certificate/search/redis_traces_found",
+        "a certificate is stored only when nothing was found",
+    ),
+    ("DeletionCertificate/search/rows_found", "a certificate is stored only when nothing was found"),
+    ("DeletionCertificate/search/redis_traces_found", "a certificate is stored only when nothing was found"),
     ("OperationFinishedEvent/status", "an operation that has finished has one of the final statuses"),
-    ("OperationFinishedEvent/failure", "JSON in the database"),
     ("ConfigValue/schema", "a JSON Schema"),
     ("ConfigEntry/schema", "a JSON Schema"),
     ("ConfigList/items[]/schema", "a JSON Schema"),
-    ("ConfigChange/action", "a text in the database"),
-    ("ConfigHistory/items[]/action", "a text in the database"),
 ];
 
 /// What Rust knows of a value. Without types, it is any JSON.
@@ -122,7 +125,7 @@ impl Shape {
         shape.others = match &schema["additionalProperties"] {
             Value::Bool(false) => Others::None,
             values @ Value::Object(_) => Others::Of(Box::new(Self::of(values, document))),
-            _ => Others::Any,
+            _ => shape.others,
         };
         if let Some(items) = schema.get("items") {
             shape.items = Some(Box::new(Self::of(items, document)));

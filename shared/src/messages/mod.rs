@@ -1,5 +1,5 @@
-//! What one process writes and another reads: outbox payloads, stream entries, reports in Redis, and the events that
-//! browsers get. Each is a type here, and nothing else crosses a process.
+//! What one process writes and another reads: outbox payloads, stream entries, reports in Redis, the events that
+//! browsers get, and JSON that workers store for the API. Each is a type here, and nothing else crosses a process.
 //!
 //! Releases run beside each other during a rollout, and the outbox keeps messages of the one before. Hence the rule:
 //! a reader ignores fields that it does not know (no `deny_unknown_fields`), so adding one is safe; a new *required*
@@ -28,7 +28,7 @@ pub use self::{
     configuration::{AppliedReport, RevisionEntry, RevisionNotice},
     entry::{MalformedEntry, StreamEntry},
     outbox::{OutboxEntry, OutboxMessage, Topic},
-    saga::{OperationEntry, SagaWake, WakeReason},
+    saga::{DeletionCertificate, DeletionSearch, OperationEntry, OperationFailure, SagaWake, WakeReason},
 };
 
 /// An event of a live stream, as browsers and services get it. Its name is the event's, its fields are the data.

@@ -1,5 +1,8 @@
-//! Sagas: what wakes the engine, and the hint that an operation has news.
+//! Sagas: what wakes the engine, the hint that an operation has news, and what the workers store for whoever reads it.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
@@ -39,3 +42,36 @@ pub struct OperationEntry {
 }
 
 impl StreamEntry for OperationEntry {}
+
+/// Why a saga is compensated, as the database keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationFailure {
+    /// The reason, for programs.
+    pub code: String,
+    /// The reason, for people.
+    pub detail: String,
+}
+
+/// What remains of a purged organization, as the database keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeletionCertificate {
+    /// How many rows each table held; tables without any are left out.
+    pub rows_removed: BTreeMap<String, i64>,
+    /// The search after the removal.
+    pub search: DeletionSearch,
+    /// What became of the organization's namespace in the cluster.
+    pub namespaces: String,
+}
+
+/// What was searched for traces of an organization, and how many were found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeletionSearch {
+    /// Tables that were searched.
+    pub tables: usize,
+    /// Rows that were found.
+    pub rows_found: i64,
+    /// Keys of Redis that were searched.
+    pub redis_keys: u64,
+    /// Traces that were found in Redis.
+    pub redis_traces_found: u64,
+}
