@@ -17,12 +17,26 @@ use crate::{
 
 /// What a saga does. During an upgrade, another release may start kinds that this one does not know, so a kind that is
 /// read from the database stays text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    schemars::JsonSchema,
+    strum::Display,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum SagaKind {
     /// Creates an organization.
+    #[serde(rename = "organization.create")]
     #[strum(serialize = "organization.create")]
     CreateOrganization,
     /// Deletes an organization.
+    #[serde(rename = "organization.delete")]
     #[strum(serialize = "organization.delete")]
     DeleteOrganization,
 }
@@ -115,7 +129,8 @@ impl StepStatus {
 pub struct Operation {
     /// The saga's id.
     pub id: SagaId,
-    /// What it does.
+    /// What it does; one of [`SagaKind`].
+    #[schemars(with = "SagaKind")]
     pub kind: String,
     /// The organization that it is about.
     pub org_id: OrgId,

@@ -128,22 +128,27 @@ async fn a_check_allows_exactly_what_its_enum_holds() {
 #[tokio::test]
 async fn a_value_has_one_name_in_sql_json_and_rust() {
     let database = TestDatabase::create().await;
+    in_sql::<ActorKind>(&database).await;
     in_sql::<CloseReason>(&database).await;
+    in_sql::<HistoryAction>(&database).await;
     in_sql::<OrgStatus>(&database).await;
     in_sql::<Role>(&database).await;
     in_sql::<SagaStatus>(&database).await;
     in_sql::<StepStatus>(&database).await;
     in_sql::<SuspendedBy>(&database).await;
     in_sql::<Topic>(&database).await;
+    in_json::<ActorKind>();
     in_json::<ApiScope>();
     in_json::<ChatAction>();
     in_json::<CloseReason>();
+    in_json::<HistoryAction>();
     in_json::<OrgStatus>();
     in_json::<Role>();
     in_json::<Scope>();
     in_json::<Setter>();
     in_json::<Source>();
     in_json::<WakeReason>();
+    in_json::<SagaKind>();
     in_json::<SagaStatus>();
     in_json::<StepStatus>();
     in_json::<SuspendedBy>();

@@ -82,10 +82,7 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
     until("purged", async || platform.number(&purged).await == 0).await;
     let mut tx = platform.db.user_tx(tenant.user).await.expect("a transaction");
     let certificate = organizations::Certificate::read(&mut tx, deletion).await.expect("a certificate");
-    assert_eq!(
-        certificate.certificate.namespaces,
-        "its namespace is gone, with everything that was in it"
-    );
+    assert_eq!(certificate.certificate.namespaces, "its namespace is gone, with everything that was in it");
 }
 
 #[tokio::test]
