@@ -4,7 +4,7 @@
  */
 
 /** No body, or an object without fields. */
-export type Empty = Record<string, unknown>;
+export type Empty = Record<string, never>;
 
 /** A UUID, version 7 where it was made by the platform. */
 export type Uuid = string;

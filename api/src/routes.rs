@@ -4,13 +4,16 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use atrium_shared::api_key::ApiScope;
+use atrium_shared::{
+    api_key::ApiScope,
+    timings::{LONGEST_ANSWER, is_longer},
+};
 use http::{HeaderValue, Method};
 use matchit::Router;
 
 use crate::{
     api_keys, audit, auth, chat, configuration,
-    http::{problem::Problem, query::decode, request::Request, response::Response},
+    http::{body::READ_TIMEOUT, problem::Problem, query::decode, request::Request, response::Response},
     invitations, members, operations, organizations, pages, projects,
     state::App,
 };
@@ -114,8 +117,11 @@ impl Route {
 /// More than any request of this API needs.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// Longer than a body may take to arrive, and than anything that a store which still answers needs.
+/// How long a request may take.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+// A body that arrives just in time, and an answer of PostgreSQL that does, are both in time together.
+const _: () = assert!(is_longer(TIME_LIMIT, 1, READ_TIMEOUT.saturating_add(LONGEST_ANSWER)));
 
 /// A row: method, template, handler. It asks for a user and counts as a request unless it says otherwise.
 macro_rules! route {

@@ -1,11 +1,8 @@
-//! All schemas of what the API sends, for the test that holds `docs/api/openapi.yaml` against them.
-//!
-//! Bodies of requests are not here: they are read field by field ([`crate::http::body`]), so that an answer can list
-//! every mistake, and have no type.
+//! All schemas of what the API reads and sends, for the test that holds `docs/api/openapi.yaml` against them.
 
 use crate::{
     api_keys, audit, auth, chat, configuration,
-    http::{problem, schema::Component},
+    http::{problem, request_body, schema::Component},
     invitations, live, members, operations, organizations, projects,
 };
 
@@ -14,6 +11,7 @@ use crate::{
 pub fn components() -> Vec<Component> {
     [
         problem::components(),
+        request_body::components(),
         live::answer::components(),
         auth::components(),
         organizations::components(),

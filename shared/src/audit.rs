@@ -136,7 +136,20 @@ impl Action {
 }
 
 /// Who makes a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ActorKind {
     /// A person.
@@ -147,14 +160,6 @@ pub enum ActorKind {
     Operator,
     /// A worker.
     System,
-}
-
-impl ActorKind {
-    /// The name in the log.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// A change to record.
@@ -206,7 +211,7 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
          VALUES ($1, $2, $3, COALESCE($4, (SELECT name FROM users WHERE id = $3),
                     (SELECT name FROM api_keys WHERE org_id = $1 AND id = $3), ''), $5, $6, $7, $8, $9)",
         org as OrgId,
-        kind.name(),
+        kind as ActorKind,
         id,
         name,
         change.action.name(),
@@ -229,8 +234,8 @@ pub struct Entry {
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
-    /// One of [`ActorKind`].
-    pub actor_kind: String,
+    /// What kind of actor made the change.
+    pub actor_kind: ActorKind,
     /// The id of the user or API key; none for operators and workers.
     pub actor_id: Option<Uuid>,
     /// The actor's name.
@@ -263,8 +268,8 @@ pub async fn entries(
     let org = tx.org();
     Ok(sqlx::query_as!(
         Entry,
-        r#"SELECT seq, at, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after,
-                encode(hash, 'hex') AS "hash!"
+        r#"SELECT seq, at, actor_kind AS "actor_kind: ActorKind", actor_id, actor_name, action, target_kind,
+                target_id, before, after, encode(hash, 'hex') AS "hash!"
            FROM audit_log
           WHERE org_id = $1 AND ($2::text IS NULL OR action = $2) AND ($3::bigint IS NULL OR seq < $3)
           ORDER BY seq DESC LIMIT $4"#,

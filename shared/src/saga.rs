@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use sqlx::types::Json;
 use strum::{IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 
@@ -11,17 +12,31 @@ use crate::{
     audit::{self, Action, Change},
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId, UserId},
-    messages::{SagaWake, WakeReason},
+    messages::{DeletionCertificate, OperationFailure, SagaWake, WakeReason},
 };
 
 /// What a saga does. During an upgrade, another release may start kinds that this one does not know, so a kind that is
 /// read from the database stays text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    schemars::JsonSchema,
+    strum::Display,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum SagaKind {
     /// Creates an organization.
+    #[serde(rename = "organization.create")]
     #[strum(serialize = "organization.create")]
     CreateOrganization,
     /// Deletes an organization.
+    #[serde(rename = "organization.delete")]
     #[strum(serialize = "organization.delete")]
     DeleteOrganization,
 }
@@ -114,7 +129,8 @@ impl StepStatus {
 pub struct Operation {
     /// The saga's id.
     pub id: SagaId,
-    /// What it does.
+    /// What it does; one of [`SagaKind`].
+    #[schemars(with = "SagaKind")]
     pub kind: String,
     /// The organization that it is about.
     pub org_id: OrgId,
@@ -123,7 +139,7 @@ pub struct Operation {
     /// Its steps, in order; empty until a worker has planned them.
     pub steps: Vec<OperationStep>,
     /// Why it is compensated.
-    pub failure: Option<Value>,
+    pub failure: Option<OperationFailure>,
     /// When it is compensated unless it has ended.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -137,14 +153,14 @@ pub struct Operation {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
     /// Only of a deletion whose organization is purged: what was removed, and what a search found afterwards.
-    pub certificate: Option<Value>,
+    pub certificate: Option<DeletionCertificate>,
 }
 
 impl Operation {
     /// Whether it is compensated because it was canceled.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure["code"] == CANCELED)
+        self.failure.as_ref().is_some_and(|failure| failure.code == CANCELED)
     }
 }
 
@@ -228,12 +244,13 @@ pub async fn start_within(
 /// When the database does not answer.
 pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -> Result<bool, DbError> {
     let org = tx.org();
+    let failure = OperationFailure { code: code.to_owned(), detail: detail.to_owned() };
     let turned = sqlx::query!(
         "UPDATE sagas SET status = 'COMPENSATING', failure = $3, turned_around_at = clock_timestamp()
           WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
         org as OrgId,
         id as SagaId,
-        json!({ "code": code, "detail": detail })
+        Json(failure) as _
     )
     .execute(tx.conn())
     .await?;
@@ -297,8 +314,9 @@ pub async fn is_past_pivot(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> 
 pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError> {
     let org_id = tx.org();
     let saga = sqlx::query!(
-        r#"SELECT kind, status AS "status: SagaStatus", failure, deadline_at, created_at, finished_at FROM sagas
-            WHERE org_id = $1 AND id = $2"#,
+        r#"SELECT kind, status AS "status: SagaStatus", failure AS "failure: Json<OperationFailure>", deadline_at,
+                  created_at, finished_at
+             FROM sagas WHERE org_id = $1 AND id = $2"#,
         org_id as OrgId,
         id as SagaId
     )
@@ -319,7 +337,7 @@ pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError>
         org_id,
         status: saga.status,
         steps,
-        failure: saga.failure,
+        failure: saga.failure.map(|Json(failure)| failure),
         deadline_at: saga.deadline_at,
         created_at: saga.created_at,
         finished_at: saga.finished_at,

@@ -46,11 +46,6 @@ pub enum Role {
     Janitor,
 }
 
-impl Role {
-    /// All roles: what one process plays when it is not told otherwise.
-    pub const ALL: [Self; 5] = [Self::Relay, Self::Saga, Self::Config, Self::Chat, Self::Janitor];
-}
-
 /// Plays the roles until the process is told to stop.
 ///
 /// # Errors

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use atrium_shared::{lifecycle::exit, settings::Reader, telemetry::logs};
 use atrium_workers::{Role, run};
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 
 /// Publishes the outbox, carries out sagas, spreads configuration, runs the chat, tidies up.
 #[derive(Parser)]
 #[command(name = "atrium-workers", version)]
 struct Arguments {
-    /// Which roles this process plays.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Role::ALL)]
+    /// Which roles this process plays; all of them unless it is told otherwise.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Role::value_variants())]
     roles: Vec<Role>,
 }
 

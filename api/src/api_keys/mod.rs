@@ -19,13 +19,14 @@ use time::OffsetDateTime;
 
 use crate::{
     http::{
-        body::{self, integer},
+        body::{integer, name},
         idempotency::{IdempotentRequest, made_before, without_secret},
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
+        request_body::request_body,
         response::{List, Response, empty, json},
-        schema::{Component, component},
+        schema::{Component, component, received},
     },
     state::App,
 };
@@ -71,17 +72,22 @@ struct Created {
 
 const A_YEAR: i64 = 366 * 86_400;
 
+request_body! {
+    /// The key to make.
+    struct ApiKeyCreate {
+        name: String = required(name),
+        scopes: Vec<ApiScope> = required(scopes),
+        expires_in_seconds: Option<i64> = optional(integer(60..=A_YEAR)),
+    }
+}
+
 /// `POST /v1/orgs/{org}/api-keys`
 ///
 /// # Errors
 /// When the caller may not make keys, or not with those scopes.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
-    let mut body = request.object().await?;
-    let name = body.required("name", body::name);
-    let scopes = body.required("scopes", scopes);
-    let lifetime = body.optional("expires_in_seconds", integer(60..=A_YEAR));
-    let ((name, scopes), lifetime) = body.finish(name.zip(scopes).zip(lifetime))?;
+    let ApiKeyCreate { name, scopes, expires_in_seconds } = request.body().await?;
     let idempotent = IdempotentRequest::of(request).await?;
 
     let user = request.signed_in_user()?.id;
@@ -114,7 +120,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         &key.hash()[..],
         &scopes as &[&str],
         user as UserId,
-        lifetime
+        expires_in_seconds
     )
     .fetch_one(tx.conn())
     .await?;
@@ -201,9 +207,10 @@ fn scopes(value: Value) -> Result<Vec<ApiScope>, String> {
     Ok(scopes)
 }
 
-/// What this module sends, for the test of the API description.
+/// What this module reads and sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
+        received::<ApiKeyCreate>("ApiKeyCreate"),
         component::<Vec<ApiScope>>("ApiScopes"),
         component::<ApiKey>("ApiKey"),
         component::<Created>("ApiKeyCreated"),

@@ -11,17 +11,27 @@ use crate::{
         body::one_of,
         problem::Problem,
         request::Request,
+        request_body::request_body,
         response::{Response, empty},
     },
     state::App,
 };
+
+request_body! {
+    /// How far a sign-out goes.
+    pub(super) struct SignOut {
+        /// Whether it ends all sign-ins of the user.
+        everywhere: Option<bool> = optional(one_of("true or false")),
+    }
+}
 
 /// `POST /v1/auth/logout`, with `{"everywhere": true}` for all sign-ins of the user.
 ///
 /// # Errors
 /// When the database is away: the token then still holds.
 pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let everywhere = everywhere(request).await?;
+    let body: Option<SignOut> = request.optional_body().await?;
+    let everywhere = body.and_then(|body| body.everywhere).unwrap_or(false);
     let user = request.signed_in_user()?;
     let mut tx = app.database.user_tx(user.id).await?;
     let revoked = auth_sessions::end(&mut tx, user.auth_session, everywhere).await?;
@@ -37,13 +47,4 @@ pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         response.headers_mut().append(header::SET_COOKIE, cleared);
     }
     Ok(response)
-}
-
-async fn everywhere(request: &mut Request) -> Result<bool, Problem> {
-    if request.bytes().await?.is_empty() {
-        return Ok(false);
-    }
-    let mut body = request.object().await?;
-    let everywhere = body.optional("everywhere", one_of::<bool>("true or false"));
-    Ok(body.finish(everywhere)?.unwrap_or(false))
 }

@@ -19,12 +19,13 @@ mod signed_in;
 
 use crate::http::{
     caller::User,
-    schema::{Component, component},
+    schema::{Component, component, received},
 };
 
-/// What this module sends, for the test of the API description.
+/// What this module reads and sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
+        received::<logout::SignOut>("SignOut"),
         component::<User>("User"),
         component::<signed_in::SignedIn>("GuestSession"),
         component::<me::Me>("Me"),

@@ -10,6 +10,7 @@ use atrium_shared::{
     messages::{ActionEntry, ChatAction, StreamEntry as _},
     streams::{Inbound, chat_shard},
     tenancy::Role,
+    timings::is_longer,
 };
 use http::StatusCode;
 use schemars::JsonSchema;
@@ -18,16 +19,33 @@ use time::OffsetDateTime;
 
 use crate::{
     http::{
+        body::one_of,
         problem::{Code, FieldError, Problem},
         request::Request,
+        request_body::request_body,
         response::{self, Response},
     },
-    live::session_cache::{Known, SessionKey},
+    live::{
+        access::REMEMBERED,
+        session_cache::{Known, SessionKey},
+    },
     state::App,
 };
 
 /// How long a session and its user's role may be taken from memory without asking the database.
 const MAX_AGE: Duration = Duration::from_secs(30);
+
+// An end of access is remembered for longer than what was read before it is believed.
+const _: () = assert!(is_longer(REMEMBERED, 1, MAX_AGE));
+
+request_body! {
+    /// What is pressed.
+    pub(super) struct ChatPress {
+        /// A text at first: an action that does not exist is answered like one that the project does not offer.
+        #[schemars(with = "ChatAction")]
+        action: String = required(one_of("a string")),
+    }
+}
 
 /// An action that was accepted.
 #[derive(Serialize, JsonSchema)]
@@ -62,13 +80,8 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     request.set_quota_status(status);
     app.quotas.count_member(org).await.inspect_err(|_| request.clear_quota_status())?;
 
-    let mut object = request.object().await?;
-    let name = object.required("action", |value| match value {
-        serde_json::Value::String(name) => Ok(name),
-        _ => Err("must be a string".to_owned()),
-    });
-    let name = object.finish(name)?;
-    let action = offered(&configuration.chat_actions, &name)?;
+    let ChatPress { action } = request.body().await?;
+    let action = offered(&configuration.chat_actions, &action)?;
 
     let (id, at) = (MessageId::new(), now());
     let entry = ActionEntry { message: id, org, project, session, user, user_name, action, at };

@@ -112,7 +112,7 @@ fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>)
     }
     let id = Position { epoch: position.epoch, id: StreamId { ms: after_end, seq: 0 } };
     let data = SessionClosedEvent { session_id: session, reason: closed.reason, at };
-    answer::once(&answer::event(Some(&id), SessionClosedEvent::NAME, &data))
+    answer::once(&answer::event(Some(&id), &data))
 }
 
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, RedisError>> + Send>>;
@@ -268,10 +268,10 @@ impl ChatSource {
 
     /// Tells that something was missed. The stream goes on from where its cursor stands.
     fn reset(&mut self, reason: ResetReason, batch: &mut Batch) {
-        counter!(SSE_RESETS, "reason" => reason.name()).increment(1);
+        counter!(SSE_RESETS, "reason" => <&str>::from(reason)).increment(1);
         let position = self.subscription.position();
         let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
-        batch.event(&answer::event(id, "reset", &answer::Reset { reason }));
+        batch.event(&answer::event(id, &answer::Reset { reason }));
     }
 }
 

@@ -10,16 +10,17 @@ pub mod sessions;
 
 use atrium_shared::messages::{ActionEvent, ChatAction, SessionClosedEvent};
 
-use crate::http::schema::{Component, component};
+use crate::http::schema::{Component, component, event_component, received};
 
-/// What this module sends, for the test of the API description.
+/// What this module reads and sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
+        received::<actions::ChatPress>("ChatPress"),
         component::<ChatAction>("ChatAction"),
         component::<sessions::Opened>("ChatSession"),
         component::<actions::Accepted>("ChatPressAccepted"),
         component::<counters::Counters>("ChatCounters"),
-        component::<ActionEvent>("ChatActionEvent"),
-        component::<SessionClosedEvent>("ChatSessionClosedEvent"),
+        event_component::<ActionEvent>("ChatActionEvent"),
+        event_component::<SessionClosedEvent>("ChatSessionClosedEvent"),
     ]
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     configuration::{
-        catalog::{Key, Scope},
+        catalog::Key,
         write::{Change, ChangeError, apply},
     },
     tenancy::Role,
@@ -14,16 +14,25 @@ use serde_json::Value;
 use super::{Target, key, respond, unknown_key};
 use crate::{
     http::{
-        body::{self, check_line, line},
+        body::{any, check_line, line},
         etag::{self, IfMatch},
         problem::{Code, FieldError, Problem},
         request::Request,
+        request_body::request_body,
         response::Response,
     },
     state::App,
 };
 
 const LONGEST_REASON: usize = 500;
+
+request_body! {
+    /// A value for a key.
+    pub(super) struct ConfigSet {
+        value: Value = required(any),
+        reason: String = required(line(LONGEST_REASON)),
+    }
+}
 
 /// `PUT …/configs/{key}`
 ///
@@ -32,10 +41,7 @@ const LONGEST_REASON: usize = 500;
 pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let condition = request.if_match()?;
-    let mut body = request.object().await?;
-    let value = body.required("value", body::any);
-    let reason = body.required("reason", line(LONGEST_REASON));
-    let (value, reason) = body.finish(value.zip(reason))?;
+    let ConfigSet { value, reason } = request.body().await?;
     change(app, request, target, condition, Some(value), reason).await
 }
 
@@ -88,12 +94,7 @@ fn refused(error: ChangeError, key: &Key) -> Problem {
     match error {
         ChangeError::UnknownKey => unknown_key(),
         ChangeError::ScopeNotAllowed(_) => {
-            let scopes = key.scopes.iter().map(|scope| match scope {
-                Scope::Default => "default",
-                Scope::Organization => "organization",
-                Scope::Project => "project",
-            });
-            let scopes: Vec<_> = scopes.collect();
+            let scopes: Vec<&str> = key.scopes.iter().map(Into::into).collect();
             Problem::new(
                 Code::ConfigScopeNotAllowed,
                 format!("`{}` cannot be set at this scope, only at: {}.", key.name, scopes.join(", ")),

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, task::Context, time::Instant};
 
-use atrium_shared::{configuration::ConfigurationStore, ids::OrgId};
+use atrium_shared::{configuration::ConfigurationStore, ids::OrgId, messages::LiveEvent};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -24,6 +24,10 @@ use crate::{
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Changed {
     revision: i64,
+}
+
+impl LiveEvent for Changed {
+    const NAME: &'static str = "config.changed";
 }
 
 /// `GET /v1/orgs/{org}/configs/events`.
@@ -95,16 +99,12 @@ impl Source for ConfigSource {
         });
         if applied > told {
             self.told = Some(applied);
-            batch.event(&answer::event(Some(&applied), "config.changed", &Changed { revision: applied }));
+            batch.event(&answer::event(Some(&applied), &Changed { revision: applied }));
         }
         let defaults = self.configuration.platform().revision();
         if defaults > self.defaults {
             self.defaults = defaults;
-            batch.event(&answer::event(
-                None,
-                "reset",
-                &answer::Reset { reason: ResetReason::DefaultsChanged },
-            ));
+            batch.event(&answer::event(None, &answer::Reset { reason: ResetReason::DefaultsChanged }));
         }
         Next::Open
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use atrium_shared::{
     configuration::{
+        HistoryAction,
         catalog::Scope,
         write::{self, Author, HistoryEntry},
     },
@@ -33,7 +34,7 @@ pub(super) struct HistoryItem {
     key: String,
     scope: Scope,
     project_id: Option<ProjectId>,
-    action: String,
+    action: HistoryAction,
     old_value: Option<Value>,
     new_value: Option<Value>,
     author: Option<User>,

@@ -29,7 +29,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{List, Response, json},
-        schema::{Component, component},
+        schema::{Component, component, event_component, received},
     },
     projects,
     state::App,
@@ -91,9 +91,10 @@ fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Prob
     Ok(response)
 }
 
-/// What this module sends, for the test of the API description.
+/// What this module reads and sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
+        received::<change::ConfigSet>("ConfigSet"),
         component::<Source>("ConfigSource"),
         component::<Scope>("ConfigScope"),
         component::<Setter>("ConfigSetter"),
@@ -106,6 +107,6 @@ pub(crate) fn components() -> Vec<Component> {
         component::<layers::Explanation>("ConfigExplanation"),
         component::<status::Process>("ConfigProcess"),
         component::<status::Status>("ConfigStatus"),
-        component::<events::Changed>("ConfigChangedEvent"),
+        event_component::<events::Changed>("ConfigChangedEvent"),
     ]
 }

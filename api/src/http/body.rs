@@ -21,7 +21,7 @@ use super::{
 };
 
 /// How long a body may take to arrive as a whole. hyper has no such limit.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The body of a request: on the wire, or in memory.
 pub(super) struct Reader {

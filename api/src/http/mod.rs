@@ -11,6 +11,7 @@ pub mod problem;
 pub mod query;
 pub mod quota_status;
 pub mod request;
+pub mod request_body;
 pub mod request_id;
 pub mod response;
 pub mod schema;

@@ -16,6 +16,7 @@ use super::{
     problem::{Code, FieldError, Problem},
     query::{self, Query},
     quota_status::QuotaStatus,
+    request_body::{Empty, RequestBody},
 };
 
 /// A request that has found its route.
@@ -158,15 +159,28 @@ impl Request {
         self.body.bytes().await
     }
 
-    /// The body as a JSON object, to take the known fields from.
+    /// The body as the handler takes it.
     ///
     /// # Errors
     /// As [`Self::bytes`]; [`Code::UnsupportedMediaType`] and [`Code::MalformedJson`] when it is no JSON, and
-    /// [`Code::ValidationFailed`] when it is no object.
-    pub async fn object(&mut self) -> Result<Object, Problem> {
-        // Asked before the body is read: what will not be understood need not be received.
+    /// [`Code::ValidationFailed`] with every mistake in its fields.
+    pub async fn body<B: RequestBody>(&mut self) -> Result<B, Problem> {
+        // Checked before the body is read: what will not be understood need not be received.
         body::require_json(&self.headers)?;
-        Object::parse(&self.bytes().await?)
+        let mut object = Object::parse(&self.bytes().await?)?;
+        let body = B::take(&mut object);
+        object.finish(body)
+    }
+
+    /// The same, where the body may be left out.
+    ///
+    /// # Errors
+    /// As [`Self::body`].
+    pub async fn optional_body<B: RequestBody>(&mut self) -> Result<Option<B>, Problem> {
+        if self.bytes().await?.is_empty() {
+            return Ok(None);
+        }
+        self.body().await.map(Some)
     }
 
     /// The body as lines of at most `longest` bytes, at most as large as the route takes, which have `time` to arrive.
@@ -181,12 +195,9 @@ impl Request {
     /// Makes sure that nothing was sent but, perhaps, an empty object: for what takes no input.
     ///
     /// # Errors
-    /// As [`Self::object`], and [`Code::ValidationFailed`] for any field.
+    /// As [`Self::body`].
     pub async fn no_fields(&mut self) -> Result<(), Problem> {
-        if self.bytes().await?.is_empty() {
-            return Ok(());
-        }
-        self.object().await?.finish(Some(()))
+        self.optional_body::<Empty>().await.map(drop)
     }
 
     /// How much is left of the limit that the request was counted against.

@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use super::{
     problem::Problem,
     request_id::{RequestId, X_REQUEST_ID},
 };
+
+/// How long a client may take nothing of an answer before it counts as gone.
+pub(crate) const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An answer.
 pub type Response = http::Response<Body>;

@@ -1,6 +1,8 @@
-//! The shape of what is sent, as JSON Schema made from the Rust type: a test holds the API description against it.
+//! The shape of what is sent and received, as JSON Schema made from the Rust type: a test holds the API description
+//! against it.
 
-use schemars::{JsonSchema, generate::SchemaSettings};
+use atrium_shared::messages::LiveEvent;
+use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::Value;
 
 /// A body, or a part of one: its name among the components of the API description, and its schema.
@@ -8,13 +10,35 @@ use serde_json::Value;
 pub struct Component {
     /// The name in `components.schemas`.
     pub name: &'static str,
-    /// The schema of the type as it is sent, without references.
+    /// The schema of the type, without references.
     pub schema: Value,
+    /// The event's name, if it is the data of one.
+    pub event: Option<&'static str>,
 }
 
-/// The component that `T` is.
+/// The component that `T` is when it is sent.
 pub(crate) fn component<T: JsonSchema>(name: &'static str) -> Component {
-    let settings =
-        SchemaSettings::draft2020_12().for_serialize().with(|settings| settings.inline_subschemas = true);
-    Component { name, schema: settings.into_generator().into_root_schema_for::<T>().to_value() }
+    // A struct sends its own fields and no others.
+    let close = |schema: &mut Schema| {
+        if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
+            schema.insert("additionalProperties".to_owned(), false.into());
+        }
+    };
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    generate::<T>(name, settings.with_transform(RecursiveTransform(close)))
+}
+
+/// The component that an event's data is.
+pub(crate) fn event_component<E: LiveEvent + JsonSchema>(name: &'static str) -> Component {
+    Component { event: Some(E::NAME), ..component::<E>(name) }
+}
+
+/// The component that `T` is when it is received. Whether other fields are refused is up to the type.
+pub(crate) fn received<T: JsonSchema>(name: &'static str) -> Component {
+    generate::<T>(name, SchemaSettings::draft2020_12().for_deserialize())
+}
+
+fn generate<T: JsonSchema>(name: &'static str, settings: SchemaSettings) -> Component {
+    let settings = settings.with(|settings| settings.inline_subschemas = true);
+    Component { name, schema: settings.into_generator().into_root_schema_for::<T>().to_value(), event: None }
 }

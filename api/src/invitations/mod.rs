@@ -28,8 +28,9 @@ use crate::{
         problem::{Code, Problem},
         query::{PAGE, Page},
         request::Request,
+        request_body::request_body,
         response::{List, Response, empty, json},
-        schema::{Component, component},
+        schema::{Component, component, received},
     },
     limits::resource_quotas::{Quota, require_room},
     organizations::{self, Organization},
@@ -79,16 +80,28 @@ struct Joined {
 const A_DAY: i64 = 86_400;
 const A_WEEK: i64 = 604_800;
 
+request_body! {
+    /// The invitation to make.
+    struct InvitationCreate {
+        role: Role = required(one_of("owner, admin, member or viewer")),
+        expires_in_seconds: Option<i64> = optional(integer(60..=A_WEEK)),
+    }
+}
+
+request_body! {
+    /// The code to join with.
+    struct InvitationAccept {
+        code: String = required(one_of("a string")),
+    }
+}
+
 /// `POST /v1/orgs/{org}/invitations`
 ///
 /// # Errors
 /// When the caller may not invite, or not to that role.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
-    let mut body = request.object().await?;
-    let role = body.required("role", one_of::<Role>("owner, admin, member or viewer"));
-    let lifetime = body.optional("expires_in_seconds", integer(60..=A_WEEK));
-    let (role, lifetime) = body.finish(role.zip(lifetime))?;
+    let InvitationCreate { role, expires_in_seconds } = request.body().await?;
     let idempotent = IdempotentRequest::of(request).await?;
 
     let user = request.signed_in_user()?.id;
@@ -116,7 +129,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         code.hash(),
         role as Role,
         user as UserId,
-        lifetime.unwrap_or(A_DAY)
+        expires_in_seconds.unwrap_or(A_DAY)
     )
     .fetch_one(tx.conn())
     .await?;
@@ -196,9 +209,7 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// # Errors
 /// [`Code::InvitationNotFound`], in the same words whatever is wrong with the code.
 pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let mut body = request.object().await?;
-    let code = body.required("code", one_of::<String>("a string"));
-    let code = body.finish(code)?;
+    let InvitationAccept { code } = request.body().await?;
     let refused =
         || Problem::new(Code::InvitationNotFound, "No open invitation has this code; ask for a new one.");
     let code = InvitationCode::parse(code.trim()).ok_or_else(refused)?;
@@ -297,9 +308,11 @@ impl InvitationCode {
     }
 }
 
-/// What this module sends, for the test of the API description.
+/// What this module reads and sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
+        received::<InvitationCreate>("InvitationCreate"),
+        received::<InvitationAccept>("InvitationAccept"),
         component::<InvitationStatus>("InvitationStatus"),
         component::<Invitation>("Invitation"),
         component::<Created>("InvitationCreated"),

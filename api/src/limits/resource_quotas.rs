@@ -13,7 +13,8 @@ use atrium_shared::{
 use crate::http::problem::{Code, Problem};
 
 /// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum Quota {
     /// Its members.
     Members,
@@ -26,13 +27,6 @@ impl Quota {
         match self {
             Self::Members => "quotas.members",
             Self::Projects => "quotas.projects",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Members => "members",
-            Self::Projects => "projects",
         }
     }
 
@@ -101,9 +95,9 @@ pub(crate) async fn require_room_for(
         return Ok(());
     }
     let detail = if more > 1 {
-        format!("Limit reached: {most} {} per organization, and this import brings {more}.", quota.name())
+        format!("Limit reached: {most} {quota} per organization, and this import brings {more}.")
     } else {
-        format!("Limit reached: {most} {} per organization.", quota.name())
+        format!("Limit reached: {most} {quota} per organization.")
     };
     Err(Problem::new(Code::QuotaReached, detail))
 }

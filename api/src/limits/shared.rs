@@ -16,6 +16,7 @@ use std::{
 use atrium_shared::{
     streams::{API_PROCESSES_KEY, LimitKeys, Redis, limit_whole_keys, lua},
     telemetry::metrics::{API_PROCESSES, LIMITS_SHARED, SHARED_LIMIT_SECONDS},
+    timings::is_longer,
 };
 use metrics::{gauge, histogram};
 use parking_lot::{Mutex, MutexGuard};
@@ -37,6 +38,11 @@ const SILENT_AFTER: Duration = Duration::from_secs(6);
 /// A smaller number of processes is believed after this many beats that count it: right after a flush, not all have
 /// reported yet.
 const FEWER_BEATS: u32 = 6;
+
+// No process is silent because of two lost beats, nor because of a few that are late.
+const _: () = assert!(is_longer(SILENT_AFTER, 3, BEAT.saturating_add(TIME_LIMIT)));
+// Redis is found again sooner than a process that beats as usual would find it.
+const _: () = assert!(is_longer(BEAT, 1, BEAT_AWAY.saturating_add(TIME_LIMIT)));
 
 /// What all API processes count together.
 pub struct Shared {

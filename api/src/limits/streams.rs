@@ -13,6 +13,7 @@ use atrium_shared::{
     ids::OrgId,
     streams::{LimitKeys, lua},
     telemetry::metrics::{RATE_LIMITED, UNSHARED_LIMITS},
+    timings::is_longer,
 };
 use futures_util::future::join_all;
 use metrics::counter;
@@ -28,6 +29,12 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// After a flush, all processes have said their numbers again within this time.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(4);
 const POLICY: &str = "streams";
+
+// Nobody's streams are forgotten because two numbers were lost.
+const _: () = assert!(is_longer(SILENT_AFTER, 3, AGAIN));
+// After a flush, every process says its numbers in time, and before any of them counts as silent.
+const _: () = assert!(is_longer(SAID_AGAIN_AFTER, 1, AGAIN));
+const _: () = assert!(is_longer(SILENT_AFTER, 1, SAID_AGAIN_AFTER));
 
 /// The permits of open streams. Cheap to clone.
 #[derive(Clone)]

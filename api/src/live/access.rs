@@ -15,17 +15,18 @@ use std::{
 use atrium_shared::{
     db::{RevokedAccess, Watcher},
     ids::{OrgId, ProjectId},
+    timings::{REVOCATIONS_OVERLAP, REVOCATIONS_READ_EVERY, is_longer},
 };
 use parking_lot::RwLock;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const POLL: Duration = Duration::from_millis(500);
-/// Longer than any transaction that ends access may take.
-const OVERLAP: time::Duration = time::Duration::seconds(30);
-/// Longer than the overlap, so that no end is taken for a new one, and than anything read before is believed.
-const REMEMBERED: Duration = Duration::from_secs(120);
+/// How long an end is remembered.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(120);
+
+// An end that is read once more, since reads overlap, is still known.
+const _: () = assert!(is_longer(REMEMBERED, 2, REVOCATIONS_OVERLAP));
 
 /// What somebody has access to, as far as a stream or a cached session depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +80,12 @@ impl EndedAccess {
     /// # Errors
     /// Never; the signature is that of a critical task.
     pub async fn follow(self, watcher: Watcher, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(POLL);
+        let mut ticks = tokio::time::interval(REVOCATIONS_READ_EVERY);
         let mut since = OffsetDateTime::UNIX_EPOCH;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match watcher.access_revoked_since(since).await {
                 Ok((now, ends)) => {
-                    since = now - OVERLAP;
+                    since = now - REVOCATIONS_OVERLAP;
                     self.learn(ends);
                 }
                 Err(error) => tracing::warn!(%error, "ends of access cannot be read; trying again"),

@@ -16,6 +16,7 @@ use std::{
 
 use atrium_shared::{
     ids::{OrgId, ProjectId},
+    messages::LiveEvent,
     telemetry::metrics::SSE_EVENTS,
 };
 use bytes::Bytes;
@@ -37,7 +38,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{self, Body, Response},
-        schema::{Component, component},
+        schema::{Component, event_component},
     },
     limits::streams::StreamPermit,
 };
@@ -138,7 +139,7 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
         }
         stream.registration.written();
         if batch.events() > 0 {
-            counter!(SSE_EVENTS, "kind" => stream.kind.name()).increment(batch.events());
+            counter!(SSE_EVENTS, "kind" => <&str>::from(stream.kind)).increment(batch.events());
         }
         Poll::Ready(Some(Ok(Frame::data(batch.into_bytes()))))
     }
@@ -260,10 +261,10 @@ pub fn last_event_id_invalid() -> Problem {
     )
 }
 
-/// An event whose data is `data` as JSON.
-pub fn event(id: Option<&dyn std::fmt::Display>, name: &str, data: &impl Serialize) -> Bytes {
+/// An event, framed: its data is JSON.
+pub fn event<E: LiveEvent>(id: Option<&dyn std::fmt::Display>, event: &E) -> Bytes {
     // Strings and numbers only: this cannot fail.
-    frame(id, name, &serde_json::to_string(data).unwrap_or_default())
+    frame(id, E::NAME, &serde_json::to_string(event).unwrap_or_default())
 }
 
 /// Something may have been missed: the client has to read the state again.
@@ -273,9 +274,17 @@ pub struct Reset {
     pub reason: ResetReason,
 }
 
+impl LiveEvent for Reset {
+    const NAME: &'static str = "reset";
+}
+
 #[derive(Serialize, JsonSchema)]
 struct Drain {
     retry_ms: u64,
+}
+
+impl LiveEvent for Drain {
+    const NAME: &'static str = "drain";
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -285,21 +294,25 @@ struct TokenExpiring {
     expires_at: OffsetDateTime,
 }
 
+impl LiveEvent for TokenExpiring {
+    const NAME: &'static str = "token-expiring";
+}
+
 /// What this module sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
-        component::<Reset>("ResetEvent"),
-        component::<Drain>("DrainEvent"),
-        component::<TokenExpiring>("TokenExpiringEvent"),
+        event_component::<Reset>("ResetEvent"),
+        event_component::<Drain>("DrainEvent"),
+        event_component::<TokenExpiring>("TokenExpiringEvent"),
     ]
 }
 
 fn drain() -> Bytes {
-    event(None, "drain", &Drain { retry_ms: rand::random_range(DRAIN_RETRY_MS) })
+    event(None, &Drain { retry_ms: rand::random_range(DRAIN_RETRY_MS) })
 }
 
 fn token_expiring(expires_at: OffsetDateTime) -> Bytes {
-    event(None, "token-expiring", &TokenExpiring { expires_at })
+    event(None, &TokenExpiring { expires_at })
 }
 
 #[cfg(test)]

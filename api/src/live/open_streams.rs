@@ -25,6 +25,7 @@ use atrium_shared::{
 use futures_util::task::AtomicWaker;
 use metrics::gauge;
 use parking_lot::{Mutex, MutexGuard};
+use strum::{IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +57,8 @@ const END: u8 = 1 << 4;
 const WARNED: u8 = 1 << 5;
 
 /// What a stream carries; the label of its metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum StreamKind {
     /// A project's chat.
     Chat,
@@ -64,18 +66,6 @@ pub enum StreamKind {
     Operation,
     /// The revisions of an organization's configuration.
     Config,
-}
-
-impl StreamKind {
-    /// The name in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Operation => "operation",
-            Self::Config => "config",
-        }
-    }
 }
 
 /// What a stream was told to do since it ran last.
@@ -178,7 +168,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        gauge!(SSE_STREAMS, "kind" => self.stream.kind.name()).decrement(1.0);
+        gauge!(SSE_STREAMS, "kind" => <&str>::from(self.stream.kind)).decrement(1.0);
         self.streams.lock().remove(self.slot);
     }
 }
@@ -245,7 +235,7 @@ impl OpenStreams {
             commands: AtomicU8::new(0),
             written_at: AtomicU64::new(self.now_ms()),
         });
-        gauge!(SSE_STREAMS, "kind" => kind.name()).increment(1.0);
+        gauge!(SSE_STREAMS, "kind" => <&str>::from(kind)).increment(1.0);
         let slot = self.lock().insert(Arc::clone(&stream));
         if self.is_draining() {
             // Too late for its share of the drain.

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use atrium_shared::{
-    messages::{LiveChatEntry, SessionClosedEvent, StreamEntry as _},
+    messages::{LiveChatEntry, LiveEvent as _, SessionClosedEvent, StreamEntry as _},
     streams::{Live, Redis, StreamId, chat_epoch_key, text_fields},
 };
 use redis::{

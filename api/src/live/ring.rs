@@ -21,6 +21,9 @@ use atrium_shared::{
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use schemars::JsonSchema;
+use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::{frame::Batch, open_streams::OpenStream, position::Position, slots::Slots};
 
@@ -39,8 +42,9 @@ impl Limits {
 }
 
 /// Why a stream cannot go on from where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ResetReason {
     /// The client read too slowly, and what it had not read is gone.
     Slow,
@@ -52,20 +56,6 @@ pub enum ResetReason {
     Gap,
     /// The defaults of the platform have changed, which no revision of the organization tells.
     DefaultsChanged,
-}
-
-impl ResetReason {
-    /// The name, as in the event's data and in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Slow => "slow",
-            Self::TooOld => "too_old",
-            Self::HistoryLost => "history_lost",
-            Self::Gap => "gap",
-            Self::DefaultsChanged => "defaults_changed",
-        }
-    }
 }
 
 /// What an event is about.

@@ -22,7 +22,7 @@ use crate::http::{
     caller::User,
     problem::Problem,
     response::List,
-    schema::{Component, component},
+    schema::{Component, component, received},
 };
 
 #[derive(Serialize, JsonSchema)]
@@ -80,7 +80,13 @@ async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<
     tx.revoke_access(Some(user.uuid()), None).await
 }
 
-/// What this module sends, for the test of the API description.
+/// What this module reads and sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
-    vec![component::<Role>("Role"), component::<Member>("Member"), component::<List<Member>>("MemberList")]
+    vec![
+        received::<role::RoleChange>("RoleChange"),
+        received::<role::Transfer>("Transfer"),
+        component::<Role>("Role"),
+        component::<Member>("Member"),
+        component::<List<Member>>("MemberList"),
+    ]
 }

@@ -18,11 +18,26 @@ use crate::{
         body::one_of,
         problem::{FieldError, Problem},
         request::Request,
+        request_body::request_body,
         response::{Response, json},
     },
     organizations,
     state::App,
 };
+
+request_body! {
+    /// What a member may do from now on.
+    pub(super) struct RoleChange {
+        role: Role = required(one_of("owner, admin, member or viewer")),
+    }
+}
+
+request_body! {
+    /// Who owns the organization from now on.
+    pub(super) struct Transfer {
+        user_id: UserId = required(one_of("a member's id")),
+    }
+}
 
 /// `PATCH /v1/orgs/{org}/members/{user}`
 ///
@@ -31,9 +46,7 @@ use crate::{
 pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let user: UserId = request.path("user")?;
-    let mut body = request.object().await?;
-    let role = body.required("role", one_of::<Role>("owner, admin, member or viewer"));
-    let role = body.finish(role)?;
+    let RoleChange { role } = request.body().await?;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
@@ -57,18 +70,16 @@ pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// When the caller is no owner, or the other no member.
 pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
-    let mut body = request.object().await?;
-    let to = body.required("user_id", one_of::<UserId>("a member's id"));
-    let to = body.finish(to)?;
+    let Transfer { user_id } = request.body().await?;
 
     let caller = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Owner)?;
-    if to == caller {
+    if user_id == caller {
         let error = FieldError::body("/user_id", "must be the id of another member");
         return Err(Problem::validation(vec![error]));
     }
-    let (mine, mut heir) = lock(&mut tx, caller, to).await?;
+    let (mine, mut heir) = lock(&mut tx, caller, user_id).await?;
     if mine < Role::Owner {
         return Err(Problem::forbidden(Role::Owner));
     }

@@ -13,11 +13,11 @@ use std::{
 use atrium_shared::{
     db::{DbError, in_time},
     ids::{OrgId, SagaId, UserId},
+    messages::{LiveEvent, OperationFailure},
     saga::{self, SagaEvent, SagaStatus, StepStatus},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::{
@@ -51,16 +51,24 @@ pub(super) struct StepEvent<'a> {
     at: OffsetDateTime,
 }
 
+impl LiveEvent for StepEvent<'_> {
+    const NAME: &'static str = "operation.step";
+}
+
 #[derive(Serialize, JsonSchema)]
 pub(super) struct FinishedEvent<'a> {
     operation_id: SagaId,
     seq: i64,
     #[schemars(with = "SagaStatus")]
     status: &'a str,
-    failure: Option<&'a Value>,
+    failure: Option<&'a OperationFailure>,
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     at: OffsetDateTime,
+}
+
+impl LiveEvent for FinishedEvent<'_> {
+    const NAME: &'static str = "operation.finished";
 }
 
 /// `GET /v1/operations/{operation}/events`.
@@ -130,7 +138,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
 /// What was read: events after the last seen, and why the operation failed, if it has.
 struct News {
     events: Vec<SagaEvent>,
-    failure: Option<Value>,
+    failure: Option<OperationFailure>,
 }
 
 type Reading = Pin<Box<dyn Future<Output = Result<News, Problem>> + Send>>;
@@ -203,17 +211,17 @@ impl Source for OperationSource {
     }
 }
 
-fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&Value>) -> Framed {
+fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&OperationFailure>) -> Framed {
     let SagaEvent { seq, step, status, detail, at } = event;
     let (seq, at) = (*seq, *at);
     match step {
         Some(step) => {
             let data = StepEvent { operation_id, seq, step, status, detail: detail.as_deref(), at };
-            Framed { bytes: answer::event(Some(&seq), "operation.step", &data), last: false }
+            Framed { bytes: answer::event(Some(&seq), &data), last: false }
         }
         None => {
             let data = FinishedEvent { operation_id, seq, status, failure, at };
-            Framed { bytes: answer::event(Some(&seq), "operation.finished", &data), last: true }
+            Framed { bytes: answer::event(Some(&seq), &data), last: true }
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use atrium_shared::{
     db::{DbError, Principal},
     ids::{SagaId, UserId},
+    messages::{DeletionCertificate, OperationFailure},
     organizations::{Certificate, OrganizationError},
     saga::{self, Operation, OperationStep, SagaStatus, StepStatus},
     tenancy::Role,
@@ -21,7 +22,7 @@ use crate::{
         problem::{Code, Problem},
         request::Request,
         response::{Response, json},
-        schema::{Component, component},
+        schema::{Component, component, event_component},
     },
     state::App,
 };
@@ -99,10 +100,12 @@ async fn certificate(app: &App, user: UserId, id: SagaId) -> Result<Certificate,
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Operation>("Operation"),
+        component::<OperationFailure>("OperationFailure"),
+        component::<DeletionCertificate>("DeletionCertificate"),
         component::<SagaStatus>("OperationStatus"),
         component::<OperationStep>("OperationStep"),
         component::<StepStatus>("OperationStepStatus"),
-        component::<events::StepEvent<'static>>("OperationStepEvent"),
-        component::<events::FinishedEvent<'static>>("OperationFinishedEvent"),
+        event_component::<events::StepEvent<'static>>("OperationStepEvent"),
+        event_component::<events::FinishedEvent<'static>>("OperationFinishedEvent"),
     ]
 }

@@ -16,8 +16,8 @@ use serde_json::json;
 use super::Organization;
 use crate::{
     http::{
-        body, caller::SignedInUser, idempotency::IdempotentRequest, problem::Problem, request::Request,
-        response::Response,
+        caller::SignedInUser, idempotency::IdempotentRequest, problem::Problem, request::Request,
+        request_body::Naming, response::Response,
     },
     state::App,
 };
@@ -27,9 +27,7 @@ use crate::{
 /// # Errors
 /// When the name is not one, or the database is away: then nothing was created.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let mut body = request.object().await?;
-    let name = body.required("name", body::name);
-    let name = body.finish(name)?;
+    let Naming { name } = request.body().await?;
     let idempotent = IdempotentRequest::of(request).await?;
     let user = request.signed_in_user()?;
 

@@ -37,7 +37,7 @@ use crate::{
     http::{
         problem::{Code, Problem},
         request::Request,
-        response::{Body, Cut, Response},
+        response::{Body, CLIENT_TIMEOUT, Cut, Response},
     },
     state::App,
 };
@@ -48,8 +48,6 @@ const ROWS: u32 = 128;
 const CHUNK: usize = 48 * 1024;
 /// Chunks that wait for the connection.
 const WAITING: usize = 2;
-/// How long a client may take nothing; as long as the connection itself would wait.
-const STALLED: Duration = Duration::from_secs(30);
 /// How long an export may take altogether.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -139,7 +137,7 @@ pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     audit::record(&mut tx, Change::new(Action::OrganizationExported, "organization", org)).await?;
     tx.commit().await?;
 
-    let mut snapshot = app.database.snapshot_tx(&principal, org, STALLED * 2).await?;
+    let mut snapshot = app.database.snapshot_tx(&principal, org, CLIENT_TIMEOUT * 2).await?;
     snapshot.require(Role::Owner)?;
     let organization = super::read(&mut snapshot, Role::Owner).await?;
     let response = answer(&organization, receiver)?;
@@ -287,7 +285,7 @@ impl Out {
 
     async fn flush(&mut self, last: bool) -> Result<(), Ended> {
         let bytes = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK)).into();
-        self.sender.send_timeout(Chunk { bytes, last }, STALLED).await.map_err(|_| Ended::Client)
+        self.sender.send_timeout(Chunk { bytes, last }, CLIENT_TIMEOUT).await.map_err(|_| Ended::Client)
     }
 }
 

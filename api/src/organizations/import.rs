@@ -12,6 +12,7 @@ use atrium_shared::{
     configuration::restore::restore,
     db::{DbError, OrgTx, ROWS_PER_INSERT},
     ids::OrgId,
+    timings::is_longer,
 };
 use serde_json::json;
 use sqlx::types::Json;
@@ -35,6 +36,9 @@ const LONGEST_LINE: usize = 256 * 1024;
 const ARRIVAL: Duration = Duration::from_secs(300);
 /// How long all of it may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(360);
+
+// An export that arrives just in time is still stored.
+const _: () = assert!(is_longer(TIME_LIMIT, 1, ARRIVAL));
 
 /// `POST /v1/orgs/import`
 ///

@@ -11,7 +11,7 @@ use atrium_shared::{
 use serde_json::json;
 
 use crate::{
-    http::{body, problem::Problem, request::Request, response::Response},
+    http::{problem::Problem, request::Request, request_body::Naming, response::Response},
     state::App,
 };
 
@@ -22,9 +22,7 @@ use crate::{
 pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let condition = request.if_match()?;
-    let mut body = request.object().await?;
-    let name = body.required("name", body::name);
-    let name = body.finish(name)?;
+    let Naming { name } = request.body().await?;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;

@@ -18,12 +18,12 @@ use time::OffsetDateTime;
 
 use crate::{
     http::{
-        body,
         etag::etag,
         idempotency::IdempotentRequest,
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
+        request_body::Naming,
         response::{List, Response, empty, json},
         schema::{Component, component},
     },
@@ -52,7 +52,7 @@ struct Project {
 /// When the name is not one, or the caller may not.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
-    let name = name(request).await?;
+    let Naming { name } = request.body().await?;
     let idempotent = IdempotentRequest::of(request).await?;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
@@ -124,7 +124,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let condition = request.if_match()?;
-    let name = name(request).await?;
+    let Naming { name } = request.body().await?;
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
@@ -197,12 +197,6 @@ async fn read(tx: &mut OrgTx, id: ProjectId) -> Result<Project, DbError> {
     )
     .fetch_one(tx.conn())
     .await?)
-}
-
-async fn name(request: &mut Request) -> Result<String, Problem> {
-    let mut body = request.object().await?;
-    let name = body.required("name", body::name);
-    body.finish(name)
 }
 
 fn respond(status: StatusCode, project: &Project) -> Result<Response, Problem> {

@@ -32,7 +32,7 @@ use crate::{
     http::{
         problem::{Code, Problem},
         request_id::RequestId,
-        response::{self, on_the_wire},
+        response::{self, CLIENT_TIMEOUT, on_the_wire},
     },
     routes::Routes,
     state::App,
@@ -40,8 +40,6 @@ use crate::{
 
 /// Connections that are accepted but not yet ours.
 const BACKLOG: i32 = 4096;
-/// A peer that acknowledges nothing for this long is gone; the kernel's own patience is a quarter of an hour.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most connections of the process, where the system lets it open as many files.
 const MAX_CONNECTIONS: usize = 20_000;
 /// Files that are not clients' connections: databases, logs, the admin port.
@@ -162,7 +160,8 @@ fn room() -> usize {
 /// Small writes go out at once; a peer that has vanished is noticed.
 fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
+    // The kernel by itself waits a quarter of an hour for a peer that acknowledges nothing.
+    let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(CLIENT_TIMEOUT)));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a connection cannot be tuned; it works all the same");
     }

@@ -7,6 +7,7 @@ mod audit;
 mod cancel;
 mod clocks;
 mod configs;
+mod contract_lists;
 mod contract_routes;
 mod contract_schemas;
 mod drain;

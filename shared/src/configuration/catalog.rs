@@ -5,14 +5,27 @@ use std::sync::LazyLock;
 use jsonschema::Validator;
 use serde::Serialize;
 use serde_json::{Value, json};
-use strum::VariantArray;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::lists::SessionOverflow;
 use crate::messages::ChatAction;
 
 /// Where a key may be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    schemars::JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Scope {
     /// By the operator, for everybody.
     Default,
@@ -23,8 +36,9 @@ pub enum Scope {
 }
 
 /// Who may set a key. For everybody, in the default scope, only the operator may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Setter {
     /// An organization's admins for it and its projects, and the operator.
     Admin,

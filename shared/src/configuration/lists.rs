@@ -16,7 +16,21 @@ pub enum SessionOverflow {
 }
 
 /// What a change did to a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    schemars::JsonSchema,
+    sqlx::Type,
+    strum::EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum HistoryAction {
     /// It was set to a value.

@@ -97,8 +97,8 @@ pub struct HistoryEntry {
     pub key: String,
     /// The project that it was made for, if any.
     pub project_id: Option<ProjectId>,
-    /// `set` or `unset`.
-    pub action: String,
+    /// What it did.
+    pub action: HistoryAction,
     /// The value in this scope before the change.
     pub old_value: Option<Value>,
     /// The value since the change.
@@ -272,7 +272,7 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
         revision,
         &change.key,
         change.project as Option<ProjectId>,
-        HistoryAction::of(change.value.as_ref()).name(),
+        HistoryAction::of(change.value.as_ref()) as HistoryAction,
         old,
         change.value.as_ref(),
         change.author.as_ref().and_then(Author::user) as Option<UserId>,
@@ -305,8 +305,8 @@ pub async fn history(
     let org = tx.org();
     Ok(sqlx::query_as!(
         HistoryEntry,
-        r#"SELECT revision, key, project_id AS "project_id: ProjectId", action, old_value, new_value,
-                author_id AS "author_id: UserId", author_name, reason, changed_at
+        r#"SELECT revision, key, project_id AS "project_id: ProjectId", action AS "action: HistoryAction",
+                old_value, new_value, author_id AS "author_id: UserId", author_name, reason, changed_at
            FROM config_history
           WHERE org_id = $1 AND key = $2 AND ($3::uuid IS NULL OR project_id = $3) AND revision < $4
           ORDER BY revision DESC LIMIT $5"#,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 
-use super::{OutboxMessage, StreamEntry, Topic};
+use super::{LiveEvent, OutboxMessage, StreamEntry, Topic};
 use crate::ids::{MessageId, OrgId, ProjectId, SessionId, UserId};
 
 /// A canned action of the chat. There is no free text.
@@ -158,9 +158,8 @@ pub struct ActionEvent {
     pub at: OffsetDateTime,
 }
 
-impl ActionEvent {
-    /// The event's name.
-    pub const NAME: &'static str = "chat.action";
+impl LiveEvent for ActionEvent {
+    const NAME: &'static str = "chat.action";
 }
 
 /// Who pressed an action.
@@ -185,7 +184,6 @@ pub struct SessionClosedEvent {
     pub at: OffsetDateTime,
 }
 
-impl SessionClosedEvent {
-    /// The event's name.
-    pub const NAME: &'static str = "chat.session-closed";
+impl LiveEvent for SessionClosedEvent {
+    const NAME: &'static str = "chat.session-closed";
 }

@@ -21,6 +21,10 @@ fn user() -> ActionUser {
     ActionUser { id: id(6), name: "guest-0001".to_owned() }
 }
 
+fn search() -> DeletionSearch {
+    DeletionSearch { tables: 20, rows_found: 0, redis_keys: 7, redis_traces_found: 0 }
+}
+
 fn hold<T>(text: &str, expected: &T)
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
@@ -83,7 +87,17 @@ golden! {
         session: id(3),
         data: "{}".to_owned(),
     };
+    hold deletion_certificate = DeletionCertificate {
+        rows_removed: [("members".to_owned(), 2), ("orgs".to_owned(), 1)].into(),
+        search: search(),
+        namespaces: "there was none".to_owned(),
+    };
+    hold deletion_search = search();
     hold_entry operation_entry = OperationEntry { operation: id(1) };
+    hold operation_failure = OperationFailure {
+        code: "canceled".to_owned(),
+        detail: "it was canceled".to_owned(),
+    };
     hold_entry outbox_entry = OutboxEntry {
         message: id(4),
         org: id(5),

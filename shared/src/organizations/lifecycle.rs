@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use sqlx::types::Json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::OrganizationError;
@@ -14,6 +15,7 @@ use crate::{
     audit::{self, Action, Change},
     db::{DbError, OrgTx, UserTx},
     ids::{OrgId, SagaId, UserId},
+    messages::DeletionCertificate,
     saga::{self, Operation, SagaKind, SagaStatus},
     tenancy::OrgStatus,
 };
@@ -247,7 +249,7 @@ pub struct Certificate {
     /// When it was purged.
     pub purged_at: OffsetDateTime,
     /// What was removed, and what a search found afterwards.
-    pub certificate: Value,
+    pub certificate: Json<DeletionCertificate>,
 }
 
 impl Certificate {
@@ -261,7 +263,7 @@ impl Certificate {
         deletion: SagaId,
         requester: UserId,
         requested_at: OffsetDateTime,
-        certificate: Value,
+        certificate: DeletionCertificate,
     ) -> Result<(), DbError> {
         let org = tx.org();
         sqlx::query!("SELECT set_config('app.user_id', $1, true)", requester.to_string())
@@ -274,7 +276,7 @@ impl Certificate {
             deletion as SagaId,
             org as OrgId,
             requested_at,
-            certificate
+            Json(certificate) as _
         )
         .execute(tx.conn())
         .await?;
@@ -289,8 +291,8 @@ impl Certificate {
         let user = tx.user();
         Ok(sqlx::query_as!(
             Self,
-            "SELECT deleted_org_id, requested_at, purged_at, certificate FROM deletion_certificates
-              WHERE user_id = $1 AND id = $2",
+            r#"SELECT deleted_org_id, requested_at, purged_at, certificate AS "certificate: Json<DeletionCertificate>"
+                 FROM deletion_certificates WHERE user_id = $1 AND id = $2"#,
             user as UserId,
             deletion as SagaId
         )
@@ -311,7 +313,7 @@ impl Certificate {
             deadline_at: self.purged_at,
             created_at: self.requested_at,
             finished_at: Some(self.purged_at),
-            certificate: Some(self.certificate),
+            certificate: Some(self.certificate.0),
         }
     }
 }

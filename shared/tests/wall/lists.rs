@@ -3,12 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use atrium_harness::TestDatabase;
+use atrium_harness::{
+    TestDatabase,
+    casing::{is_pair, is_screaming, is_snake},
+};
 use atrium_shared::{
     api_key::ApiScope,
     audit::{Action, ActorKind},
-    configuration::{HistoryAction, SessionOverflow, catalog},
-    messages::{ChatAction, CloseReason, Topic},
+    configuration::{
+        HistoryAction, SessionOverflow, Source,
+        catalog::{self, Scope, Setter},
+    },
+    messages::{ChatAction, CloseReason, Topic, WakeReason},
     organizations::SuspendedBy,
     saga::{SagaKind, SagaStatus, StepStatus},
     tenancy::{OrgStatus, Role},
@@ -49,23 +55,24 @@ struct List {
     whole: bool,
 }
 
-/// The lists in a CHECK, as PostgreSQL writes it down.
+/// The lists in a CHECK, as PostgreSQL writes it down. A list of one value is a comparison with it.
 fn lists(definition: &str) -> Vec<List> {
-    const BEGIN: &str = " = ANY (ARRAY[";
+    [(" = ANY (ARRAY[", "])"), (" = '", "'::text"), (" <> '", "'::text")]
+        .into_iter()
+        .flat_map(|(begin, end)| lists_between(definition, begin, end))
+        .collect()
+}
+
+fn lists_between(definition: &str, begin: &str, end: &str) -> Vec<List> {
     let mut found = Vec::new();
-    for (at, _) in definition.match_indices(BEGIN) {
+    for (at, _) in definition.match_indices(begin) {
         let column = definition[..at].rsplit(['(', ' ']).next().unwrap_or_default();
-        let (inside, _) = definition[at + BEGIN.len()..].split_once("])").expect("the end of a list");
-        let values = inside.split(", ").map(|value| {
-            let value =
-                value.trim_end_matches("::text").strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-            value.unwrap_or_else(|| panic!("{definition}: not a list of texts")).to_owned()
-        });
-        found.push(List {
-            column: column.to_owned(),
-            values: values.collect(),
-            whole: definition == format!("CHECK (({column}{BEGIN}{inside}])))"),
-        });
+        let (inside, _) = definition[at + begin.len()..].split_once(end).expect("the end of a list");
+        let values = inside.split(", ").map(|value| value.trim_end_matches("::text").trim_matches('\''));
+        let values: Names = values.map(str::to_owned).collect();
+        assert!(values.iter().all(|value| !value.contains(['\'', ':'])), "{definition}: not a list of texts");
+        let whole = !begin.contains("<>") && definition == format!("CHECK (({column}{begin}{inside}{end}))");
+        found.push(List { column: column.to_owned(), values, whole });
     }
     found
 }
@@ -78,6 +85,10 @@ fn a_list_in_a_check_is_read_whole_or_as_a_part() {
     let part = lists("CHECK (((status = ANY (ARRAY['FAILED'::text])) = (failure IS NOT NULL)))");
     let values = Names::from(["FAILED".to_owned()]);
     assert_eq!(part, [List { column: "status".to_owned(), values, whole: false }]);
+    let one = |whole| List { column: "action".to_owned(), values: Names::from(["set".to_owned()]), whole };
+    assert_eq!(lists("CHECK ((action = 'set'::text))"), [one(true)]);
+    assert_eq!(lists("CHECK ((action <> 'set'::text))"), [one(false)]);
+    assert_eq!(lists("CHECK (((action = 'set'::text) = (new_value IS NOT NULL)))"), [one(false)]);
     assert_eq!(lists("CHECK ((length(reason) <= 500))"), []);
 }
 
@@ -117,18 +128,27 @@ async fn a_check_allows_exactly_what_its_enum_holds() {
 #[tokio::test]
 async fn a_value_has_one_name_in_sql_json_and_rust() {
     let database = TestDatabase::create().await;
+    in_sql::<ActorKind>(&database).await;
     in_sql::<CloseReason>(&database).await;
+    in_sql::<HistoryAction>(&database).await;
     in_sql::<OrgStatus>(&database).await;
     in_sql::<Role>(&database).await;
     in_sql::<SagaStatus>(&database).await;
     in_sql::<StepStatus>(&database).await;
     in_sql::<SuspendedBy>(&database).await;
     in_sql::<Topic>(&database).await;
+    in_json::<ActorKind>();
     in_json::<ApiScope>();
     in_json::<ChatAction>();
     in_json::<CloseReason>();
+    in_json::<HistoryAction>();
     in_json::<OrgStatus>();
     in_json::<Role>();
+    in_json::<Scope>();
+    in_json::<Setter>();
+    in_json::<Source>();
+    in_json::<WakeReason>();
+    in_json::<SagaKind>();
     in_json::<SagaStatus>();
     in_json::<StepStatus>();
     in_json::<SuspendedBy>();
@@ -157,15 +177,6 @@ fn in_json<E: VariantArray + Copy + Into<&'static str> + Serialize>() {
 
 #[test]
 fn each_kind_of_list_is_written_in_one_way() {
-    let words = |name: &str, letter: fn(&u8) -> bool| {
-        !name.is_empty() && name.split('_').all(|word| !word.is_empty() && word.as_bytes().iter().all(letter))
-    };
-    let snake = |name: &str| words(name, u8::is_ascii_lowercase);
-    let screaming = |name: &str| words(name, u8::is_ascii_uppercase);
-    let pair = |name: &str, between: char| {
-        name.split_once(between).is_some_and(|(noun, verb)| snake(noun) && snake(verb))
-    };
-
     let all = |lists: &[Names]| -> Vec<String> { lists.iter().flatten().cloned().collect() };
     let statuses = all(&[names::<OrgStatus>(), names::<SagaStatus>(), names::<StepStatus>()]);
     let others = all(&[
@@ -174,9 +185,13 @@ fn each_kind_of_list_is_written_in_one_way() {
         names::<CloseReason>(),
         names::<HistoryAction>(),
         names::<Role>(),
+        names::<Scope>(),
         names::<SessionOverflow>(),
+        names::<Setter>(),
+        names::<Source>(),
         names::<SuspendedBy>(),
         names::<Topic>(),
+        names::<WakeReason>(),
     ]);
     let dotted = all(&[names::<Action>(), names::<SagaKind>()]);
     let keys: Vec<String> = catalog::all().iter().map(|key| key.name.to_owned()).collect();
@@ -184,16 +199,16 @@ fn each_kind_of_list_is_written_in_one_way() {
     let wrong = |names: Vec<String>, rule: &dyn Fn(&str) -> bool| -> Vec<String> {
         names.into_iter().filter(|name| !rule(name)).collect()
     };
-    assert_eq!(wrong(statuses, &screaming), [""; 0], "statuses are SCREAMING_SNAKE_CASE");
-    assert_eq!(wrong(others, &snake), [""; 0], "roles, topics, reasons and actions are snake_case");
+    assert_eq!(wrong(statuses, &is_screaming), [""; 0], "statuses are SCREAMING_SNAKE_CASE");
+    assert_eq!(wrong(others, &is_snake), [""; 0], "roles, topics, reasons and actions are snake_case");
     let scopes = names::<ApiScope>().into_iter().collect();
-    assert_eq!(wrong(scopes, &|name| pair(name, ':')), [""; 0], "scopes are noun:verb");
+    assert_eq!(wrong(scopes, &|name| is_pair(name, ':')), [""; 0], "scopes are noun:verb");
     assert_eq!(
-        wrong(dotted, &|name| pair(name, '.')),
+        wrong(dotted, &|name| is_pair(name, '.')),
         [""; 0],
         "audit actions and kinds of sagas are noun.verb"
     );
-    assert_eq!(wrong(keys, &|name| pair(name, '.')), [""; 0], "configuration keys are dotted snake_case");
+    assert_eq!(wrong(keys, &|name| is_pair(name, '.')), [""; 0], "configuration keys are dotted snake_case");
 }
 
 #[tokio::test]

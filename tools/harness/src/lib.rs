@@ -8,6 +8,7 @@
 
 pub mod addresses;
 mod atrium;
+pub mod casing;
 pub mod checkout;
 pub mod client;
 pub mod compile;

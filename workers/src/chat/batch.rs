@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use atrium_shared::{
     ids::{OrgId, ProjectId, SessionId},
     messages::{
-        ActionEntry, ActionEvent, ActionUser, ChatAction, SessionClosed, SessionClosedEvent, StreamEntry as _,
+        ActionEntry, ActionEvent, ActionUser, ChatAction, LiveEvent as _, SessionClosed, SessionClosedEvent,
+        StreamEntry as _,
     },
     streams::{Entry, StreamId},
 };

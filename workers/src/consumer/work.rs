@@ -15,6 +15,7 @@ use atrium_shared::{
     telemetry::metrics::MESSAGES,
 };
 use metrics::counter;
+use strum::IntoStaticStr;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -41,21 +42,12 @@ pub(super) struct Worker<H> {
 }
 
 /// How a message's entry was ended.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum Ended {
     Done,
     Duplicate,
     Postponed,
-}
-
-impl Ended {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Duplicate => "duplicate",
-            Self::Postponed => "postponed",
-        }
-    }
 }
 
 /// Why a try failed.
@@ -289,7 +281,7 @@ impl<H: Handler> Worker<H> {
         if let Err(error) = self.acknowledger.acknowledge(id).await {
             tracing::debug!(%error, "an entry was not acknowledged; it will come again and be known");
         }
-        count::<H>(ended.name());
+        count::<H>(ended.into());
     }
 
     async fn dead_letter(&self, id: StreamId, reason: &str) {

@@ -2,17 +2,17 @@
 //! the deletion can be canceled, and then remove every trace. The pivot is the end of the grace period: the steps after
 //! it cannot be undone, and are retried until they succeed.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use atrium_shared::{
     db::{DbError, OrgTx},
     ids::{OrgId, SagaId, UserId},
+    messages::{DeletionCertificate, DeletionSearch},
     organizations::{self, Certificate},
     saga::SagaKind,
     streams::Redis,
 };
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value, json};
 use sqlx::AssertSqlSafe;
 
 use super::{
@@ -196,19 +196,21 @@ impl Step for Purge {
             let removed = count(tx, &tables).await?;
             // Foreign keys delete everything else.
             organizations::erase(tx).await?;
-            let left: i64 = count(tx, &tables).await?.values().filter_map(Value::as_i64).sum();
+            let left: i64 = count(tx, &tables).await?.values().sum();
             if left != 0 {
                 let detail = format!("{left} rows were left, so nothing was removed");
                 return Ok(Verdict::RetryAfter(PAUSE, detail));
             }
-            let certificate = json!({
-                "rows_removed": removed,
-                "search": {
-                    "tables": tables.len(), "rows_found": left,
-                    "redis_keys": search.keys, "redis_traces_found": search.found,
+            let certificate = DeletionCertificate {
+                rows_removed: removed,
+                search: DeletionSearch {
+                    tables: tables.len(),
+                    rows_found: left,
+                    redis_keys: search.keys,
+                    redis_traces_found: search.found,
                 },
-                "namespaces": namespaces.as_deref().unwrap_or(namespace::NONE_TO_REMOVE),
-            });
+                namespaces: namespaces.unwrap_or_else(|| namespace::NONE_TO_REMOVE.to_owned()),
+            };
             Certificate::store(tx, saga, deletion.requester, deletion.requested_at, certificate).await?;
             Ok(Verdict::Erased)
         })
@@ -241,15 +243,15 @@ async fn tables(tx: &mut OrgTx) -> Result<Vec<Table>, DbError> {
 }
 
 /// How many rows of the transaction's organization each table has; only tables with any.
-async fn count(tx: &mut OrgTx, tables: &[Table]) -> Result<Map<String, Value>, DbError> {
+async fn count(tx: &mut OrgTx, tables: &[Table]) -> Result<BTreeMap<String, i64>, DbError> {
     let org = tx.org();
-    let mut counts = Map::new();
+    let mut counts = BTreeMap::new();
     for Table { name, org_column } in tables {
         // Not checked at compile time: which tables there are is known only now. Both names are quoted by the catalog.
         let query = format!("SELECT count(*) FROM {name} WHERE {org_column} = $1");
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(query)).bind(org).fetch_one(tx.conn()).await?;
         if rows > 0 {
-            counts.insert(name.clone(), rows.into());
+            counts.insert(name.clone(), rows);
         }
     }
     Ok(counts)

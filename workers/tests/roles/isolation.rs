@@ -35,7 +35,7 @@ async fn cancel(platform: &Platform, tenant: Tenant, saga: SagaId) {
 async fn failure(platform: &Platform, tenant: Tenant, saga: SagaId) -> String {
     let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("who asked may look");
     let operation = saga::operation(&mut tx, saga).await.expect("an operation");
-    operation.failure.expect("a failure")["code"].as_str().expect("a code").to_owned()
+    operation.failure.expect("a failure").code
 }
 
 #[tokio::test]
@@ -82,10 +82,7 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
     until("purged", async || platform.number(&purged).await == 0).await;
     let mut tx = platform.db.user_tx(tenant.user).await.expect("a transaction");
     let certificate = organizations::Certificate::read(&mut tx, deletion).await.expect("a certificate");
-    assert_eq!(
-        certificate.certificate["namespaces"],
-        "its namespace is gone, with everything that was in it"
-    );
+    assert_eq!(certificate.certificate.namespaces, "its namespace is gone, with everything that was in it");
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
 
         let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("who asked still learns why");
         let operation = saga::operation(&mut tx, saga).await.expect("an operation");
-        assert_eq!(operation.failure.expect("a reason")["code"], "drill");
+        assert_eq!(operation.failure.expect("a reason").code, "drill");
         let statuses: Vec<&str> = operation.steps.iter().map(|step| step.status.name()).collect();
         let mut expected = vec!["COMPENSATED"; at];
         expected.push("FAILED");
