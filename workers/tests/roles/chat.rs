@@ -1,4 +1,4 @@
-//! Chat actions are published once and in order, and counted once, whoever dies in between.
+//! Chat actions are published once, in order, and counted once, whichever process dies meanwhile.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn press_many(platform: &Platform, tenant: Tenant, count: usize) -> Vec<St
     pressed
 }
 
-/// Everything pressed is published, in order, and counted, each once.
+/// Each pressed action is published once, in order, and counted once.
 async fn assert_all_once(platform: &Platform, tenant: Tenant, pressed: &[String]) {
     until("all are published", async || platform.published(tenant).await.len() >= pressed.len()).await;
     assert_eq!(platform.published(tenant).await, pressed);
@@ -37,7 +37,7 @@ async fn assert_all_once(platform: &Platform, tenant: Tenant, pressed: &[String]
 }
 
 #[tokio::test]
-async fn actions_are_published_in_order_and_counted_and_leave_nothing_behind() {
+async fn actions_are_published_in_order_and_counted_and_the_stream_ends_empty() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let pressed = press_many(&platform, tenant, 300).await;
@@ -48,12 +48,12 @@ async fn actions_are_published_in_order_and_counted_and_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_published_stays_pending_and_is_published_later() {
+async fn an_action_that_cannot_be_published_stays_pending_and_is_published_later() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let live = Live::chat_of(tenant.project).to_string();
-    // A key of the wrong kind makes XADD fail, as running out of memory would.
-    let _: () = platform.redis.set(&live, "in the way").await.expect("a key");
+    // A key of the wrong type makes XADD fail, as running out of memory would.
+    let _: () = platform.redis.set(&live, "no stream").await.expect("a key");
     let pressed = vec![platform.press(tenant, ChatAction::Ready).await.to_string()];
     until("it is counted", async || total(&platform, tenant).await == 1).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -61,12 +61,12 @@ async fn what_could_not_be_published_stays_pending_and_is_published_later() {
     let pending: redis::streams::StreamPendingReply =
         platform.redis.xpending(&inbound, GROUP).await.expect("a group");
     assert_eq!(pending.count(), 1, "acknowledged without having been published");
-    let _: () = platform.redis.del(&live).await.expect("out of the way");
+    let _: () = platform.redis.del(&live).await.expect("the key is removed");
     assert_all_once(&platform, tenant, &pressed).await;
 }
 
 #[tokio::test]
-async fn owners_killed_again_and_again_publish_and_count_once() {
+async fn owners_killed_repeatedly_publish_and_count_once() {
     let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
     let tenant = platform.tenant().await;
     let mut pressed = Vec::new();
@@ -88,7 +88,7 @@ async fn an_owner_paused_past_its_lease_changes_nothing_when_it_comes_back() {
     let owner = owner(&platform, tenant).await;
     platform.atrium.worker(owner).suspend();
     pressed.extend(press_many(&platform, tenant, 20).await);
-    // The other one takes over when the lease has ended.
+    // The other worker takes over when the lease has expired.
     assert_all_once(&platform, tenant, &pressed).await;
     platform.atrium.worker(owner).resume();
     pressed.extend(press_many(&platform, tenant, 20).await);
@@ -107,7 +107,7 @@ async fn owner(platform: &Platform, tenant: Tenant) -> usize {
 }
 
 #[tokio::test]
-async fn after_a_flush_the_chat_goes_on_in_a_new_epoch() {
+async fn after_a_flush_the_chat_continues_in_a_new_epoch() {
     let mut platform = Platform::start(Atrium::builder().private_redis()).await;
     let tenant = platform.tenant().await;
     let before = press_many(&platform, tenant, 10).await;
@@ -116,7 +116,7 @@ async fn after_a_flush_the_chat_goes_on_in_a_new_epoch() {
     platform.atrium.redis().flush_all().await.expect("a flush");
     let after = press_many(&platform, tenant, 10).await;
     until("the new ones are published", async || platform.published(tenant).await == after).await;
-    assert_eq!(total(&platform, tenant).await, 20, "counted on, not anew");
+    assert_eq!(total(&platform, tenant).await, 20, "counting continued");
     assert_ne!(newest_epoch(&platform, tenant).await, epoch);
 }
 
@@ -132,7 +132,7 @@ impl OutboxMessage for Poison {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
+async fn an_unreadable_message_does_not_delay_the_others() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let inbound = Inbound::Chat(chat_shard(tenant.project));
@@ -141,8 +141,8 @@ async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
     tx.enqueue(tenant.project, &Poison { nonsense: 1 }).await.expect("a message");
     tx.commit().await.expect("a commit");
-    let given_up = "SELECT count(*) FROM outbox WHERE topic = 'chat' AND dead_at IS NOT NULL";
-    until("the notice is given up", async || platform.number(given_up).await == 1).await;
+    let marked_dead = "SELECT count(*) FROM outbox WHERE topic = 'chat' AND dead_at IS NOT NULL";
+    until("the message is marked dead", async || platform.number(marked_dead).await == 1).await;
     let pressed = press_many(&platform, tenant, 3).await;
     assert_all_once(&platform, tenant, &pressed).await;
     let dead: usize = platform.redis.xlen(inbound.dead_letters()).await.expect("a stream");
@@ -150,17 +150,17 @@ async fn what_cannot_be_understood_does_not_hold_up_the_rest() {
 }
 
 #[tokio::test]
-async fn a_restart_of_redis_begins_an_epoch_where_events_may_be_lost_and_counts_nothing_twice() {
+async fn a_restart_of_redis_starts_an_epoch_where_events_may_be_lost_and_counts_nothing_twice() {
     let mut platform = Platform::start(Atrium::builder().private_redis()).await;
     let tenant = platform.tenant().await;
     let live = Live::chat_of(tenant.project).to_string();
-    // The first is counted and not published when Redis goes: delivered again by the next run, under the same id.
-    let _: () = platform.redis.set(&live, "in the way").await.expect("a key");
+    // When Redis stops, the first is counted but not published: after the restart it is delivered again, with the same id.
+    let _: () = platform.redis.set(&live, "no stream").await.expect("a key");
     let mut pressed = press_many(&platform, tenant, 5).await;
     until("it is counted", async || total(&platform, tenant).await >= 1).await;
     platform.atrium.redis().restart().await.expect("Redis starts again");
     platform.redis = platform.atrium.redis_connection().await;
-    let _: () = platform.redis.del(&live).await.expect("out of the way");
+    let _: () = platform.redis.del(&live).await.expect("the key is removed");
     pressed.extend(press_many(&platform, tenant, 5).await);
     assert_all_once(&platform, tenant, &pressed).await;
 
@@ -169,7 +169,7 @@ async fn a_restart_of_redis_begins_an_epoch_where_events_may_be_lost_and_counts_
     platform.redis = platform.atrium.redis_connection().await;
     pressed.extend(press_many(&platform, tenant, 1).await);
     assert_all_once(&platform, tenant, &pressed).await;
-    assert_eq!(newest_epoch(&platform, tenant).await, before, "the owner saw that nothing was lost");
+    assert_eq!(newest_epoch(&platform, tenant).await, before, "the owner knows that nothing was lost");
 
     platform.atrium.worker(0).kill9().await;
     platform.atrium.redis().restart().await.expect("Redis starts again");
@@ -178,8 +178,8 @@ async fn a_restart_of_redis_begins_an_epoch_where_events_may_be_lost_and_counts_
     pressed.extend(press_many(&platform, tenant, 1).await);
     assert_all_once(&platform, tenant, &pressed).await;
     let after = newest_epoch(&platform, tenant).await;
-    assert_eq!(before[..8], after[..8], "the history went on");
-    assert_ne!(before[8..], after[8..], "but nobody knows whether something was lost");
+    assert_eq!(before[..8], after[..8], "the history continued");
+    assert_ne!(before[8..], after[8..], "but events may have been lost");
 }
 
 async fn newest_epoch(platform: &Platform, tenant: Tenant) -> String {

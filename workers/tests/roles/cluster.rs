@@ -1,6 +1,6 @@
-//! A stand-in for a Kubernetes API server, which cannot be run here: it keeps namespaces and what is in them as the
-//! real one does where the isolation step depends on it. Objects are applied server-side, nothing can be made in a
-//! namespace that is not there or on its way out, and a deletion takes its time.
+//! A fake Kubernetes API server, because a real one cannot run here. It does what the isolation step depends on:
+//! objects are applied server-side, nothing can be created in a namespace that is missing or terminating, and a
+//! deletion takes time.
 
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -14,15 +14,15 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// What the cluster does with requests.
+/// How the cluster answers requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mood {
-    Well,
+pub(crate) enum Behavior {
+    Normal,
     /// Answers 503 to everything.
     Unavailable,
-    /// Takes no object.
+    /// Refuses every object.
     Refusing,
-    /// Takes requests that change something, and neither does them nor answers until it is in another mood.
+    /// Holds requests that change something, without an answer, until its behavior changes.
     Hanging,
 }
 
@@ -41,8 +41,8 @@ pub(crate) struct Cluster {
 
 struct State {
     namespaces: Mutex<BTreeMap<String, Namespace>>,
-    mood: watch::Sender<Mood>,
-    /// How many requests that change something have come in.
+    behavior: watch::Sender<Behavior>,
+    /// How many requests that change something have arrived.
     changes: watch::Sender<usize>,
 }
 
@@ -58,7 +58,7 @@ impl Cluster {
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(State {
             namespaces: Mutex::default(),
-            mood: watch::Sender::new(Mood::Well),
+            behavior: watch::Sender::new(Behavior::Normal),
             changes: watch::Sender::new(0),
         });
         let serving = Arc::clone(&state);
@@ -68,7 +68,7 @@ impl Cluster {
                 let service = service_fn(move |request| answer(Arc::clone(&state), request));
                 tokio::spawn(async move {
                     let connection = TokioIo::new(connection);
-                    // A client that goes away is its own affair.
+                    // Clients may disconnect at any time.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(connection, service)
                         .await;
@@ -93,17 +93,17 @@ impl Cluster {
         file.to_str().expect("a path").to_owned()
     }
 
-    pub(crate) fn feels(&self, mood: Mood) {
-        self.state.mood.send_replace(mood);
+    pub(crate) fn set_behavior(&self, behavior: Behavior) {
+        self.state.behavior.send_replace(behavior);
     }
 
-    /// What there is for the organization.
+    /// The organization's namespace, if there is one.
     pub(crate) fn namespace(&self, org: OrgId) -> Option<Namespace> {
         self.state.namespaces().get(&name(org)).cloned()
     }
 
-    /// Waits for a request that changes something, after `seen` of them. Returns how many there were.
-    pub(crate) async fn changed(&self, seen: usize) -> usize {
+    /// Waits until more than `seen` requests that change something have arrived. Returns how many there were.
+    pub(crate) async fn next_change(&self, seen: usize) -> usize {
         *self
             .state
             .changes
@@ -113,15 +113,15 @@ impl Cluster {
             .expect("the cluster is there")
     }
 
-    /// Somebody else makes a namespace of that name.
-    pub(crate) fn somebody_makes_namespace(&self, org: OrgId) {
+    /// Creates a namespace of that name that Atrium does not own.
+    pub(crate) fn create_foreign_namespace(&self, org: OrgId) {
         let object =
             json!({ "metadata": { "name": name(org), "uid": "theirs", "labels": { "team": "blue" } } });
         self.state.namespaces().insert(name(org), Namespace { object, contents: BTreeMap::new() });
     }
 
-    /// What was being removed is gone.
-    pub(crate) fn finishes_removals(&self) {
+    /// Ends the deletions that were requested.
+    pub(crate) fn finish_deletions(&self) {
         self.state.namespaces().retain(|_, namespace| !is_terminating(namespace));
     }
 }
@@ -146,13 +146,13 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let changes = head.method != Method::GET;
     if changes {
         state.changes.send_modify(|changes| *changes += 1);
-        let mut mood = state.mood.subscribe();
-        let _ = mood.wait_for(|mood| *mood != Mood::Hanging).await;
+        let mut behavior = state.behavior.subscribe();
+        let _ = behavior.wait_for(|behavior| *behavior != Behavior::Hanging).await;
     }
-    let mood = *state.mood.borrow();
-    let (status, answer) = match mood {
-        Mood::Unavailable => failure(StatusCode::SERVICE_UNAVAILABLE),
-        Mood::Refusing if head.method == Method::PATCH => failure(StatusCode::UNPROCESSABLE_ENTITY),
+    let behavior = *state.behavior.borrow();
+    let (status, answer) = match behavior {
+        Behavior::Unavailable => failure(StatusCode::SERVICE_UNAVAILABLE),
+        Behavior::Refusing if head.method == Method::PATCH => failure(StatusCode::UNPROCESSABLE_ENTITY),
         _ => carry_out(&state, &head, &body),
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
@@ -212,7 +212,7 @@ fn carry_out(state: &State, head: &http::request::Parts, body: &[u8]) -> (Status
 }
 
 fn failure(status: StatusCode) -> (StatusCode, Value) {
-    // As Kubernetes spells it: clients look at this word.
+    // Spelled as in Kubernetes: clients check this word.
     let reason = match status {
         StatusCode::UNPROCESSABLE_ENTITY => "Invalid".to_owned(),
         status => status.canonical_reason().unwrap_or_default().replace(' ', ""),

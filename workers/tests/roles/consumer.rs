@@ -1,4 +1,4 @@
-//! The loop of the consumers: whoever is slow, stopped or gone, a message has its effect once and is not lost.
+//! The consumers' loop: whatever is slow, stopped or gone, a message has its effect once and is not lost.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::platform::{Platform, until};
 
-/// What is pending in the sagas' stream: the consumers, each with how often the entry was delivered.
+/// The entries pending in the sagas' stream: each one's consumer, and how often it was delivered.
 async fn pending(platform: &Platform) -> Vec<(String, usize)> {
-    // No group, nothing pending.
+    // Without a group, nothing is pending.
     let reply: redis::RedisResult<StreamPendingCountReply> =
         platform.redis.clone().xpending_count(Inbound::Saga.to_string(), GROUP, "-", "+", 10).await;
     reply.unwrap_or_default().ids.into_iter().map(|entry| (entry.consumer, entry.times_delivered)).collect()
 }
 
-/// A transaction that whoever moves the saga has to wait for.
-async fn in_the_way(platform: &Platform, saga: SagaId) -> PgConnection {
+/// A transaction that holds the lock of the saga's row, so that every worker waits for it.
+async fn lock_saga(platform: &Platform, saga: SagaId) -> PgConnection {
     let mut connection = platform.atrium.superuser().await;
     for statement in ["BEGIN", "SET LOCAL idle_in_transaction_session_timeout = 0"] {
         sqlx::query(statement).execute(&mut connection).await.expect("a transaction");
@@ -36,10 +36,10 @@ async fn in_the_way(platform: &Platform, saga: SagaId) -> PgConnection {
 }
 
 #[tokio::test]
-async fn a_long_step_is_not_claimed_by_another() {
+async fn a_long_step_is_not_claimed_by_another_worker() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
     let (_, saga) = platform.ask_for_organization().await;
-    let lock = in_the_way(&platform, saga).await;
+    let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
     until("it is worked on", async || !pending(&platform).await.is_empty()).await;
     let owner = pending(&platform).await;
@@ -49,7 +49,7 @@ async fn a_long_step_is_not_claimed_by_another() {
     assert_eq!(pending(&platform).await, owner, "still the same owner, and delivered once");
     let renewed = "SELECT count(*) FROM outbox
                     WHERE topic = 'saga' AND published_at > created_at + interval '6 seconds' AND available_at IS NULL";
-    assert_eq!(platform.number(renewed).await, 1, "and the sweeper is told that it is not lost");
+    assert_eq!(platform.number(renewed).await, 1, "and the sweeper sees that it is not lost");
     lock.close().await.expect("out of the way");
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     platform.until_all_is_consumed().await;
@@ -58,15 +58,15 @@ async fn a_long_step_is_not_claimed_by_another() {
 
 // The proxy needs a thread while the test's end waits for the database to be dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_that_died_without_a_word_keep_no_message_in_hand() {
+async fn connections_that_died_silently_block_no_message() {
     let builder = Atrium::builder().workers(["relay", "saga"]).database_by_proxy();
     let platform = Platform::start(builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2")).await;
     platform.atrium.worker(0).suspend();
-    // More than there are connections: none is left to ask over.
+    // One more than there are connections, so none is free.
     let (mut sagas, mut locks) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let (_, saga) = platform.ask_for_organization().await;
-        locks.push(in_the_way(&platform, saga).await);
+        locks.push(lock_saga(&platform, saga).await);
         sagas.push(saga);
     }
     platform.atrium.worker(0).resume();
@@ -86,10 +86,10 @@ async fn lines_that_died_without_a_word_keep_no_message_in_hand() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_was_stopped_past_the_claim_changes_nothing_when_it_goes_on() {
+async fn a_consumer_stopped_until_its_entry_was_claimed_changes_nothing_when_it_resumes() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
     let (_, saga) = platform.ask_for_organization().await;
-    let lock = in_the_way(&platform, saga).await;
+    let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
     until("it is worked on", async || !pending(&platform).await.is_empty()).await;
     let owner = pending(&platform).await;
@@ -103,7 +103,7 @@ async fn a_consumer_that_was_stopped_past_the_claim_changes_nothing_when_it_goes
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     platform.atrium.worker(1).resume();
     let late = platform.atrium.worker(1);
-    until("the late owner has found out", async || late.logs().contains("a message waits")).await;
+    until("the late owner has noticed", async || late.logs().contains("a message waits")).await;
     platform.until_all_is_consumed().await;
     until("nothing is pending", async || pending(&platform).await.is_empty()).await;
     assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5, "every step once");
@@ -111,23 +111,25 @@ async fn a_consumer_that_was_stopped_past_the_claim_changes_nothing_when_it_goes
 }
 
 #[tokio::test]
-async fn whatever_redis_does_for_a_while_sagas_go_on_afterwards() {
+async fn after_every_kind_of_redis_failure_sagas_continue() {
     let mut platform = Platform::start(Atrium::builder().private_redis()).await;
     let (_, saga) = platform.ask_for_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
-    for (ill, well) in [
+    for (failure, repair) in [
         (&["CONFIG", "SET", "maxmemory", "1"][..], &["CONFIG", "SET", "maxmemory", "0"][..]),
         (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
         (&["DEL", "atrium:{saga}:in"], &["PING"]),
         (&["XGROUP", "DESTROY", "atrium:{saga}:in", GROUP], &["PING"]),
         (&["XGROUP", "SETID", "atrium:{saga}:in", GROUP, "99999999999999-0"], &["PING"]),
     ] {
-        command(&platform, ill).await;
+        command(&platform, failure).await;
         let (_, saga) = platform.ask_for_organization().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        command(&platform, well).await;
-        until(&format!("COMMITTED after {ill:?}"), async || platform.saga_status(saga).await == "COMMITTED")
-            .await;
+        command(&platform, repair).await;
+        until(&format!("COMMITTED after {failure:?}"), async || {
+            platform.saga_status(saga).await == "COMMITTED"
+        })
+        .await;
     }
     platform.atrium.redis().suspend();
     let (_, saga) = platform.ask_for_organization().await;
@@ -147,13 +149,13 @@ async fn command(platform: &Platform, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_outage_of_postgresql_brings_no_message_nearer_to_the_dead_letters() {
+async fn an_outage_of_postgresql_adds_no_delivery_to_a_message() {
     let mut platform =
         Platform::start(Atrium::builder().private_postgres(Durability::Durable).workers(["relay"])).await;
     let (_, saga) = platform.ask_for_organization().await;
     let published = "SELECT count(*) FROM outbox WHERE topic = 'saga' AND published_at IS NOT NULL";
     until("it is published", async || platform.number(published).await == 1).await;
-    let lock = in_the_way(&platform, saga).await;
+    let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
     until("it is worked on", async || !pending(&platform).await.is_empty()).await;
     platform.atrium.postgres().kill9().await;

@@ -1,4 +1,4 @@
-//! What was given up is found by an operator, whatever became of Redis, and is replayed or dropped once.
+//! An operator finds every dead letter, even when Redis lost its copy, and replays or drops it once.
 
 use atrium_harness::{Atrium, operator};
 use atrium_shared::{
@@ -35,7 +35,7 @@ async fn poison(platform: &Platform, org: OrgId) -> MessageId {
     let poison = Poison { revision: "many".to_owned() };
     let message = tx.enqueue(org, &poison).await.expect("poison");
     tx.commit().await.expect("a commit");
-    until("it is given up", async || {
+    until("it is a dead letter", async || {
         let dead =
             format!("SELECT count(*) FROM outbox WHERE message_id = '{message}' AND dead_at IS NOT NULL");
         platform.number(&dead).await == 1
@@ -50,7 +50,7 @@ async fn audited(platform: &Platform, org: OrgId, action: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_replayed_once_when_its_cause_is_mended_also_after_a_flush() {
+async fn a_dead_letter_is_replayed_once_after_its_cause_is_fixed_even_after_a_flush() {
     let mut platform = Platform::start(Atrium::builder().private_redis()).await;
     let tenant = platform.tenant().await;
     let message = poison(&platform, tenant.org).await;
@@ -61,8 +61,8 @@ async fn a_dead_letter_is_replayed_once_when_its_cause_is_mended_also_after_a_fl
     assert_eq!(printed(&platform, &["list", "--topic", "saga"]).await, "");
     assert!(printed(&platform, &["show", &id]).await.contains("\"many\""));
 
-    let mended = "UPDATE outbox SET payload = '{\"revision\": 1}' WHERE message_id = $1";
-    sqlx::query(mended).bind(message).execute(&mut platform.superuser).await.expect("mended");
+    let fix = "UPDATE outbox SET payload = '{\"revision\": 1}' WHERE message_id = $1";
+    sqlx::query(fix).bind(message).execute(&mut platform.superuser).await.expect("fixed");
     let replay = ["replay", id.as_str()];
     let (one, other) = tokio::join!(ctl(&platform, &replay), ctl(&platform, &replay));
     let mut answers = [one.expect("an answer"), other.expect("an answer")];
@@ -79,7 +79,7 @@ async fn a_dead_letter_is_replayed_once_when_its_cause_is_mended_also_after_a_fl
 }
 
 #[tokio::test]
-async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one_never() {
+async fn a_replayed_message_that_fails_again_is_a_dead_letter_again_and_a_dropped_one_is_not() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let message = poison(&platform, tenant.org).await;
@@ -89,7 +89,7 @@ async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one
     };
     until("a copy is in the stream", async || copies().await == 1).await;
     assert_eq!(printed(&platform, &["replay", &id]).await, "replayed\n");
-    until("it is given up again", async || printed(&platform, &["list"]).await.starts_with(&id)).await;
+    until("it is a dead letter again", async || printed(&platform, &["list"]).await.starts_with(&id)).await;
     until("a copy is in the stream again", async || copies().await == 1).await;
     assert_eq!(printed(&platform, &["drop", &id]).await, "dropped\n");
     assert_eq!(printed(&platform, &["drop", &id]).await, "not a dead letter; nothing changed\n");
@@ -99,27 +99,27 @@ async fn a_replay_of_what_is_not_mended_is_a_dead_letter_again_and_a_dropped_one
     assert_eq!(audited(&platform, tenant.org, "dead_letter.dropped").await, 1);
 }
 
-/// As somebody leaves it who was stopped between giving up and moving the entry.
+/// As when a worker stops after it has marked the message and before it has moved the entry.
 #[tokio::test]
-async fn a_copy_that_comes_after_the_replay_is_forgotten_and_no_other() {
+async fn only_a_copy_that_arrives_after_its_replay_is_removed() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay", "saga", "config"])).await;
     let tenant = platform.tenant().await;
     poison(&platform, tenant.org).await;
-    let mended = poison(&platform, tenant.org).await;
+    let fixed = poison(&platform, tenant.org).await;
     let stream = Inbound::Config.dead_letters();
     let copies = async || -> Vec<redis::streams::StreamId> {
         let entries: StreamRangeReply = platform.redis.clone().xrange_all(&stream).await.expect("a stream");
         entries.ids
     };
     until("both have copies", async || copies().await.len() == 2).await;
-    let is_mended = |copy: &redis::streams::StreamId| copy.get("message") == Some(mended.to_string());
-    let late = copies().await.into_iter().find(is_mended).expect("the copy of the second");
+    let is_fixed = |copy: &redis::streams::StreamId| copy.get("message") == Some(fixed.to_string());
+    let late = copies().await.into_iter().find(is_fixed).expect("the copy of the second");
     sqlx::query("UPDATE outbox SET payload = '{\"revision\": 1}' WHERE message_id = $1")
-        .bind(mended)
+        .bind(fixed)
         .execute(&mut platform.superuser)
         .await
-        .expect("mended");
-    assert_eq!(printed(&platform, &["replay", &mended.to_string()]).await, "replayed\n");
+        .expect("fixed");
+    assert_eq!(printed(&platform, &["replay", &fixed.to_string()]).await, "replayed\n");
 
     let late: Vec<(&String, Vec<u8>)> = late
         .map
@@ -128,24 +128,24 @@ async fn a_copy_that_comes_after_the_replay_is_forgotten_and_no_other() {
         .collect();
     let _: String = platform.redis.clone().xadd(&stream, "*", &late).await.expect("the late copy");
     let _: String =
-        platform.redis.clone().xadd(&stream, "*", &[("kind", "riddle")]).await.expect("no message");
+        platform.redis.clone().xadd(&stream, "*", &[("kind", "nonsense")]).await.expect("no message");
     let ids = async || copies().await.into_iter().map(|copy| copy.id).collect::<Vec<_>>();
-    let [dead, late, riddle] = <[String; 3]>::try_from(ids().await).expect("three");
+    let [dead, late, nonsense] = <[String; 3]>::try_from(ids().await).expect("three");
     platform.atrium.add_worker(Some("janitor")).await;
     until("the late one is gone", async || !ids().await.contains(&late)).await;
-    assert_eq!(ids().await, [dead, riddle]);
+    assert_eq!(ids().await, [dead, nonsense]);
 }
 
 #[tokio::test]
-async fn an_entry_that_never_was_in_the_outbox_is_listed_put_back_and_dropped() {
+async fn an_entry_without_an_outbox_message_is_listed_replayed_and_dropped() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let stream = Inbound::Chat(2);
     let _: String =
-        platform.redis.xadd(stream.to_string(), "*", &[("kind", "riddle")]).await.expect("an entry");
+        platform.redis.xadd(stream.to_string(), "*", &[("kind", "nonsense")]).await.expect("an entry");
     until("it is listed", async || printed(&platform, &["list"]).await.contains("chat.2/")).await;
     let id = |listed: &str| listed.split_whitespace().next().unwrap_or_default().to_owned();
     let first = id(&printed(&platform, &["list"]).await);
-    assert!(printed(&platform, &["show", &first]).await.contains("riddle"));
+    assert!(printed(&platform, &["show", &first]).await.contains("nonsense"));
     assert_eq!(printed(&platform, &["replay", &first]).await, "replayed\n");
     until("it is back, under another id", async || {
         let listed = printed(&platform, &["list"]).await;
@@ -171,10 +171,10 @@ async fn an_entry_that_never_was_in_the_outbox_is_listed_put_back_and_dropped() 
 }
 
 #[tokio::test]
-async fn a_saga_whose_message_fails_again_and_again_is_compensated_while_the_others_flow() {
+async fn a_saga_whose_message_keeps_failing_is_compensated_while_others_continue() {
     let mut platform = Platform::start(Atrium::builder().workers(["saga,config,chat"])).await;
     let (tenant, saga) = platform.ask_for_organization().await;
-    // No lost race and no outage, but a defect that shows in one organization.
+    // An error that retries do not fix, in one organization only.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "CREATE FUNCTION defect() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a defect'; END $$;
          CREATE TRIGGER defect BEFORE INSERT ON inbox FOR EACH ROW WHEN (NEW.org_id = '{}') EXECUTE FUNCTION defect()",
@@ -185,17 +185,17 @@ async fn a_saga_whose_message_fails_again_and_again_is_compensated_while_the_oth
     .expect("a defect");
     platform.atrium.add_worker(Some("relay")).await;
     let (_, other) = platform.ask_for_organization().await;
-    until("the others flow", async || platform.saga_status(other).await == "COMMITTED").await;
-    until("it is given up", async || platform.saga_status(saga).await == "COMPENSATING").await;
+    until("the other saga ends", async || platform.saga_status(other).await == "COMMITTED").await;
+    until("it is a dead letter", async || platform.saga_status(saga).await == "COMPENSATING").await;
     let listed = printed(&platform, &["list", "--topic", "saga"]).await;
     let id = listed.split_whitespace().next().unwrap_or_default().to_owned();
     assert!(!id.is_empty(), "{listed}");
 
-    sqlx::raw_sql("DROP TRIGGER defect ON inbox").execute(&mut platform.superuser).await.expect("mended");
+    sqlx::raw_sql("DROP TRIGGER defect ON inbox").execute(&mut platform.superuser).await.expect("fixed");
     until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
     let left = format!("SELECT count(*) FROM members WHERE org_id = '{}'", tenant.org);
     assert_eq!(platform.number(&left).await, 0);
-    // Replayed, the message finds a saga that has ended.
+    // The saga has ended, so the replayed message changes nothing.
     assert_eq!(printed(&platform, &["replay", &id]).await, "replayed\n");
     let consumed =
         format!("SELECT count(*) FROM outbox WHERE message_id = '{id}' AND consumed_at IS NOT NULL");

@@ -1,5 +1,5 @@
-//! Where the deployment asks for it, an organization has its namespace before it is open, and none is left of one that
-//! failed or is deleted, whoever dies or is late.
+//! Where the deployment asks for it, an organization has its namespace before it becomes active, and none remains when
+//! its creation fails or it is deleted, whichever process dies or is late.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use atrium_shared::{
 };
 
 use crate::{
-    cluster::{Cluster, Mood},
+    cluster::{Behavior, Cluster},
     platform::{Platform, SYSTEM, Tenant, until},
 };
 
@@ -33,13 +33,13 @@ async fn cancel(platform: &Platform, tenant: Tenant, saga: SagaId) {
 }
 
 async fn failure(platform: &Platform, tenant: Tenant, saga: SagaId) -> String {
-    let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("who asked may look");
+    let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("the founder may read it");
     let operation = saga::operation(&mut tx, saga).await.expect("an operation");
     operation.failure.expect("a failure").code
 }
 
 #[tokio::test]
-async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_it_is_deleted() {
+async fn an_organization_has_a_namespace_before_it_is_active_and_none_after_its_deletion() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder())).await;
     let (tenant, saga) = platform.ask_for_organization().await;
@@ -59,7 +59,7 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
     assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
     assert!(
         policy.get("ingress").is_none() && policy.get("egress").is_none(),
-        "nothing is let through: {policy}"
+        "nothing is allowed: {policy}"
     );
 
     let owner = Principal::User(tenant.user);
@@ -68,7 +68,7 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
         .await
         .expect("a deletion");
     tx.commit().await.expect("a commit");
-    until("the cluster is told", async || {
+    until("its deletion is requested", async || {
         cluster
             .namespace(tenant.org)
             .is_some_and(|found| found.object["metadata"].get("deletionTimestamp").is_some())
@@ -77,7 +77,7 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
     // The purge waits for the cluster.
     let waits = "SELECT count(*) FROM saga_steps WHERE name = 'release-namespace' AND status = 'RUNNING' AND attempts > 0";
     until("it waits", async || platform.number(waits).await == 1).await;
-    cluster.finishes_removals();
+    cluster.finish_deletions();
     let purged = format!("SELECT count(*) FROM orgs WHERE id = '{}'", tenant.org);
     until("purged", async || platform.number(&purged).await == 0).await;
     let mut tx = platform.db.user_tx(tenant.user).await.expect("a transaction");
@@ -86,30 +86,30 @@ async fn an_organization_is_isolated_before_it_is_open_and_leaves_nothing_when_i
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_away_is_waited_for_and_one_that_refuses_fails_the_creation() {
+async fn an_unavailable_cluster_is_retried_and_a_refusal_fails_the_creation() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder())).await;
-    cluster.feels(Mood::Unavailable);
+    cluster.set_behavior(Behavior::Unavailable);
     let (tenant, saga) = platform.ask_for_organization().await;
     let tried = "SELECT count(*) FROM saga_steps WHERE name = 'isolation-gate' AND attempts > 0 AND status = 'RUNNING'";
     until("it was tried", async || platform.number(tried).await == 1).await;
-    cluster.feels(Mood::Well);
+    cluster.set_behavior(Behavior::Normal);
     status(&platform, saga, "COMMITTED").await;
     assert!(cluster.namespace(tenant.org).is_some());
 
-    cluster.feels(Mood::Refusing);
+    cluster.set_behavior(Behavior::Refusing);
     let (tenant, saga) = platform.ask_for_organization().await;
     status(&platform, saga, "FAILED").await;
     assert_eq!(failure(&platform, tenant, saga).await, "isolation_refused");
     assert!(cluster.namespace(tenant.org).is_none());
 
-    // What somebody else has made is neither taken nor removed.
-    cluster.feels(Mood::Well);
+    // A namespace that somebody else created is neither used nor removed.
+    cluster.set_behavior(Behavior::Normal);
     let (_, waiting) = platform.ask_for_organization().await;
     status(&platform, waiting, "COMMITTED").await;
     platform.atrium.worker(0).suspend();
     let (tenant, saga) = platform.ask_for_organization().await;
-    cluster.somebody_makes_namespace(tenant.org);
+    cluster.create_foreign_namespace(tenant.org);
     platform.atrium.worker(0).resume();
     status(&platform, saga, "FAILED").await;
     assert_eq!(failure(&platform, tenant, saga).await, "isolation_refused");
@@ -119,39 +119,39 @@ async fn a_cluster_that_is_away_is_waited_for_and_one_that_refuses_fails_the_cre
 }
 
 #[tokio::test]
-async fn what_is_canceled_while_the_cluster_works_leaves_no_namespace() {
+async fn a_creation_canceled_while_the_cluster_works_leaves_no_namespace() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder().full_workers(2))).await;
-    cluster.feels(Mood::Hanging);
+    cluster.set_behavior(Behavior::Hanging);
     let (tenant, saga) = platform.ask_for_organization().await;
-    cluster.changed(0).await;
+    cluster.next_change(0).await;
     cancel(&platform, tenant, saga).await;
-    cluster.feels(Mood::Well);
+    cluster.set_behavior(Behavior::Normal);
     status(&platform, saga, "FAILED").await;
     assert_eq!(failure(&platform, tenant, saga).await, CANCELED);
     until("removed", async || {
-        cluster.finishes_removals();
+        cluster.finish_deletions();
         cluster.namespace(tenant.org).is_none()
     })
     .await;
     platform.until_all_is_consumed().await;
-    cluster.finishes_removals();
+    cluster.finish_deletions();
     assert!(cluster.namespace(tenant.org).is_none());
 }
 
 #[tokio::test]
-async fn a_worker_killed_while_the_cluster_works_is_taken_over_from() {
+async fn when_a_worker_is_killed_while_the_cluster_works_another_continues() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder().full_workers(2))).await;
-    cluster.feels(Mood::Hanging);
+    cluster.set_behavior(Behavior::Hanging);
     let (tenant, saga) = platform.ask_for_organization().await;
-    let seen = cluster.changed(0).await;
-    // One of them is in the middle of it.
+    let seen = cluster.next_change(0).await;
+    // One of the two is performing the step.
     for worker in 0..2 {
         platform.atrium.worker(worker).restart().await.expect("the worker starts again");
     }
-    cluster.changed(seen).await;
-    cluster.feels(Mood::Well);
+    cluster.next_change(seen).await;
+    cluster.set_behavior(Behavior::Normal);
     status(&platform, saga, "COMMITTED").await;
     assert_eq!(cluster.namespace(tenant.org).expect("a namespace").contents.len(), 3);
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");

@@ -1,4 +1,4 @@
-//! What has served its purpose is deleted, also when nobody who used it comes back.
+//! What is no longer needed is deleted, even when its user or process never returns.
 
 use atrium_harness::Atrium;
 use atrium_shared::streams::{GROUP, Inbound};
@@ -10,7 +10,7 @@ use redis::{
 use crate::platform::{Platform, until};
 
 #[tokio::test]
-async fn a_janitor_deletes_what_users_who_never_come_back_leave_behind() {
+async fn the_janitor_deletes_expired_rows_of_users_who_never_return() {
     let mut platform = Platform::start(Atrium::builder().workers([])).await;
     let (tenant, _) = platform.ask_for_organization().await;
     for statement in [
@@ -25,13 +25,13 @@ async fn a_janitor_deletes_what_users_who_never_come_back_leave_behind() {
     }
     platform.atrium.add_worker(Some("janitor")).await;
     let left = "SELECT (SELECT count(*) FROM idempotency_keys) + (SELECT count(*) FROM auth_sessions)";
-    until("what is over is gone", async || platform.number(left).await == 2).await;
+    until("the expired rows are gone", async || platform.number(left).await == 2).await;
     let new = "SELECT count(*) FROM idempotency_keys, auth_sessions WHERE key = 'new' AND expires_at > now()";
     assert_eq!(platform.number(new).await, 1);
 }
 
 #[tokio::test]
-async fn a_thousand_starts_under_new_names_leave_a_handful_in_the_group_and_lose_nothing() {
+async fn a_thousand_abandoned_consumers_are_removed_and_no_entry_is_lost() {
     let mut platform = Platform::start(Atrium::builder().workers([])).await;
     let stream = Inbound::Saga.to_string();
     let () = platform.redis.xgroup_create_mkstream(&stream, GROUP, "0").await.expect("a group");
@@ -52,12 +52,12 @@ async fn a_thousand_starts_under_new_names_leave_a_handful_in_the_group_and_lose
             redis.clone().xinfo_consumers(&stream, GROUP).await.expect("a group");
         reply.consumers.into_iter().map(|consumer| consumer.name).collect::<Vec<_>>()
     };
-    until("only the one with an entry in hand is left", async || names().await == ["workers-7"]).await;
+    until("only the one with a pending entry is left", async || names().await == ["workers-7"]).await;
     let pending: StreamPendingReply = platform.redis.clone().xpending(&stream, GROUP).await.expect("a group");
     assert_eq!(pending.count(), 1);
-    // Its entry is claimed, and then the name goes as well.
+    // Once its entry is claimed, its name is removed as well.
     platform.atrium.add_worker(Some("saga")).await;
     until("it is gone", async || !names().await.contains(&"workers-7".to_owned())).await;
     let dead: usize = platform.redis.xlen(Inbound::Saga.dead_letters()).await.expect("a stream");
-    assert_eq!(dead, 1, "what it had in hand was no message");
+    assert_eq!(dead, 1, "its entry was not a message");
 }

@@ -1,5 +1,5 @@
-//! The roles of the workers as real processes, over a real PostgreSQL and a real Redis: what they promise, and what
-//! they do when something dies. The tests write what the API would write, and look at what comes of it.
+//! The worker roles as real processes, with a real PostgreSQL and a real Redis: what they guarantee, and what they do
+//! when something dies. The tests write what the API would write, and check the effects.
 
 mod chat;
 mod cluster;

@@ -1,4 +1,4 @@
-//! What is in the outbox is published and consumed, whatever becomes of Redis; nothing is marked that was not done.
+//! Every message of the outbox is published and consumed, even when Redis loses it; none is marked before it is done.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ const PUBLISHED: &str =
     "SELECT count(*) FROM outbox WHERE topic = 'saga' AND published_at IS NOT NULL AND available_at IS NULL";
 
 #[tokio::test]
-async fn a_message_is_marked_only_after_redis_took_it() {
+async fn a_message_is_marked_published_only_after_redis_accepted_it() {
     let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
     platform.atrium.redis().kill9().await;
     let (_, saga) = platform.ask_for_organization().await;
-    // Two polls, and every wake-up of the commit itself.
+    // Long enough for two polls and every wake-up that the commit causes.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(platform.number(PUBLISHED).await, 0, "Redis is away, so nothing can have been published");
 
@@ -51,7 +51,7 @@ async fn everything_flushed_from_redis_is_published_again() {
 }
 
 #[tokio::test]
-async fn a_flush_under_a_blocked_reader_heals() {
+async fn a_blocked_reader_recovers_from_a_flush() {
     let platform = Platform::start(Atrium::builder().private_redis()).await;
     for _ in 0..3 {
         platform.atrium.redis().flush_all().await.expect("a flush");
@@ -110,7 +110,7 @@ async fn is_consumed(platform: &Platform, message: MessageId) -> bool {
 }
 
 #[tokio::test]
-async fn two_relays_and_four_roles_of_saga_lose_and_double_nothing() {
+async fn several_relays_and_saga_workers_lose_and_repeat_nothing() {
     let platform = Platform::start(Atrium::builder().workers(["relay", "relay,saga", "saga", "saga"])).await;
     let mut sagas = Vec::new();
     for _ in 0..40 {
@@ -124,7 +124,7 @@ async fn two_relays_and_four_roles_of_saga_lose_and_double_nothing() {
 }
 
 #[tokio::test]
-async fn a_paused_relay_hands_over_and_its_late_copies_change_nothing() {
+async fn another_relay_replaces_a_paused_one_whose_late_copies_change_nothing() {
     let platform = Platform::start(Atrium::builder().workers(["relay", "relay", "saga"])).await;
     platform.atrium.worker(0).suspend();
     let (_, saga) = platform.ask_for_organization().await;
@@ -136,7 +136,7 @@ async fn a_paused_relay_hands_over_and_its_late_copies_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_to_come_again_waits_in_the_outbox_whatever_becomes_of_redis() {
+async fn a_message_to_be_retried_waits_in_the_outbox_even_when_redis_is_flushed() {
     let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
     let (tenant, saga) = platform.ask_for_organization().await;
     let set_kind = "UPDATE sagas SET kind = $2 WHERE id = $1";
@@ -148,7 +148,7 @@ async fn a_message_that_is_to_come_again_waits_in_the_outbox_whatever_becomes_of
             AND published_at IS NULL AND available_at > now()",
         tenant.org
     );
-    // As often as it is asked for, with none of them ever twice.
+    // Each retry is exactly one message, however often Redis is flushed.
     for round in 1..=8 {
         until("it waits", async || platform.number(&waiting).await == 1).await;
         platform.atrium.redis().flush_all().await.expect("a flush");
@@ -181,13 +181,13 @@ impl OutboxMessage for Poison {
 }
 
 #[tokio::test]
-async fn poison_goes_to_the_dead_letters_and_the_others_flow() {
+async fn poison_becomes_a_dead_letter_and_other_messages_continue() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let tenant = platform.tenant().await;
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
     tx.enqueue(SagaId::new(), &Poison { saga: 7 }).await.expect("poison");
     tx.commit().await.expect("a commit");
-    // An entry that is no message at all.
+    // An entry that is not a message.
     let _: String =
         platform.redis.xadd(Inbound::Saga.to_string(), "*", &[("nonsense", "1")]).await.expect("an entry");
 

@@ -1,4 +1,4 @@
-//! Workers around a database, and the API's part of the write path, without an API.
+//! Workers with a database and Redis, and the API's part of the write path, without an API.
 
 pub(crate) use atrium_harness::until;
 use atrium_harness::{Atrium, AtriumBuilder};
@@ -23,7 +23,7 @@ pub(crate) struct Platform {
     pub(crate) redis: MultiplexedConnection,
 }
 
-/// Somebody with an organization, and a project in it where that is asked for.
+/// An owner with an organization, and a project's id; the project exists where [`Platform::tenant`] created it.
 #[derive(Clone, Copy)]
 pub(crate) struct Tenant {
     pub(crate) org: OrgId,
@@ -70,10 +70,10 @@ impl Platform {
         (tenant, saga)
     }
 
-    /// An organization with a project, without its saga.
+    /// A committed organization with a project.
     pub(crate) async fn tenant(&mut self) -> Tenant {
         let (tenant, saga) = self.ask_for_organization().await;
-        until("the organization is there", async || self.saga_status(saga).await == "COMMITTED").await;
+        until("the organization is active", async || self.saga_status(saga).await == "COMMITTED").await;
         let mut tx = self.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
         sqlx::query("INSERT INTO projects (org_id, id, name) VALUES ($1, $2, 'Rocket')")
             .bind(tenant.org)
@@ -90,7 +90,7 @@ impl Platform {
         Self::press_on(&self.redis, tenant, action).await
     }
 
-    /// The same over this connection.
+    /// Like [`Self::press`], over this connection.
     pub(crate) async fn press_on(
         redis: &MultiplexedConnection,
         tenant: Tenant,
@@ -126,7 +126,7 @@ impl Platform {
         )
         .await
         .expect("a stream");
-        // Other projects may be of the same shard.
+        // Other projects may share the shard.
         let project = tenant.project.to_string();
         let own = reply.ids.iter().filter(|entry| entry.get("project").as_ref() == Some(&project));
         let data = own.filter_map(|entry| entry.get::<String>("data"));
@@ -143,7 +143,7 @@ impl Platform {
             .expect("a saga")
     }
 
-    /// A number from the database, past the wall.
+    /// A number from the database, as a superuser: the tenant wall does not apply.
     pub(crate) async fn number(&self, query: &str) -> i64 {
         let mut connection = self.atrium.superuser().await;
         sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
@@ -152,7 +152,7 @@ impl Platform {
             .unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// Waits until every message of a saga that could be consumed is consumed: the write path's own proof.
+    /// Waits until every saga message that is due has been consumed.
     pub(crate) async fn until_all_is_consumed(&self) {
         until("every due message is consumed", async || {
             self.number(

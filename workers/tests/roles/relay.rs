@@ -1,4 +1,4 @@
-//! The relay's shards: leases that are lost, set back or left behind, and owners that come back too late.
+//! The relay's shards: leases that are lost, set back or abandoned, and owners that return too late.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::platform::{Platform, until};
 
-/// Adds a message for a shard as nobody does it: without announcing it.
+/// Adds a message for a shard without a wake-up, unlike any real sender.
 async fn add(connection: &mut PgConnection, org: OrgId, topic: &str, shard: u16) {
     let aggregate = Uuid::from_u128((Uuid::now_v7().as_u128() & !7) | u128::from(shard));
     sqlx::query(
@@ -54,13 +54,13 @@ async fn entries(platform: &Platform) -> usize {
 }
 
 #[tokio::test]
-async fn a_relay_stopped_between_reading_and_publishing_is_refused_when_it_goes_on() {
+async fn a_relay_stopped_between_reading_and_publishing_is_refused_when_it_resumes() {
     let platform = Platform::start(Atrium::builder().workers(["relay", "relay"])).await;
     let (tenant, _) = platform.ask_for_organization().await;
     until("both take part", async || owners(&platform).await == [4, 4]).await;
     let mut superuser = platform.atrium.superuser().await;
     let mut tx = sqlx::Connection::begin(&mut superuser).await.expect("a transaction");
-    // Whoever looks for messages now waits for this lock, and then finds them.
+    // A relay that looks for messages now waits for this lock, and then finds them.
     sqlx::query("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.expect("a lock");
     add_to_all(&mut tx, tenant.org).await;
     let waiting = format!(
@@ -74,32 +74,32 @@ async fn a_relay_stopped_between_reading_and_publishing_is_refused_when_it_goes_
 
     let all = i64::from(RELAY_SHARDS);
     until("the other relay publishes", async || published(&platform, "chat").await == all).await;
-    // On a busy machine there may be a copy already: an answer of Redis that took too long.
+    // On a busy machine there may already be a copy: Redis may have answered too late.
     let before = entries(&platform).await;
     platform.atrium.worker(0).resume();
     until("the stopped one takes part again", async || owners(&platform).await == [4, 4]).await;
-    assert_eq!(entries(&platform).await, before, "what came late was added");
+    assert_eq!(entries(&platform).await, before, "a late entry was added");
 }
 
 #[tokio::test]
-async fn whatever_becomes_of_leases_and_fences_the_shards_go_on() {
+async fn all_shards_are_published_whatever_happens_to_leases_and_fences() {
     let platform = Platform::start(Atrium::builder().workers(["relay"])).await;
     let (tenant, _) = platform.ask_for_organization().await;
     let mut superuser = platform.atrium.superuser().await;
     let mut sent = 0;
-    for harm in [
+    for failure in [
         "DELETE FROM relay_leases",
-        // PostgreSQL is set back, to before all that Redis has seen; and with another owner, who is gone.
+        // PostgreSQL is restored to a state before all that Redis has seen; then also with an owner that is gone.
         "UPDATE relay_leases SET token = 0",
         "UPDATE relay_leases SET token = 0, owner = 'gone', expires_at = '-infinity'",
         // The clock of PostgreSQL is set back by an hour, or forward.
         "UPDATE relay_leases SET owner = 'gone', expires_at = clock_timestamp() + interval '1 hour'",
         "UPDATE relay_leases SET expires_at = clock_timestamp() - interval '1 hour'",
     ] {
-        sqlx::query(harm).execute(&mut superuser).await.expect(harm);
+        sqlx::query(failure).execute(&mut superuser).await.expect(failure);
         add_to_all(&mut superuser, tenant.org).await;
         sent += i64::from(RELAY_SHARDS);
-        until(harm, async || published(&platform, "chat").await == sent).await;
+        until(failure, async || published(&platform, "chat").await == sent).await;
     }
 
     let fences: Vec<i64> = (0..RELAY_SHARDS).map(|shard| 1_000 + i64::from(shard)).collect();
@@ -109,7 +109,8 @@ async fn whatever_becomes_of_leases_and_fences_the_shards_go_on() {
     }
     add_to_all(&mut superuser, tenant.org).await;
     sent += i64::from(RELAY_SHARDS);
-    until("the owners have outrun the fences", async || published(&platform, "chat").await == sent).await;
+    until("the owners' tokens have passed the fences", async || published(&platform, "chat").await == sent)
+        .await;
     let tokens: Vec<i64> = sqlx::query_scalar("SELECT token FROM relay_leases ORDER BY shard")
         .fetch_all(&mut superuser)
         .await
@@ -118,13 +119,13 @@ async fn whatever_becomes_of_leases_and_fences_the_shards_go_on() {
 }
 
 #[tokio::test]
-async fn a_stream_that_takes_nothing_keeps_nobody_elses_messages_waiting() {
+async fn a_stream_that_refuses_entries_delays_no_other_stream() {
     let platform = Platform::start(Atrium::builder().workers(["relay"])).await;
     let (tenant, _) = platform.ask_for_organization().await;
     let mut superuser = platform.atrium.superuser().await;
     let config = Inbound::Config.to_string();
-    // A key of the wrong kind makes XADD fail, after the fence was raised.
-    let _: () = platform.redis.clone().set(&config, "in the way").await.expect("a key");
+    // A key of the wrong type makes XADD fail, after the fence was raised.
+    let _: () = platform.redis.clone().set(&config, "no stream").await.expect("a key");
     for shard in 0..RELAY_SHARDS {
         add(&mut superuser, tenant.org, "config", shard).await;
         add(&mut superuser, tenant.org, "chat", shard).await;
@@ -133,18 +134,18 @@ async fn a_stream_that_takes_nothing_keeps_nobody_elses_messages_waiting() {
     until("the others are published", async || published(&platform, "chat").await == all).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(published(&platform, "config").await, 0);
-    let _: () = platform.redis.clone().del(&config).await.expect("out of the way");
+    let _: () = platform.redis.clone().del(&config).await.expect("the key is removed");
     until("those are published, too", async || published(&platform, "config").await == all).await;
     assert_eq!(entries(&platform).await, usize::from(RELAY_SHARDS), "the others were published once");
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_or_that_may_only_be_read_is_given_everything_later_and_once() {
+async fn a_full_or_read_only_redis_gets_everything_later_and_once() {
     let platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
     let (tenant, _) = platform.ask_for_organization().await;
     let mut superuser = platform.atrium.superuser().await;
     let (mut sent, mut redis) = (0, platform.redis.clone());
-    for (harm, cure) in [
+    for (failure, repair) in [
         (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
         (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
     ] {
@@ -153,14 +154,14 @@ async fn a_redis_without_memory_or_that_may_only_be_read_is_given_everything_lat
             command.arg(&words[1..]);
             command.query_async::<()>(&mut redis).await.expect("a setting");
         };
-        command(harm).await;
+        command(failure).await;
         add_to_all(&mut superuser, tenant.org).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(published(&platform, "chat").await, sent, "{harm:?}");
-        command(cure).await;
+        assert_eq!(published(&platform, "chat").await, sent, "{failure:?}");
+        command(repair).await;
         sent += i64::from(RELAY_SHARDS);
         until("everything is published", async || published(&platform, "chat").await == sent).await;
-        assert_eq!(i64::try_from(entries(&platform).await), Ok(sent), "{harm:?}");
+        assert_eq!(i64::try_from(entries(&platform).await), Ok(sent), "{failure:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sagas end in exactly one state, with every effect once or taken back.
+//! Sagas end in exactly one state, with every effect performed once or compensated.
 
 use atrium_harness::{Atrium, TiedRace, service::Service};
 use atrium_servers::postgres::Durability;
@@ -37,7 +37,7 @@ async fn effects(platform: &Platform, tenant: Tenant) -> (i64, i64, i64, String)
 }
 
 #[tokio::test]
-async fn every_step_is_done_in_order_and_the_organization_is_open() {
+async fn every_step_is_done_in_order_and_the_organization_is_active() {
     let platform = Platform::start(Atrium::builder()).await;
     let (tenant, saga) = platform.ask_for_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
@@ -48,21 +48,21 @@ async fn every_step_is_done_in_order_and_the_organization_is_open() {
     assert_eq!(events(&platform, tenant, saga).await, expected);
     assert_eq!(effects(&platform, tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
 
-    let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("the founder may look");
+    let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("the founder may read it");
     let operation = saga::operation(&mut tx, saga).await.expect("an operation");
     assert_eq!(operation.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), STEPS);
     assert!(operation.finished_at.is_some() && operation.failure.is_none());
 }
 
 #[tokio::test]
-async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
+async fn whichever_step_fails_the_steps_before_it_are_compensated_in_reverse() {
     let platform = Platform::start(Atrium::builder()).await;
     for (at, step) in STEPS.iter().enumerate() {
         platform
             .atrium
             .set_default("saga.fail_step", json!(format!("{}/{step}", SagaKind::CreateOrganization.name())))
             .await;
-        // The workers learn of it within milliseconds; a saga that was faster would be COMMITTED.
+        // The workers need some milliseconds to read the setting; a saga that is faster is COMMITTED, so try again.
         let (tenant, saga) = loop {
             let (tenant, saga) = platform.ask_for_organization().await;
             until("an end", async || {
@@ -82,14 +82,18 @@ async fn whichever_step_fails_everything_before_it_is_taken_back_in_reverse() {
             .collect();
         let done = STEPS[..at].iter().map(|step| (Some((*step).to_owned()), "DONE".to_owned()));
         let failed = [(Some((*step).to_owned()), "FAILED".to_owned())];
-        let taken_back =
+        let compensated =
             STEPS[..at].iter().rev().map(|step| (Some((*step).to_owned()), "COMPENSATED".to_owned()));
         let expected: Vec<_> =
-            done.chain(failed).chain(taken_back).chain([(None, "FAILED".to_owned())]).collect();
+            done.chain(failed).chain(compensated).chain([(None, "FAILED".to_owned())]).collect();
         assert_eq!(happened, expected);
         assert_eq!(effects(&platform, tenant).await, (0, 0, 0, "FAILED".to_owned()), "{step}");
 
-        let mut tx = platform.db.operation_tx(tenant.user, saga).await.expect("who asked still learns why");
+        let mut tx = platform
+            .db
+            .operation_tx(tenant.user, saga)
+            .await
+            .expect("the founder may read it after the failure");
         let operation = saga::operation(&mut tx, saga).await.expect("an operation");
         assert_eq!(operation.failure.expect("a reason").code, "drill");
         let statuses: Vec<&str> = operation.steps.iter().map(|step| step.status.name()).collect();
@@ -111,7 +115,7 @@ async fn a_saga_past_its_deadline_is_compensated() {
         .expect("an hour passes");
     platform.atrium.add_worker(Some("saga")).await;
     until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
-    // Nothing was begun; what the request had stored is taken back all the same.
+    // No step had begun; what the request stored is compensated nevertheless.
     let expected =
         [(1, Some("reserve".to_owned()), "COMPENSATED".to_owned()), (2, None, "FAILED".to_owned())];
     assert_eq!(events(&platform, tenant, saga).await, expected);
@@ -119,7 +123,7 @@ async fn a_saga_past_its_deadline_is_compensated() {
 }
 
 #[tokio::test]
-async fn a_terminal_state_is_final_whoever_asks() {
+async fn a_terminal_state_is_final_even_for_a_superuser() {
     let mut platform = Platform::start(Atrium::builder()).await;
     let (_, saga) = platform.ask_for_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
@@ -133,7 +137,7 @@ async fn a_terminal_state_is_final_whoever_asks() {
 }
 
 #[tokio::test]
-async fn workers_killed_again_and_again_do_every_effect_once() {
+async fn workers_killed_repeatedly_perform_every_effect_once() {
     let platform = Platform::start(Atrium::builder().full_workers(2)).await;
     let mut asked = Vec::new();
     for round in 0..6_usize {
@@ -151,7 +155,7 @@ async fn workers_killed_again_and_again_do_every_effect_once() {
 }
 
 #[tokio::test]
-async fn postgresql_restarted_in_the_middle_leaves_no_half_state() {
+async fn postgresql_restarted_in_the_middle_leaves_no_partial_effects() {
     let platform = Platform::start(Atrium::builder().private_postgres(Durability::Durable)).await;
     let mut asked = Vec::new();
     for _ in 0..20 {
@@ -166,7 +170,7 @@ async fn postgresql_restarted_in_the_middle_leaves_no_half_state() {
 }
 
 #[tokio::test]
-async fn a_compensation_that_fails_ten_times_alarms_goes_on_and_works_in_the_end() {
+async fn a_compensation_that_fails_ten_times_raises_an_alarm_and_is_retried_until_it_succeeds() {
     let platform =
         Platform::start(Atrium::builder().default_value(
             "saga.fail_step",
@@ -182,7 +186,7 @@ async fn a_compensation_that_fails_ten_times_alarms_goes_on_and_works_in_the_end
         "SELECT compensation_attempts::bigint FROM saga_steps WHERE saga_id = '{saga}' AND name = 'reserve'"
     );
     until("ten tries", async || {
-        // The pauses grow; they are not what is tested.
+        // Skips the growing pauses between tries: they are not tested here.
         superuser("UPDATE outbox SET available_at = now() WHERE published_at IS NULL AND payload->>'wake' = 'advance'")
             .await;
         sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(tried.clone()))
@@ -199,12 +203,12 @@ async fn a_compensation_that_fails_ten_times_alarms_goes_on_and_works_in_the_end
     until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
     assert_eq!(effects(&platform, tenant).await, (0, 0, 0, "FAILED".to_owned()));
     let events = events(&platform, tenant, saga).await;
-    let taken_back = events.iter().filter(|(_, _, status)| status == "COMPENSATED");
-    assert_eq!(taken_back.count(), 3, "each once: {events:?}");
+    let compensated = events.iter().filter(|(_, _, status)| status == "COMPENSATED");
+    assert_eq!(compensated.count(), 3, "each once: {events:?}");
 }
 
 #[tokio::test]
-async fn a_deadline_that_races_the_commit_ends_in_one_of_them() {
+async fn a_saga_whose_deadline_races_its_commit_ends_in_one_state() {
     let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
     let mut race = TiedRace::default();
     for _ in 0..40 {
@@ -212,16 +216,16 @@ async fn a_deadline_that_races_the_commit_ends_in_one_of_them() {
         workers.into_iter().for_each(Service::suspend);
         let (tenant, saga) = platform.ask_for_organization().await;
         let superuser = &mut platform.superuser;
-        let its_time_is_over = async {
+        let deadline_passes = async {
             for overdue in [
                 "UPDATE sagas SET deadline_at = clock_timestamp() WHERE id = $1 AND status = 'PENDING'",
                 "UPDATE outbox SET available_at = clock_timestamp()
                   WHERE aggregate_id = $1 AND payload->>'wake' = 'deadline'",
             ] {
-                sqlx::query(overdue).bind(saga).execute(&mut *superuser).await.expect("its time is over");
+                sqlx::query(overdue).bind(saga).execute(&mut *superuser).await.expect("the deadline passes");
             }
         };
-        race.run(its_time_is_over, async { workers.into_iter().for_each(Service::resume) }).await;
+        race.run(deadline_passes, async { workers.into_iter().for_each(Service::resume) }).await;
         until("an end", async || {
             ["COMMITTED", "FAILED"].contains(&platform.saga_status(saga).await.as_str())
         })
@@ -231,9 +235,9 @@ async fn a_deadline_that_races_the_commit_ends_in_one_of_them() {
         let (slugs, members, configurations, org) = effects(&platform, tenant).await;
         assert_eq!(((slugs, members, configurations), &org), (expected, &status));
         let events = events(&platform, tenant, saga).await;
-        let told: Vec<&str> =
+        let ends: Vec<&str> =
             events.iter().filter(|(_, step, _)| step.is_none()).map(|(.., status)| status.as_str()).collect();
-        assert_eq!(told, [status.as_str()], "the end is told once");
+        assert_eq!(ends, [status.as_str()], "the end is recorded once");
         race.ended(status == "FAILED");
     }
     race.was_open();
@@ -241,15 +245,15 @@ async fn a_deadline_that_races_the_commit_ends_in_one_of_them() {
 }
 
 #[tokio::test]
-async fn terminated_backends_and_lost_races_are_tried_again_and_leave_no_half_state() {
+async fn terminated_backends_and_serialization_failures_are_retried_and_leave_no_partial_effects() {
     let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
-    // Of five times that a saga's journal is written, one is refused as a lost race, and one as a deadlock.
+    // Of five inserts into a saga's journal, one fails with a serialization failure and one with a deadlock.
     sqlx::raw_sql(
         "CREATE SEQUENCE unlucky;
          CREATE FUNCTION unlucky() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
          DECLARE turn bigint := nextval('unlucky');
          BEGIN
-             IF turn % 5 = 1 THEN RAISE EXCEPTION 'a lost race' USING ERRCODE = 'serialization_failure'; END IF;
+             IF turn % 5 = 1 THEN RAISE EXCEPTION 'a serialization failure' USING ERRCODE = 'serialization_failure'; END IF;
              IF turn % 5 = 3 THEN RAISE EXCEPTION 'a deadlock' USING ERRCODE = 'deadlock_detected'; END IF;
              RETURN NULL;
          END $$;
@@ -257,7 +261,7 @@ async fn terminated_backends_and_lost_races_are_tried_again_and_leave_no_half_st
     )
     .execute(&mut platform.superuser)
     .await
-    .expect("bad luck");
+    .expect("a trigger");
     let mut asked = Vec::new();
     for _ in 0..20 {
         asked.push(platform.ask_for_organization().await);

@@ -1,4 +1,4 @@
-//! Processes join, leave and die under load: their shards are divided evenly, and nothing is lost, doubled or reordered.
+//! Processes join, leave and die under load: shards are divided evenly, and nothing is lost, doubled or reordered.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use crate::{
 const ROLES: &str = "relay,chat";
 const AGGREGATES: usize = 12;
 
-/// What was sent, in order: messages by aggregate, which nobody consumes, and actions by project.
+/// What was sent, in order: messages by aggregate, which no worker consumes here, and actions by project.
 #[derive(Default)]
 struct Load {
     messages: BTreeMap<Uuid, Vec<String>>,
@@ -59,7 +59,7 @@ async fn processes_join_leave_and_die_under_load() {
     assert_eq!(on_the_stream(&platform_now, &sent).await, sent.messages, "each once, in order");
     drop(platform_now);
 
-    // One that dies gives nothing back, and may leave copies; but nothing before its turn.
+    // A worker that is killed releases no lease and may leave copies, but the order must hold.
     let (stop, load) = start_load(&platform, &tenants);
     platform.read().await.atrium.worker(0).start_again().await.expect("it starts again");
     until_shares(&platform, &[4, 4]).await;
@@ -80,7 +80,7 @@ async fn processes_join_leave_and_die_under_load() {
     assert_eq!(arrived, more.messages, "all of them, in order");
 }
 
-/// Sends until it is told to stop.
+/// Sends until the returned flag is set.
 fn start_load(
     platform: &Arc<tokio::sync::RwLock<Platform>>,
     tenants: &[Tenant],

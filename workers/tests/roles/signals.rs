@@ -1,4 +1,4 @@
-//! What the processes of the workers say of the streams, the outbox and the sagas; and that they stay ready meanwhile.
+//! What worker processes report about the streams, the outbox and the sagas, and that they stay ready during outages.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -27,16 +27,16 @@ const BACKLOG: &str = "atrium_stream_backlog{stream=\"saga\",group=\"workers\"}"
 const UNKNOWN: &str = "atrium_stream_backlog_state{stream=\"saga\",group=\"workers\",state=\"unknown\"}";
 
 #[tokio::test]
-async fn every_process_says_the_same_and_what_is_not_known_is_not_zero() {
+async fn every_process_reports_the_same_and_unknown_is_not_zero() {
     let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay", "relay"])).await;
     let is = async |platform: &Platform, name: &str, value: &str| {
         let mut all = true;
         for worker in 0..2 {
-            all &= metrics(platform, worker).await.get(name).is_some_and(|said| said == value);
+            all &= metrics(platform, worker).await.get(name).is_some_and(|reported| reported == value);
         }
         all
     };
-    until("nobody has made a group", async || is(&platform, UNKNOWN, "1").await).await;
+    until("there is no group yet", async || is(&platform, UNKNOWN, "1").await).await;
     assert!(is(&platform, BACKLOG, "NaN").await);
 
     let (_, saga) = platform.ask_for_organization().await;
@@ -49,7 +49,7 @@ async fn every_process_says_the_same_and_what_is_not_known_is_not_zero() {
     until("one waits", async || is(&platform, BACKLOG, "1").await).await;
     assert!(is(&platform, UNKNOWN, "0").await);
     let sagas = "atrium_sagas{saga=\"organization.create\",status=\"PENDING\"}";
-    until("a saga is on its way", async || is(&platform, sagas, "1").await).await;
+    until("a saga runs", async || is(&platform, sagas, "1").await).await;
 
     platform.atrium.add_worker(Some("saga")).await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
@@ -60,15 +60,15 @@ async fn every_process_says_the_same_and_what_is_not_known_is_not_zero() {
         .await;
 }
 
-/// An alert on an increase is silent when its series begins with the first occurrence.
+/// An alert on an increase misses the first occurrence when its series begins with it.
 #[tokio::test]
-async fn what_alerts_count_is_there_before_it_happens() {
+async fn counters_of_alerts_exist_before_their_first_increase() {
     let alerts = include_str!("../../../docs/alerts.yaml").lines().filter(|line| line.contains("increase("));
     let counted: Vec<&str> = alerts
         .flat_map(|line| line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_'))
         .filter(|word| word.starts_with("atrium_"))
         .collect();
-    assert!(!counted.is_empty(), "no alert counts anything");
+    assert!(!counted.is_empty(), "no alert uses a counter");
     let platform = Platform::start(Atrium::builder()).await;
     for name in counted {
         let is_there = async || {
@@ -97,5 +97,5 @@ async fn a_pause_of_redis_and_a_restart_of_postgresql_leave_every_process_ready(
     ready_for(Duration::from_secs(1)).await;
     platform.atrium.postgres().start_again().await.expect("PostgreSQL starts again");
     ready_for(Duration::from_secs(2)).await;
-    assert!(platform.atrium.worker(0).status().is_none(), "the process goes on");
+    assert!(platform.atrium.worker(0).status().is_none(), "the process still runs");
 }

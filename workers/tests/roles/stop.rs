@@ -1,4 +1,4 @@
-//! A worker that is told to stop finishes what it has begun, hands over the rest, and ends by itself.
+//! A worker that receives SIGTERM finishes what it has begun, hands over the rest, and exits.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use atrium_shared::messages::ChatAction;
 use crate::platform::{Platform, until};
 
 #[tokio::test]
-async fn sigterm_under_load_loses_and_doubles_nothing() {
+async fn sigterm_under_load_loses_and_repeats_nothing() {
     let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
     let tenant = platform.tenant().await;
     let mut sagas = Vec::new();

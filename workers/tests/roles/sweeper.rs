@@ -1,4 +1,4 @@
-//! Whatever Redis loses is published again and counted; what only waits is left alone.
+//! Messages that Redis loses are published again and counted; messages that only wait are left alone.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::platform::{Platform, SYSTEM, Tenant, until};
 const EACH: usize = 5;
 
 #[tokio::test]
-async fn what_redis_loses_is_published_again_and_what_only_waits_is_not() {
+async fn lost_messages_are_published_again_and_waiting_ones_are_not() {
     let platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
     let (tenant, _) = platform.ask_for_organization().await;
     let redis = &mut platform.redis.clone();
     let stream = |number: u16| Inbound::Chat(number).to_string();
-    // Every stream another fate, all at once.
+    // Each stream loses its messages in another way, all at the same time.
     let mut sent = Vec::new();
     for number in 0..=6 {
         sent.push(send(&platform, tenant, number, EACH).await);
@@ -41,7 +41,7 @@ async fn what_redis_loses_is_published_again_and_what_only_waits_is_not() {
     make_group(redis, 4, "0").await;
     assert_eq!(read(redis, 4, "dies").await.len(), EACH);
     let _: u64 = redis.xgroup_delconsumer(stream(4), GROUP, "dies").await.expect("a deletion");
-    // The next two are healthy: nobody has come yet, and somebody takes long.
+    // The next two are healthy: stream 5 has no consumer yet, and stream 6 has a slow one.
     make_group(redis, 6, "0").await;
     assert_eq!(read(redis, 6, "slow").await.len(), EACH);
 
@@ -56,14 +56,14 @@ async fn what_redis_loses_is_published_again_and_what_only_waits_is_not() {
         assert_eq!(given_to, sent[usize::from(number)].iter().collect(), "stream {number}");
         assert_eq!(given.len(), sent[usize::from(number)].len(), "stream {number}: once each");
         let length: usize = redis.xlen(stream(number)).await.expect("a stream");
-        assert_eq!(length, given.len(), "stream {number}: nothing is left that nobody will be given");
+        assert_eq!(length, given.len(), "stream {number}: no entry is left that is never delivered");
     }
 
-    // Redis is away for longer than messages are left alone; all that was written is there when it comes back.
+    // Redis is down longer than the sweeper waits for a message, and comes back with everything that was written.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     platform.atrium.redis().kill9().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(platform.number(UNPUBLISHED).await, 0, "nobody knows that anything is lost");
+    assert_eq!(platform.number(UNPUBLISHED).await, 0, "nothing is known to be lost");
     platform.atrium.redis().start_again().await.expect("Redis starts again");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(republished(&platform).await, lost, "everything waits, and nothing is lost");
@@ -81,7 +81,7 @@ async fn until_published(platform: &Platform) {
     until("all are published", async || platform.number(UNPUBLISHED).await == 0).await;
 }
 
-/// What nobody reads here.
+/// A payload that nothing reads here.
 #[derive(Serialize, Deserialize)]
 struct Numbered {
     number: usize,
@@ -92,7 +92,7 @@ impl OutboxMessage for Numbered {
     type Aggregate = ProjectId;
 }
 
-/// Messages for one chat shard's stream, where nobody works.
+/// Adds messages for the stream of one chat shard. No worker of these tests consumes them.
 async fn send(platform: &Platform, tenant: Tenant, shard: u16, count: usize) -> Vec<String> {
     let aggregate = Uuid::from_u128((Uuid::now_v7().as_u128() & !7) | u128::from(shard));
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
@@ -111,7 +111,7 @@ async fn make_group(redis: &mut redis::aio::MultiplexedConnection, shard: u16, a
         redis.xgroup_create_mkstream(Inbound::Chat(shard).to_string(), GROUP, at).await.expect("a group");
 }
 
-/// The messages that a consumer of a chat shard is given now, which then are pending in its name.
+/// Reads the messages that a chat shard delivers to a consumer now; they are then pending under its name.
 async fn read(redis: &mut redis::aio::MultiplexedConnection, shard: u16, consumer: &str) -> Vec<String> {
     let options = redis::streams::StreamReadOptions::default().group(GROUP, consumer);
     let reply: Option<redis::streams::StreamReadReply> =
@@ -120,7 +120,7 @@ async fn read(redis: &mut redis::aio::MultiplexedConnection, shard: u16, consume
     entries.map(|entry| entry.get("message").expect("a message")).collect()
 }
 
-/// How often the alarm has rung.
+/// How many messages the sweeper has published again.
 async fn republished(platform: &Platform) -> usize {
     let reply =
         Client::new(platform.atrium.worker(0).admin_url()).get("/metrics").send().await.expect("metrics");
