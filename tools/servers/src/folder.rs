@@ -33,7 +33,7 @@ impl Folder {
     /// # Errors
     /// When the temporary folder of this machine cannot be written.
     pub fn create() -> anyhow::Result<Self> {
-        Self::create_in(reachable_temp_dir())
+        Self::create_in(&reachable_temp_dir())
     }
 
     /// The same in memory, where the machine has room for that. For servers whose data need not survive: each database
@@ -46,14 +46,14 @@ impl Folder {
         let memory = Path::new(MEMORY);
         let room =
             rustix::fs::statvfs(memory).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ENOUGH_MEMORY);
-        Self::create_in(if room { memory.to_owned() } else { reachable_temp_dir() })
+        if room { Self::create_in(memory) } else { Self::create() }
     }
 
-    fn create_in(parent: PathBuf) -> anyhow::Result<Self> {
-        remove_orphans(&parent);
+    fn create_in(parent: &Path) -> anyhow::Result<Self> {
+        remove_orphans(parent);
         let root = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{}-", std::process::id()))
-            .tempdir_in(&parent)
+            .tempdir_in(parent)
             .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
         // Others can enter (the servers' account has its data below), but not list it.
         std::fs::set_permissions(root.path(), Permissions::from_mode(0o711))?;
