@@ -1,6 +1,6 @@
 //! What handlers take from the bodies of requests: a type for each, so that a field stands in one place.
 //!
-//! [`request_body!`] declares the type and how each field is taken. All fields are taken before the first mistake
+//! `request_body!` declares the type and how each field is taken. All fields are taken before the first mistake
 //! counts, so an answer lists every mistake. The type's schema is held against the API description by a test.
 
 use schemars::JsonSchema;
