@@ -1,4 +1,4 @@
-//! `atrium-workers`: the roles that work behind the API.
+//! `atrium-workers`: the background workers.
 
 use std::process::ExitCode;
 
@@ -6,11 +6,11 @@ use atrium_shared::{lifecycle::exit, settings::Reader, telemetry::logs};
 use atrium_workers::{Role, run};
 use clap::{Parser, ValueEnum as _};
 
-/// Publishes the outbox, carries out sagas, spreads configuration, runs the chat, tidies up.
+/// Publishes the outbox, runs sagas, distributes configuration, publishes and counts chat actions, deletes expired data.
 #[derive(Parser)]
 #[command(name = "atrium-workers", version)]
 struct Arguments {
-    /// Which roles this process plays; all of them unless it is told otherwise.
+    /// The roles that this process runs; all of them by default.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Role::value_variants())]
     roles: Vec<Role>,
 }

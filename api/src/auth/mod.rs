@@ -1,8 +1,8 @@
 //! Signing in as a guest, staying signed in, signing out, and authenticating every request.
 //!
 //! A request carries a short-lived access token, in `Authorization` or in a cookie, or an API key ([`authenticate`]). A
-//! token from the cookie counts only in requests of our own pages ([`origin`]). The refresh token is exchanged for the
-//! next one at each use; one that is used twice ends its sign-in.
+//! token from the cookie is accepted only in requests of our own pages and of the allowed origins ([`origin`]). Each use
+//! of the refresh token replaces it. Using one again later revokes the whole sign-in session ([`refresh`]).
 
 mod api_key;
 mod auth_sessions;

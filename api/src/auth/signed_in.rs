@@ -1,5 +1,5 @@
-//! What signing in and every refresh answer: an access token for programs, and both tokens in cookies for browsers.
-//! The refresh token is in its cookie only, where no script of the page can reach it.
+//! The answer to a sign-in and to every refresh: an access token for programs, and both tokens in cookies for browsers.
+//! The refresh token is sent in its cookie only, which no script of the page can read.
 
 use atrium_shared::timings::TOKEN_LIFETIME;
 use http::{HeaderValue, StatusCode, header};
@@ -24,7 +24,8 @@ pub(super) struct SignedIn {
     user: User,
 }
 
-/// The answer to somebody who holds `refresh` from now on. Made before the commit: what cannot be signed is not kept.
+/// The answer that carries the new refresh token. It is made before the commit, so that nothing is stored if the access
+/// token cannot be signed.
 pub(super) fn signed_in(
     app: &App,
     status: StatusCode,

@@ -1,7 +1,8 @@
-//! The chat: canned actions in a project, seen by everybody at once. What is said is never stored.
+//! The chat: canned actions in a project, which every member sees immediately. Actions are counted, not stored.
 //!
-//! An action takes the short path: checks from memory, one `XADD`, and the chat worker publishes it. Sessions are rows,
-//! and their ends go through the outbox, so that the window concerned is told whatever dies on the way.
+//! An action does not pass through the outbox: it is checked from memory and added to a stream by one `XADD`, and the
+//! chat worker publishes it. Sessions are rows in the database. Closing one passes through the outbox, so that its
+//! client is notified even if a process crashes in between.
 
 pub mod actions;
 pub mod counters;

@@ -1,4 +1,4 @@
-//! How far a change has come: which process applies which revision.
+//! How far a change has spread: which revision each process applies.
 
 use std::sync::Arc;
 
@@ -41,14 +41,14 @@ pub(super) struct Process {
 /// `GET /v1/orgs/{org}/configs/status`
 ///
 /// # Errors
-/// When the caller is no member; when Redis, which carries the reports, is away.
+/// When the caller is not a member, or Redis, which holds the reports, is unavailable.
 pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let head = sqlx::query!("SELECT revision, changed_at FROM config_heads WHERE org_id = $1", org as OrgId)
         .fetch_optional(tx.conn())
         .await?;
-    // A connection must not be held while Redis is asked.
+    // No request holds a connection to the database while it waits for Redis.
     drop(tx);
     let (revision, changed_at) = head.map_or((0, None), |head| (head.revision, Some(head.changed_at)));
     let reports = report::status(&app.redis, org).await.map_err(Problem::unavailable)?;

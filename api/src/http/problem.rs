@@ -63,25 +63,25 @@ codes! {
         "Safe, and useful only if the connection broke in the middle of the body.";
     /// The body is not JSON.
     MalformedJson = BAD_REQUEST, "malformed_json", "Malformed JSON",
-        "Safe, but useless with the same body.";
+        "Safe, but it fails again with the same body.";
     /// The id to resume from is not one of this stream.
     LastEventIdInvalid = BAD_REQUEST, "last_event_id_invalid", "Invalid last event id",
-        "Safe, but useless with the same id.";
+        "Safe, but it fails again with the same id.";
     /// There is no token, or it is not valid.
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Missing or invalid credentials",
         "Safe, and useful with a valid token.";
     /// A refresh token that was used before: somebody may have a copy, so the whole sign-in session has ended.
     RefreshTokenReused = UNAUTHORIZED, "refresh_token_reused", "Reused refresh token",
-        "Safe, but useless with any token of this sign-in.";
+        "Safe, but it fails again with any token of this sign-in.";
     /// A browser sent a cookie along with a request that another site made.
     CrossSiteRequest = FORBIDDEN, "cross_site_request", "Cross-site request",
-        "Safe, but useless from the same page.";
+        "Safe, but it fails again from the same page.";
     /// The route accepts no API keys.
     ApiKeyNotAccepted = FORBIDDEN, "api_key_not_accepted", "API key not accepted",
-        "Safe, but useless with any API key.";
+        "Safe, but it fails again with any API key.";
     /// The API key lacks the scope of the route.
     ApiKeyScopeMissing = FORBIDDEN, "api_key_scope_missing", "Missing API key scope",
-        "Safe, but useless with the same key.";
+        "Safe, but it fails again with the same key.";
     /// The member's role is too low.
     Forbidden = FORBIDDEN, "forbidden", "Insufficient role",
         "Safe, and useful once your role is higher.";
@@ -93,26 +93,26 @@ codes! {
         "Safe, and useful once the deletion is canceled.";
     /// Only the operator may set the key.
     ConfigOperatorOnly = FORBIDDEN, "config_operator_only", "Operator-only configuration key",
-        "Safe, but useless: only the operator can set this key.";
-    /// It does not exist, or the caller may not know of it.
+        "Safe, but it fails again: only the operator can set this key.";
+    /// It does not exist, or the caller is not allowed to see it.
     NotFound = NOT_FOUND, "not_found", "Resource not found",
-        "Safe, but useless unless you have been invited since.";
+        "Safe, but it fails again unless you have been invited since.";
     /// The API has no such path.
     RouteNotFound = NOT_FOUND, "route_not_found", "Route not found",
-        "Safe, but useless with the same path.";
+        "Safe, but it fails again with the same path.";
     /// The invitation code is not valid.
     InvitationNotFound = NOT_FOUND, "invitation_not_found", "Invitation not found",
-        "Safe, but useless with the same code.";
+        "Safe, but it fails again with the same code.";
     /// There is no such configuration key.
     ConfigKeyUnknown = NOT_FOUND, "config_key_unknown", "Unknown configuration key",
-        "Safe, but useless: the keys are part of the release.";
+        "Safe, but it fails again: the keys are part of the release.";
     /// The path exists, but not with this method.
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed",
-        "Safe, but useless with the same method.";
+        "Safe, but it fails again with the same method.";
     /// The organization's saga has not committed.
     OrganizationNotReady = CONFLICT, "organization_not_ready", "Organization not ready",
         "Safe, and useful once the organization is `COMMITTED`.";
-    /// The organization has as many of them as the operator allows.
+    /// The organization has as many projects or members as the operator allows.
     QuotaReached = CONFLICT, "quota_reached", "Organization quota reached",
         "Safe, and useful once there is room.";
     /// The organization would be left without an owner.
@@ -120,52 +120,52 @@ codes! {
         "Safe, and useful once there is another owner.";
     /// There is no deletion to cancel.
     OrganizationNotDeleting = CONFLICT, "organization_not_deleting", "Organization not in deletion",
-        "Safe, but useless.";
+        "Safe, but it fails again.";
     /// The operation has ended, or has passed the last step that can be undone.
     OperationNotCancelable = CONFLICT, "operation_not_cancelable", "Operation not cancelable",
-        "Safe, but useless.";
+        "Safe, but it fails again.";
     /// The first request with this idempotency key is still running.
     IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "Idempotency key in flight",
         "Safe with the same key, and useful after a second: the answer is the first request's.";
-    /// It was created with this idempotency key before, and the answer held a secret, which is not kept.
+    /// The resource was created with this idempotency key before, and the answer held a secret, which is not kept.
     AnswerNotKept = CONFLICT, "answer_not_kept", "Answer not kept",
-        "Safe, but useless with the same key.";
+        "Safe, but it fails again with the same key.";
     /// The user has as many open sessions as allowed, and the configuration says to refuse more.
     ChatSessionLimit = CONFLICT, "chat_session_limit", "Chat session limit reached",
         "Safe, and useful once another session is closed or has expired.";
     /// The session has ended.
     ChatSessionClosed = CONFLICT, "chat_session_closed", "Closed chat session",
-        "Safe, but useless in the same session.";
+        "Safe, but it fails again in the same session.";
     /// The resource has changed since it was read.
     PreconditionFailed = PRECONDITION_FAILED, "precondition_failed", "Precondition failed",
-        "Safe, but useless with the same `If-Match`.";
+        "Safe, but it fails again with the same `If-Match`.";
     /// The body is larger than the route accepts.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large",
-        "Safe, but useless with the same body.";
-    /// The body is declared as another media type than the route accepts.
+        "Safe, but it fails again with the same body.";
+    /// The body is declared with a media type that the route does not accept.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
-        "Safe, but useless with the same `Content-Type`.";
+        "Safe, but it fails again with the same `Content-Type`.";
     /// A field of the body or a parameter of the query is invalid.
     ValidationFailed = UNPROCESSABLE_ENTITY, "validation_failed", "Invalid request",
-        "Safe, but useless with the same request.";
-    /// The same idempotency key came with another body.
+        "Safe, but it fails again with the same request.";
+    /// The idempotency key was used before with a different body.
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Reused idempotency key",
-        "Safe, but useless with the same key and body.";
+        "Safe, but it fails again with the same key and body.";
     /// The configuration key cannot be set at this scope.
     ConfigScopeNotAllowed = UNPROCESSABLE_ENTITY, "config_scope_not_allowed", "Configuration scope not allowed",
-        "Safe, but useless at the same scope.";
+        "Safe, but it fails again at the same scope.";
     /// The value does not match the key's schema.
     ConfigValueInvalid = UNPROCESSABLE_ENTITY, "config_value_invalid", "Invalid configuration value",
-        "Safe, but useless with the same value.";
+        "Safe, but it fails again with the same value.";
     /// The body is not an export, is incomplete, or cannot be imported by this release.
     ImportInvalid = UNPROCESSABLE_ENTITY, "import_invalid", "Invalid export",
-        "Safe, but useless with the same body.";
+        "Safe, but it fails again with the same body.";
     /// The project's configuration does not offer the action.
     ChatActionNotOffered = UNPROCESSABLE_ENTITY, "chat_action_not_offered", "Chat action not offered",
-        "Safe, but useless until the project's configuration offers the action.";
+        "Safe, but it fails again until the project's configuration offers the action.";
     /// An update must say which version it changes.
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "Missing If-Match header",
-        "Safe, but useless without the header.";
+        "Safe, but it fails again without the header.";
     /// The organization has sent more requests, or has more streams open, than the operator allows.
     QuotaExceeded = TOO_MANY_REQUESTS, "quota_exceeded", "Organization quota exceeded",
         "Safe, and useful after `Retry-After`.";
@@ -180,7 +180,7 @@ codes! {
         "Safe for reads, and useful after `Retry-After`. A change was not made, unless the connection to the database broke during its commit: repeat it with the same `Idempotency-Key` or `If-Match`, which cannot take effect twice, or read the resource first.";
 }
 
-/// Where a mistake is, and what is wrong.
+/// One error in a request: where it is, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
     /// A JSON pointer into the body.
@@ -200,7 +200,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A mistake in the body. `pointer` is a JSON pointer, `""` for the whole.
+    /// An error in the body. `pointer` is a JSON pointer, `""` for the whole.
     pub fn body(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             pointer: Some(pointer.into()),
@@ -211,12 +211,12 @@ impl FieldError {
         }
     }
 
-    /// A mistake in a header.
+    /// An error in a header.
     pub fn header(header: &'static str, detail: impl Into<String>) -> Self {
         Self { pointer: None, header: Some(header), parameter: None, detail: detail.into(), code: None }
     }
 
-    /// A mistake in the query.
+    /// An error in the query.
     pub fn parameter(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             pointer: None,
@@ -227,7 +227,7 @@ impl FieldError {
         }
     }
 
-    /// Names the mistake for programs.
+    /// Adds a code for programs.
     #[must_use]
     pub fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
@@ -235,11 +235,11 @@ impl FieldError {
     }
 }
 
-/// The most mistakes that one answer lists. A small body can hold thousands, and the answer would be many times as
-/// large as the request.
+/// The maximum number of errors in one answer. A small body can contain thousands, and the answer would be many times
+/// as large as the request.
 pub const MOST_ERRORS: usize = 50;
 
-/// An error to answer with.
+/// An answer that reports an error.
 pub struct Problem(Box<Parts>);
 
 /// The document that is sent.
@@ -382,7 +382,7 @@ impl Problem {
         self
     }
 
-    /// Remembers what went wrong inside, for the log.
+    /// Attaches the internal cause. It is logged, not sent.
     #[must_use]
     pub fn cause(mut self, cause: impl fmt::Display) -> Self {
         self.0.cause = Some(cause.to_string());
@@ -402,7 +402,7 @@ impl Problem {
         header.and_then(|(_, value)| value.to_str().ok()?.parse().ok()).unwrap_or(0)
     }
 
-    /// What went wrong inside.
+    /// The internal cause, for the log.
     #[must_use]
     pub fn internal_cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
@@ -475,7 +475,7 @@ impl From<OrganizationError> for Problem {
             ),
             OrganizationError::Deleting => Self::new(
                 Code::OrganizationDeleting,
-                "The organization is being deleted: it can be read and exported, but not changed unless it is restored.",
+                "The organization is being deleted: it can be read and exported, but not changed unless its deletion is canceled.",
             ),
             OrganizationError::NotDeleting => Self::new(
                 Code::OrganizationNotDeleting,
@@ -483,7 +483,7 @@ impl From<OrganizationError> for Problem {
             ),
             OrganizationError::LastOwner => Self::new(
                 Code::LastOwner,
-                "Nobody else owns the organization. Make somebody its owner first.",
+                "Nobody else owns the organization. Make another member its owner first.",
             ),
             OrganizationError::Database(error) => error.into(),
         }
@@ -496,8 +496,8 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-/// Constraints that a request can run into although it was valid: races with other requests. Every other
-/// constraint repeats a check that was made before, so breaking it is a defect.
+/// Constraints that a valid request can violate, because it races with another one. Every other constraint repeats a
+/// check that was made before, so violating it is a bug.
 fn from_constraint(name: &str) -> Problem {
     match name {
         // The project, or the whole organization, was deleted while the request ran.

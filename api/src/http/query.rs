@@ -1,4 +1,4 @@
-//! The query of an address: known parameters, once each; and the two of them that all lists share.
+//! The query string of a request: known parameters, each at most once, and the two that every list accepts.
 
 use std::str::FromStr;
 
@@ -21,7 +21,7 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The page of a list that is asked for: `?limit=` from 1 to 100, and the `?cursor=` of an earlier answer.
+    /// The requested page of a list: `?limit=` from 1 to 100, and the `?cursor=` of an earlier answer.
     ///
     /// # Errors
     /// [`Code::ValidationFailed`] when either is invalid.

@@ -1,8 +1,8 @@
-//! How much of a rate limit a caller has left, as headers say it ([RateLimit header
+//! How much of a rate limit a caller has left, as reported in headers ([RateLimit header
 //! fields](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/)).
 //!
-//! A handler's answer carries the status of the limit it was counted against; a refusal carries the status of the
-//! limit that refused it, and its `Retry-After` agrees with that.
+//! The answer to an accepted request carries the status of the limit that it was counted against. The answer to a
+//! rejected one carries the status of the limit that was exceeded, and a `Retry-After` that agrees with it.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct QuotaStatus {
 }
 
 impl QuotaStatus {
-    /// `remaining` of `quota` requests are left; all of them again after `full_in`.
+    /// `remaining` of `quota` requests are left; the quota is full again after `full_in`.
     #[must_use]
     pub fn new(
         policy: &'static str,
@@ -33,7 +33,7 @@ impl QuotaStatus {
         Self { policy, quota, window: window.as_secs(), remaining, reset: seconds(full_in) }
     }
 
-    /// The refusal of a request for which nothing is left; the next one is possible after `wait`.
+    /// The problem for a request that exceeds the limit; the next one is accepted after `wait`.
     #[must_use]
     pub fn refusal(
         policy: &'static str,
@@ -69,7 +69,7 @@ impl QuotaStatus {
     }
 }
 
-/// Whole seconds, rounded up and never 0: who comes back at that time is let in.
+/// Whole seconds, rounded up and never 0, so that a request at that time is accepted.
 fn seconds(duration: Duration) -> u64 {
     duration.as_nanos().div_ceil(1_000_000_000).max(1).try_into().unwrap_or(u64::MAX)
 }
@@ -80,7 +80,7 @@ mod tests {
     use crate::http::{request_id::RequestId, response};
 
     #[test]
-    fn headers_agree() {
+    fn retry_after_agrees_with_the_rate_limit_headers() {
         let (two, minute) = (NonZeroU32::MIN.saturating_add(1), Duration::from_secs(60));
         let mut headers = HeaderMap::new();
         QuotaStatus::new("test", two, minute, 1, Duration::from_secs(30)).apply(&mut headers);

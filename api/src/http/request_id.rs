@@ -1,4 +1,4 @@
-//! Every request has an id: the client's, when it is harmless to log and to send back, or a new one.
+//! Every request has an id: the client's if it is safe to log and to send back, otherwise a new one.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn only_harmless_ids_are_taken_over() {
+    fn only_safe_ids_of_clients_are_used() {
         assert_eq!(of(b"trace-1_A"), "trace-1_A");
         for wrong in [&b""[..], b"a b", b"\"", b"\xff", &[b'a'; 65]] {
             assert_eq!(of(wrong).len(), 32, "{wrong:?}");

@@ -16,7 +16,7 @@ pub struct Component {
     pub event: Option<&'static str>,
 }
 
-/// The component that `T` is when it is sent.
+/// The component for `T` as it is sent.
 pub(crate) fn component<T: JsonSchema>(name: &'static str) -> Component {
     // A struct sends its own fields and no others.
     let close = |schema: &mut Schema| {
@@ -28,12 +28,12 @@ pub(crate) fn component<T: JsonSchema>(name: &'static str) -> Component {
     generate::<T>(name, settings.with_transform(RecursiveTransform(close)))
 }
 
-/// The component that an event's data is.
+/// The component for the data of an event.
 pub(crate) fn event_component<E: LiveEvent + JsonSchema>(name: &'static str) -> Component {
     Component { event: Some(E::NAME), ..component::<E>(name) }
 }
 
-/// The component that `T` is when it is received. Whether other fields are refused is up to the type.
+/// The component for `T` as it is received. Whether other fields are rejected is up to the type.
 pub(crate) fn received<T: JsonSchema>(name: &'static str) -> Component {
     generate::<T>(name, SchemaSettings::draft2020_12().for_deserialize())
 }

@@ -1,4 +1,4 @@
-//! `dev`: a complete stack with demo data, for a person at a terminal.
+//! `dev`: a complete stack with demo data, for interactive use.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -90,8 +90,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// This stack's files in `.dev`. The first stack of a checkout holds a lock and uses the plain names; further ones
-/// add their process id.
+/// This stack's files in `.dev`. The first stack of a checkout holds a lock and uses names without a suffix;
+/// additional stacks add their process id.
 struct Files {
     addresses: PathBuf,
     logs: PathBuf,
@@ -113,7 +113,7 @@ impl Files {
             logs: folder.join(format!("logs{suffix}")),
             lock,
         };
-        // Left by a stack that was killed.
+        // Remove what a killed stack has left.
         let _ = std::fs::remove_file(&files.addresses);
         let _ = std::fs::remove_dir_all(&files.logs);
         std::fs::create_dir(&files.logs)?;

@@ -1,18 +1,17 @@
 //! Races that either side can win.
 //!
 //! A fixed pause in a test makes a race only on the machine where it was measured: on a faster one the same side wins
-//! every time. Here each turn moves the start of the first side by how the turns before ended: later after it won, earlier
-//! after it lost, in steps that double until the other side wins once. So the turns converge on a tie, however fast
-//! the machine is.
+//! every time. Here the first side starts later after each round that it won, and earlier after each round that it
+//! lost, in steps that double until the other side wins. So both sides come to win, however fast the machine is.
 
 use std::time::Duration;
 
 /// The first step, and the one after each change of winners, in milliseconds: what the runtime's timers can tell apart.
 const STEP: i64 = 1;
-/// The longest step: a turn never waits for minutes.
+/// The longest step, so that no round adds minutes.
 const LONGEST_STEP: i64 = 1_000;
 
-/// The turns of a race between two sides. In the first turn, both start at once.
+/// The rounds of a race between two sides. In the first round, both start at the same time.
 #[derive(Debug, Default)]
 pub struct TiedRace {
     /// By how many milliseconds the first side starts later; negative: earlier.
@@ -24,7 +23,7 @@ pub struct TiedRace {
 }
 
 impl TiedRace {
-    /// One turn: both sides to their ends.
+    /// One round: runs both sides to completion.
     pub async fn run<O, T>(&self, first: impl Future<Output = O>, second: impl Future<Output = T>) -> (O, T) {
         let pause = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
         tokio::join!(

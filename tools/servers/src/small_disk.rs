@@ -30,7 +30,7 @@ impl SmallDisk {
         let options = format!("size={SIZE},mode=0700{owner}");
         let script = "mount -t tmpfs -o \"$1\" tmpfs \"$2\"";
         let mounts = Mounts::make(folder, script, [OsStr::new(&options), at.as_os_str()]).await?;
-        // Beside the server's own files: it ignores files that it did not create.
+        // In the server's data folder: the server ignores files that it did not create.
         let ballast = mounts.path_from_outside(at)?.join("ballast");
         Ok(Self { mounts, ballast })
     }

@@ -1,13 +1,14 @@
-//! The right to work on a shard, for a few seconds at a time.
+//! The lease of a chat shard: the right to publish its actions, for a few seconds at a time.
 //!
-//! The lease lives in Redis, beside the stream it guards: whatever loses one loses the other. Its value is a token
-//! of this owner and this term, the *fence* that the publishing script compares.
+//! The lease is kept in Redis together with the stream that it guards, so that both are lost together. Its value is a
+//! random token for this owner and this lease, the fencing token that the publishing script compares.
 //!
-//! Beside it stands the shard's epoch: eight digits for the *history*, made when there was none (a first start, a
-//! flush), and eight that change when a restart of Redis may have lost events, as one with an older dump does. Nothing
-//! was lost if the stream's last event, its *tip*, is the one that the owner left there. Readers compare the
-//! whole epoch: what they resume from must not have a hole behind it. Counting compares the history alone: an entry
-//! that survived a restart has the id that it was counted under.
+//! Redis also keeps the shard's epoch, of two parts with eight hexadecimal digits each. The first, the *history*, is
+//! made when there is none (at the first start, or after a flush). The second changes when a restart of Redis may have
+//! lost events, for example because it loaded an older dump. Nothing was lost if the stream still ends with the event
+//! that the owner published last, the *tip*. Clients that resume compare the whole epoch, because there must be no gap
+//! after their position. Counting compares the history alone: an entry that survived a restart keeps the id under which
+//! it was counted.
 
 use std::time::Duration;
 
@@ -28,11 +29,11 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease if nobody has it, or if it is still the one that was `left` in the middle of its term, and
-    /// begins a new epoch where that is needed.
+    /// Takes the lease if it is free, or if it is still the one that this owner `left` before it expired. Begins a new
+    /// epoch if events may have been lost.
     ///
-    /// Redis keeps the end of a term as a time of day. After its clock was set back, the lease of somebody who is gone
-    /// would hold for as long; so one with more than a term to go counts as ended.
+    /// Redis stores the expiry as wall-clock time. If its clock is set back, the lease of a dead owner would last longer
+    /// by that much; so a lease that expires later than a new one would counts as expired.
     pub(super) async fn acquire(
         redis: &Redis,
         shard: u16,
@@ -61,12 +62,12 @@ impl Lease {
         Ok(taken.map(|(epoch, tip)| Self { redis, shard, token, epoch, tip, renewed_at: Instant::now() }))
     }
 
-    /// The part of the epoch that stays when Redis restarts, whatever it lost.
+    /// The part of the epoch that stays the same over restarts of Redis.
     pub(super) fn history(&self) -> &str {
         self.epoch.get(..8).unwrap_or(&self.epoch)
     }
 
-    /// Extends the lease when it is time to. False: it is no longer ours.
+    /// Extends the lease if that is due. Returns false if another owner has it.
     pub(super) async fn renew(&mut self) -> RedisResult<bool> {
         if self.renewed_at.elapsed() < CHAT_RENEWED_AFTER {
             return Ok(true);
@@ -83,7 +84,7 @@ impl Lease {
         Ok(held)
     }
 
-    /// Gives the lease back, so that another worker need not wait for its end. If this fails, it ends by itself.
+    /// Releases the lease, so that another worker does not have to wait until it expires. If this fails, it expires.
     pub(super) async fn release(self) -> RedisResult<()> {
         lua::CHAT_RELEASE
             .key(chat_lease_key(self.shard))
@@ -92,20 +93,20 @@ impl Lease {
             .await
     }
 
-    /// What to come back with after Redis went away in the middle of the term.
+    /// What the owner needs to take the lease again, after Redis became unavailable before it expired.
     pub(super) fn leave(self) -> Left {
         Left { token: self.token, tip: self.tip, until: self.renewed_at + CHAT_LEASE }
     }
 }
 
-/// Where an owner was when Redis went away under it. Until the term is over nobody else can have been the owner.
+/// A lease whose owner lost its connection to Redis. Until it expires, nobody else can have taken it.
 pub(super) struct Left {
     token: String,
     tip: String,
     until: Instant,
 }
 
-/// What Redis calls itself until it restarts.
+/// The id of this run of Redis: it changes with every restart.
 async fn run(redis: &Redis) -> RedisResult<String> {
     let info: String = redis::cmd("INFO").arg("server").query_async(&mut redis.shared()).await?;
     Ok(info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned())

@@ -1,4 +1,5 @@
-//! Every message of the outbox is published and consumed, even when Redis loses it; none is marked before it is done.
+//! Every message of the outbox is published and consumed, even if Redis loses it. None is marked published or
+//! consumed before it was.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ async fn a_message_is_marked_published_only_after_redis_accepted_it() {
     let (_, saga) = platform.ask_for_organization().await;
     // Long enough for two polls and every wake-up that the commit causes.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(platform.number(PUBLISHED).await, 0, "Redis is away, so nothing can have been published");
+    assert_eq!(platform.number(PUBLISHED).await, 0, "Redis is down, so nothing can have been published");
 
     platform.atrium.redis().start_again().await.expect("Redis starts again");
     until("the relay publishes", async || platform.number(PUBLISHED).await == 1).await;
