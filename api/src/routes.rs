@@ -23,7 +23,7 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Problem>> + S
 
 /// A handler: `async fn handler(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem>`.
 ///
-/// Handlers of methods that write run detached from the connection, so that a client that goes away cannot cut
+/// Handlers of methods that write run detached from the connection, so that a client that disconnects cannot cut
 /// between a commit and what follows it.
 pub type Handler = for<'a> fn(&'a Arc<App>, &'a mut Request) -> Answer<'a>;
 

@@ -14,7 +14,7 @@ use crate::{
 /// `POST /v1/auth/guest`
 ///
 /// # Errors
-/// When a body with fields was sent, or the database is away.
+/// When a body with fields was sent, or the database is unavailable.
 pub async fn sign_in(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     request.no_fields().await?;
     let id = UserId::new();

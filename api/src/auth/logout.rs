@@ -28,7 +28,7 @@ request_body! {
 /// `POST /v1/auth/logout`, with `{"everywhere": true}` for all sign-ins of the user.
 ///
 /// # Errors
-/// When the database is away: the token then still holds.
+/// When the database is unavailable: the token then still holds.
 pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let body: Option<SignOut> = request.optional_body().await?;
     let everywhere = body.and_then(|body| body.everywhere).unwrap_or(false);

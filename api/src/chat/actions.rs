@@ -1,6 +1,6 @@
 //! Pressing a canned action: everything is checked from memory, then one `XADD` hands it to the chat worker.
 //!
-//! Nothing of it is stored or logged. While Redis is away, actions are refused rather than kept.
+//! Nothing of it is stored or logged. While Redis is unavailable, actions are refused rather than kept.
 
 use std::{sync::Arc, time::Duration};
 

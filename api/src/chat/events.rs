@@ -100,8 +100,8 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     ))
 }
 
-/// The answer to who comes to a session that has ended. Who was away when it ended is told now, once: the event has
-/// an id beyond the end, so when the client comes back with that, there is nothing more.
+/// The answer to a client that opens the stream of a session that has ended. A client that was disconnected at that time
+/// receives the event now, once: its id lies after the end, so a client that resumes from it receives nothing.
 fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
     let (Some(position), Some(at)) = (position, closed.at) else {
         return answer::nothing_more();

@@ -113,7 +113,7 @@ impl Bucket {
         Level::Taken { remaining, full_in }
     }
 
-    /// While the shared counter is away. Every cell stands for one in each process, which keeps the sum at the
+    /// While the shared counter is unavailable. Every cell stands for one in each process, which keeps the sum at the
     /// quota from then on. What others gave just before is not known, so at first all processes but one may give one
     /// share together, and this one its part of that: whatever was given, the sum stays within one share more. But
     /// one cell there always is, or nobody would get in at all.

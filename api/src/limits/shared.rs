@@ -31,7 +31,7 @@ const TIME_LIMIT: Duration = Duration::from_millis(100);
 const TOO_LATE: u32 = 3;
 /// How often a process says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
-/// The same while Redis is away.
+/// The same while Redis is unavailable.
 const BEAT_AWAY: Duration = Duration::from_millis(250);
 /// A process that has not said that it lives for this long does not.
 const SILENT_AFTER: Duration = Duration::from_secs(6);
@@ -49,7 +49,7 @@ pub struct Shared {
     redis: Redis,
     process: String,
     started: Instant,
-    /// Milliseconds after the start at which Redis went away; 0 when it is there.
+    /// Milliseconds after the start at which Redis became unavailable; 0 while it is available.
     away_since: AtomicU64,
     /// Whether the shared buckets were seen since the start.
     seen: AtomicBool,
@@ -128,7 +128,7 @@ impl Shared {
         Some(Taken { cells, lack: Duration::from_micros(lack) })
     }
 
-    /// Calls a script, unless Redis is away. None when it does not answer in time.
+    /// Calls a script, unless Redis is unavailable. None when it does not answer in time.
     pub(super) async fn call<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Option<T> {
         if self.away_since.load(Ordering::Acquire) != 0 {
             return None;

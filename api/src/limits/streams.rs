@@ -5,7 +5,7 @@
 //! two processes that ask for the last permit get it once. Permits that were given back are simply not in the number
 //! that the next call carries. Every process says its numbers again every two seconds: so those of one that was killed
 //! are forgotten after ten, and what a flush lost is there again after two. Until then nobody gets a permit, unless one
-//! process is all there is, which knows its numbers; while Redis is away, each process gives its share.
+//! process is all there is, which knows its numbers; while Redis is unavailable, each process gives its share.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 

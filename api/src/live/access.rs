@@ -74,8 +74,8 @@ impl EndedAccess {
         })
     }
 
-    /// Follows the database until the process stops. While it is away, nothing new is learned; nothing new is
-    /// believed either, since every read goes there.
+    /// Follows the database until the process stops. While it is unavailable, nothing new is learned; no
+    /// request is served on outdated access either, because each one reads the database.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.

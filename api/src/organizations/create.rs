@@ -25,7 +25,7 @@ use crate::{
 /// `POST /v1/orgs`
 ///
 /// # Errors
-/// When the name is not one, or the database is away: then nothing was created.
+/// When the name is not one, or the database is unavailable: then nothing was created.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let Naming { name } = request.body().await?;
     let idempotent = IdempotentRequest::of(request).await?;

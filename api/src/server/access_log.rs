@@ -62,7 +62,7 @@ pub fn write(record: &Record<'_>) {
         .record(record.duration.as_secs_f64());
 }
 
-/// Watches over a request until it is answered: a client that goes away before is recorded, too.
+/// Watches over a request until it is answered: a client that disconnects before is recorded, too.
 pub struct Unanswered {
     id: RequestId,
     method: Method,

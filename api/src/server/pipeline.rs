@@ -111,9 +111,9 @@ async fn run(
         let answered = timeout(route.time_limit, panic::catch(handler(app, &mut request))).await;
         return (answered.unwrap_or_else(|_| Err(late())), request.quota_status());
     }
-    // On a task of its own, which the drain waits for: neither a client that goes away nor our own impatience stops
-    // it half-way. Only what waits for an answer over a connection that died silently is stopped, long after that: it
-    // would keep its connection for a quarter of an hour, and a few of them the whole pool.
+    // On a task of its own, which the drain waits for: neither a client that disconnects nor our own time limit stops
+    // it half-way. Only a handler that waits on a connection which died silently is stopped, much later: it would keep
+    // that connection for a quarter of an hour, and a few of them would keep the whole pool.
     let longest = route.time_limit + LONGEST_ANSWER;
     let task_app = Arc::clone(app);
     let (answered, answer) = tokio::sync::oneshot::channel();

@@ -11,7 +11,7 @@ use crate::{Ask as _, PATIENCE, failed_creation};
 
 #[tokio::test]
 async fn a_creation_that_is_canceled_leaves_nothing() {
-    // Nobody carries out sagas yet, so it waits.
+    // No worker runs sagas yet, so it waits.
     let mut atrium = Atrium::builder().workers(["relay"]).start().await;
     let (founder, stranger) = (atrium.guest().await, atrium.guest().await);
     let created = founder.create_organization("Northwind").await.unwrap();

@@ -33,7 +33,7 @@ pub struct Applied {
 /// Says that this process lives, and which revisions it applies.
 ///
 /// # Errors
-/// When Redis is away.
+/// When Redis is unavailable.
 pub async fn report(
     redis: &Redis,
     process: &str,
@@ -54,7 +54,7 @@ pub async fn report(
 /// Says that this process ends.
 ///
 /// # Errors
-/// When Redis is away.
+/// When Redis is unavailable.
 pub async fn leave(redis: &Redis, process: &str) -> RedisResult<()> {
     redis.shared().hdel(CONFIG_PROCESSES_KEY, process).await
 }
@@ -62,7 +62,7 @@ pub async fn leave(redis: &Redis, process: &str) -> RedisResult<()> {
 /// What every process that lives says about an organization, by process name.
 ///
 /// # Errors
-/// When Redis is away.
+/// When Redis is unavailable.
 pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
     let ((seconds, microseconds), processes, applied): (
         RedisTime,

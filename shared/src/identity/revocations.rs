@@ -67,8 +67,8 @@ impl Revocations {
         self.changed.subscribe()
     }
 
-    /// Follows the database until the process stops. While the database is away, tokens go on to be checked
-    /// against what is known, and end by their own expiry.
+    /// Follows the database until the process stops. While the database is unavailable, tokens are still checked
+    /// against the revocations that are known, and still expire.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.

@@ -35,7 +35,7 @@ impl Acknowledger {
     /// How often an entry was delivered; none when it is not pending in this consumer's name .
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn deliveries(&self, id: StreamId) -> RedisResult<Option<usize>> {
         let (stream, id) = (self.stream.to_string(), id.to_string());
         let reply: StreamPendingCountReply =
@@ -47,7 +47,7 @@ impl Acknowledger {
     /// consumer's name; the others are left to whom they belong.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn keep(&self, ids: &[StreamId]) -> RedisResult<usize> {
         let mut call = lua::KEEP.prepare_invoke();
         call.key(self.stream.to_string()).arg(GROUP).arg(&self.consumer);
@@ -61,7 +61,7 @@ impl Acknowledger {
     /// `idle`, and this delivery does not count.
     ///
     /// # Errors
-    /// When Redis is away: the entry is claimed later, as a dead consumer's is.
+    /// When Redis is unavailable: the entry is claimed later, as a dead consumer's is.
     pub async fn hand_over(&self, id: StreamId, idle: Duration) -> RedisResult<()> {
         lua::HAND_OVER
             .key(self.stream.to_string())
@@ -76,7 +76,7 @@ impl Acknowledger {
     /// Takes an entry off the pending list, and out of the stream: acknowledging alone would free no memory.
     ///
     /// # Errors
-    /// When Redis is away: the entry will be delivered again, and found in the inbox.
+    /// When Redis is unavailable: the entry will be delivered again, and found in the inbox.
     pub async fn acknowledge(&self, id: StreamId) -> RedisResult<()> {
         let (stream, id) = (self.stream.to_string(), id.to_string());
         redis::pipe()
@@ -96,7 +96,7 @@ impl Acknowledger {
     /// first, and what could not be added stays pending.
     ///
     /// # Errors
-    /// When Redis is away, or has no memory left.
+    /// When Redis is unavailable, or has no memory left.
     pub async fn dead_letter(&self, id: StreamId, reason: &str) -> RedisResult<bool> {
         lua::DEAD_LETTER
             .key(self.stream.to_string())

@@ -46,7 +46,7 @@ impl StreamSignals {
     /// Looks at a stream, in one script. It reads up to 4,000 entries, and a handful as a rule.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn read(redis: &Redis, stream: Inbound) -> RedisResult<Self> {
         let reply: Vec<u64> = lua::SIGNALS
             .key(stream.to_string())

@@ -57,7 +57,7 @@ impl Redis {
     /// Adds a hint to its live stream, which keeps no more of them than it must.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn announce<H: Hint>(&self, hint: &H) -> RedisResult<()> {
         let length = StreamMaxlen::Approx(H::STREAM.max_length());
         let fields = hint.to_fields().map_err(std::io::Error::from)?;

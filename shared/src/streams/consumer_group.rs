@@ -99,7 +99,7 @@ impl ConsumerGroup {
     /// Waits up to a second for at most `count` entries that nobody was given yet.
     ///
     /// # Errors
-    /// When Redis is away; the next call connects again. A group that Redis lost is made again here.
+    /// When Redis is unavailable; the next call connects again. A group that Redis lost is made again here.
     pub async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(count);
@@ -110,7 +110,7 @@ impl ConsumerGroup {
     /// Waits up to a second until there is an entry behind `after`, and returns its id. It is not taken.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn wait(&mut self, after: StreamId) -> RedisResult<Option<StreamId>> {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(1).arg("BLOCK").arg(milliseconds(BLOCK));
@@ -150,7 +150,7 @@ impl ConsumerGroup {
     /// way round. Where it was is kept from call to call, or the last ones would have to wait for the first.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn claim(&mut self, idle: Duration, count: usize) -> RedisResult<Vec<Entry>> {
         let mut unseen = self.claim_cursor != START;
         for _ in 0..CLAIM_PAGES {
@@ -175,7 +175,7 @@ impl ConsumerGroup {
     /// would be lost: hence one script. Without it, somebody else [forgets](Self::forget_silent_consumers) the name.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn leave(&mut self) -> RedisResult<()> {
         let mut connection = self.connect().await?;
         lua::LEAVE
@@ -190,7 +190,7 @@ impl ConsumerGroup {
     /// not fill the group. A consumer removed with entries pending would take them with it, hence one script.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn forget_silent_consumers(&mut self, idle: Duration) -> RedisResult<usize> {
         let mut connection = self.connect().await?;
         let reply = lua::FORGET_SILENT
@@ -208,7 +208,7 @@ impl ConsumerGroup {
     /// is one, the group goes back to it, and what is delivered twice by that is known by then. True: it did.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn go_back_to_skipped(&mut self) -> RedisResult<bool> {
         let mut connection = self.connect().await?;
         let reply = lua::GO_BACK

@@ -41,7 +41,7 @@ impl DeadLetter {
     /// All of a stream's, the oldest first.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn all_of(redis: &Redis, stream: Inbound) -> RedisResult<Vec<Self>> {
         let (mut letters, mut from) = (Vec::new(), "-".to_owned());
         loop {
@@ -61,7 +61,7 @@ impl DeadLetter {
     /// False: it is gone.
     ///
     /// # Errors
-    /// When Redis is away, or has no memory left.
+    /// When Redis is unavailable, or has no memory left.
     pub async fn replay(redis: &Redis, stream: Inbound, id: StreamId) -> RedisResult<bool> {
         lua::REPLAY
             .key(stream.to_string())
@@ -74,7 +74,7 @@ impl DeadLetter {
     /// Removes an entry for good. False: it is gone.
     ///
     /// # Errors
-    /// When Redis is away.
+    /// When Redis is unavailable.
     pub async fn remove(redis: &Redis, stream: Inbound, id: StreamId) -> RedisResult<bool> {
         redis.shared().xdel(stream.dead_letters(), &[id.to_string()]).await
     }

@@ -95,7 +95,7 @@ impl Tail {
         }
     }
 
-    /// Waits for news. Never fails: while Redis is away it goes on trying, and says afterwards what may be missing.
+    /// Waits for news. Never fails: while Redis is unavailable it retries, and reports afterwards what may be missing.
     /// Returns with nothing now and then, so that the caller can look at its cancellation.
     pub async fn next(&mut self) -> Vec<TailEvent> {
         match self.try_next().await {

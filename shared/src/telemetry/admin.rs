@@ -1,6 +1,6 @@
 //! The admin port: metrics and probes, apart from the public listener so that no route can expose them.
 //!
-//! Liveness (`/healthz`) knows only that the process answers: a database that is away is no reason to be killed.
+//! Liveness (`/healthz`) knows only that the process answers: an unavailable database is no reason to be killed.
 //! Readiness (`/readyz`) knows the process's own state: everything loaded, and not draining.
 
 use std::{

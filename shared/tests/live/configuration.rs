@@ -118,7 +118,7 @@ async fn an_event_is_enough_and_older_or_doubled_ones_change_nothing() {
 
 #[tokio::test]
 async fn without_any_event_the_reconcile_query_finds_every_change_and_nothing_goes_backwards() {
-    // An address where nobody listens: Redis is away from the beginning.
+    // An address where nobody listens: Redis is unavailable from the start.
     let process = Process::start("redis://127.0.0.1:1").await;
     let mut last = 0;
     for value in [5, 6, 7] {
