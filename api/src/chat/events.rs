@@ -100,7 +100,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     ))
 }
 
-/// The answer to a client that opens the stream of a session that has ended. A client that was disconnected at that time
+/// The answer to a client that opens the stream of a session that has ended. A client that was disconnected at the end
 /// receives the event now, once: its id lies after the end, so a client that resumes from it receives nothing.
 fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
     let (Some(position), Some(at)) = (position, closed.at) else {
