@@ -113,6 +113,17 @@ async fn metric(atrium: &Atrium, api: usize, name: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 
+/// Waits until each of the first `apis` API processes counts as many that live. Until then the first one that started
+/// takes itself for the only one, and grants a whole limit alone.
+async fn every_process_counts(atrium: &Atrium, apis: usize) {
+    for api in 0..apis {
+        until("every API process counts the others", async || {
+            metric(atrium, api, "atrium_api_processes").await == apis as f64
+        })
+        .await;
+    }
+}
+
 /// Makes sure that these are all this problem and cannot be told apart: the same bytes, but for the request's id.
 #[track_caller]
 fn alike(replies: &[Reply], status: u16, code: &str) {

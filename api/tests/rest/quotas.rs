@@ -6,7 +6,7 @@ use atrium_harness::{Atrium, client::EventStream};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE, alike, metric, until};
+use crate::{Ask as _, PATIENCE, alike, every_process_counts, metric, until};
 
 const QUOTA: usize = 60;
 
@@ -142,6 +142,7 @@ async fn said(atrium: &Atrium) -> u32 {
 #[tokio::test]
 async fn as_many_streams_as_the_quota_allows_are_open_whoever_races_dies_or_forgets() {
     let atrium = Atrium::builder().apis(3).private_redis().start().await;
+    every_process_counts(&atrium, 3).await;
     let owner = atrium.guest().await;
     let org = owner.organization("Streams").await.unwrap();
     atrium.set_for(&org, "quotas.active_streams", json!(6)).await;

@@ -8,21 +8,16 @@ use atrium_harness::{Atrium, client::Client, guest::Guest};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{Ask as _, metric, until};
+use crate::{Ask as _, every_process_counts, metric, until};
 
 const LIMIT: usize = 100;
 /// A process's part of the limit, rounded up.
 const SHARE: usize = LIMIT.div_ceil(3);
 
-/// Three processes that know of each other.
+/// Three processes that share their limits.
 async fn three() -> Atrium {
     let atrium = Atrium::builder().default_limits().private_redis().apis(3).start().await;
-    for api in 0..3 {
-        until("it has heard of the others", async || {
-            metric(&atrium, api, "atrium_api_processes").await == 3.0
-        })
-        .await;
-    }
+    every_process_counts(&atrium, 3).await;
     atrium
 }
 
