@@ -8,7 +8,7 @@ use std::time::Duration;
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer of PostgreSQL is waited for.
-pub const LONGEST_ANSWER: Duration = Duration::from_secs(12);
+pub const MAX_RESPONSE_TIME: Duration = Duration::from_secs(12);
 
 /// How long a blocking read waits in Redis.
 pub const BLOCKING_READ: Duration = Duration::from_secs(1);
@@ -41,12 +41,12 @@ pub const fn is_longer(longer: Duration, times: u128, shorter: Duration) -> bool
 }
 
 // PostgreSQL ends a statement, and says so, before anybody stops waiting for its answer.
-const _: () = assert!(is_longer(LONGEST_ANSWER, 1, STATEMENT_TIMEOUT));
+const _: () = assert!(is_longer(MAX_RESPONSE_TIME, 1, STATEMENT_TIMEOUT));
 // Two reports may be lost before a process counts as silent.
 const _: () = assert!(CONFIGURATION_SILENT_AFTER.as_micros() >= 3 * CONFIGURATION_REPORTED_EVERY.as_micros());
 // Revocations hold in every process within a second of their commit.
 const _: () = assert!(is_longer(Duration::from_secs(1), 1, REVOCATIONS_READ_EVERY));
 // A revoking transaction runs for a few statements at most; what it commits late is still read.
-const _: () = assert!(is_longer(REVOCATIONS_OVERLAP, 2, LONGEST_ANSWER));
+const _: () = assert!(is_longer(REVOCATIONS_OVERLAP, 2, MAX_RESPONSE_TIME));
 // A revocation outlives every token that it ends.
 const _: () = assert!(is_longer(REVOCATION_LIFETIME, 1, TOKEN_LIFETIME));

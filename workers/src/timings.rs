@@ -38,7 +38,7 @@ pub(crate) const SWEEP_AFTER: Duration = Duration::from_secs(5);
 /// How long one statement of a purge may take: it is one transaction, however much there is.
 pub(crate) const PURGE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// A try that takes longer hangs, and with it a permit.
-pub(crate) const LONGEST_TRY: Duration = Duration::from_secs(15 * 60);
+pub(crate) const MAX_TRY: Duration = Duration::from_secs(15 * 60);
 
 /// Processes that hold an organization's configuration check every few seconds whether it still exists, and report in
 /// Redis what they hold. After this time none does.
@@ -59,7 +59,7 @@ const _: () = assert!(is_longer(CLAIM_AFTER, 2, HEARTBEAT));
 // The sweeper does not count as lost what somebody still works on.
 const _: () = assert!(is_longer(SWEEP_AFTER, 1, RENEW_EVERY));
 // A try is longer than any of its statements may take.
-const _: () = assert!(is_longer(LONGEST_TRY, 1, PURGE_TIMEOUT));
+const _: () = assert!(is_longer(MAX_TRY, 1, PURGE_TIMEOUT));
 // A purge comes after every process has noticed that its organization is gone, and its last report has ended.
 const _: () = assert!(is_longer(FORGOTTEN_AFTER, 1, CONFIGURATION_RECONCILED_EVERY));
 const _: () = assert!(is_longer(FORGOTTEN_AFTER, 1, CONFIGURATION_SILENT_AFTER));

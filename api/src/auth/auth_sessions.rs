@@ -22,7 +22,7 @@ const GRACE_SECONDS: i32 = 30;
 /// A session ends so long after its last use,
 const IDLE_HOURS: i32 = 30 * 24;
 /// and so long after its start.
-const LONGEST_HOURS: i32 = 180 * 24;
+const MAX_HOURS: i32 = 180 * 24;
 
 /// A token to hand out, and for how many seconds it is good.
 pub(super) struct Issued {
@@ -142,7 +142,7 @@ async fn succeed(tx: &mut UserTx, used: &RefreshToken) -> Result<Issued, sqlx::E
         used.user as UserId,
         used.auth_session as AuthSessionId,
         IDLE_HOURS,
-        LONGEST_HOURS
+        MAX_HOURS
     )
     .fetch_one(tx.conn())
     .await?;

@@ -24,13 +24,13 @@ use crate::{
     state::App,
 };
 
-const LONGEST_REASON: usize = 500;
+const MAX_REASON_LENGTH: usize = 500;
 
 request_body! {
     /// A value for a key.
     pub(super) struct ConfigSet {
         value: Value = required(any),
-        reason: String = required(line(LONGEST_REASON)),
+        reason: String = required(line(MAX_REASON_LENGTH)),
     }
 }
 
@@ -55,7 +55,7 @@ pub async fn unset(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let query = request.query(&["reason"])?;
     let reason = query.get("reason").ok_or_else(|| "is required".to_owned());
     let reason = reason
-        .and_then(|text| check_line(text, LONGEST_REASON))
+        .and_then(|text| check_line(text, MAX_REASON_LENGTH))
         .map_err(|wrong| Problem::validation(vec![FieldError::parameter("reason", wrong)]))?;
     change(app, request, target, condition, None, reason).await
 }

@@ -175,7 +175,7 @@ pub fn without_secret(location: &HeaderValue) -> Response {
 
 /// Refuses the repetition of a create whose answer showed a secret. What it made is there, and named.
 pub fn made_before(kept: &Response, detail: &'static str) -> Problem {
-    let problem = Problem::new(Code::AnswerNotKept, detail);
+    let problem = Problem::new(Code::ResponseNotStored, detail);
     match kept.headers().get(header::LOCATION) {
         Some(location) => problem.header(header::LOCATION, location.clone()),
         None => problem,

@@ -128,7 +128,7 @@ codes! {
     IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "Idempotency key in flight",
         "Safe with the same key, and useful after a second: the answer is the first request's.";
     /// The resource was created with this idempotency key before, and the answer held a secret, which is not kept.
-    AnswerNotKept = CONFLICT, "answer_not_kept", "Answer not kept",
+    ResponseNotStored = CONFLICT, "response_not_stored", "Response not stored",
         "Safe, but it fails again with the same key.";
     /// The user has as many open sessions as allowed, and the configuration says to refuse more.
     ChatSessionLimit = CONFLICT, "chat_session_limit", "Chat session limit reached",
@@ -237,7 +237,7 @@ impl FieldError {
 
 /// The maximum number of errors in one answer. A small body can contain thousands, and the answer would be many times
 /// as large as the request.
-pub const MOST_ERRORS: usize = 50;
+pub const MAX_ERRORS: usize = 50;
 
 /// An answer that reports an error.
 pub struct Problem(Box<Parts>);
@@ -367,10 +367,10 @@ impl Problem {
             .cause(cause)
     }
 
-    /// Adds pointers to what is wrong, at most [`MOST_ERRORS`].
+    /// Adds pointers to what is wrong, at most [`MAX_ERRORS`].
     #[must_use]
     pub fn errors(mut self, mut errors: Vec<FieldError>) -> Self {
-        errors.truncate(MOST_ERRORS);
+        errors.truncate(MAX_ERRORS);
         self.0.errors = errors;
         self
     }

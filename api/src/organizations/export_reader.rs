@@ -27,11 +27,11 @@ use super::export_format::{VERSION, hexadecimal};
 use crate::http::{
     body::{self, NO_OBJECT, Object, integer, line, one_of},
     body_lines::Lines,
-    problem::{Code, FieldError, MOST_ERRORS, Problem},
+    problem::{Code, FieldError, MAX_ERRORS, Problem},
 };
 
 /// A key's name with what it begins with in a history, which is longer than any user's.
-const LONGEST_AUTHOR: usize = 84;
+const MAX_AUTHOR_LENGTH: usize = 84;
 
 /// What was exported, with new ids where it has any.
 #[derive(Default)]
@@ -87,7 +87,7 @@ enum RecordKind {
 /// [`Code::ImportInvalid`] with everything that is wrong; or the body does not arrive.
 pub(super) async fn read(lines: &mut Lines) -> Result<Export, Problem> {
     let mut reader = Reader::default();
-    while reader.errors.len() < MOST_ERRORS
+    while reader.errors.len() < MAX_ERRORS
         && let Some(line) = lines.next().await?
     {
         reader.line(&line);
@@ -297,7 +297,7 @@ impl Reader {
         let old_value = object.required("old_value", nullable(storable));
         let new_value = object.required("new_value", nullable(storable));
         object.required("author_id", nullable(id::<UserId>));
-        let author_name = object.required("author_name", nullable(line(LONGEST_AUTHOR)));
+        let author_name = object.required("author_name", nullable(line(MAX_AUTHOR_LENGTH)));
         let reason = object.required("reason", line(500));
         object.required("changed_at", time);
         let made =

@@ -31,7 +31,7 @@ use crate::{
 /// The largest export that can be imported, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
 /// More than any line of an export: what two values of a configuration key may have, and then some.
-const LONGEST_LINE: usize = 256 * 1024;
+const MAX_LINE_LENGTH: usize = 256 * 1024;
 /// How long an export may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(300);
 /// How long all of it may take.
@@ -45,7 +45,7 @@ const _: () = assert!(is_longer(TIME_LIMIT, 1, ARRIVAL));
 /// # Errors
 /// When the body is no export, or not a whole one; then nothing was created.
 pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let mut lines = request.lines(NDJSON, LONGEST_LINE, ARRIVAL)?;
+    let mut lines = request.lines(NDJSON, MAX_LINE_LENGTH, ARRIVAL)?;
     let _permit = app.portability.import()?;
     let export = export_reader::read(&mut lines).await?;
     let idempotent = IdempotentRequest::with_fingerprint(request, export.fingerprint.clone())?;

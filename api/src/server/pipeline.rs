@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use atrium_shared::timings::LONGEST_ANSWER;
+use atrium_shared::timings::MAX_RESPONSE_TIME;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -114,7 +114,7 @@ async fn run(
     // On a task of its own, which the drain waits for: neither a client that disconnects nor our own time limit stops
     // it half-way. Only a handler that waits on a connection which died silently is stopped, much later: it would keep
     // that connection for a quarter of an hour, and a few of them would keep the whole pool.
-    let longest = route.time_limit + LONGEST_ANSWER;
+    let longest = route.time_limit + MAX_RESPONSE_TIME;
     let task_app = Arc::clone(app);
     let (answered, answer) = tokio::sync::oneshot::channel();
     app.shutdown.spawn(async move {

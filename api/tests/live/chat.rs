@@ -215,14 +215,14 @@ async fn without_redis_actions_are_refused_and_open_streams_stay() {
     scene.owner.press(&window, "ready").await.expect("accepted");
     actions(&mut stream, 1).await;
 
-    atrium.redis().kill9().await;
+    atrium.redis().sigkill().await;
     let later = refused(scene.owner.pressing(&window, "ready"), 503, "unavailable").await;
     assert_eq!(later.header("retry-after"), Some("1"));
     // A session needs no Redis.
     let second = scene.window(&scene.owner).await;
     drop(open(&scene.owner, &second, None).await);
 
-    atrium.redis().start_again().await.expect("Redis");
+    atrium.redis().respawn().await.expect("Redis");
     let id = scene.owner.press(&window, "deployed").await.expect("accepted again");
     // Whether Redis lost its last moments or not: the stream goes on, if need be after a reset.
     let begun = std::time::Instant::now();

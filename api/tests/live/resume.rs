@@ -402,11 +402,11 @@ async fn a_storm_over_two_processes_loses_nothing_and_repeats_nothing() {
     for number in 0..PRESSES {
         accepted_ids.extend(press(&at(&scene.owner, &atrium, number % 2), &window, 1).await);
         if number == PRESSES / 3 {
-            atrium.worker(0).kill9().await;
+            atrium.worker(0).sigkill().await;
         }
         if number == 2 * PRESSES / 3 {
-            atrium.worker(0).start_again().await.expect("the worker comes back");
-            atrium.worker(1).kill9().await;
+            atrium.worker(0).respawn().await.expect("the worker comes back");
+            atrium.worker(1).sigkill().await;
         }
     }
     over.store(true, Ordering::Release);

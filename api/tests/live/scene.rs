@@ -32,7 +32,7 @@ impl Scene {
     }
 
     pub(crate) async fn join(&self, role: &str) -> Guest {
-        self.owner.bring(&self.org, role).await.expect("another member")
+        self.owner.invite_guest(&self.org, role).await.expect("another member")
     }
 
     pub(crate) async fn window(&self, guest: &Guest) -> Window {

@@ -42,7 +42,7 @@ async fn a_key_is_shown_once_kept_as_a_hash_and_made_by_admins_only() {
     let atrium = Atrium::start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let (admin, member) =
-        (owner.bring(&org, "admin").await.unwrap(), owner.bring(&org, "member").await.unwrap());
+        (owner.invite_guest(&org, "admin").await.unwrap(), owner.invite_guest(&org, "member").await.unwrap());
     let path = format!("/v1/orgs/{org}/api-keys");
     let created = make(&admin, &org, &["config:read", "config:write"]).await;
     let key = created.at("/key");

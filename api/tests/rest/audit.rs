@@ -321,7 +321,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
     let changes: Vec<_> =
         entries.iter().map(|entry| (&entry["target_id"], &entry["after"]["role"])).collect();
     assert_eq!(changes, [(&json!(admin.id), &json!("owner")), (&json!(owner.id), &json!("admin"))]);
-    let last_member = owner.bring(&org, "viewer").await.unwrap();
+    let last_member = owner.invite_guest(&org, "viewer").await.unwrap();
     watch
         .leaves(
             &admin,
@@ -368,7 +368,7 @@ async fn the_log_is_for_admins_page_by_page_and_by_action_even_while_suspended()
     let org = owner.organization("Northwind").await.unwrap();
     let path = format!("/v1/orgs/{org}/audit");
     let (admin, member) =
-        (owner.bring(&org, "admin").await.unwrap(), owner.bring(&org, "member").await.unwrap());
+        (owner.invite_guest(&org, "admin").await.unwrap(), owner.invite_guest(&org, "member").await.unwrap());
     for number in 0..4 {
         owner.project(&org, &format!("Project {number}")).await.unwrap();
     }

@@ -49,7 +49,7 @@ async fn what_has_ended_cannot_be_canceled_and_a_deletion_can_by_its_owner() {
     owner.committed(&created.operation).await.unwrap();
     let cancel = format!("/v1/operations/{}/cancel", created.operation);
     owner.client.post(&cancel).refused(409, "operation_not_cancelable").await;
-    let admin = owner.bring(&created.org, "admin").await.unwrap();
+    let admin = owner.invite_guest(&created.org, "admin").await.unwrap();
     admin.client.post(&cancel).refused(403, "forbidden").await;
 
     let deletion =

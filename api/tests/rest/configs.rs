@@ -100,7 +100,7 @@ async fn what_is_wrong_is_refused_and_the_revision_stays() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Refusals").await.unwrap();
-    let member = owner.bring(&org, "member").await.unwrap();
+    let member = owner.invite_guest(&org, "member").await.unwrap();
     let base = format!("/v1/orgs/{org}/configs");
     let before = owner.client.get(&base).answers(200).await;
     let etag = before.etag().unwrap().to_owned();
@@ -238,7 +238,7 @@ async fn a_quota_is_the_operators_to_set_and_every_members_to_read() {
 
     atrium.set_for(&org, "quotas.projects", json!(7)).await;
     atrium.set_default("quotas.projects", json!(50)).await;
-    let viewer = owner.bring(&org, "viewer").await.unwrap();
+    let viewer = owner.invite_guest(&org, "viewer").await.unwrap();
     let granted = viewer.client.get(&path).answers(200).await;
     assert_eq!((granted.at("/value"), granted.at("/source")), ("7".into(), "organization".into()));
     let history = owner.client.get(format!("{path}/history")).answers(200).await.json();

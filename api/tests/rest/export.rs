@@ -60,7 +60,7 @@ async fn an_export_holds_everything_once_and_no_secret() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Ärzte \u{1f489} \"Nord\"\\wind").await.unwrap();
-    let member = owner.bring(&org, "member").await.unwrap();
+    let member = owner.invite_guest(&org, "member").await.unwrap();
     let project = owner.project(&org, "Harbor").await.unwrap();
     let code = owner.invite(&org, "viewer").await.unwrap();
     let key = owner.client.post(format!("/v1/orgs/{org}/api-keys"));
@@ -123,7 +123,7 @@ async fn only_an_owner_exports_and_in_every_state_but_an_unfinished_one() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
-    let admin = owner.bring(&org, "admin").await.unwrap();
+    let admin = owner.invite_guest(&org, "admin").await.unwrap();
     let path = format!("/v1/orgs/{org}/export");
     admin.client.get(&path).refused(403, "forbidden").await;
     atrium.guest().await.client.get(&path).refused(404, "not_found").await;

@@ -55,7 +55,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     }
     drop(superuser);
     atrium.postgres().end().await;
-    let supervisor = atrium.postgres().start_again();
+    let supervisor = atrium.postgres().respawn();
     let room = async {
         for path in ["/v1/orgs".to_owned(), format!("/v1/orgs/{org}")] {
             let reply = guest.client.get(path).refused(503, "unavailable").await;

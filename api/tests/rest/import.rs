@@ -79,7 +79,7 @@ async fn random_organization(atrium: &Atrium, random: &mut StdRng) -> (Guest, St
         ["Ärzte \u{1f489}", "\"quoted\" \\ \u{2028}", "שלום", "a/b~c", "e\u{301}", "日本語"];
     let owner = atrium.guest().await;
     let org = owner.organization(NAMES[random.random_range(0..NAMES.len())]).await.unwrap();
-    owner.bring(&org, "admin").await.unwrap();
+    owner.invite_guest(&org, "admin").await.unwrap();
     let mut projects = Vec::new();
     for step in 0..40 {
         match random.random_range(0..10) {

@@ -30,7 +30,7 @@ impl Used {
         let owner = atrium.guest().await;
         let org = owner.organization("Northwind").await.unwrap();
         let project = owner.project(&org, "Harbor").await.unwrap();
-        let member = owner.bring(&org, "member").await.unwrap();
+        let member = owner.invite_guest(&org, "member").await.unwrap();
         owner.configure(&org, "chat.max_active_sessions", json!(2), "a small team").await.unwrap();
         let window = member.open_chat(&org, &project).await.unwrap();
         let code = owner.invite(&org, "viewer").await.unwrap();

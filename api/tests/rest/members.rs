@@ -110,9 +110,9 @@ async fn nobody_gives_away_more_than_they_have() {
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
     let invitations = format!("/v1/orgs/{org}/invitations");
-    let admin = owner.bring(&org, "admin").await.unwrap();
-    let member = owner.bring(&org, "member").await.unwrap();
-    let viewer = admin.bring(&org, "viewer").await.unwrap();
+    let admin = owner.invite_guest(&org, "admin").await.unwrap();
+    let member = owner.invite_guest(&org, "member").await.unwrap();
+    let viewer = admin.invite_guest(&org, "viewer").await.unwrap();
     admin.client.post(&invitations).json(json!({ "role": "owner" })).refused(403, "forbidden").await;
     admin.client.post(&invitations).json(json!({ "role": "admin" })).answers(201).await;
     for guest in [&member, &viewer] {
@@ -165,8 +165,8 @@ async fn roles_change_up_to_ones_own_and_never_the_last_owners() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
-    let admin = owner.bring(&org, "admin").await.unwrap();
-    let member = owner.bring(&org, "member").await.unwrap();
+    let admin = owner.invite_guest(&org, "admin").await.unwrap();
+    let member = owner.invite_guest(&org, "member").await.unwrap();
     let stranger = atrium.guest().await;
     let path = |guest: &Guest| format!("/v1/orgs/{org}/members/{}", guest.id);
     let give = |by: &Guest, to: &Guest, role: &str| by.client.patch(path(to)).json(json!({ "role": role }));
@@ -208,7 +208,7 @@ async fn two_owners_who_remove_each_other_leave_one() {
     for round in 0..8 {
         let owner = atrium.guest().await;
         let org = owner.organization("Duel").await.unwrap();
-        let other = owner.bring(&org, "owner").await.unwrap();
+        let other = owner.invite_guest(&org, "owner").await.unwrap();
         let path = |guest: &Guest| format!("/v1/orgs/{org}/members/{}", guest.id);
         let elsewhere = other.client.at(atrium.api(1).url());
         let (one, two) = if round % 2 == 0 {
@@ -238,8 +238,10 @@ async fn who_is_removed_sees_and_says_nothing_more_in_any_process() {
     let owner = atrium.guest().await;
     let org = owner.organization("Goodbye").await.unwrap();
     let project = owner.project(&org, "Harbor").await.unwrap();
-    let (leaver, stays) =
-        (owner.bring(&org, "member").await.unwrap(), owner.bring(&org, "member").await.unwrap());
+    let (leaver, stays) = (
+        owner.invite_guest(&org, "member").await.unwrap(),
+        owner.invite_guest(&org, "member").await.unwrap(),
+    );
     let code = leaver_code(&owner, &leaver, &org).await;
     let elsewhere = leaver.client.at(atrium.api(1).url());
     let window = leaver.open_chat(&org, &project).await.unwrap();

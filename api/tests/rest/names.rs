@@ -25,7 +25,7 @@ async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
     let org = guest.organization("Before").await.unwrap();
     let (window, mut events) = watched_chat(&guest, &org).await;
     // Accepted, and on its way for as long as nobody works.
-    atrium.worker(1).kill9().await;
+    atrium.worker(1).sigkill().await;
     atrium.worker(0).suspend();
     let accepted = guest.create_organization("On its way").await.unwrap();
 
@@ -45,7 +45,7 @@ async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
         Client::new(service.admin_url()).get("/readyz").answers(200).await;
     }
     // One that is started now ends with what is wrong, for whoever starts it again.
-    let error = atrium.worker(1).start_again().await.unwrap_err().to_string();
+    let error = atrium.worker(1).respawn().await.unwrap_err().to_string();
     assert!(error.contains("cannot connect with ATRIUM_DATABASE_URL") && error.contains("lookup"), "{error}");
 
     atrium.names().put_back().unwrap();
@@ -55,6 +55,6 @@ async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
     let pressed = guest.press(&window, "ready").await.unwrap();
     assert_eq!(events.see("chat.action", PATIENCE).await.unwrap().json()["id"], *pressed);
     patiently(|| guest.client.get(&status)).await.unwrap().expect_status(200).unwrap();
-    atrium.worker(1).start_again().await.unwrap();
+    atrium.worker(1).respawn().await.unwrap();
     atrium.worker(1).ready().await.unwrap();
 }

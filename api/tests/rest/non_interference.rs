@@ -92,7 +92,7 @@ async fn be_busy(them: Guest, org: String, stop: Arc<AtomicBool>, requests: Arc<
             count();
         }
         them.configure(&org, "chat.max_active_sessions", json!(round % 5 + 1), "busy").await.unwrap();
-        them.bring(&org, "member").await.unwrap();
+        them.invite_guest(&org, "member").await.unwrap();
         client.get(format!("/v1/orgs/{org}/projects")).answers(200).await;
         client.delete(format!("/v1/orgs/{org}/projects/{project}")).answers(204).await;
         if round % 10 == 0 {

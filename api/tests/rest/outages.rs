@@ -14,7 +14,7 @@ async fn without_postgresql_the_api_says_so_and_recovers() {
     let atrium = Atrium::builder().private_postgres(Durability::Durable).start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();
-    atrium.postgres().kill9().await;
+    atrium.postgres().sigkill().await;
     let refused = guest.client.get(format!("/v1/orgs/{org}")).refused(503, "unavailable").await;
     assert!(refused.header("retry-after").is_some());
     guest.client.post("/v1/orgs").json(json!({ "name": "During" })).refused(503, "unavailable").await;
@@ -27,7 +27,7 @@ async fn without_postgresql_the_api_says_so_and_recovers() {
     let admin = atrium_harness::client::Client::new(atrium.api(0).admin_url());
     admin.get("/healthz").answers(200).await;
 
-    atrium.postgres().start_again().await.unwrap();
+    atrium.postgres().respawn().await.unwrap();
     until("the API finds back", async || {
         guest.client.get(format!("/v1/orgs/{org}")).send().await.unwrap().code() == 200
     })
@@ -71,12 +71,12 @@ async fn without_redis_what_must_last_is_still_accepted() {
     let atrium = Atrium::builder().private_redis().start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();
-    atrium.redis().kill9().await;
+    atrium.redis().sigkill().await;
     guest.client.get(format!("/v1/orgs/{org}/configs/status")).refused(503, "unavailable").await;
     guest.project(&org, "During").await.unwrap();
     guest.configure(&org, "chat.max_active_sessions", json!(2), "an outage").await.unwrap();
     let created = guest.create_organization("During").await.unwrap();
-    atrium.redis().start_again().await.unwrap();
+    atrium.redis().respawn().await.unwrap();
     let operation = format!("/v1/operations/{}", created.operation);
     assert_eq!(end_of(&guest.client, &operation).await, "COMMITTED", "what was accepted happens");
 }

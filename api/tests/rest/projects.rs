@@ -51,7 +51,7 @@ async fn roles_decide_who_may_change_projects() {
     let project = owner.project(&org, "P").await.unwrap();
     let projects = format!("/v1/orgs/{org}/projects");
     for role in ["viewer", "member"] {
-        let guest = owner.bring(&org, role).await.unwrap();
+        let guest = owner.invite_guest(&org, role).await.unwrap();
         let client = &guest.client;
         client.get(&projects).answers(200).await;
         let path = format!("{projects}/{project}");
@@ -65,7 +65,7 @@ async fn roles_decide_who_may_change_projects() {
             refused.refused(403, "forbidden").await;
         }
     }
-    let admin = owner.bring(&org, "admin").await.unwrap();
+    let admin = owner.invite_guest(&org, "admin").await.unwrap();
     admin.project(&org, "by the admin").await.unwrap();
 }
 

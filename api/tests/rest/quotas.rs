@@ -15,7 +15,7 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Busy").await.unwrap();
-    let member = owner.bring(&org, "viewer").await.unwrap();
+    let member = owner.invite_guest(&org, "viewer").await.unwrap();
     let quiet = atrium.guest().await;
     let other = quiet.organization("Quiet").await.unwrap();
     atrium.set_for(&org, "quotas.requests_per_minute", json!(QUOTA)).await;
@@ -175,7 +175,7 @@ async fn as_many_streams_as_the_quota_allows_are_open_whoever_races_dies_or_forg
 
     // A process that is killed takes its places along for some seconds only.
     let lost = counted(&atrium, 2..3).await;
-    atrium.api(2).kill9().await;
+    atrium.api(2).sigkill().await;
     let mut more = Vec::new();
     until(&format!("the {lost} places of a dead process are given again"), async || {
         let held = counted(&atrium, 0..2).await as usize;

@@ -46,7 +46,7 @@ async fn every_create_has_its_effect_once_under_its_key() {
         let again = create("owner", body.clone()).send().await.unwrap();
         if again.code() == 409 {
             // Its answer holds a secret. What was made is named, so that it can be taken back.
-            let again = again.must_be(409, "answer_not_kept");
+            let again = again.must_be(409, "response_not_stored");
             assert_eq!(again.headers[LOCATION], first.headers[LOCATION]);
             assert!(again.header("location").unwrap().ends_with(&first.at("/id")));
         } else {
@@ -195,17 +195,17 @@ async fn after_a_killed_process_the_same_organization_goes_on() {
         match hold {
             Some(hold) => {
                 somebody_waits(&atrium).await;
-                atrium.api(0).kill9().await;
+                atrium.api(0).sigkill().await;
                 hold.close().await.unwrap();
                 assert!(first.await.unwrap().is_err(), "nobody was there to answer");
             }
             None => {
                 tokio::time::sleep(Duration::from_millis(round * 3)).await;
-                atrium.api(0).kill9().await;
+                atrium.api(0).sigkill().await;
                 drop(first.await.unwrap());
             }
         }
-        atrium.api(0).start_again().await.unwrap();
+        atrium.api(0).respawn().await.unwrap();
         goes_on(&atrium, &guest, &name, &name).await;
     }
 }

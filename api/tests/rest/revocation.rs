@@ -35,7 +35,7 @@ async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_af
     let org = guest.organization("Northwind").await.unwrap();
     let project = guest.project(&org, "Harbor").await.unwrap();
     let window = guest.open_chat(&org, &project).await.unwrap();
-    let bystander = guest.bring(&org, "admin").await.unwrap();
+    let bystander = guest.invite_guest(&org, "admin").await.unwrap();
     // An operation that goes on, since nobody works.
     atrium.worker(0).suspend();
     let operation = guest.create_organization("Southwind").await.unwrap().operation;
@@ -79,7 +79,7 @@ async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_af
     let second = second.client.token().unwrap();
     all_refuse(&atrium, second).await;
 
-    atrium.postgres().kill9().await;
+    atrium.postgres().sigkill().await;
     all_know(&atrium, &token).await;
     all_know(&atrium, second).await;
     // Who was not signed out goes on, and cannot be: the answer says so.
@@ -87,7 +87,7 @@ async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_af
     third.client.post("/v1/auth/logout").refused(503, "unavailable").await;
     third.client.get("/v1/auth/me").answers(200).await;
 
-    atrium.postgres().start_again().await.unwrap();
+    atrium.postgres().respawn().await.unwrap();
     until("PostgreSQL is back", async || {
         third.client.post("/v1/auth/logout").send().await.unwrap().code() == 204
     })

@@ -89,7 +89,7 @@ async fn without_redis_at_most_one_share_more_is_given_and_its_return_opens_noth
     // Everything at one process: the others have never heard of this person.
     let mut total = admitted(&atrium, &spender, &[0], 150).await;
     assert!(total >= LIMIT - SHARE, "{total} admitted");
-    atrium.redis().kill9().await;
+    atrium.redis().sigkill().await;
     total += admitted(&atrium, &spender, &[0, 1, 2], 600).await;
     println!("{total} of 750 admitted, Redis away after the first 150; {:?}", begun.elapsed());
     assert!(total <= LIMIT + SHARE + refill(begun), "{total} admitted");
@@ -102,7 +102,7 @@ async fn without_redis_at_most_one_share_more_is_given_and_its_return_opens_noth
     assert!((3..=LIMIT + SHARE + refill(asked)).contains(&given), "{given} admitted");
     assert!(unshared(&atrium).await > 0.0);
 
-    atrium.redis().start_again().await.unwrap();
+    atrium.redis().respawn().await.unwrap();
     for api in 0..3 {
         until("it finds back to Redis", async || metric(&atrium, api, "atrium_limits_shared").await == 1.0)
             .await;

@@ -31,10 +31,10 @@ impl World {
         let api_key = owner.client.post(format!("/v1/orgs/{org}/api-keys"));
         let api_key = api_key.json(json!({ "name": "Deployment", "scopes": ["config:read"] }));
         let api_key = api_key.answers(201).await.at("/id");
-        let bystander = owner.bring(&org, "viewer").await.unwrap();
+        let bystander = owner.invite_guest(&org, "viewer").await.unwrap();
         let mut people = BTreeMap::from([("owner", owner.clone())]);
         for role in roles.iter().filter(|role| **role != "owner") {
-            people.insert(role, owner.bring(&org, role).await.unwrap());
+            people.insert(role, owner.invite_guest(&org, role).await.unwrap());
         }
         let mut sessions = BTreeMap::new();
         for (role, guest) in &people {

@@ -22,7 +22,7 @@ async fn main() -> anyhow::Result<()> {
     let events = format!("/v1/orgs/{org}/configs/events");
     let (mut refused, mut ended) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        let guest = owner.bring(&org, "viewer").await?;
+        let guest = owner.invite_guest(&org, "viewer").await?;
         let token = guest.client.token().context("a guest has a token")?.to_owned();
         let clients: Vec<Client> = (0..APIS).map(|api| atrium.client_of(api).bearer(&token)).collect();
         let mut streams = Vec::new();

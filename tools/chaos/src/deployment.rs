@@ -127,11 +127,11 @@ impl Deployment {
     }
 
     /// Starts a process that has ended, as its supervisor would.
-    pub(crate) async fn start_again(&self, service: &Service) -> anyhow::Result<()> {
+    pub(crate) async fn respawn(&self, service: &Service) -> anyhow::Result<()> {
         let mut attempt = 1;
         loop {
             let started = async {
-                service.start_again().await?;
+                service.respawn().await?;
                 service.ready().await
             };
             match started.await {
@@ -192,7 +192,7 @@ impl Deployment {
         for service in self.services() {
             service.stop(Duration::ZERO).await;
         }
-        self.redis.kill9().await;
+        self.redis.sigkill().await;
         self.postgres.stop().await;
     }
 }

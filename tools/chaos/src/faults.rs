@@ -33,8 +33,8 @@ pub(crate) async fn inject(
     let half_open = if plan.client_unaware { Link::ClientUnaware } else { Link::ServerUnaware };
     match plan.fault {
         Fault::Kill => {
-            victim.kill9().await;
-            deployment.start_again(victim).await?;
+            victim.sigkill().await;
+            deployment.respawn(victim).await?;
         }
         Fault::Stop => {
             victim.sigterm();
@@ -42,7 +42,7 @@ pub(crate) async fn inject(
             release();
             let ended = tokio::time::timeout(GRACE, victim.end()).await;
             ensure!(ended.is_ok(), "{} does not stop within its drain", victim.name());
-            deployment.start_again(victim).await?;
+            deployment.respawn(victim).await?;
         }
         Fault::Pause => {
             victim.suspend();
@@ -77,13 +77,13 @@ pub(crate) async fn inject(
             deployment.postgres.stop().await;
             release();
             tokio::time::sleep(plan.length / 4).await;
-            deployment.postgres.start_again().await?;
+            deployment.postgres.respawn().await?;
         }
         Fault::KillPostgres => {
-            deployment.postgres.kill9().await;
+            deployment.postgres.sigkill().await;
             release();
             tokio::time::sleep(plan.length / 4).await;
-            deployment.postgres.start_again().await?;
+            deployment.postgres.respawn().await?;
         }
         Fault::PauseRedis => {
             deployment.redis.suspend();
@@ -93,10 +93,10 @@ pub(crate) async fn inject(
         }
         Fault::FlushRedis => deployment.redis.flush_all().await?,
         Fault::RestartRedis => {
-            deployment.redis.kill9().await;
+            deployment.redis.sigkill().await;
             release();
             tokio::time::sleep(plan.length / 4).await;
-            deployment.redis.start_again().await?;
+            deployment.redis.respawn().await?;
         }
         Fault::RewindRedis => {
             if let Some(dump) = dump {

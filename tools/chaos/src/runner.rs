@@ -25,7 +25,7 @@ const UNTIL_REACHED: Duration = Duration::from_secs(6);
 const DRILL_EXPIRY: Duration = Duration::from_secs(30);
 const UNTIL_LEASE_TAKEN: Duration = Duration::from_secs(2);
 /// A round that takes longer has failed.
-const LONGEST_ROUND: Duration = Duration::from_secs(300);
+const MAX_ROUND: Duration = Duration::from_secs(300);
 /// Deleted organizations are gone after the grace period and the purge's own waits.
 const UNTIL_GONE: Duration = Duration::from_secs(90);
 /// Lines of each log that are shown with a violation.
@@ -71,10 +71,10 @@ impl<'a> Runner<'a> {
         let outcome = match self.state().await {
             Ok(state) => {
                 let round = AssertUnwindSafe(state.run(&plan, &mut reached)).catch_unwind();
-                match tokio::time::timeout(LONGEST_ROUND, round).await {
+                match tokio::time::timeout(MAX_ROUND, round).await {
                     Ok(Ok(outcome)) => outcome,
                     Ok(Err(_)) => Ok(vec!["an answer violated the contract; see above".to_owned()]),
-                    Err(_) => Ok(vec![format!("the round did not end within {LONGEST_ROUND:?}")]),
+                    Err(_) => Ok(vec![format!("the round did not end within {MAX_ROUND:?}")]),
                 }
             }
             Err(error) => Err(error),
@@ -206,7 +206,7 @@ async fn inject_at_point(
         let [first, second] = [usize::from(plan.client_unaware), usize::from(!plan.client_unaware)];
         for stopping in [&deployment.workers[first], &deployment.workers[second]] {
             stopping.stop(Duration::from_secs(12)).await;
-            deployment.start_again(stopping).await?;
+            deployment.respawn(stopping).await?;
             victim = tokio::time::timeout(UNTIL_LEASE_TAKEN, deployment.points.reached()).await.ok();
             if victim.is_some() {
                 break;

@@ -84,7 +84,7 @@ impl Tenant {
             }
         };
         let project = owner.project(&org, "Rocket").await?;
-        let visitor = owner.bring(&org, "member").await?;
+        let visitor = owner.invite_guest(&org, "member").await?;
         let window = owner.open_chat(&org, &project).await?;
         Ok(Self {
             org: org.parse()?,

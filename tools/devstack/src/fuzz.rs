@@ -106,8 +106,8 @@ async fn prepared(stack: &Stack) -> anyhow::Result<Vec<(&'static str, String)>> 
     let invitations = format!("/v1/orgs/{org}/invitations");
     let invite = || client.bearer(token(&owner)).post(&invitations).json(json!({ "role": "viewer" }));
     let invitation = patiently(invite).await?.expect_status(201)?.at("/id");
-    let (member, leaving) = (owner.bring(&org, "member").await?, Guest::sign_in(&client).await?);
-    let bystander = owner.bring(&org, "viewer").await?;
+    let (member, leaving) = (owner.invite_guest(&org, "member").await?, Guest::sign_in(&client).await?);
+    let bystander = owner.invite_guest(&org, "viewer").await?;
     let staying = patiently(|| client.post("/v1/auth/guest")).await?.expect_status(201)?;
     let cookies = staying.headers.get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
     let refresh = cookies

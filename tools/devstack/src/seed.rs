@@ -46,7 +46,7 @@ pub(crate) async fn create(client: &Client) -> anyhow::Result<Demo> {
         let org = founder.organization(organization).await?;
         let mut people = vec![(founder.clone(), "owner")];
         for role in roles {
-            people.push((founder.bring(&org, role).await?, role));
+            people.push((founder.invite_guest(&org, role).await?, role));
         }
         for name in projects {
             let project = founder.project(&org, name).await?;

@@ -46,10 +46,10 @@ async fn every_process_killed_once_loses_nothing() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         match victim {
-            "api" => stack.api.kill9().await,
-            "workers" => stack.workers.kill9().await,
-            "Redis" => stack.redis.as_ref().expect("it is private").kill9().await,
-            _ => stack.postgres.as_ref().expect("it is private").kill9().await,
+            "api" => stack.api.sigkill().await,
+            "workers" => stack.workers.sigkill().await,
+            "Redis" => stack.redis.as_ref().expect("it is private").sigkill().await,
+            _ => stack.postgres.as_ref().expect("it is private").sigkill().await,
         }
     }
     let status = tokio::time::timeout(TIMEOUT, tour.ended()).await.expect("the tour ends");

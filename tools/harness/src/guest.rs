@@ -149,7 +149,7 @@ impl Guest {
     ///
     /// # Errors
     /// When any of it is refused.
-    pub async fn bring(&self, org: &str, role: &str) -> anyhow::Result<Self> {
+    pub async fn invite_guest(&self, org: &str, role: &str) -> anyhow::Result<Self> {
         let code = self.invite(org, role).await?;
         let other = Self::sign_in(&self.client).await?;
         other.join(org, &code).await?;

@@ -209,7 +209,7 @@ impl Service {
     }
 
     /// Kills it and waits until it has ended.
-    pub async fn kill9(&self) {
+    pub async fn sigkill(&self) {
         let process = self.process();
         process.kill().await;
     }
@@ -239,7 +239,7 @@ impl Service {
     ///
     /// # Errors
     /// When the process ends or does not listen.
-    pub async fn start_again(&self) -> anyhow::Result<()> {
+    pub async fn respawn(&self) -> anyhow::Result<()> {
         let Addresses { api, admin } = self.locked().addresses;
         let kind = match api {
             Some(address) => Kind::Api(address),
@@ -256,8 +256,8 @@ impl Service {
     /// # Errors
     /// When it does not become ready.
     pub async fn restart(&self) -> anyhow::Result<()> {
-        self.kill9().await;
-        self.start_again().await?;
+        self.sigkill().await;
+        self.respawn().await?;
         self.ready().await
     }
 

@@ -13,7 +13,7 @@ use crate::stack::Stack;
 /// The pause before the second attempt; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// A process that ran this long is not in a crash loop.
 const HEALTHY: Duration = Duration::from_secs(10);
 
@@ -49,14 +49,14 @@ impl Member<'_> {
         }
     }
 
-    async fn start_again(&self) -> anyhow::Result<()> {
+    async fn respawn(&self) -> anyhow::Result<()> {
         match self {
             Self::Service(service) => {
-                service.start_again().await?;
+                service.respawn().await?;
                 service.ready().await
             }
-            Self::Postgres(server) => server.start_again().await,
-            Self::Redis(server) => server.start_again().await,
+            Self::Postgres(server) => server.respawn().await,
+            Self::Redis(server) => server.respawn().await,
         }
     }
 }
@@ -91,8 +91,8 @@ async fn keep(member: Member<'_>, screen: &Screen, changed: &impl Fn()) {
         screen.alert(&format!("{}: process {pid} ended ({status}); restarting it", member.name()));
         loop {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-            match member.start_again().await {
+            pause = (pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
+            match member.respawn().await {
                 Ok(()) => break,
                 Err(error) => screen.alert(&format!("{}: cannot start: {error:#}", member.name())),
             }

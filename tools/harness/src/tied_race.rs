@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The first step, and the one after each change of winners, in milliseconds: what the runtime's timers can tell apart.
 const STEP: i64 = 1;
 /// The longest step, so that no round adds minutes.
-const LONGEST_STEP: i64 = 1_000;
+const MAX_STEP: i64 = 1_000;
 
 /// The rounds of a race between two sides. In the first round, both start at the same time.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl TiedRace {
     /// Records how the turn ended.
     pub fn ended(&mut self, first_won: bool) {
         let same = self.won_last.replace(first_won).is_none_or(|before| before == first_won);
-        self.step = if same { (self.step * 2).clamp(STEP, LONGEST_STEP) } else { STEP };
+        self.step = if same { (self.step * 2).clamp(STEP, MAX_STEP) } else { STEP };
         if first_won {
             self.won += 1;
             self.delay += self.step;

@@ -172,7 +172,7 @@ impl PrivatePostgres {
     }
 
     /// Kills the postmaster; its backends notice that and exit.
-    pub async fn kill9(&self) {
+    pub async fn sigkill(&self) {
         let process = self.process();
         process.kill().await;
     }
@@ -187,7 +187,7 @@ impl PrivatePostgres {
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start_again(&self) -> anyhow::Result<()> {
+    pub async fn respawn(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             *self.locked() = Arc::new(self.launch()?);
@@ -206,7 +206,7 @@ impl PrivatePostgres {
     /// When it does not come up.
     pub async fn restart(&self) -> anyhow::Result<()> {
         self.stop().await;
-        self.start_again().await
+        self.respawn().await
     }
 
     fn launch(&self) -> anyhow::Result<Process> {

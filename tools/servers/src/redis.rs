@@ -169,7 +169,7 @@ impl PrivateRedis {
     }
 
     /// Kills it.
-    pub async fn kill9(&self) {
+    pub async fn sigkill(&self) {
         let process = self.process();
         process.kill().await;
     }
@@ -194,7 +194,7 @@ impl PrivateRedis {
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start_again(&self) -> anyhow::Result<()> {
+    pub async fn respawn(&self) -> anyhow::Result<()> {
         *self.locked() = Arc::new(launch(&self.binary, &self.home, self.disk.as_deref())?);
         self.ready().await
     }
@@ -214,12 +214,12 @@ impl PrivateRedis {
     /// # Errors
     /// When the files cannot be exchanged, or it does not come up.
     pub async fn rewind(&self, dump: &Dump) -> anyhow::Result<()> {
-        self.kill9().await;
+        self.sigkill().await;
         let folder = self.data.join(APPEND_ONLY_FOLDER);
         std::fs::remove_dir_all(&folder)?;
         std::fs::create_dir(&folder)?;
         copy_files(dump.0.path(), &folder)?;
-        self.start_again().await
+        self.respawn().await
     }
 
     /// Stops it and starts it again.
@@ -228,7 +228,7 @@ impl PrivateRedis {
     /// When it does not come up.
     pub async fn restart(&self) -> anyhow::Result<()> {
         self.stop().await;
-        self.start_again().await
+        self.respawn().await
     }
 
     fn process(&self) -> Arc<Process> {

@@ -14,8 +14,8 @@ async fn postgres_keeps_committed_data_over_a_kill() {
     let mut connection = PgConnection::connect(&urls.owner).await.expect("connects");
     sqlx::query("CREATE TABLE kept AS SELECT 42 AS answer").execute(&mut connection).await.expect("creates");
     let before = server.pid();
-    server.kill9().await;
-    server.start_again().await.expect("starts again");
+    server.sigkill().await;
+    server.respawn().await.expect("starts again");
     assert_ne!(server.pid(), before);
     let mut connection = PgConnection::connect(&urls.owner).await.expect("connects");
     let answer: i32 =

@@ -32,7 +32,7 @@ const PERMITS: u32 = 16;
 const CLAIM_EVERY: Duration = Duration::from_secs(2);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// The longest pause is this many times as long.
-const LONGEST_PAUSE: u32 = 20;
+const MAX_PAUSE: u32 = 20;
 
 /// A consumer of one inbound stream.
 pub(crate) struct Consumer<H> {
@@ -104,7 +104,7 @@ impl<H: Handler> Consumer<H> {
                     if failures == 0 {
                         tracing::warn!(stream = %self.stream, %error, "cannot read; trying again");
                     }
-                    failures = (failures + 1).min(LONGEST_PAUSE);
+                    failures = (failures + 1).min(MAX_PAUSE);
                     tokio::time::sleep(PAUSE_AFTER_FAILURE * failures).await;
                 }
             }

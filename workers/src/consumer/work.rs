@@ -23,14 +23,14 @@ use super::{
     handler::{HandleError, Handler, Outcome},
     message::Message,
 };
-use crate::timings::{CLAIM_AFTER, LONGEST_TRY, RENEW_EVERY};
+use crate::timings::{CLAIM_AFTER, MAX_TRY, RENEW_EVERY};
 
 /// Tries of one delivery, with growing pauses.
 const TRIES: u32 = 4;
 /// Deliveries after which a message becomes a dead letter.
 const MAX_DELIVERIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How often in a row the server must know nothing of a try's transaction before the try is let go. Once is not enough:
 /// the transaction may be just about to enter the message, or have just been committed.
 const CHECKS: u32 = 2;
@@ -110,7 +110,7 @@ impl<H: Handler> Worker<H> {
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return self.hand_over(entry.id).await;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
@@ -123,7 +123,7 @@ impl<H: Handler> Worker<H> {
         let task = tokio::spawn({
             let (worker, message, in_transaction) =
                 (Arc::clone(self), message.clone(), Arc::clone(&in_transaction));
-            async move { tokio::time::timeout(LONGEST_TRY, worker.handle(&message, &in_transaction)).await }
+            async move { tokio::time::timeout(MAX_TRY, worker.handle(&message, &in_transaction)).await }
         });
         let mut task = AbortOnDropHandle::new(task);
         let mut ticks = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);

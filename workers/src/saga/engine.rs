@@ -28,7 +28,7 @@ use crate::{
 /// How many times an action is tried before the saga is compensated.
 const MAX_ATTEMPTS: i32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// After how many tries of a compensation, or of a step after the pivot, an operator is alerted. The tries continue.
 const ALARM_AFTER: i32 = 10;
 
@@ -107,7 +107,7 @@ impl Handler for Engine {
     ) -> Result<Outcome<SagaId>, HandleError> {
         let SagaWake { saga, wake } = message.read()?;
         let known = self.advance(tx, saga, wake, prepared).await?;
-        Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(LONGEST_PAUSE) })
+        Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(MAX_PAUSE) })
     }
 
     /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. The hint does not name
@@ -143,7 +143,7 @@ impl Handler for Engine {
             // A compensation, or an action after the pivot, must succeed, so it is tried again.
             SagaStatus::Pending | SagaStatus::Compensating => {
                 tracing::error!(saga = %id, reason, "a message is given up, and its saga goes on with another");
-                progress.journal.wake(Some(LONGEST_PAUSE)).await?;
+                progress.journal.wake(Some(MAX_PAUSE)).await?;
             }
         }
         Ok(progress.journal.write().await?)
@@ -352,5 +352,5 @@ impl<'a> Progress<'a> {
 /// Doubles with every try, up to a limit.
 fn pause_after(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(0).min(10);
-    (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+    (FIRST_PAUSE * 2_u32.pow(doublings)).min(MAX_PAUSE)
 }

@@ -171,10 +171,10 @@ async fn a_restart_of_redis_starts_an_epoch_where_events_may_be_lost_and_counts_
     assert_all_once(&platform, tenant, &pressed).await;
     assert_eq!(newest_epoch(&platform, tenant).await, before, "the owner knows that nothing was lost");
 
-    platform.atrium.worker(0).kill9().await;
+    platform.atrium.worker(0).sigkill().await;
     platform.atrium.redis().restart().await.expect("Redis starts again");
     platform.redis = platform.atrium.redis_connection().await;
-    platform.atrium.worker(0).start_again().await.expect("the worker starts again");
+    platform.atrium.worker(0).respawn().await.expect("the worker starts again");
     pressed.extend(press_many(&platform, tenant, 1).await);
     assert_all_once(&platform, tenant, &pressed).await;
     let after = newest_epoch(&platform, tenant).await;

@@ -38,7 +38,7 @@ async fn lock_saga(platform: &Platform, saga: SagaId) -> PgConnection {
 #[tokio::test]
 async fn a_long_step_is_not_claimed_by_another_worker() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
     until("it is worked on", async || !pending(&platform).await.is_empty()).await;
@@ -65,7 +65,7 @@ async fn connections_that_died_silently_block_no_message() {
     // One more than there are connections, so none is free.
     let (mut sagas, mut locks) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let (_, saga) = platform.ask_for_organization().await;
+        let (_, saga) = platform.request_organization().await;
         locks.push(lock_saga(&platform, saga).await);
         sagas.push(saga);
     }
@@ -88,7 +88,7 @@ async fn connections_that_died_silently_block_no_message() {
 #[tokio::test]
 async fn a_consumer_stopped_until_its_entry_was_claimed_changes_nothing_when_it_resumes() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
     until("it is worked on", async || !pending(&platform).await.is_empty()).await;
@@ -113,7 +113,7 @@ async fn a_consumer_stopped_until_its_entry_was_claimed_changes_nothing_when_it_
 #[tokio::test]
 async fn after_every_kind_of_redis_failure_sagas_continue() {
     let mut platform = Platform::start(Atrium::builder().private_redis()).await;
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     for (failure, repair) in [
         (&["CONFIG", "SET", "maxmemory", "1"][..], &["CONFIG", "SET", "maxmemory", "0"][..]),
@@ -123,7 +123,7 @@ async fn after_every_kind_of_redis_failure_sagas_continue() {
         (&["XGROUP", "SETID", "atrium:{saga}:in", GROUP, "99999999999999-0"], &["PING"]),
     ] {
         command(&platform, failure).await;
-        let (_, saga) = platform.ask_for_organization().await;
+        let (_, saga) = platform.request_organization().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         command(&platform, repair).await;
         until(&format!("COMMITTED after {failure:?}"), async || {
@@ -132,7 +132,7 @@ async fn after_every_kind_of_redis_failure_sagas_continue() {
         .await;
     }
     platform.atrium.redis().suspend();
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     platform.atrium.redis().resume();
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
@@ -152,18 +152,18 @@ async fn command(platform: &Platform, words: &[&str]) {
 async fn an_outage_of_postgresql_adds_no_delivery_to_a_message() {
     let mut platform =
         Platform::start(Atrium::builder().private_postgres(Durability::Durable).workers(["relay"])).await;
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     let published = "SELECT count(*) FROM outbox WHERE topic = 'saga' AND published_at IS NOT NULL";
     until("it is published", async || platform.number(published).await == 1).await;
     let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
     until("it is worked on", async || !pending(&platform).await.is_empty()).await;
-    platform.atrium.postgres().kill9().await;
+    platform.atrium.postgres().sigkill().await;
     drop(lock);
     tokio::time::sleep(Duration::from_secs(8)).await;
     let deliveries: Vec<usize> =
         pending(&platform).await.into_iter().map(|(_, deliveries)| deliveries).collect();
     assert_eq!(deliveries, [1]);
-    platform.atrium.postgres().start_again().await.expect("PostgreSQL starts again");
+    platform.atrium.postgres().respawn().await.expect("PostgreSQL starts again");
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
 }

@@ -173,7 +173,7 @@ async fn an_entry_without_an_outbox_message_is_listed_replayed_and_dropped() {
 #[tokio::test]
 async fn a_saga_whose_message_keeps_failing_is_compensated_while_others_continue() {
     let mut platform = Platform::start(Atrium::builder().workers(["saga,config,chat"])).await;
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     // An error that retries do not fix, in one organization only.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "CREATE FUNCTION defect() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a defect'; END $$;
@@ -184,7 +184,7 @@ async fn a_saga_whose_message_keeps_failing_is_compensated_while_others_continue
     .await
     .expect("a defect");
     platform.atrium.add_worker(Some("relay")).await;
-    let (_, other) = platform.ask_for_organization().await;
+    let (_, other) = platform.request_organization().await;
     until("the other saga ends", async || platform.saga_status(other).await == "COMMITTED").await;
     until("it is a dead letter", async || platform.saga_status(saga).await == "COMPENSATING").await;
     let listed = printed(&platform, &["list", "--topic", "saga"]).await;

@@ -42,7 +42,7 @@ async fn failure(platform: &Platform, tenant: Tenant, saga: SagaId) -> String {
 async fn an_organization_has_a_namespace_before_it_is_active_and_none_after_its_deletion() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder())).await;
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     status(&platform, saga, "COMMITTED").await;
 
     let namespace = cluster.namespace(tenant.org).expect("a namespace");
@@ -90,7 +90,7 @@ async fn an_unavailable_cluster_is_retried_and_a_refusal_fails_the_creation() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder())).await;
     cluster.set_behavior(Behavior::Unavailable);
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     let tried = "SELECT count(*) FROM saga_steps WHERE name = 'isolation-gate' AND attempts > 0 AND status = 'RUNNING'";
     until("it was tried", async || platform.number(tried).await == 1).await;
     cluster.set_behavior(Behavior::Normal);
@@ -98,17 +98,17 @@ async fn an_unavailable_cluster_is_retried_and_a_refusal_fails_the_creation() {
     assert!(cluster.namespace(tenant.org).is_some());
 
     cluster.set_behavior(Behavior::Refusing);
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     status(&platform, saga, "FAILED").await;
     assert_eq!(failure(&platform, tenant, saga).await, "isolation_refused");
     assert!(cluster.namespace(tenant.org).is_none());
 
     // A namespace that somebody else created is neither used nor removed.
     cluster.set_behavior(Behavior::Normal);
-    let (_, waiting) = platform.ask_for_organization().await;
+    let (_, waiting) = platform.request_organization().await;
     status(&platform, waiting, "COMMITTED").await;
     platform.atrium.worker(0).suspend();
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     cluster.create_foreign_namespace(tenant.org);
     platform.atrium.worker(0).resume();
     status(&platform, saga, "FAILED").await;
@@ -123,7 +123,7 @@ async fn a_creation_canceled_while_the_cluster_works_leaves_no_namespace() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder().full_workers(2))).await;
     cluster.set_behavior(Behavior::Hanging);
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     cluster.next_change(0).await;
     cancel(&platform, tenant, saga).await;
     cluster.set_behavior(Behavior::Normal);
@@ -144,7 +144,7 @@ async fn when_a_worker_is_killed_while_the_cluster_works_another_continues() {
     let cluster = Cluster::start().await;
     let platform = Platform::start(isolated(&cluster, Atrium::builder().full_workers(2))).await;
     cluster.set_behavior(Behavior::Hanging);
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     let seen = cluster.next_change(0).await;
     // One of the two is performing the step.
     for worker in 0..2 {

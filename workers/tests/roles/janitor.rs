@@ -12,7 +12,7 @@ use crate::platform::{Platform, until};
 #[tokio::test]
 async fn the_janitor_deletes_expired_rows_of_users_who_never_return() {
     let mut platform = Platform::start(Atrium::builder().workers([])).await;
-    let (tenant, _) = platform.ask_for_organization().await;
+    let (tenant, _) = platform.request_organization().await;
     for statement in [
         "INSERT INTO idempotency_keys (caller_id, route, key, fingerprint, status, headers, body, created_at)
          VALUES ($1, 'POST /v1/orgs', 'old', '', 202, '{}', '\"\"', now() - interval '25 hours'),

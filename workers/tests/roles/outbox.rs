@@ -21,13 +21,13 @@ const PUBLISHED: &str =
 #[tokio::test]
 async fn a_message_is_marked_published_only_after_redis_accepted_it() {
     let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
-    platform.atrium.redis().kill9().await;
-    let (_, saga) = platform.ask_for_organization().await;
+    platform.atrium.redis().sigkill().await;
+    let (_, saga) = platform.request_organization().await;
     // Long enough for two polls and every wake-up that the commit causes.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(platform.number(PUBLISHED).await, 0, "Redis is down, so nothing can have been published");
 
-    platform.atrium.redis().start_again().await.expect("Redis starts again");
+    platform.atrium.redis().respawn().await.expect("Redis starts again");
     until("the relay publishes", async || platform.number(PUBLISHED).await == 1).await;
     platform.redis = platform.atrium.redis_connection().await;
     let length: usize = platform.redis.xlen(Inbound::Saga.to_string()).await.expect("a stream");
@@ -41,7 +41,7 @@ async fn everything_flushed_from_redis_is_published_again() {
     let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
     let mut sagas = Vec::new();
     for _ in 0..10 {
-        sagas.push(platform.ask_for_organization().await.1);
+        sagas.push(platform.request_organization().await.1);
     }
     until("all are published", async || platform.number(PUBLISHED).await == 10).await;
     platform.atrium.redis().flush_all().await.expect("a flush");
@@ -56,7 +56,7 @@ async fn a_blocked_reader_recovers_from_a_flush() {
     let platform = Platform::start(Atrium::builder().private_redis()).await;
     for _ in 0..3 {
         platform.atrium.redis().flush_all().await.expect("a flush");
-        let (_, saga) = platform.ask_for_organization().await;
+        let (_, saga) = platform.request_organization().await;
         until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     }
 }
@@ -64,7 +64,7 @@ async fn a_blocked_reader_recovers_from_a_flush() {
 #[tokio::test]
 async fn a_message_published_twice_has_its_effect_once() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     until("it is published", async || platform.number(PUBLISHED).await == 1).await;
     let stream = Inbound::Saga.to_string();
     let reply: redis::streams::StreamRangeReply = platform.redis.xrange_all(&stream).await.expect("a stream");
@@ -115,7 +115,7 @@ async fn several_relays_and_saga_workers_lose_and_repeat_nothing() {
     let platform = Platform::start(Atrium::builder().workers(["relay", "relay,saga", "saga", "saga"])).await;
     let mut sagas = Vec::new();
     for _ in 0..40 {
-        sagas.push(platform.ask_for_organization().await.1);
+        sagas.push(platform.request_organization().await.1);
     }
     for saga in sagas {
         until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
@@ -128,10 +128,10 @@ async fn several_relays_and_saga_workers_lose_and_repeat_nothing() {
 async fn another_relay_replaces_a_paused_one_whose_late_copies_change_nothing() {
     let platform = Platform::start(Atrium::builder().workers(["relay", "relay", "saga"])).await;
     platform.atrium.worker(0).suspend();
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     platform.atrium.worker(0).resume();
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 10);
 }
@@ -139,7 +139,7 @@ async fn another_relay_replaces_a_paused_one_whose_late_copies_change_nothing() 
 #[tokio::test]
 async fn a_message_to_be_retried_waits_in_the_outbox_even_when_redis_is_flushed() {
     let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     let set_kind = "UPDATE sagas SET kind = $2 WHERE id = $1";
     let later = sqlx::query(set_kind).bind(saga).bind("of.a.later.release");
     later.execute(&mut platform.superuser).await.expect("a saga that this release does not know");
@@ -192,7 +192,7 @@ async fn poison_becomes_a_dead_letter_and_other_messages_continue() {
     let _: String =
         platform.redis.xadd(Inbound::Saga.to_string(), "*", &[("nonsense", "1")]).await.expect("an entry");
 
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     until("both are dead letters", async || {
         let dead: usize = platform.redis.clone().xlen(Inbound::Saga.dead_letters()).await.expect("a stream");

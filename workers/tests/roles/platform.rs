@@ -41,7 +41,7 @@ impl Platform {
     }
 
     /// What `POST /v1/orgs` stores.
-    pub(crate) async fn ask_for_organization(&self) -> (Tenant, SagaId) {
+    pub(crate) async fn request_organization(&self) -> (Tenant, SagaId) {
         let tenant = Tenant { org: OrgId::new(), user: UserId::new(), project: ProjectId::new() };
         let mut tx = self.db.user_tx(tenant.user).await.expect("a transaction");
         sqlx::query("INSERT INTO users (id) VALUES ($1)")
@@ -72,7 +72,7 @@ impl Platform {
 
     /// A committed organization with a project.
     pub(crate) async fn tenant(&mut self) -> Tenant {
-        let (tenant, saga) = self.ask_for_organization().await;
+        let (tenant, saga) = self.request_organization().await;
         until("the organization is active", async || self.saga_status(saga).await == "COMMITTED").await;
         let mut tx = self.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
         sqlx::query("INSERT INTO projects (org_id, id, name) VALUES ($1, $2, 'Rocket')")

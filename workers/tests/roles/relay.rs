@@ -56,7 +56,7 @@ async fn entries(platform: &Platform) -> usize {
 #[tokio::test]
 async fn a_relay_stopped_between_reading_and_publishing_is_refused_when_it_resumes() {
     let platform = Platform::start(Atrium::builder().workers(["relay", "relay"])).await;
-    let (tenant, _) = platform.ask_for_organization().await;
+    let (tenant, _) = platform.request_organization().await;
     until("both take part", async || owners(&platform).await == [4, 4]).await;
     let mut superuser = platform.atrium.superuser().await;
     let mut tx = sqlx::Connection::begin(&mut superuser).await.expect("a transaction");
@@ -84,7 +84,7 @@ async fn a_relay_stopped_between_reading_and_publishing_is_refused_when_it_resum
 #[tokio::test]
 async fn all_shards_are_published_whatever_happens_to_leases_and_fences() {
     let platform = Platform::start(Atrium::builder().workers(["relay"])).await;
-    let (tenant, _) = platform.ask_for_organization().await;
+    let (tenant, _) = platform.request_organization().await;
     let mut superuser = platform.atrium.superuser().await;
     let mut sent = 0;
     for failure in [
@@ -121,7 +121,7 @@ async fn all_shards_are_published_whatever_happens_to_leases_and_fences() {
 #[tokio::test]
 async fn a_stream_that_refuses_entries_delays_no_other_stream() {
     let platform = Platform::start(Atrium::builder().workers(["relay"])).await;
-    let (tenant, _) = platform.ask_for_organization().await;
+    let (tenant, _) = platform.request_organization().await;
     let mut superuser = platform.atrium.superuser().await;
     let config = Inbound::Config.to_string();
     // A key of the wrong type makes XADD fail, after the fence was raised.
@@ -142,7 +142,7 @@ async fn a_stream_that_refuses_entries_delays_no_other_stream() {
 #[tokio::test]
 async fn a_full_or_read_only_redis_gets_everything_later_and_once() {
     let platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
-    let (tenant, _) = platform.ask_for_organization().await;
+    let (tenant, _) = platform.request_organization().await;
     let mut superuser = platform.atrium.superuser().await;
     let (mut sent, mut redis) = (0, platform.redis.clone());
     for (failure, repair) in [

@@ -39,7 +39,7 @@ async fn effects(platform: &Platform, tenant: Tenant) -> (i64, i64, i64, String)
 #[tokio::test]
 async fn every_step_is_done_in_order_and_the_organization_is_active() {
     let platform = Platform::start(Atrium::builder()).await;
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
 
     let mut expected: Vec<_> =
@@ -64,7 +64,7 @@ async fn whichever_step_fails_the_steps_before_it_are_compensated_in_reverse() {
             .await;
         // The workers need some milliseconds to read the setting; a saga that is faster is COMMITTED, so try again.
         let (tenant, saga) = loop {
-            let (tenant, saga) = platform.ask_for_organization().await;
+            let (tenant, saga) = platform.request_organization().await;
             until("an end", async || {
                 ["COMMITTED", "FAILED"].contains(&platform.saga_status(saga).await.as_str())
             })
@@ -107,7 +107,7 @@ async fn whichever_step_fails_the_steps_before_it_are_compensated_in_reverse() {
 #[tokio::test]
 async fn a_saga_past_its_deadline_is_compensated() {
     let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     sqlx::query("UPDATE sagas SET deadline_at = now() - interval '1 second' WHERE id = $1")
         .bind(saga)
         .execute(&mut platform.superuser)
@@ -125,7 +125,7 @@ async fn a_saga_past_its_deadline_is_compensated() {
 #[tokio::test]
 async fn a_terminal_state_is_final_even_for_a_superuser() {
     let mut platform = Platform::start(Atrium::builder()).await;
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     let refused = sqlx::query("UPDATE sagas SET status = 'PENDING', finished_at = NULL WHERE id = $1")
         .bind(saga)
@@ -142,7 +142,7 @@ async fn workers_killed_repeatedly_perform_every_effect_once() {
     let mut asked = Vec::new();
     for round in 0..6_usize {
         for _ in 0..10 {
-            asked.push(platform.ask_for_organization().await);
+            asked.push(platform.request_organization().await);
         }
         platform.atrium.worker(round % 2).restart().await.expect("the worker starts again");
     }
@@ -159,10 +159,10 @@ async fn postgresql_restarted_in_the_middle_leaves_no_partial_effects() {
     let platform = Platform::start(Atrium::builder().private_postgres(Durability::Durable)).await;
     let mut asked = Vec::new();
     for _ in 0..20 {
-        asked.push(platform.ask_for_organization().await);
+        asked.push(platform.request_organization().await);
     }
-    platform.atrium.postgres().kill9().await;
-    platform.atrium.postgres().start_again().await.expect("PostgreSQL starts again");
+    platform.atrium.postgres().sigkill().await;
+    platform.atrium.postgres().respawn().await.expect("PostgreSQL starts again");
     for (tenant, saga) in &asked {
         until("COMMITTED", async || platform.saga_status(*saga).await == "COMMITTED").await;
         assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
@@ -181,7 +181,7 @@ async fn a_compensation_that_fails_ten_times_raises_an_alarm_and_is_retried_unti
         sqlx::raw_sql(statement).execute(&mut platform.atrium.superuser().await).await.expect("done");
     };
     superuser("REVOKE DELETE ON org_slugs FROM atrium_app").await;
-    let (tenant, saga) = platform.ask_for_organization().await;
+    let (tenant, saga) = platform.request_organization().await;
     let tried = format!(
         "SELECT compensation_attempts::bigint FROM saga_steps WHERE saga_id = '{saga}' AND name = 'reserve'"
     );
@@ -214,7 +214,7 @@ async fn a_saga_whose_deadline_races_its_commit_ends_in_one_state() {
     for _ in 0..40 {
         let workers = [platform.atrium.worker(0), platform.atrium.worker(1)];
         workers.into_iter().for_each(Service::suspend);
-        let (tenant, saga) = platform.ask_for_organization().await;
+        let (tenant, saga) = platform.request_organization().await;
         let superuser = &mut platform.superuser;
         let deadline_passes = async {
             for overdue in [
@@ -264,7 +264,7 @@ async fn terminated_backends_and_serialization_failures_are_retried_and_leave_no
     .expect("a trigger");
     let mut asked = Vec::new();
     for _ in 0..20 {
-        asked.push(platform.ask_for_organization().await);
+        asked.push(platform.request_organization().await);
         sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
               WHERE datname = current_database() AND usename = 'atrium_app' AND application_name LIKE 'workers%'

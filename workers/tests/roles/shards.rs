@@ -61,9 +61,9 @@ async fn processes_join_leave_and_die_under_load() {
 
     // A worker that is killed releases no lease and may leave copies, but the order must hold.
     let (stop, load) = start_load(&platform, &tenants);
-    platform.read().await.atrium.worker(0).start_again().await.expect("it starts again");
+    platform.read().await.atrium.worker(0).respawn().await.expect("it starts again");
     until_shares(&platform, &[4, 4]).await;
-    platform.read().await.atrium.worker(0).kill9().await;
+    platform.read().await.atrium.worker(0).sigkill().await;
     until_shares(&platform, &[8]).await;
     stop.store(true, Ordering::Relaxed);
     let mut more = load.await.expect("the load");

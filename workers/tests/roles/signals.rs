@@ -39,7 +39,7 @@ async fn every_process_reports_the_same_and_unknown_is_not_zero() {
     until("there is no group yet", async || is(&platform, UNKNOWN, "1").await).await;
     assert!(is(&platform, BACKLOG, "NaN").await);
 
-    let (_, saga) = platform.ask_for_organization().await;
+    let (_, saga) = platform.request_organization().await;
     let stream = Inbound::Saga.to_string();
     until("it is published", async || {
         platform.redis.clone().xlen::<_, usize>(&stream).await.expect("a length") == 1
@@ -54,7 +54,7 @@ async fn every_process_reports_the_same_and_unknown_is_not_zero() {
     platform.atrium.add_worker(Some("saga")).await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     until("none waits", async || is(&platform, BACKLOG, "0").await && is(&platform, sagas, "0").await).await;
-    platform.atrium.worker(2).kill9().await;
+    platform.atrium.worker(2).sigkill().await;
     platform.atrium.redis().flush_all().await.expect("a flush");
     until("unknown again", async || is(&platform, UNKNOWN, "1").await && is(&platform, BACKLOG, "NaN").await)
         .await;
@@ -93,9 +93,9 @@ async fn a_pause_of_redis_and_a_restart_of_postgresql_leave_every_process_ready(
     platform.atrium.redis().suspend();
     ready_for(Duration::from_secs(5)).await;
     platform.atrium.redis().resume();
-    platform.atrium.postgres().kill9().await;
+    platform.atrium.postgres().sigkill().await;
     ready_for(Duration::from_secs(1)).await;
-    platform.atrium.postgres().start_again().await.expect("PostgreSQL starts again");
+    platform.atrium.postgres().respawn().await.expect("PostgreSQL starts again");
     ready_for(Duration::from_secs(2)).await;
     assert!(platform.atrium.worker(0).status().is_none(), "the process still runs");
 }

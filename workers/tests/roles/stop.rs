@@ -15,13 +15,13 @@ async fn sigterm_under_load_loses_and_repeats_nothing() {
     let mut pressed = Vec::new();
     for round in 0..2 {
         for _ in 0..20 {
-            sagas.push(platform.ask_for_organization().await.1);
+            sagas.push(platform.request_organization().await.1);
             pressed.push(platform.press(tenant, ChatAction::Ready).await.to_string());
         }
         let ended_by_itself = platform.atrium.worker(round).stop(Duration::from_secs(15)).await;
         assert!(ended_by_itself, "worker {round} had to be killed");
         assert!(platform.atrium.worker(round).status().is_some_and(|status| status.success()));
-        platform.atrium.worker(round).start_again().await.expect("the worker starts again");
+        platform.atrium.worker(round).respawn().await.expect("the worker starts again");
     }
     for saga in sagas {
         until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;

@@ -19,7 +19,7 @@ const EACH: usize = 5;
 #[tokio::test]
 async fn lost_messages_are_published_again_and_waiting_ones_are_not() {
     let platform = Platform::start(Atrium::builder().private_redis().workers(["relay"])).await;
-    let (tenant, _) = platform.ask_for_organization().await;
+    let (tenant, _) = platform.request_organization().await;
     let redis = &mut platform.redis.clone();
     let stream = |number: u16| Inbound::Chat(number).to_string();
     // Each stream loses its messages in another way, all at the same time.
@@ -61,10 +61,10 @@ async fn lost_messages_are_published_again_and_waiting_ones_are_not() {
 
     // Redis is down longer than the sweeper waits for a message, and comes back with everything that was written.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    platform.atrium.redis().kill9().await;
+    platform.atrium.redis().sigkill().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(platform.number(UNPUBLISHED).await, 0, "nothing is known to be lost");
-    platform.atrium.redis().start_again().await.expect("Redis starts again");
+    platform.atrium.redis().respawn().await.expect("Redis starts again");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(republished(&platform).await, lost, "everything waits, and nothing is lost");
 

@@ -53,8 +53,8 @@ impl Tour {
         let org = creation.org;
         let (admin, member) = self
             .step("two more guests join by invitation", async {
-                let admin = founder.bring(&org, "admin").await?;
-                let member = founder.bring(&org, "member").await?;
+                let admin = founder.invite_guest(&org, "admin").await?;
+                let member = founder.invite_guest(&org, "member").await?;
                 let path = format!("/v1/orgs/{org}/members");
                 let members = patiently(|| founder.client.get(&path)).await?.expect_status(200)?;
                 let count = members.json()["items"].as_array().map_or(0, Vec::len);
