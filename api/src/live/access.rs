@@ -1,10 +1,10 @@
-//! Access that has ended: a member was removed, an organization suspended, a project deleted. What this process
-//! believes for a while, and the streams that are open, end with it.
+//! Access that has ended: a member was removed, an organization suspended, a project deleted. Cached permissions and
+//! open streams that depend on it end too.
 //!
-//! PostgreSQL holds the ends, and every API process asks for news twice a second, as it does for revoked tokens. An end
-//! that was learned is remembered for longer than anything is believed without asking the database, and counts against whatever
-//! was looked up before it was learned: so what was read just before the end, and arrives just after, is not
-//! believed either.
+//! PostgreSQL stores the ends of access, and every API process reads new ones twice a second, as it does for revoked
+//! tokens. Each is kept for longer than any cache entry is valid, and invalidates every permission that was checked
+//! before this process read it. So a permission that was checked just before the end, but is cached just after it, is
+//! invalid too.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,24 +22,24 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How long an end is remembered.
+/// How long an end of access is kept.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(120);
 
-// An end that is read once more, since reads overlap, is still known.
+// Reads overlap; an end that is read a second time must still be kept, so that it does not count as a new one.
 const _: () = assert!(is_longer(REMEMBERED, 2, REVOCATIONS_OVERLAP));
 
-/// What somebody has access to, as far as a stream or a cached session depends on it.
+/// The access on which a stream or a cached session depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessGrant {
     /// The organization.
     pub org: OrgId,
-    /// Who.
+    /// The user or API key.
     pub principal: Uuid,
-    /// The project, if it is about one.
+    /// The project, if the access is to one project.
     pub project: Option<ProjectId>,
 }
 
-/// The ends of access that were learned lately. Cheap to clone.
+/// The recent ends of access. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct EndedAccess(Arc<RwLock<HashMap<OrgId, Vec<End>>>>);
 
@@ -48,34 +48,34 @@ struct End {
     id: Uuid,
     principal: Option<Uuid>,
     project: Option<ProjectId>,
-    learned_at: Instant,
+    observed_at: Instant,
 }
 
 impl EndedAccess {
-    /// Whether access that was looked up at `checked_at` has ended since, as far as this process knows.
+    /// Whether access that was checked at `checked_at` has ended since, as far as this process has read.
     #[must_use]
     pub fn has_ended(&self, access: &AccessGrant, checked_at: Instant) -> bool {
         self.find(access, checked_at, |_| true)
     }
 
-    /// The same, but for what ends everybody's access: an operation goes on to be shown while its organization is
-    /// closed.
+    /// Like [`Self::has_ended`], but ignores ends that concern all principals: an operation is still shown while its
+    /// organization is suspended or being deleted.
     #[must_use]
-    pub fn has_ended_for_one(&self, access: &AccessGrant, checked_at: Instant) -> bool {
+    pub fn has_ended_for_principal(&self, access: &AccessGrant, checked_at: Instant) -> bool {
         self.find(access, checked_at, |end| end.principal.is_some())
     }
 
-    fn find(&self, access: &AccessGrant, checked_at: Instant, counts: impl Fn(&End) -> bool) -> bool {
+    fn find(&self, access: &AccessGrant, checked_at: Instant, applies: impl Fn(&End) -> bool) -> bool {
         let ends = self.0.read();
         let ends = ends.get(&access.org).into_iter().flatten();
-        ends.filter(|end| end.learned_at >= checked_at && counts(end)).any(|end| {
+        ends.filter(|end| end.observed_at >= checked_at && applies(end)).any(|end| {
             end.principal.is_none_or(|principal| principal == access.principal)
                 && end.project.is_none_or(|project| Some(project) == access.project)
         })
     }
 
-    /// Follows the database until the process stops. While it is unavailable, nothing new is learned; no
-    /// request is served on outdated access either, because each one reads the database.
+    /// Reads new ends of access until the process stops. While PostgreSQL is unavailable, none are read. No request is
+    /// served on outdated access either, because every request reads PostgreSQL.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.
@@ -86,25 +86,25 @@ impl EndedAccess {
             match watcher.access_revoked_since(since).await {
                 Ok((now, ends)) => {
                     since = now - REVOCATIONS_OVERLAP;
-                    self.learn(ends);
+                    self.record(ends);
                 }
-                Err(error) => tracing::warn!(%error, "ends of access cannot be read; trying again"),
+                Err(error) => tracing::warn!(%error, "ends of access cannot be read; trying new_end"),
             }
         }
         Ok(())
     }
 
-    fn learn(&self, revoked: Vec<RevokedAccess>) {
-        let learned_at = Instant::now();
+    fn record(&self, revoked: Vec<RevokedAccess>) {
+        let observed_at = Instant::now();
         let mut by_org = self.0.write();
         by_org.retain(|_, ends| {
-            ends.retain(|end| end.learned_at.elapsed() < REMEMBERED);
+            ends.retain(|end| end.observed_at.elapsed() < REMEMBERED);
             !ends.is_empty()
         });
         let known: HashSet<Uuid> = by_org.values().flatten().map(|end| end.id).collect();
         for RevokedAccess { org, id, principal, project } in revoked {
             if !known.contains(&id) {
-                by_org.entry(org).or_default().push(End { id, principal, project, learned_at });
+                by_org.entry(org).or_default().push(End { id, principal, project, observed_at });
             }
         }
     }
@@ -123,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn an_end_concerns_whom_it_names_and_what_was_looked_up_before() {
+    fn an_end_applies_to_its_principal_and_project_and_to_earlier_checks() {
         let (mine, before) = (access(), Instant::now());
         let colleague = AccessGrant { principal: Uuid::now_v7(), ..mine };
-        let elsewhere = AccessGrant { project: Some(ProjectId::new()), ..mine };
+        let other_project = AccessGrant { project: Some(ProjectId::new()), ..mine };
         for (principal, project, ended) in [
             (Some(mine.principal), None, [true, false, true]),
             (None, None, [true, true, true]),
@@ -134,36 +134,33 @@ mod tests {
             (Some(Uuid::now_v7()), None, [false, false, false]),
         ] {
             let ends = EndedAccess::default();
-            ends.learn(vec![end(mine, principal, project)]);
-            assert_eq!([mine, colleague, elsewhere].map(|access| ends.has_ended(&access, before)), ended);
+            ends.record(vec![end(mine, principal, project)]);
+            assert_eq!([mine, colleague, other_project].map(|access| ends.has_ended(&access, before)), ended);
             assert!(!ends.has_ended(&access(), before), "another organization's");
-            assert!(
-                !ends.has_ended(&mine, Instant::now() + Duration::from_millis(1)),
-                "looked up afterwards"
-            );
+            assert!(!ends.has_ended(&mine, Instant::now() + Duration::from_millis(1)), "checked afterwards");
         }
     }
 
     #[test]
-    fn an_end_that_comes_again_is_not_a_new_one() {
+    fn an_end_that_is_read_twice_counts_once() {
         let mine = access();
-        let (ends, again) = (EndedAccess::default(), || end(mine, None, None));
-        let first = again();
-        let copy = RevokedAccess { id: first.id, ..again() };
-        ends.learn(vec![first]);
+        let (ends, new_end) = (EndedAccess::default(), || end(mine, None, None));
+        let first = new_end();
+        let copy = RevokedAccess { id: first.id, ..new_end() };
+        ends.record(vec![first]);
         let checked_at = Instant::now() + Duration::from_millis(1);
         std::thread::sleep(Duration::from_millis(2));
-        ends.learn(vec![copy]);
+        ends.record(vec![copy]);
         assert!(!ends.has_ended(&mine, checked_at));
-        ends.learn(vec![again()]);
+        ends.record(vec![new_end()]);
         assert!(ends.has_ended(&mine, checked_at));
     }
 
     #[test]
-    fn a_closed_organization_still_shows_its_operations() {
+    fn an_end_for_all_principals_does_not_hide_operations() {
         let (mine, before) = (access(), Instant::now());
         let ends = EndedAccess::default();
-        ends.learn(vec![end(mine, None, None)]);
-        assert!(ends.has_ended(&mine, before) && !ends.has_ended_for_one(&mine, before));
+        ends.record(vec![end(mine, None, None)]);
+        assert!(ends.has_ended(&mine, before) && !ends.has_ended_for_principal(&mine, before));
     }
 }

@@ -1,11 +1,11 @@
 //! Server-Sent Events: the body of an event stream, and what every stream has in common.
 //!
-//! A stream is polled by its connection, like any body. Each poll puts everything that is pending, up to a bound, into
-//! one write; what does not fit stays where it is (a ring, a database), never in a queue of the stream. While the
-//! client does not read, hyper does not poll, so a slow client costs nothing but its permit.
+//! A stream is polled by its connection, like any body. Each poll puts the pending events, up to a limit, into one
+//! write. The rest stays in its source (a ring, PostgreSQL), because streams have no queues. While the client does not
+//! read, hyper does not poll, so a slow client uses nothing but its permit.
 //!
-//! A native `EventSource` stops forever on any answer but 200. So what is worth trying again, although it cannot be
-//! served now, is a 200 that says when to come back and ends ([`try_again`]).
+//! A native `EventSource` stops forever at any status but 200. So a temporary failure is sent as a 200 response that
+//! contains the time until the next attempt and ends ([`try_again`]).
 
 use std::{
     convert::Infallible,
@@ -43,32 +43,33 @@ use crate::{
     limits::streams::StreamPermit,
 };
 
-/// Longer than any id of ours; a longer one is refused unread.
+/// Longer than any id that this API sends; a longer one is rejected without parsing.
 const MAX_EVENT_ID: usize = 128;
-/// How long clients wait before they come back, milliseconds. Each gets a value of its own, so that those who
-/// lost the same process do not come back at the same moment.
+/// How long clients wait before they reconnect, milliseconds. The value is random for each client, so that the clients
+/// of one process do not all reconnect at the same moment after it stops.
 const RETRY_MS: std::ops::Range<u64> = 1_000..4_000;
-/// The same when the process drains: the others are there, and the ends are spread already.
+/// How long clients wait during a drain, milliseconds. Other processes are available, and the drain already spreads
+/// the reconnects.
 const DRAIN_RETRY_MS: std::ops::Range<u64> = 100..1_000;
-/// The query parameter of clients that open a new stream by themselves.
+/// The query parameter for clients that reconnect by opening a new stream and cannot set the header.
 pub const LAST_EVENT_ID: &str = "last_event_id";
 
-/// Whether a stream goes on.
+/// Whether a stream continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It does; what is pending was given, as far as it fits.
+    /// It continues. The pending events are in the batch, as far as they fit.
     Open,
-    /// What was given is the last.
+    /// It ends after the events in the batch.
     End,
 }
 
-/// Where a stream's events come from.
+/// The source of a stream's events.
 pub trait Source: Send + Unpin + 'static {
-    /// Gives the batch what is pending. `news` says that a hint came, or that it is time to read without one; it is
-    /// also set at the first call. When nothing is given, the source has arranged to be woken.
-    fn poll(&mut self, context: &mut Context<'_>, news: bool, batch: &mut Batch) -> Next;
+    /// Adds the pending events to the batch. `updates` is true after a hint, when a poll is due, and at the first call.
+    /// A source that adds nothing must have arranged to be woken.
+    fn poll(&mut self, context: &mut Context<'_>, updates: bool, batch: &mut Batch) -> Next;
 
-    /// Says that the stream is alive. May move the client's position as well.
+    /// Adds a heartbeat to the batch. May also move the client's position.
     fn heartbeat(&mut self, batch: &mut Batch) {
         batch.comment();
     }
@@ -85,16 +86,16 @@ pub struct EventStream<S> {
 }
 
 impl<S: Source> EventStream<S> {
-    /// A stream of that source's events.
+    /// A stream of the source's events.
     #[must_use]
     pub fn new(registration: Registration, kind: StreamKind, source: S, permit: StreamPermit) -> Self {
         Self { registration, kind, source, _permit: permit, greeted: false, ended: false }
     }
 
-    /// What to write now. Empty when there is nothing, or when the stream has ended.
-    fn pending(&mut self, context: &mut Context<'_>) -> Batch {
+    /// The next write. Empty if nothing is pending or the stream has ended.
+    fn next_batch(&mut self, context: &mut Context<'_>) -> Batch {
         let mut batch = Batch::default();
-        // The waker is left before anything is read: what comes later wakes this stream again.
+        // This registers the waker before anything is read, so that later events wake the stream again.
         let commands = self.registration.take_commands(context.waker());
         if commands.end {
             self.ended = true;
@@ -104,14 +105,14 @@ impl<S: Source> EventStream<S> {
         if first {
             batch.greeting(rand::random_range(RETRY_MS));
         }
-        let next = self.source.poll(context, commands.news || first, &mut batch);
+        let next = self.source.poll(context, commands.updates || first, &mut batch);
         if commands.expiring {
             batch.event(&token_expiring(self.registration.stream().expires_at()));
         }
         if next == Next::End {
             self.ended = true;
         } else if commands.drain && !batch.is_full() {
-            // Not before what is pending has gone out; a full batch comes here again.
+            // The drain event follows all pending events; after a full batch, the next poll tries again.
             batch.event(&drain());
             self.ended = true;
         } else if commands.heartbeat && batch.is_empty() {
@@ -133,11 +134,11 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
         if stream.ended {
             return Poll::Ready(None);
         }
-        let batch = stream.pending(context);
+        let batch = stream.next_batch(context);
         if batch.is_empty() {
             return if stream.ended { Poll::Ready(None) } else { Poll::Pending };
         }
-        stream.registration.written();
+        stream.registration.record_write();
         if batch.events() > 0 {
             counter!(SSE_EVENTS, "kind" => <&str>::from(stream.kind)).increment(batch.events());
         }
@@ -149,10 +150,10 @@ impl<S: Source> hyper::body::Body for EventStream<S> {
     }
 }
 
-/// Answers with a stream for this caller about an organization, and one of its projects, to which they had access at
-/// `checked_at`; or, while the process drains, sends them elsewhere. The source is made with
-/// the stream's registration at hand, so that it can be woken from its first moment on; its permit among the
-/// organization's streams is held as long as it is open.
+/// Responds with an event stream about an organization, and possibly one of its projects, to which the caller had
+/// access at `checked_at`. While the process drains, the stream ends immediately and the client reconnects to another
+/// process. `source` receives the stream's registration, so that it can be woken from the start. The stream keeps
+/// `permit` as long as it is open.
 pub fn open<S: Source>(
     streams: &OpenStreams,
     kind: StreamKind,
@@ -164,67 +165,69 @@ pub fn open<S: Source>(
 ) -> Response {
     if streams.is_draining() {
         let retry = rand::random_range(DRAIN_RETRY_MS);
-        return answer(Body::Whole([format!("retry: {retry}\n\n").as_bytes(), &drain()].concat().into()));
+        return event_stream(Body::Whole(
+            [format!("retry: {retry}\n\n").as_bytes(), &drain()].concat().into(),
+        ));
     }
     let registration = streams.register(kind, credential, about, checked_at);
     let source = source(&registration);
-    answer(Body::stream(EventStream::new(registration, kind, source, permit)))
+    event_stream(Body::stream(EventStream::new(registration, kind, source, permit)))
 }
 
-/// Turns refusals that pass by themselves into a stream that ends at once and says when to come back.
+/// Turns temporary problems into a stream that ends immediately and contains the time until the next attempt.
 ///
 /// # Errors
-/// All other refusals: coming back would not help.
-pub fn try_again(answer_or_problem: Result<Response, Problem>) -> Result<Response, Problem> {
-    match answer_or_problem {
+/// All other problems, because a reconnect would not help.
+pub fn try_again(result: Result<Response, Problem>) -> Result<Response, Problem> {
+    match result {
         Err(problem)
             if matches!(problem.code(), Code::Unavailable | Code::RateLimited | Code::QuotaExceeded) =>
         {
             let code = problem.code().name();
             let cause = problem.internal_cause();
             tracing::debug!(code, cause, "a stream cannot be opened now; the client comes back");
-            // No sooner than a limit allows, and not all at the same moment.
+            // Not before the limit allows it, and spread at random.
             let wait = problem.retry_after_seconds().saturating_sub(1) * 1_000;
             let retry = wait + rand::random_range(RETRY_MS);
-            Ok(answer(Body::Whole(format!(": {code}\nretry: {retry}\n\n").into())))
+            Ok(event_stream(Body::Whole(format!(": {code}\nretry: {retry}\n\n").into())))
         }
         other => other,
     }
 }
 
-/// A stream of one event that was framed before.
+/// A stream of one framed event.
 #[must_use]
 pub fn once(event: &Bytes) -> Response {
     let mut batch = Batch::default();
     batch.greeting(rand::random_range(RETRY_MS));
     batch.event(event);
-    answer(Body::Whole(batch.into_bytes()))
+    event_stream(Body::Whole(batch.into_bytes()))
 }
 
-/// For a native `EventSource`, the only answer that is no error and keeps it from coming back.
+/// 204, the only response that stops a native `EventSource` from reconnecting without being an error.
 #[must_use]
 pub fn nothing_more() -> Response {
     response::empty(StatusCode::NO_CONTENT)
 }
 
-fn answer(body: Body) -> Response {
+fn event_stream(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
-    // Proxies that speak nginx's dialect would otherwise wait for a full buffer.
+    // Proxies that support nginx's header would otherwise wait for a full buffer.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
-/// The id after which the client wants to go on. The header counts before the query: a native `EventSource` sends
-/// the header when it comes back by itself, with the query of its first connection.
+/// The id after which the client wants to resume. The header has precedence over the query parameter, because a native
+/// `EventSource` that reconnects sends the header together with the query of its first connection.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`] when it cannot be an id of any stream.
+/// [`Code::LastEventIdInvalid`] if it cannot be an id of any stream.
 pub fn last_event_id(request: &Request) -> Result<Option<String>, Problem> {
     let query = request.query(&[LAST_EVENT_ID])?;
-    // Also where it does not count: a request is valid as a whole.
+    // Checked even if the header overrides it: every part of a request must be valid.
     if query.get(LAST_EVENT_ID).is_some_and(|id| id.len() > MAX_EVENT_ID) {
         return Err(last_event_id_invalid());
     }
@@ -241,7 +244,7 @@ pub fn last_event_id(request: &Request) -> Result<Option<String>, Problem> {
     }
 }
 
-/// The id of a stream whose events are numbered. Only the form in which ids are sent is one.
+/// Parses an id of a stream with numbered events. Only the exact form that the API sends is valid.
 ///
 /// # Errors
 /// [`Code::LastEventIdInvalid`] for everything else.
@@ -252,7 +255,7 @@ pub fn number(id: &str) -> Result<i64, Problem> {
         .ok_or_else(last_event_id_invalid)
 }
 
-/// The id to go on from is not one of this stream.
+/// The problem of an id that does not belong to this stream.
 #[must_use]
 pub fn last_event_id_invalid() -> Problem {
     Problem::new(
@@ -261,16 +264,16 @@ pub fn last_event_id_invalid() -> Problem {
     )
 }
 
-/// An event, framed: its data is JSON.
+/// Frames an event, with JSON as its data.
 pub fn event<E: LiveEvent>(id: Option<&dyn std::fmt::Display>, event: &E) -> Bytes {
-    // Strings and numbers only: this cannot fail.
+    // Events contain only strings and numbers, so serializing them cannot fail.
     frame(id, E::NAME, &serde_json::to_string(event).unwrap_or_default())
 }
 
-/// Something may have been missed: the client has to read the state again.
+/// Events may be missing: the client has to read the current state again.
 #[derive(Serialize, JsonSchema)]
 pub struct Reset {
-    /// Why.
+    /// Why events may be missing.
     pub reason: ResetReason,
 }
 
@@ -298,7 +301,7 @@ impl LiveEvent for TokenExpiring {
     const NAME: &'static str = "token-expiring";
 }
 
-/// What this module sends, for the test of the API description.
+/// The events that this module sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         event_component::<Reset>("ResetEvent"),
@@ -320,7 +323,7 @@ mod tests {
     use super::number;
 
     #[test]
-    fn only_numbers_as_they_are_sent_are_ids() {
+    fn numeric_ids_are_accepted_only_in_canonical_form() {
         assert_eq!(number("42").ok(), Some(42));
         assert_eq!(number("7").ok(), Some(7));
         assert_eq!(number("0").ok(), Some(0));

@@ -1,20 +1,20 @@
 //! Events as bytes on the wire, in the form of the
 //! [HTML standard](https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
 //!
-//! An event is framed once and the bytes are shared by all its receivers. A [`Batch`] is what one stream writes next:
-//! a single event is passed on without a copy, several are put together so that they cost one write.
+//! An event is framed once, and all its receivers share the bytes. A [`Batch`] is the next write of one stream: a
+//! single event is sent without a copy; several events are joined, so that they need only one write.
 
 use std::fmt::{Display, Write as _};
 
 use bytes::{Bytes, BytesMut};
 
-/// How many bytes a stream puts into one write. What is pending beyond that waits in the ring, not in the stream.
+/// Number of bytes after which a write is full. Further pending events wait in the ring, not in the stream.
 const WRITE_LIMIT: usize = 16 * 1024;
 
 /// Frames an event: `id`, `event`, `data`, and an empty line.
 ///
-/// CR and LF end a field, and NUL voids an id: in `id` and `event` they are left out, and `data` with several lines
-/// becomes several fields, which the client puts together again.
+/// CR and LF end a field, and NUL invalidates an id, so all three are removed from `id` and `event`. `data` with
+/// several lines becomes several fields, which the client joins again.
 #[must_use]
 pub fn frame(id: Option<&dyn Display>, event: &str, data: &str) -> Bytes {
     let mut text = String::with_capacity(data.len() + event.len() + 64);
@@ -36,12 +36,12 @@ fn field(text: &mut String, name: &str, value: &str) {
     text.push('\n');
 }
 
-/// What one stream writes next.
+/// The next write of one stream.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The only event so far, shared with all its other receivers.
+    /// The first event as long as it is the only one, shared with its other receivers.
     single: Option<Bytes>,
-    /// All events, once there is more than one.
+    /// All blocks, once there is anything but a single event.
     joined: BytesMut,
     events: u64,
 }
@@ -58,7 +58,7 @@ impl Batch {
         self.joined.extend_from_slice(framed);
     }
 
-    /// Adds a block that is no event: it moves the client's position, so that a reconnect goes on from there.
+    /// Adds a block without an event, which moves the client's position, so that a reconnect resumes from there.
     pub fn position(&mut self, id: &dyn Display) {
         self.join();
         // Writing to a buffer in memory cannot fail.
@@ -71,8 +71,8 @@ impl Batch {
         self.joined.extend_from_slice(b":\n\n");
     }
 
-    /// Adds the first block of a stream: bytes at once, so that proxies and clients see it open, and how long to wait
-    /// before a reconnect.
+    /// Adds the first block of a stream: the wait before a reconnect. It is sent immediately, so that proxies and
+    /// clients see that the stream is open.
     pub fn greeting(&mut self, retry_ms: u64) {
         self.join();
         let _ = write!(self.joined, ": atrium\nretry: {retry_ms}\n\n");
@@ -90,13 +90,13 @@ impl Batch {
         self.single.is_none() && self.joined.is_empty()
     }
 
-    /// Whether the rest should wait for the next write.
+    /// Whether further events must wait for the next write.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.single.as_ref().map_or(self.joined.len(), Bytes::len) >= WRITE_LIMIT
     }
 
-    /// How many events it holds.
+    /// The number of events.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.events
@@ -114,25 +114,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_framed_as_the_standard_says() {
+    fn events_are_framed_according_to_the_standard() {
         let framed = frame(Some(&"e-1-0"), "chat.action", r#"{"a":1}"#);
         assert_eq!(framed, "id: e-1-0\nevent: chat.action\ndata: {\"a\":1}\n\n");
         assert_eq!(frame(None, "reset", "{}"), "event: reset\ndata: {}\n\n");
     }
 
     #[test]
-    fn nothing_in_a_value_can_end_a_field() {
+    fn control_characters_in_values_cannot_end_a_field() {
         let framed = frame(Some(&"1\n2\0"), "a\r\ndata: forged", "{\r\n}\n\nevent: forged");
         assert_eq!(framed, "id: 12\nevent: adata: forged\ndata: {\ndata: }\ndata: \ndata: event: forged\n\n");
     }
 
     #[test]
-    fn one_event_is_shared_and_several_are_joined() {
+    fn a_single_event_is_shared_and_several_are_joined() {
         let (a, b) = (frame(None, "a", "1"), frame(None, "b", "2"));
         let mut batch = Batch::default();
         batch.event(&a);
-        let alone = batch.into_bytes();
-        assert_eq!(alone.as_ptr(), a.as_ptr(), "not copied");
+        let bytes = batch.into_bytes();
+        assert_eq!(bytes.as_ptr(), a.as_ptr(), "not copied");
 
         let mut batch = Batch::default();
         batch.greeting(2000);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_bounded() {
+    fn a_batch_is_full_at_the_write_limit() {
         let event = frame(None, "a", &"x".repeat(1000));
         let mut batch = Batch::default();
         while !batch.is_full() {

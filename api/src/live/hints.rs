@@ -1,6 +1,6 @@
-//! Hints: something about a thing has changed, look again. Streams that read a database or a snapshot wait here.
+//! Hints: wake-ups that make a stream read its source again. Streams that read PostgreSQL or a snapshot wait for them.
 //!
-//! A hint carries nothing and may be lost; a poll stands behind it.
+//! A hint carries no data and may be lost, because every such stream also polls.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{open_streams::OpenStream, slots::Slots};
 
-/// The streams that wait for hints, by what they are about.
+/// The streams that wait for hints, by the key of what they show.
 #[derive(Debug)]
 pub struct Hints<K: Copy + Eq + Hash> {
     waiting: Mutex<HashMap<K, Slots<Arc<OpenStream>>>>,
@@ -21,24 +21,24 @@ impl<K: Copy + Eq + Hash> Default for Hints<K> {
 }
 
 impl<K: Copy + Eq + Hash> Hints<K> {
-    /// Lets a stream hear hints about a thing, until the answer is dropped.
+    /// Sends a stream the hints about `key` until the returned guard is dropped.
     #[must_use]
-    pub fn listen(self: &Arc<Self>, about: K, stream: Arc<OpenStream>) -> Listening<K> {
-        let slot = self.lock().entry(about).or_default().insert(stream);
-        Listening { hints: Arc::clone(self), about, slot }
+    pub fn listen(self: &Arc<Self>, key: K, stream: Arc<OpenStream>) -> Listening<K> {
+        let slot = self.lock().entry(key).or_default().insert(stream);
+        Listening { hints: Arc::clone(self), key, slot }
     }
 
-    /// A thing has changed.
-    pub fn hint(&self, about: K) {
-        for stream in self.lock().get(&about).into_iter().flat_map(Slots::iter) {
-            stream.news();
+    /// Wakes the streams about `key`: it has changed.
+    pub fn hint(&self, key: K) {
+        for stream in self.lock().get(&key).into_iter().flat_map(Slots::iter) {
+            stream.notify();
         }
     }
 
-    /// Anything may have changed.
+    /// Wakes all streams, because anything may have changed.
     pub fn hint_all(&self) {
         for stream in self.lock().values().flat_map(Slots::iter) {
-            stream.news();
+            stream.notify();
         }
     }
 
@@ -47,21 +47,21 @@ impl<K: Copy + Eq + Hash> Hints<K> {
     }
 }
 
-/// A stream hears hints as long as this lives.
+/// A stream's subscription to hints. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Listening<K: Copy + Eq + Hash> {
     hints: Arc<Hints<K>>,
-    about: K,
+    key: K,
     slot: usize,
 }
 
 impl<K: Copy + Eq + Hash> Drop for Listening<K> {
     fn drop(&mut self) {
         let mut waiting = self.hints.lock();
-        if let Some(slots) = waiting.get_mut(&self.about) {
+        if let Some(slots) = waiting.get_mut(&self.key) {
             slots.remove(self.slot);
             if slots.is_empty() {
-                waiting.remove(&self.about);
+                waiting.remove(&self.key);
             }
         }
     }

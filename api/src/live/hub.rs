@@ -1,7 +1,8 @@
-//! From the one reader of all live streams to everybody who waits in this process.
+//! Distributes the events of the live streams, which one task reads, to the open event streams of this process.
 //!
-//! Chat events go into their shard's ring. Operations and configurations are hints. A gap in a chat shard makes its
-//! ring begin anew, which tells its readers; a gap in the hints wakes every stream that waits for them.
+//! Chat events go into the ring of their shard. Events about operations and configurations become hints. After a gap
+//! in a chat shard, its ring is reset, which its readers detect; after a gap in the hints, every stream that waits for
+//! them is woken.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,12 +20,12 @@ use super::{
     ring::{Limits, Published, ResetReason, Ring},
 };
 
-/// Everything that open streams wait for.
+/// The rings and hints that open streams read.
 pub struct Hub {
     rings: Vec<Arc<Ring>>,
     operations: Arc<Hints<SagaId>>,
     configurations: Arc<Hints<OrgId>>,
-    /// Revisions that were announced, and that this process does not apply yet.
+    /// Announced revisions that this process has not applied yet.
     announced: Mutex<HashMap<OrgId, i64>>,
 }
 
@@ -35,7 +36,7 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// A hub that nothing has come to yet.
+    /// A hub without events.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -64,8 +65,8 @@ impl Hub {
         &self.configurations
     }
 
-    /// Passes on what came in one read. Events of one shard are put into the ring together, so that a burst wakes
-    /// a stream once. `on_closed` is called with every session whose end passes by.
+    /// Distributes the events of one read. Events of one shard are put into its ring in one call, so that a burst wakes
+    /// a stream once. `on_closed` is called with every session that was closed.
     pub fn dispatch(&self, events: &[TailEvent], mut on_closed: impl FnMut(SessionId)) {
         let mut chat: Vec<Vec<Published>> = self.rings.iter().map(|_| Vec::new()).collect();
         for event in events {
@@ -99,7 +100,7 @@ impl Hub {
                     }
                 }
                 TailEvent::Gap { stream: Live::Operation } => self.operations.hint_all(),
-                // The store reconciles, and tells when something was swapped.
+                // The store reconciles and notifies its subscribers of new snapshots.
                 TailEvent::Gap { stream: Live::Config } => {}
             }
         }
@@ -109,23 +110,23 @@ impl Hub {
     }
 
     fn announce(&self, fields: &HashMap<String, String>) {
-        // The store reconciles after a malformed entry, and tells when something was swapped.
+        // After a malformed entry the store reconciles and notifies its subscribers of new snapshots.
         if let Ok(RevisionEntry { org, revision }) = RevisionEntry::from_fields(fields) {
             self.announced.lock().insert(org, revision);
         }
     }
 
-    /// Some snapshot was swapped: hints about those that were announced and are applied now. The default values of
-    /// the platform are everybody's.
-    pub fn applied(&self, configuration: &ConfigurationStore) {
+    /// After a snapshot was swapped: sends hints about the announced revisions that are applied now. A change of the
+    /// platform's default values concerns every organization.
+    pub fn hint_applied(&self, configuration: &ConfigurationStore) {
         let mut applied = Vec::new();
         self.announced.lock().retain(|org, revision| {
-            // What is not held belongs to an organization nobody uses here.
-            let waits = configuration.held(*org).is_some_and(|snapshot| snapshot.revision() < *revision);
-            if !waits {
+            // If the store has no snapshot, no stream of this process uses the organization.
+            let pending = configuration.held(*org).is_some_and(|snapshot| snapshot.revision() < *revision);
+            if !pending {
                 applied.push(*org);
             }
-            waits
+            pending
         });
         for org in applied {
             if org == OrgId::PLATFORM {

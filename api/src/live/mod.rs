@@ -3,7 +3,7 @@
 //! ```text
 //! Redis ─ one XREAD ─ hub ─┬─ ring per chat shard ── cursor of each stream
 //!                          ├─ hints about operations ── streams that read PostgreSQL
-//!                          └─ news of configurations ── the store ── streams that compare revisions
+//!                          └─ announced revisions ── the configuration store ── streams that compare revisions
 //! ```
 
 pub mod access;
@@ -37,19 +37,19 @@ use self::{
 /// The live path of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Live {
-    /// Where events come from.
+    /// Distributes events inside this process.
     pub hub: Arc<Hub>,
-    /// The event streams that are open.
+    /// The open event streams.
     pub streams: OpenStreams,
-    /// What is known of chat sessions.
+    /// Cached chat sessions.
     pub sessions: Arc<SessionCache>,
-    /// Which chat sessions have an open stream.
+    /// The chat sessions that have an open stream.
     pub presence: Presence,
 }
 
 impl Live {
-    /// Begins to read the live streams and to serve open ones, until the process stops. `drain` is the window in
-    /// which streams are told to go.
+    /// Starts the tasks that read the live streams and serve the open event streams until the process stops. When it
+    /// drains, it ends the open event streams within `drain`.
     #[must_use]
     pub fn start(
         database: &Database,
@@ -69,7 +69,7 @@ impl Live {
         };
         let tail = Tail::new(redis.clone(), LiveStream::all());
         let (done, draining) = (live.streams.done().clone(), shutdown.draining().clone());
-        // Streams are served until the last one has ended, so their events come until then.
+        // Open streams receive events during the drain too, so this reads until the last one has ended.
         shutdown.spawn_critical("live streams", live.clone().follow(tail, configuration.clone(), done));
         shutdown.spawn_critical(
             "live configuration",
@@ -106,7 +106,7 @@ impl Live {
     ) -> anyhow::Result<()> {
         let mut swapped = configuration.subscribe();
         while let Some(Ok(())) = stop.run_until_cancelled(swapped.changed()).await {
-            self.hub.applied(&configuration);
+            self.hub.hint_applied(&configuration);
         }
         Ok(())
     }

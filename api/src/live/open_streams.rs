@@ -1,9 +1,10 @@
 //! The event streams that are open in this process, and the one timer that serves them all.
 //!
-//! A stream has no task and no timer of its own. It leaves a waker here, and gets *commands*: bits that say what to do
-//! when it runs next. Whoever has news (a ring, a hint) sets nothing and only wakes it; the timer goes over all
-//! streams a few times a second and asks for a heartbeat where nothing was written for a while, a warning and the end
-//! where a token runs out or was revoked, and, when the process drains, the ends spread over the drain window.
+//! A stream has no task and no timer of its own. It registers a waker here and receives *commands*: bits that define
+//! what it does when it is polled next. A ring only wakes a stream; a hint also sets a command. The timer visits all
+//! streams four times a second. It commands a heartbeat if nothing was written for a while, a warning before the token
+//! expires, and the end when the token expires or is revoked or access ends. During a drain it spreads the ends over
+//! the drain window.
 
 use std::{
     sync::{
@@ -35,28 +36,28 @@ use super::{
 };
 use crate::http::caller::Credential;
 
-/// How long before its token expires a stream is told.
+/// How long before its token expires a stream is warned.
 pub const TOKEN_EXPIRING_BEFORE: Duration = Duration::from_secs(10);
-/// How often the timer goes over the streams.
+/// How often the timer visits the streams.
 const TICK: Duration = Duration::from_millis(250);
-/// The same while the process drains.
+/// How often the timer visits the streams during a drain.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
-/// How often a stream that reads a database reads it without a hint.
-const POLL: Duration = Duration::from_secs(1);
-/// How much of the drain window the ends of streams are spread over; the rest is for writing them out.
-const DRAIN_SHARE: f64 = 0.7;
-/// With few streams the drain is shorter than its window: never slower than this many a second.
-const DRAIN_RATE: f64 = 200.0;
+/// How often a stream that depends on hints reads its source without one.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The fraction of the drain window over which the ends of streams are spread; the rest is for the last writes.
+const DRAIN_FRACTION: f64 = 0.7;
+/// Minimum number of streams that are ended per second, so that the drain of few streams is shorter than its window.
+const MIN_DRAIN_RATE: f64 = 200.0;
 
 const HEARTBEAT: u8 = 1;
-const NEWS: u8 = 1 << 1;
+const UPDATES: u8 = 1 << 1;
 const EXPIRING: u8 = 1 << 2;
 const DRAIN: u8 = 1 << 3;
 const END: u8 = 1 << 4;
-/// Commands that were given once and stay in force: they are not given again.
+/// Set together with `EXPIRING` and never cleared, so that a stream is warned once.
 const WARNED: u8 = 1 << 5;
 
-/// What a stream carries; the label of its metrics.
+/// The content of a stream; the label of its metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum StreamKind {
@@ -68,55 +69,55 @@ pub enum StreamKind {
     Config,
 }
 
-/// What a stream was told to do since it ran last.
+/// The commands that a stream received since it was last polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
-    /// Nothing was written for a while: say that the stream is alive.
+    /// Nothing was written for a while: write a heartbeat.
     pub heartbeat: bool,
-    /// What the stream reads from may have something new.
-    pub news: bool,
-    /// The token ends soon: tell.
+    /// The source may have updates.
+    pub updates: bool,
+    /// The token expires soon: warn the client.
     pub expiring: bool,
-    /// The process stops: write what is pending, tell, and end.
+    /// The process drains: write what is pending, then the drain event, and end.
     pub drain: bool,
-    /// End at once.
+    /// End immediately.
     pub end: bool,
 }
 
-/// What the timer, the rings and the hints know of one open stream.
+/// The state of one open stream that the timer, the rings and the hints use.
 #[derive(Debug)]
 pub struct OpenStream {
     kind: StreamKind,
     auth_session: Option<AuthSessionId>,
     expires_at: OffsetDateTime,
-    /// The same by the monotonic clock: when the other one is set, a stream ends neither early nor late.
+    /// `expires_at` on the monotonic clock, so that a change of the system clock ends no stream early or late.
     ends_at: Instant,
     access: AccessGrant,
-    /// When that access was looked up.
+    /// When that access was checked.
     checked_at: Instant,
     waker: AtomicWaker,
     commands: AtomicU8,
-    /// Milliseconds since the registry was made.
+    /// Time of the last write, in milliseconds since the registry was created.
     written_at: AtomicU64,
 }
 
 impl OpenStream {
-    /// Something happened: the stream should run.
+    /// Wakes the stream, so that it is polled.
     pub fn wake(&self) {
         self.waker.wake();
     }
 
-    /// What the stream reads from may have something new.
-    pub fn news(&self) {
-        self.command(NEWS);
+    /// Notifies the stream that its source may have updates.
+    pub fn notify(&self) {
+        self.command(UPDATES);
     }
 
-    /// Ends the stream at once.
+    /// Ends the stream immediately.
     pub fn end(&self) {
         self.command(END);
     }
 
-    /// When the token that opened the stream ends.
+    /// When the token that opened the stream expires.
     #[must_use]
     pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at
@@ -132,7 +133,7 @@ impl OpenStream {
     }
 }
 
-/// A stream's own end of the registry. Leaves it when dropped.
+/// A stream's entry in the registry. Dropping it removes the stream.
 #[derive(Debug)]
 pub struct Registration {
     stream: Arc<OpenStream>,
@@ -141,25 +142,25 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Takes the commands, after leaving a waker: what comes in between wakes the stream again.
+    /// Takes the commands after registering the waker, so that a command that arrives meanwhile wakes the stream again.
     pub fn take_commands(&self, waker: &Waker) -> Commands {
         self.stream.waker.register(waker);
         let commands = self.stream.commands.fetch_and(DRAIN | END | WARNED, Ordering::AcqRel);
         Commands {
             heartbeat: commands & HEARTBEAT != 0,
-            news: commands & NEWS != 0,
+            updates: commands & UPDATES != 0,
             expiring: commands & EXPIRING != 0,
             drain: commands & DRAIN != 0,
             end: commands & END != 0,
         }
     }
 
-    /// Something was written, so the next heartbeat is a full interval away.
-    pub fn written(&self) {
+    /// Records that something was written; the next heartbeat is due one full interval later.
+    pub fn record_write(&self) {
         self.stream.written_at.store(self.streams.now_ms(), Ordering::Relaxed);
     }
 
-    /// The stream, for those who wake it.
+    /// The stream, for the code that wakes it.
     #[must_use]
     pub fn stream(&self) -> &Arc<OpenStream> {
         &self.stream
@@ -182,7 +183,7 @@ pub struct OpenStreams {
 #[derive(Debug)]
 struct Inner {
     slots: Mutex<Slots<Arc<OpenStream>>>,
-    made_at: Instant,
+    created_at: Instant,
     shutdown: Shutdown,
     done: CancellationToken,
 }
@@ -194,27 +195,27 @@ impl OpenStreams {
         Self {
             inner: Arc::new(Inner {
                 slots: Mutex::default(),
-                made_at: Instant::now(),
+                created_at: Instant::now(),
                 shutdown,
                 done: CancellationToken::new(),
             }),
         }
     }
 
-    /// Whether the process drains: new streams are sent elsewhere.
+    /// Whether the process drains. New streams then have to connect to another process.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.inner.shutdown.draining().is_cancelled()
     }
 
-    /// Cancelled when the process has drained and no stream is left to serve.
+    /// Cancelled when the process has drained and no stream needs to be served.
     #[must_use]
     pub fn done(&self) -> &CancellationToken {
         &self.inner.done
     }
 
-    /// Adds a stream that was opened with this token, for what `org` and `project` name, which the caller had access
-    /// to at `checked_at`.
+    /// Adds a stream that was opened with this token, about an organization and possibly one of its projects, to which
+    /// the caller had access at `checked_at`.
     #[must_use]
     pub fn register(
         &self,
@@ -223,10 +224,10 @@ impl OpenStreams {
         (org, project): (OrgId, Option<ProjectId>),
         checked_at: Instant,
     ) -> Registration {
-        let left = credential.expires_at - clock::now();
+        let remaining = credential.expires_at - clock::now();
         let stream = Arc::new(OpenStream {
             kind,
-            ends_at: Instant::now() + Duration::try_from(left).unwrap_or_default(),
+            ends_at: Instant::now() + Duration::try_from(remaining).unwrap_or_default(),
             auth_session: credential.auth_session,
             expires_at: credential.expires_at,
             access: AccessGrant { org, principal: credential.principal, project },
@@ -238,25 +239,25 @@ impl OpenStreams {
         gauge!(SSE_STREAMS, "kind" => <&str>::from(kind)).increment(1.0);
         let slot = self.lock().insert(Arc::clone(&stream));
         if self.is_draining() {
-            // Too late for its share of the drain.
+            // The drain may have visited all streams already.
             stream.command(DRAIN);
         }
         Registration { stream, slot, streams: self.clone() }
     }
 
-    /// How many streams are open.
+    /// The number of open streams.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether none is open.
+    /// Whether no stream is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Serves the streams until the process stops and the last one was told.
+    /// Serves the streams until the process has drained and all of them have been ended.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.
@@ -276,24 +277,26 @@ impl OpenStreams {
             tokio::select! {
                 _ = ticks.tick() => {
                     let heartbeat = configuration.platform().organization().sse_heartbeat();
-                    let poll = polled_at.elapsed() >= POLL;
+                    let poll = polled_at.elapsed() >= POLL_INTERVAL;
                     if poll {
                         polled_at = Instant::now();
                     }
                     self.tick(Instant::now(), heartbeat, poll);
                     self.end_where_access_ended(&ended);
-                    // Who was let in just before the revocation came may have registered just after it.
+                    // A client that was authenticated just before a revocation was read may have registered its
+                    // stream just after it.
                     self.end_revoked(|auth_session| revocations.is_revoked(auth_session));
                 }
                 Ok(()) = revoked.changed() => self.end_revoked(|auth_session| revocations.is_revoked(auth_session)),
                 () = shutdown.draining().cancelled() => break,
             }
         }
-        // What a token opened still ends with it, but within the drain that is a matter of seconds.
-        let spread = drain.mul_f64(DRAIN_SHARE).min(Duration::from_secs_f64(self.len() as f64 / DRAIN_RATE));
+        // Expired tokens and ended access are no longer checked, because the drain takes only seconds.
+        let spread =
+            drain.mul_f64(DRAIN_FRACTION).min(Duration::from_secs_f64(self.len() as f64 / MIN_DRAIN_RATE));
         self.drain(spread).await;
         while !self.is_empty() {
-            // A client that does not read keeps its stream until then.
+            // A client that does not read keeps its stream open until the forced end.
             if shutdown.force().is_cancelled() {
                 self.lock().iter().for_each(|stream| stream.end());
                 break;
@@ -303,25 +306,25 @@ impl OpenStreams {
         Ok(())
     }
 
-    /// Gives every stream the commands that are due now.
+    /// Sends every stream the commands that are due.
     fn tick(&self, now: Instant, heartbeat: Duration, poll: bool) {
-        // A tick earlier rather than later: the interval is a promise.
-        let quiet = u64::try_from(heartbeat.saturating_sub(TICK).as_millis()).unwrap_or(u64::MAX);
+        // One tick early, because clients rely on the interval.
+        let idle_ms = u64::try_from(heartbeat.saturating_sub(TICK).as_millis()).unwrap_or(u64::MAX);
         let now_ms = self.now_ms();
         for stream in self.lock().iter() {
-            let left = stream.ends_at.saturating_duration_since(now);
-            if left.is_zero() {
+            let remaining = stream.ends_at.saturating_duration_since(now);
+            if remaining.is_zero() {
                 stream.end();
-            } else if left <= TOKEN_EXPIRING_BEFORE && !stream.has(WARNED) {
+            } else if remaining <= TOKEN_EXPIRING_BEFORE && !stream.has(WARNED) {
                 stream.command(EXPIRING | WARNED);
             }
-            if now_ms.saturating_sub(stream.written_at.load(Ordering::Relaxed)) >= quiet
+            if now_ms.saturating_sub(stream.written_at.load(Ordering::Relaxed)) >= idle_ms
                 && !stream.has(HEARTBEAT)
             {
                 stream.command(HEARTBEAT);
             }
             if poll && stream.kind != StreamKind::Chat {
-                stream.news();
+                stream.notify();
             }
         }
     }
@@ -333,32 +336,32 @@ impl OpenStreams {
         }
     }
 
-    /// Ends the streams of those who have lost access to what they show. At every tick, not at every end that is
-    /// learned: a stream may come just after the end that it should have seen.
+    /// Ends the streams whose callers have lost access. This runs at every tick and not only when an end of access is
+    /// read, because a stream may be registered just after the end that concerns it was read.
     fn end_where_access_ended(&self, ended: &EndedAccess) {
         for stream in self.lock().iter() {
-            let over = match stream.kind {
-                StreamKind::Operation => ended.has_ended_for_one(&stream.access, stream.checked_at),
+            let has_ended = match stream.kind {
+                StreamKind::Operation => ended.has_ended_for_principal(&stream.access, stream.checked_at),
                 StreamKind::Chat | StreamKind::Config => ended.has_ended(&stream.access, stream.checked_at),
             };
-            if over {
+            if has_ended {
                 stream.end();
             }
         }
     }
 
-    /// Tells all streams to go, a share at every tick.
+    /// Sends all streams the drain command, to some of them at every tick.
     async fn drain(&self, spread: Duration) {
-        let (begun_at, total) = (Instant::now(), self.len());
+        let (started_at, total) = (Instant::now(), self.len());
         loop {
-            let share = if spread.is_zero() { 1.0 } else { begun_at.elapsed().div_duration_f64(spread) };
-            if share >= 1.0 {
+            let progress = if spread.is_zero() { 1.0 } else { started_at.elapsed().div_duration_f64(spread) };
+            if progress >= 1.0 {
                 break;
             }
-            let due = (total as f64 * share).ceil() as usize;
-            let left: Vec<_> = self.lock().iter().filter(|stream| !stream.has(DRAIN)).cloned().collect();
-            let told = total.saturating_sub(left.len());
-            for stream in left.iter().take(due.saturating_sub(told)) {
+            let due = (total as f64 * progress).ceil() as usize;
+            let remaining: Vec<_> = self.lock().iter().filter(|stream| !stream.has(DRAIN)).cloned().collect();
+            let notified = total.saturating_sub(remaining.len());
+            for stream in remaining.iter().take(due.saturating_sub(notified)) {
                 stream.command(DRAIN);
             }
             tokio::time::sleep(DRAIN_TICK).await;
@@ -367,7 +370,7 @@ impl OpenStreams {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.inner.made_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.inner.created_at.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots<Arc<OpenStream>>> {
@@ -398,79 +401,83 @@ mod tests {
         registration.take_commands(Waker::noop())
     }
 
-    const QUIET: Duration = Duration::from_secs(15);
+    const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 
     #[test]
-    fn a_token_that_runs_out_warns_once_and_then_ends() {
+    fn an_expiring_token_warns_once_and_then_ends_the_stream() {
         let streams = OpenStreams::new(Shutdown::new());
         let registration = register(&streams, StreamKind::Chat);
         let end = registration.stream().ends_at;
-        streams.tick(end - Duration::from_secs(11), QUIET, false);
+        streams.tick(end - Duration::from_secs(11), HEARTBEAT_INTERVAL, false);
         assert_eq!(commands(&registration), Commands::default());
-        streams.tick(end - Duration::from_secs(10), QUIET, false);
+        streams.tick(end - Duration::from_secs(10), HEARTBEAT_INTERVAL, false);
         assert_eq!(commands(&registration), Commands { expiring: true, ..Commands::default() });
-        streams.tick(end - Duration::from_secs(1), QUIET, false);
-        assert_eq!(commands(&registration), Commands::default(), "told once");
-        streams.tick(end, QUIET, false);
+        streams.tick(end - Duration::from_secs(1), HEARTBEAT_INTERVAL, false);
+        assert_eq!(commands(&registration), Commands::default(), "warned once");
+        streams.tick(end, HEARTBEAT_INTERVAL, false);
         assert!(commands(&registration).end);
-        assert!(commands(&registration).end, "an end holds");
+        assert!(commands(&registration).end, "the end command persists");
     }
 
     #[test]
-    fn a_quiet_stream_gets_a_heartbeat_and_a_busy_one_does_not() {
+    fn only_idle_streams_receive_a_heartbeat() {
         let streams = OpenStreams::new(Shutdown::new());
         let [quiet, busy] = [(); 2].map(|()| register(&streams, StreamKind::Chat));
         let interval = TICK + Duration::from_millis(40);
         std::thread::sleep(Duration::from_millis(60));
-        busy.written();
+        busy.record_write();
         streams.tick(Instant::now(), interval, false);
         assert!(commands(&quiet).heartbeat && !commands(&busy).heartbeat);
-        quiet.written();
+        quiet.record_write();
         streams.tick(Instant::now(), interval, false);
         assert!(!commands(&quiet).heartbeat);
     }
 
     #[test]
-    fn a_poll_is_for_those_who_read_what_no_ring_holds() {
+    fn a_poll_notifies_only_streams_without_a_ring() {
         let streams = OpenStreams::new(Shutdown::new());
         let kinds = [StreamKind::Chat, StreamKind::Operation, StreamKind::Config];
         let open = kinds.map(|kind| register(&streams, kind));
-        streams.tick(Instant::now(), QUIET, true);
-        assert_eq!(open.each_ref().map(|stream| commands(stream).news), [false, true, true]);
-        assert_eq!(open.each_ref().map(|stream| commands(stream).news), [false; 3], "taken");
+        streams.tick(Instant::now(), HEARTBEAT_INTERVAL, true);
+        assert_eq!(open.each_ref().map(|stream| commands(stream).updates), [false, true, true]);
+        assert_eq!(
+            open.each_ref().map(|stream| commands(stream).updates),
+            [false; 3],
+            "commands are taken once"
+        );
     }
 
     #[test]
-    fn a_revoked_sign_in_ends_its_streams_and_no_others() {
+    fn a_revoked_sign_in_session_ends_only_its_own_streams() {
         let streams = OpenStreams::new(Shutdown::new());
         let (revoked, other) = (credential(Duration::from_secs(900)), credential(Duration::from_secs(900)));
-        let its = [(); 2].map(|()| register_as(&streams, StreamKind::Chat, revoked));
+        let of_revoked = [(); 2].map(|()| register_as(&streams, StreamKind::Chat, revoked));
         let others = register_as(&streams, StreamKind::Chat, other);
         streams.end_revoked(|auth_session| Some(auth_session) == revoked.auth_session);
-        assert!(its.iter().all(|stream| commands(stream).end) && !commands(&others).end);
+        assert!(of_revoked.iter().all(|stream| commands(stream).end) && !commands(&others).end);
         streams.end_revoked(|auth_session| Some(auth_session) == other.auth_session);
         assert!(commands(&others).end);
     }
 
     #[tokio::test]
-    async fn a_drain_is_spread_and_reaches_everybody() {
+    async fn a_drain_is_spread_and_reaches_every_stream() {
         let streams = OpenStreams::new(Shutdown::new());
         let open: Vec<_> = (0..200).map(|_| register(&streams, StreamKind::Chat)).collect();
-        let told = || open.iter().filter(|stream| stream.stream().has(DRAIN)).count();
-        let begun = Instant::now();
+        let notified = || open.iter().filter(|stream| stream.stream().has(DRAIN)).count();
+        let started_at = Instant::now();
         let drain = tokio::spawn({
             let streams = streams.clone();
             async move { streams.drain(Duration::from_secs(1)).await }
         });
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert!((40..=160).contains(&told()), "{} told half-way", told());
+        assert!((40..=160).contains(&notified()), "{} notified half-way", notified());
         drain.await.expect("it does not panic");
-        assert!(begun.elapsed() < Duration::from_secs(2) && told() == 200);
+        assert!(started_at.elapsed() < Duration::from_secs(2) && notified() == 200);
         assert!(commands(&open[0]).drain);
     }
 
     #[test]
-    fn a_stream_that_comes_during_the_drain_is_told_at_once() {
+    fn a_stream_registered_during_a_drain_is_drained_immediately() {
         let shutdown = Shutdown::new();
         let streams = OpenStreams::new(shutdown.clone());
         shutdown.draining().cancel();
@@ -479,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_forgotten() {
+    fn a_dropped_registration_removes_the_stream() {
         let streams = OpenStreams::new(Shutdown::new());
         let registration = register(&streams, StreamKind::Chat);
         assert_eq!(streams.len(), 1);

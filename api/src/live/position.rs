@@ -1,20 +1,20 @@
-//! Where a stream stands in a shard's live stream, as `Last-Event-ID` says it: `<epoch>-<milliseconds>-<sequence>`.
+//! The position of a stream in a shard's live stream, as `Last-Event-ID` has it: `<epoch>-<milliseconds>-<sequence>`.
 //!
-//! The epoch changes when the live stream's history is lost, so ids of before and after cannot be taken for each other.
+//! The epoch changes when the live stream's history is lost, so that ids from before and after cannot be confused.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use atrium_shared::streams::StreamId;
 
-/// Longer than any epoch of ours; a longer one is refused unread.
+/// Longer than any epoch that is generated; a longer one is rejected without parsing.
 const MAX_EPOCH: usize = 64;
 
 /// A position in a shard's live stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Which history it is a position of.
+    /// The epoch of the live stream.
     pub epoch: Arc<str>,
-    /// The last event seen.
+    /// The id of the last event that was received.
     pub id: StreamId,
 }
 
@@ -24,7 +24,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// The text is no position.
+/// The text is not a position.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an id of this stream: <epoch>-<milliseconds>-<sequence>")]
 pub struct PositionError;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_survives_its_text_form() {
+    fn a_position_is_formatted_and_parsed_without_loss() {
         let text = "7f3a91c2-1795446043800-3";
         let position: Position = text.parse().expect("a position");
         assert_eq!((&*position.epoch, position.id), ("7f3a91c2", StreamId { ms: 1_795_446_043_800, seq: 3 }));
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_made_here_is_refused() {
+    fn malformed_positions_are_rejected() {
         let long = format!("{}-1-0", "a".repeat(MAX_EPOCH + 1));
         for wrong in [
             "",

@@ -1,8 +1,8 @@
-//! Which chat sessions are shown in a window: those with an open stream in this process.
+//! The chat sessions that are shown in a window: those with an open stream in this process.
 //!
-//! Every half minute their `last_seen_at` is refreshed, one transaction per organization, so that a session that
-//! no window has shown for two minutes can be told from one that is open. What turns out to be gone or over, its
-//! event having been lost, loses its streams here.
+//! Every 30 seconds their `last_seen_at` is refreshed, in one transaction per organization, so that a session without a
+//! window for two minutes can be detected. If the refresh finds that a session was closed or deleted and its event was
+//! lost, its streams are ended.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use super::open_streams::OpenStream;
 
 /// How often sessions are refreshed.
-const EVERY: Duration = Duration::from_secs(30);
-/// Processes that started together do not write together.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+/// Relative jitter of the interval, so that processes that started together do not write together.
 const JITTER: f64 = 0.1;
-/// The most sessions in one statement.
+/// Maximum number of sessions in one statement.
 const CHUNK: usize = 500;
 
-/// Open streams by session. Mostly one: a window.
+/// Open streams by session. A session usually has one stream, because it is one window.
 type BySession = HashMap<(OrgId, SessionId), Vec<Arc<OpenStream>>>;
 
 /// The chat sessions with open streams. Cheap to clone.
@@ -36,20 +36,20 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// A stream of this session is open as long as the answer lives.
+    /// Records that the session has this open stream, until the returned guard is dropped.
     #[must_use]
     pub fn enter(&self, org: OrgId, session: SessionId, stream: Arc<OpenStream>) -> Present {
         self.lock().entry((org, session)).or_default().push(Arc::clone(&stream));
         Present { presence: self.clone(), key: (org, session), stream }
     }
 
-    /// Refreshes the sessions until the process drains.
+    /// Refreshes the sessions periodically until the process drains.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.
     pub async fn keep_reporting(self, database: Database, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
-            let pause = EVERY.mul_f64(1.0 + rand::random_range(-JITTER..JITTER));
+            let pause = REFRESH_INTERVAL.mul_f64(1.0 + rand::random_range(-JITTER..JITTER));
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
             }
@@ -66,7 +66,7 @@ impl Presence {
         for (org, sessions) in by_org {
             for chunk in sessions.chunks(CHUNK) {
                 match in_time(refresh(database, org, chunk)).await {
-                    Ok(open) => self.end_all_but(org, chunk, &open),
+                    Ok(open) => self.end_closed(org, chunk, &open),
                     Err(error) => {
                         tracing::warn!(%error, %org, "open chat sessions were not refreshed; trying again later");
                     }
@@ -75,11 +75,12 @@ impl Presence {
         }
     }
 
-    fn end_all_but(&self, org: OrgId, asked: &[SessionId], open: &HashSet<SessionId>) {
+    /// Ends the streams of those `sessions` that are not in `open`.
+    fn end_closed(&self, org: OrgId, sessions: &[SessionId], open: &HashSet<SessionId>) {
         let present = self.lock();
-        for session in asked.iter().filter(|session| !open.contains(session)) {
+        for session in sessions.iter().filter(|session| !open.contains(session)) {
             for stream in present.get(&(org, *session)).into_iter().flatten() {
-                // The client comes back, and is told how things stand.
+                // The client reconnects and receives the session's current state.
                 stream.end();
             }
         }
@@ -90,14 +91,14 @@ impl Presence {
     }
 }
 
-/// The sessions of these that are open.
+/// Refreshes these sessions and returns those that are not closed.
 async fn refresh(
     database: &Database,
     org: OrgId,
     sessions: &[SessionId],
 ) -> Result<HashSet<SessionId>, DbError> {
     let mut tx = database.org_tx(&Principal::System("presence"), org).await?;
-    // In one order, so that two processes with the same sessions wait for each other instead of blocking both.
+    // All processes lock rows in the same order, so that two with the same sessions cannot deadlock.
     let mut sessions: Vec<uuid::Uuid> = sessions.iter().map(|session| session.uuid()).collect();
     sessions.sort_unstable();
     let open = sqlx::query_scalar!(
@@ -114,7 +115,7 @@ async fn refresh(
     Ok(open.into_iter().collect())
 }
 
-/// An open stream of a session. It is left when this is dropped.
+/// An open stream of a session. It is removed from the presence when this is dropped.
 pub struct Present {
     presence: Presence,
     key: (OrgId, SessionId),

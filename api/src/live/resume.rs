@@ -1,8 +1,8 @@
-//! What came after a stream's position: pages from Redis, and the events in them.
+//! Reads the events after a stream's position from Redis, page by page.
 //!
-//! A page is read together with the stream's ends, *after* the page in one pipeline: a stream is only ever trimmed
-//! at its beginning, so a first entry that still lies at or before the position proves that nothing was cut out
-//! between the position and the page. Redis itself would silently begin at the first entry that is left.
+//! One pipeline reads the page and then the first and the newest entry of the stream. Redis trims a stream only at its
+//! beginning, so a first entry at or before the position proves that no entry between the position and the page was
+//! trimmed. Without this check, Redis would silently start the page at the oldest entry that it still has.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,29 +21,29 @@ use super::{
     ring::{Frame, Published, ResetReason, TopicKey},
 };
 
-/// How many entries are read from Redis at a time, for one stream.
+/// Maximum number of entries in one page.
 const PAGE: usize = 128;
 
-/// What comes after a position.
+/// The result of reading after a position.
 #[derive(Debug)]
 pub enum Page {
-    /// These events of the topic.
+    /// Events of the topic.
     Events {
         /// The events, in order.
         frames: Vec<Frame>,
-        /// The position after them.
+        /// The id of the last entry read, of any topic.
         end: StreamId,
-        /// Whether Redis had no more.
+        /// Whether Redis had no more entries.
         last: bool,
     },
-    /// The stream cannot go on from there.
+    /// The stream cannot resume from the position.
     Lost(ResetReason),
 }
 
-/// Reads what comes after a position.
+/// Reads one page of events after a position.
 ///
 /// # Errors
-/// When Redis does not answer.
+/// When Redis is unavailable.
 pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) -> Result<Page, RedisError> {
     let key = Live::Chat(shard).to_string();
     let mut pipe = redis::pipe();
@@ -59,14 +59,15 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
     ) = pipe.query_async(&mut redis.shared()).await?;
     let id = |reply: &StreamRangeReply| reply.ids.first().and_then(|entry| entry.id.parse::<StreamId>().ok());
     let (first, newest_id) = (id(&first), id(&newest));
-    // What the entries say is what their readers saw; the key speaks for a stream without any.
+    // Clients saw the epoch in the entries. The key counts only if the stream has no entries.
     let epoch = newest.ids.first().and_then(epoch_of).or(epoch);
 
     if epoch.as_deref() != Some(&*after.epoch) || newest_id.unwrap_or_default() < after.id {
         return Ok(Page::Lost(ResetReason::HistoryLost));
     }
     if first.is_some_and(|first| first > after.id)
-        // Whoever came when the stream was empty stands before its first entry, and has missed nothing so far.
+        // A client that connected while the stream was empty has a position before the first entry. It has missed
+        // nothing unless the stream was trimmed.
         && (after.id != StreamId::default() || was_trimmed(redis, &key).await?)
     {
         return Ok(Page::Lost(ResetReason::TooOld));
@@ -88,7 +89,7 @@ pub async fn page(redis: &Redis, shard: u16, topic: TopicKey, after: &Position) 
     Ok(Page::Events { frames, end, last })
 }
 
-/// Whether a stream has ever lost an entry.
+/// Whether any entry of the stream was ever removed.
 async fn was_trimmed(redis: &Redis, key: &str) -> Result<bool, RedisError> {
     let info: HashMap<String, Value> =
         redis::cmd("XINFO").arg("STREAM").arg(key).query_async(&mut redis.shared()).await?;
@@ -96,10 +97,10 @@ async fn was_trimmed(redis: &Redis, key: &str) -> Result<bool, RedisError> {
     Ok(number("entries-added").is_none() || number("entries-added") != number("length"))
 }
 
-/// Where a shard's live stream ends now. None when it has no history at all.
+/// The position of the newest entry of a shard's live stream. `None` if the stream has no history.
 ///
 /// # Errors
-/// When Redis does not answer.
+/// When Redis is unavailable.
 pub async fn tip(redis: &Redis, shard: u16) -> Result<Option<Position>, RedisError> {
     let mut pipe = redis::pipe();
     pipe.xrevrange_count(Live::Chat(shard).to_string(), "+", "-", 1).get(chat_epoch_key(shard));
@@ -110,7 +111,7 @@ pub async fn tip(redis: &Redis, shard: u16) -> Result<Option<Position>, RedisErr
     Ok(epoch.map(|epoch| Position { epoch: epoch.into(), id }))
 }
 
-/// Makes an event of a live stream's entry. None when it is not one that this release understands.
+/// Decodes an entry of a live stream. `None` if this release cannot decode it.
 #[must_use]
 pub fn decode(id: StreamId, fields: &HashMap<String, String>) -> Option<Published> {
     let entry = LiveChatEntry::from_fields(fields).ok()?;
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_becomes_an_event_or_nothing() {
+    fn decode_returns_the_event_or_rejects_a_malformed_entry() {
         let session = SessionId::new();
         let fields = |event: &str| {
             let entry = LiveChatEntry {
@@ -152,7 +153,7 @@ mod tests {
         let mut closed: HashMap<String, String> = fields(SessionClosedEvent::NAME);
         assert_eq!(decode(id, &closed).expect("an event").frame.closes, Some(session));
         closed.insert("session".to_owned(), String::new());
-        assert!(decode(id, &closed).is_none(), "it must say whose end it is");
+        assert!(decode(id, &closed).is_none(), "a closed event must name its session");
         assert!(decode(id, &HashMap::new()).is_none());
     }
 }

@@ -1,14 +1,16 @@
 //! The recent events of one chat shard, shared by all streams of this process that read it.
 //!
-//! Events stand in one bounded ring, indexed by project (a *topic*). A stream has no queue: it holds a cursor, the id of
-//! the last event it was given, and reads what its topic holds beyond that. A stream that is too slow finds that
-//! events of its topic were evicted beyond its cursor: it *fell off*, is told so, and goes on from now. It neither
-//! makes memory grow nor slows anybody.
+//! Events are kept in one bounded ring, indexed by project (a *topic*). A stream has no queue: it has a cursor, the id
+//! of the last event that it read, and reads the later events of its topic. If a stream is too slow, events of its
+//! topic after its cursor are evicted. Its next read then returns a reset and moves the cursor to the newest event. So a
+//! slow stream neither uses more memory nor delays other streams.
 //!
-//! The ring knows from which id on it is complete (its *floor*). A stream that resumes joins the ring in one step, under
-//! one lock, if its position is not below that; otherwise it reads Redis first (see [`super::resume`]).
+//! The ring contains all events after an id, its *floor*, except those that it has evicted. A stream that resumes joins
+//! the ring in one step, under one lock, if the ring has every event after its position; otherwise it reads Redis first
+//! (see [`super::resume`]).
 //!
-//! A new *generation* begins when history was lost: cursors of an older one are told, and begin anew.
+//! A new *generation* starts when history was lost. The next read with a cursor of an older generation returns a reset
+//! and moves the cursor to the start of the new one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,87 +29,87 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::{frame::Batch, open_streams::OpenStream, position::Position, slots::Slots};
 
-/// How much a ring keeps.
+/// The capacity of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most events.
+    /// Maximum number of events.
     pub events: usize,
-    /// The most bytes of framed events.
+    /// Maximum number of bytes of all framed events.
     pub bytes: usize,
 }
 
 impl Limits {
-    /// Of a shard: at 400 events a second, ten seconds for a client to come back without a read from Redis.
+    /// For a shard: at 400 events a second, a client has ten seconds to reconnect without a read from Redis.
     pub const SHARD: Self = Self { events: 4096, bytes: 2 * 1024 * 1024 };
 }
 
-/// Why a stream cannot go on from where it was.
+/// Why a stream cannot continue from its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ResetReason {
-    /// The client read too slowly, and what it had not read is gone.
+    /// The client read too slowly, and events that it had not read were evicted.
     Slow,
-    /// The position is older than what is kept.
+    /// The position is older than the oldest event that is kept.
     TooOld,
-    /// The stream's history was lost, or the position is not one of it.
+    /// The stream's history was lost, or the position does not belong to it.
     HistoryLost,
     /// This process may have missed events.
     Gap,
-    /// The defaults of the platform have changed, which no revision of the organization tells.
+    /// The platform's default values have changed, which does not change the organization's revision.
     DefaultsChanged,
 }
 
-/// What an event is about.
+/// The topic of an event: a project of an organization.
 pub type TopicKey = (OrgId, ProjectId);
 
-/// An event, framed.
+/// A framed event.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Its id in the live stream.
+    /// The event's id in the live stream.
     pub id: StreamId,
-    /// Set when only this session is concerned: its end. Nobody else sees it, and its stream ends with it.
+    /// Set if the event closes this session. Only the session's own stream sends it, and then ends.
     pub closes: Option<SessionId>,
-    /// The bytes on the wire.
+    /// The bytes to send.
     pub bytes: Bytes,
 }
 
-/// An event as it comes from the live stream.
+/// An event read from the live stream.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// The stream's epoch.
     pub epoch: Arc<str>,
-    /// What it is about.
+    /// The event's topic.
     pub topic: TopicKey,
     /// The event.
     pub frame: Frame,
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// Nothing beyond the cursor.
+    /// There is no event after the cursor.
     Nothing,
-    /// One or more events; more may be left.
+    /// One or more events; there may be more.
     Events,
-    /// The event that closes the reader's session, perhaps after others.
+    /// The event that closes the reader's session, possibly after other events.
     Closed,
-    /// The stream cannot go on from its cursor; the cursor has been set to where it can.
+    /// The stream cannot continue from its cursor, so the cursor was moved to a position from which it can.
     Reset(ResetReason),
 }
 
-/// Whether a position can be joined.
+/// The result of joining the ring at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
-    /// Yes; the cursor stands there now.
+    /// The cursor was moved to the position.
     Joined,
-    /// It lies before what the ring holds.
+    /// The ring lacks events after the position.
     NotCovered,
-    /// It lies beyond what the ring has seen, and nobody has verified that it exists.
+    /// The position is after the newest event of the ring, and it is not verified that it exists.
     Ahead,
-    /// The ring has seen nothing yet, so nobody knows.
+    /// The ring has received no events yet, so nothing is known about the position.
     Unknown,
-    /// It is a position in another history.
+    /// The position has another epoch.
     OtherHistory,
 }
 
@@ -122,21 +124,21 @@ pub struct Ring {
 struct Shard {
     epoch: Option<Arc<str>>,
     generation: u64,
-    /// Why this generation began.
+    /// Why this generation started.
     reason: ResetReason,
-    /// Every event after this id was put into the ring. None: no event yet in this generation.
+    /// Every event after this id was put into the ring. `None` if this generation has no events yet.
     floor: Option<StreamId>,
     /// The last event put into the ring.
     head: StreamId,
-    /// The last event evicted from it.
+    /// The last event evicted from the ring.
     evicted: StreamId,
-    /// The topic of every event in the ring, the oldest first.
+    /// The topics of the events in the ring, oldest event first.
     order: VecDeque<Arc<Topic>>,
     bytes: usize,
     topics: HashMap<TopicKey, Arc<Topic>>,
 }
 
-/// One project's part of the ring. Locked after the shard, never before.
+/// The events of one project in the ring. Its locks are taken after the shard's lock, never before.
 #[derive(Debug)]
 struct Topic {
     key: TopicKey,
@@ -189,14 +191,14 @@ impl Ring {
         Self { limits, shard: Mutex::new(shard) }
     }
 
-    /// Puts events into the ring, then wakes their readers, each once.
+    /// Puts events into the ring, then wakes the readers of each topic once.
     pub fn publish(&self, events: impl IntoIterator<Item = Published>) {
         let mut touched: Vec<Arc<Topic>> = Vec::new();
         {
             let mut shard = self.shard.lock();
             for event in events {
                 if let Some(topic) = shard.push(event, self.limits)
-                    && !touched.iter().any(|known| Arc::ptr_eq(known, &topic))
+                    && !touched.iter().any(|other| Arc::ptr_eq(other, &topic))
                 {
                     touched.push(topic);
                 }
@@ -207,12 +209,12 @@ impl Ring {
         }
     }
 
-    /// Events may have been missed: forgets everything, and tells every reader.
+    /// Removes all events and wakes every reader, because events may have been missed.
     pub fn reset(&self, reason: ResetReason) {
         self.shard.lock().reset(reason);
     }
 
-    /// Adds a reader to a topic, with its cursor at now.
+    /// Adds a reader to a topic, with its cursor at the newest event of the shard.
     #[must_use]
     pub fn subscribe(self: &Arc<Self>, key: TopicKey, reader: Arc<OpenStream>) -> Subscription {
         let mut shard = self.shard.lock();
@@ -228,7 +230,7 @@ impl Shard {
     fn push(&mut self, event: Published, limits: Limits) -> Option<Arc<Topic>> {
         let id = event.frame.id;
         if self.epoch.as_ref() != Some(&event.epoch) {
-            // The first epoch ever seen loses nothing, nor does one that follows a reset nobody read beyond.
+            // No history is lost with the first epoch, nor with one that directly follows a reset.
             if self.epoch.is_some() && self.floor.is_some() {
                 self.reset(ResetReason::HistoryLost);
             }
@@ -262,10 +264,10 @@ impl Shard {
             recent.evicted = frame.id;
         }
         drop(recent);
-        self.forget_unused(&topic);
+        self.remove_if_unused(&topic);
     }
 
-    fn forget_unused(&mut self, topic: &Topic) {
+    fn remove_if_unused(&mut self, topic: &Topic) {
         if topic.is_unused() {
             self.topics.remove(&topic.key);
         }
@@ -274,7 +276,7 @@ impl Shard {
     fn topic(&mut self, key: TopicKey) -> Arc<Topic> {
         let (generation, reason, evicted) = (self.generation, self.reason, self.evicted);
         let topic = self.topics.entry(key).or_insert_with(|| {
-            // What was evicted of this topic before it was forgotten is not known: no later than the shard's last.
+            // If the topic was removed before, its last evicted event is not known. It is no later than the shard's.
             let recent = Recent { generation, reason: Some(reason), evicted, frames: VecDeque::new() };
             Arc::new(Topic { key, recent: RwLock::new(recent), readers: Mutex::default() })
         });
@@ -316,11 +318,11 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Gives the batch what the topic holds beyond the cursor, as far as it fits, and moves the cursor.
+    /// Adds the topic's events after the cursor to the batch, as far as they fit, and moves the cursor.
     pub fn read(&mut self, session: SessionId, batch: &mut Batch) -> Read {
         let recent = self.topic.recent.read();
         if recent.generation != self.cursor.generation {
-            // What came after the loss is given: everything the topic still holds.
+            // The stream continues with all events that the topic has received since the loss and still holds.
             self.cursor = Cursor { generation: recent.generation, id: recent.evicted };
             return Read::Reset(recent.reason.unwrap_or(ResetReason::Gap));
         }
@@ -349,9 +351,9 @@ impl Subscription {
         found
     }
 
-    /// Moves the cursor to a client's position, if the ring holds everything that comes after it. A client may come
-    /// from a process that is ahead of this one, or may have made its position up, and would then wait forever:
-    /// `verified` says that Redis has come as far.
+    /// Moves the cursor to a client's position, if the ring has every event after it. A position after the newest event
+    /// may come from a process that has read more than this one, or it may be forged, and its client would wait
+    /// forever. `verified` means that the position was found to exist in Redis.
     pub fn join(&mut self, position: &Position, verified: bool) -> Join {
         let shard = self.ring.shard.lock();
         let (Some(epoch), Some(floor)) = (&shard.epoch, shard.floor) else {
@@ -370,13 +372,13 @@ impl Subscription {
         Join::Joined
     }
 
-    /// Moves the cursor to now.
+    /// Moves the cursor to the newest event of the shard.
     pub fn restart(&mut self) {
         let shard = self.ring.shard.lock();
         self.cursor = Cursor { generation: shard.generation, id: shard.head };
     }
 
-    /// The cursor as a position, if the ring holds everything after it.
+    /// The cursor as a position, if the ring has every event of the shard after it.
     #[must_use]
     pub fn cursor(&self) -> Option<Position> {
         let shard = self.ring.shard.lock();
@@ -387,9 +389,9 @@ impl Subscription {
         Some(Position { epoch: Arc::clone(shard.epoch.as_ref()?), id: self.cursor.id })
     }
 
-    /// The position up to which this stream was given everything: the shard's last event, if nothing of this topic
-    /// lies between the cursor and it. None when the ring has seen nothing yet. Of other projects it says no more than
-    /// that one of an eighth of them all was active at that moment.
+    /// The position up to which this stream has read everything: the shard's newest event, if no event of this topic is
+    /// between it and the cursor. `None` if there is one, or if the ring has received no events yet. The position
+    /// reveals about other projects only that one of those in the shard, an eighth of all, was active at that moment.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         let shard = self.ring.shard.lock();
@@ -398,7 +400,7 @@ impl Subscription {
         if shard.generation != self.cursor.generation || recent.head() > self.cursor.id {
             return None;
         }
-        // A client may come from a process that is ahead of this one.
+        // The cursor of a client that was connected to another process may be after this ring's newest event.
         Some(Position { epoch: Arc::clone(shard.epoch.as_ref()?), id: shard.head.max(self.cursor.id) })
     }
 }
@@ -407,8 +409,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut shard = self.ring.shard.lock();
         self.topic.readers.lock().remove(self.slot);
-        // Another topic of the same name may have taken its place only if this one was unused, which it was not.
-        shard.forget_unused(&self.topic);
+        // The shard still maps the key to this topic, because a topic with a reader is never replaced.
+        shard.remove_if_unused(&self.topic);
     }
 }
 
@@ -481,7 +483,7 @@ mod tests {
         Position { epoch: epoch.into(), id: id(ms) }
     }
 
-    /// Reads until nothing is left: what was seen, and the first reset on the way.
+    /// Reads all events; returns them and the reset that occurred, if any.
     fn read_all(subscription: &mut Subscription, session: SessionId) -> (String, Option<ResetReason>) {
         let (mut seen, mut reset) = (String::new(), None);
         loop {
@@ -493,7 +495,7 @@ mod tests {
                 Read::Events => {}
                 Read::Closed => return (seen + "closed", reset),
                 Read::Reset(reason) => {
-                    assert_eq!(reset.replace(reason), None, "told once");
+                    assert_eq!(reset.replace(reason), None, "reported once");
                 }
             }
         }
@@ -504,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_its_topic_from_now_on() {
+    fn a_reader_receives_only_later_events_of_its_topic() {
         let (ring, topic, other) = (Arc::new(Ring::new(SMALL)), key(), key());
         let stream = reader();
         ring.publish([event(topic, 1)]);
@@ -513,11 +515,15 @@ mod tests {
         assert_eq!(read_some(&mut subscription), ("2;4;".to_owned(), None));
         assert_eq!(read_some(&mut subscription), (String::new(), None));
         ring.publish([event(topic, 4), event(topic, 3)]);
-        assert_eq!(read_some(&mut subscription), (String::new(), None), "older ones are repetitions");
+        assert_eq!(
+            read_some(&mut subscription),
+            (String::new(), None),
+            "events that are not newer are ignored"
+        );
     }
 
     #[test]
-    fn a_slow_reader_falls_off_and_goes_on_from_now() {
+    fn a_slow_reader_gets_a_reset_and_continues_with_new_events() {
         let (ring, topic) = (Arc::new(Ring::new(SMALL)), key());
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
@@ -528,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_pushes_nobody_off() {
+    fn events_of_other_topics_do_not_reset_a_reader() {
         let (ring, topic, other) = (Arc::new(Ring::new(SMALL)), key(), key());
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
@@ -550,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_sees_its_own_end_and_no_other() {
+    fn a_session_receives_only_its_own_end() {
         let (ring, topic) = (Arc::new(Ring::new(SMALL)), key());
         let stream = reader();
         let (mine, others) = (SessionId::new(), SessionId::new());
@@ -560,31 +566,31 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_joined_where_the_ring_is_complete() {
+    fn a_position_is_joined_if_the_ring_has_all_later_events() {
         let (ring, topic, other) = (Arc::new(Ring::new(SMALL)), key(), key());
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
         assert_eq!(subscription.join(&at("e1", 5), false), Join::Unknown);
         assert_eq!(subscription.cursor(), None);
         ring.publish([event(topic, 5), event(topic, 6)]);
-        // Something may have stood before the first event this process has seen.
+        // There may be events before the first one that this process has read.
         assert_eq!(subscription.join(&at("e1", 3), false), Join::NotCovered);
         assert_eq!(subscription.join(&at("e0", 5), false), Join::OtherHistory);
         assert_eq!(subscription.join(&at("e1", 5), false), Join::Joined);
         assert_eq!(read_some(&mut subscription), ("6;".to_owned(), None));
-        // The client comes from a process that is ahead, or says so.
+        // The client was connected to a process that has read more, or its position is forged.
         assert_eq!(subscription.join(&at("e1", 8), false), Join::Ahead);
         assert_eq!(subscription.join(&at("e1", 8), true), Join::Joined);
         ring.publish([event(topic, 7), event(topic, 8), event(topic, 9)]);
         assert_eq!(read_some(&mut subscription), ("9;".to_owned(), None));
-        // Only what was evicted of the topic itself matters.
+        // Only events of the topic itself matter when they are evicted.
         ring.publish((10..=17).map(|ms| event(other, ms)));
         assert_eq!(subscription.join(&at("e1", 8), false), Join::NotCovered);
         assert_eq!(subscription.join(&at("e1", 9), false), Join::Joined);
     }
 
     #[test]
-    fn a_forgotten_topic_does_not_forget_what_was_evicted() {
+    fn evictions_of_a_removed_topic_still_count() {
         let (ring, topic, other) = (Arc::new(Ring::new(SMALL)), key(), key());
         ring.publish([event(topic, 1), event(topic, 2)]);
         ring.publish((3..=12).map(|ms| event(other, ms)));
@@ -596,13 +602,13 @@ mod tests {
     }
 
     #[test]
-    fn a_position_covers_everything_before_it() {
+    fn a_position_requires_all_earlier_events_to_be_read() {
         let (ring, topic, other) = (Arc::new(Ring::new(SMALL)), key(), key());
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
         assert_eq!(subscription.position(), None);
         ring.publish([event(other, 1), event(topic, 2)]);
-        assert_eq!(subscription.position(), None, "2 was not given yet");
+        assert_eq!(subscription.position(), None, "2 was not read yet");
         assert_eq!(read_some(&mut subscription), ("2;".to_owned(), None));
         ring.publish([event(other, 3)]);
         assert_eq!(subscription.position(), Some(at("e1", 3)));
@@ -611,32 +617,32 @@ mod tests {
     }
 
     #[test]
-    fn another_epoch_is_another_history() {
+    fn a_new_epoch_resets_readers() {
         let (ring, topic) = (Arc::new(Ring::new(SMALL)), key());
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
         ring.publish([event(topic, 5)]);
-        assert_eq!(read_some(&mut subscription), ("5;".to_owned(), None), "the first epoch is no loss");
+        assert_eq!(read_some(&mut subscription), ("5;".to_owned(), None), "the first epoch loses no history");
         ring.publish([in_epoch("e2", topic, 3), in_epoch("e2", topic, 4)]);
         assert_eq!(read_some(&mut subscription), ("3;4;".to_owned(), Some(ResetReason::HistoryLost)));
         assert_eq!(subscription.join(&at("e1", 5), false), Join::OtherHistory);
     }
 
     #[test]
-    fn a_gap_is_told_once_and_nothing_before_it_can_be_joined() {
+    fn a_gap_is_reported_once_and_earlier_positions_are_not_joined() {
         let (ring, topic) = (Arc::new(Ring::new(SMALL)), key());
         let stream = reader();
         let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
         ring.publish([event(topic, 1)]);
         ring.reset(ResetReason::Gap);
         ring.publish([in_epoch("e2", topic, 7)]);
-        // The epoch that follows a reset nobody has read beyond is part of it.
+        // A new epoch that directly follows a reset is part of the same loss.
         assert_eq!(read_some(&mut subscription), ("7;".to_owned(), Some(ResetReason::Gap)));
         assert_eq!(subscription.join(&at("e2", 5), false), Join::NotCovered);
     }
 
     #[test]
-    fn who_leaves_is_forgotten() {
+    fn unused_topics_are_removed() {
         let ring = Arc::new(Ring::new(SMALL));
         let stream = reader();
         for _ in 0..100 {
@@ -645,16 +651,16 @@ mod tests {
         assert!(ring.shard.lock().topics.is_empty());
     }
 
-    /// Many readers, some slow, some leaving and coming back with their last position, while several topics of one
-    /// shard are written. Whoever was not told of a reset has seen every event of its topic once and in order.
+    /// Many readers, some slow, some reconnecting with their last position, while several topics of one shard are
+    /// written. A reader without a reset receives every event of its topic once and in order.
     #[test]
-    fn a_storm_has_no_gap_and_no_repetition() {
+    fn concurrent_readers_receive_events_once_and_in_order() {
         const EVENTS: u64 = 20_000;
         const READERS: u64 = 24;
         let ring = Arc::new(Ring::new(Limits { events: 512, bytes: 1 << 20 }));
         let topics: Vec<TopicKey> = (0..5).map(|_| key()).collect();
-        let (over, resets, resumes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        // Which events are of which topic, decided beforehand.
+        let (finished, resets, resumes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        // The topic of each event is chosen before the threads start.
         let mut random = StdRng::seed_from_u64(7);
         let plan: Vec<TopicKey> = (0..EVENTS).map(|_| topics[random.random_range(0..topics.len())]).collect();
         let mut of_topic: BTreeMap<TopicKey, Vec<u64>> = BTreeMap::new();
@@ -665,18 +671,18 @@ mod tests {
         thread::scope(|scope| {
             for number in 0..READERS {
                 let (ring, topics, of_topic) = (&ring, &topics, &of_topic);
-                let (over, resets, resumes) = (&over, &resets, &resumes);
+                let (finished, resets, resumes) = (&finished, &resets, &resumes);
                 scope.spawn(move || {
                     let mut random = StdRng::seed_from_u64(100 + number);
                     let topic = topics[random.random_range(0..topics.len())];
                     let stream = reader();
                     let mut subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
-                    // The last event seen; none before the first, and after a reset.
+                    // The last event received; `None` before the first and after a reset.
                     let mut last: Option<u64> = None;
                     let mut done = false;
                     while !done {
-                        // Read once more after the end, or the last events would go unchecked.
-                        done = over.load(Ordering::Acquire);
+                        // Read once more after the last publication, so that the last events are checked.
+                        done = finished.load(Ordering::Acquire);
                         let mut batch = Batch::default();
                         let found = subscription.read(SessionId::new(), &mut batch);
                         for ms in
@@ -700,11 +706,11 @@ mod tests {
                             }
                             Read::Events => done = false,
                             _ if random.random_ratio(1, 50) => {
-                                // Leaves, and comes back with what it has seen.
+                                // Reconnects with its last position.
                                 let position = subscription.position();
                                 subscription = ring.subscribe(topic, Arc::clone(stream.stream()));
-                                let back = position.or_else(|| last.map(|last| at("e1", last)));
-                                last = match back.map(|position| subscription.join(&position, false)) {
+                                let resume_from = position.or_else(|| last.map(|last| at("e1", last)));
+                                last = match resume_from.map(|position| subscription.join(&position, false)) {
                                     Some(Join::Joined) => {
                                         resumes.fetch_add(1, Ordering::Relaxed);
                                         last
@@ -719,7 +725,7 @@ mod tests {
                         }
                     }
                     if let Some(last) = last {
-                        assert_eq!(Some(&last), of_topic[&topic].last(), "the end was not seen");
+                        assert_eq!(Some(&last), of_topic[&topic].last(), "the last event was not received");
                     }
                 });
             }
@@ -732,9 +738,9 @@ mod tests {
                     thread::sleep(std::time::Duration::from_micros(300));
                 }
             }
-            over.store(true, Ordering::Release);
+            finished.store(true, Ordering::Release);
         });
-        assert!(resets.into_inner() > 0, "nobody fell off: the storm is too calm");
-        assert!(resumes.into_inner() > 100, "too few came back");
+        assert!(resets.into_inner() > 0, "no reader was too slow");
+        assert!(resumes.into_inner() > 100, "too few readers resumed");
     }
 }

@@ -1,8 +1,8 @@
-//! What this process knows of chat sessions, so that pressing an action needs no database.
+//! A cache of chat sessions, so that pressing an action needs no query.
 //!
-//! An entry is filled from PostgreSQL in a transaction of the session's own user, which checks the membership, and
-//! holds for a while. An end is remembered apart and wins over any entry, so an entry that was read just before
-//! the end cannot open the session again.
+//! An entry is read from PostgreSQL in a transaction of the session's own user, which checks the membership, and is
+//! valid for a limited time. Ended sessions are kept in a separate set that overrides all entries, so an entry that was
+//! read just before the end cannot reopen the session.
 
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,12 @@ use time::OffsetDateTime;
 
 use super::access::{AccessGrant, EndedAccess};
 
-/// The most sessions that are remembered.
+/// Maximum number of cached sessions.
 const CAPACITY: u64 = 50_000;
-/// Room made at start; it grows with use.
+/// Initial capacity of the cache.
 const ESTIMATED: usize = 256;
 
-/// Names a session with everything it must belong to. What is asked for by another name is not found.
+/// Identifies a session by everything it belongs to. If any of these differs, the session is not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     /// The organization.
@@ -32,7 +32,7 @@ pub struct SessionKey {
     pub project: ProjectId,
     /// The session.
     pub session: SessionId,
-    /// Whose it is.
+    /// The session's user.
     pub user: UserId,
 }
 
@@ -42,21 +42,21 @@ impl SessionKey {
     }
 }
 
-/// What is known of a session.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The role of the session's user in the organization.
     pub role: Role,
-    /// When and why it ended, if it has.
+    /// When and why it ended, if it has ended.
     pub closed: Option<Closed>,
 }
 
 /// The end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// When; not known when only the event passed by.
+    /// When it ended; absent if not known.
     pub at: Option<OffsetDateTime>,
-    /// Why.
+    /// Why it ended.
     pub reason: CloseReason,
 }
 
@@ -67,7 +67,7 @@ struct CachedSession {
     read_at: Instant,
 }
 
-/// The sessions this process knows.
+/// The cached sessions of this process.
 pub struct SessionCache {
     entries: Cache<SessionKey, CachedSession>,
     closed: Cache<SessionId, ()>,
@@ -75,7 +75,7 @@ pub struct SessionCache {
 }
 
 impl SessionCache {
-    /// An empty cache, which believes nothing that `ended` contradicts.
+    /// An empty cache, which returns no entry whose access has ended according to `ended`.
     #[must_use]
     pub fn new(ended: EndedAccess) -> Self {
         Self {
@@ -85,39 +85,39 @@ impl SessionCache {
         }
     }
 
-    /// What is known without asking the database, if it is not older than `max_age`.
+    /// The cached session, if it is not older than `max_age`.
     #[must_use]
     pub fn get(&self, key: &SessionKey, max_age: Duration) -> Option<Known> {
         let entry = self.entries.get(key).filter(|entry| entry.read_at.elapsed() <= max_age)?;
         if self.ended.has_ended(&key.access(), entry.read_at) {
             return None;
         }
-        // Without the time and the reason the entry does not say enough about an end that passed by.
+        // The entry was read before the session ended, so it lacks the time and the reason.
         (entry.known.closed.is_some() || !self.is_closed(key.session)).then_some(entry.known)
     }
 
-    /// Whether the session's end was seen here.
+    /// Whether this process knows that the session has ended.
     #[must_use]
     pub fn is_closed(&self, session: SessionId) -> bool {
         self.closed.get(&session).is_some()
     }
 
-    /// Remembers that a session ended.
+    /// Records that a session has ended.
     pub fn close(&self, session: SessionId) {
         self.closed.insert(session, ());
     }
 
-    /// Remembers a session that was opened with what was read at `read_at`.
+    /// Caches a session that was opened after its user's role was read at `read_at`.
     pub fn opened(&self, key: SessionKey, role: Role, read_at: Instant) {
         self.entries.insert(key, CachedSession { known: Known { role, closed: None }, read_at });
     }
 
-    /// Asks the database, as the session's user.
+    /// Reads the session from PostgreSQL as its user, and caches it.
     ///
     /// # Errors
-    /// [`DbError::NotFound`](atrium_shared::db::DbError::NotFound) when the user is no member, or has no such session
-    /// in this project; [`OrganizationError::Suspended`] and [`OrganizationError::Deleting`] when nothing is live in the
-    /// organization.
+    /// [`DbError::NotFound`](atrium_shared::db::DbError::NotFound) if the user is not a member or has no such session
+    /// in this project; [`OrganizationError::Suspended`] and [`OrganizationError::Deleting`] if the organization is not
+    /// live.
     pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, OrganizationError> {
         let read_at = Instant::now();
         let mut tx = database.org_tx(&Principal::User(key.user), key.org).await?;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_known_under_its_whole_name_only() {
+    fn a_session_is_found_only_by_its_complete_key() {
         let (sessions, key) = (SessionCache::new(EndedAccess::default()), key());
         sessions.opened(key, Role::Member, Instant::now());
         assert_eq!(
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_wins_over_an_entry_that_was_read_before_it() {
+    fn a_recorded_end_overrides_an_entry_read_before_it() {
         let (sessions, key) = (SessionCache::new(EndedAccess::default()), key());
         sessions.close(key.session);
         sessions.opened(key, Role::Member, Instant::now());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn the_set_of_ended_sessions_is_bounded() {
         let sessions = SessionCache::new(EndedAccess::default());
         for _ in 0..CAPACITY + CAPACITY / 2 {
             sessions.close(SessionId::new());

@@ -1,5 +1,5 @@
-//! A set with small stable keys: joining and leaving cost the same however many are in it, and the memory of those
-//! who left is used again.
+//! A set whose values have small, stable keys. Inserting and removing take constant time, and the slots of removed
+//! values are reused.
 
 /// Values by slot.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// Adds a value and says which slot it has.
+    /// Adds a value and returns its slot.
     pub(crate) fn insert(&mut self, value: T) -> usize {
         if let Some(slot) = self.free.pop() {
             self.values[slot] = Some(value);
@@ -26,26 +26,26 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Takes the value out of its slot.
+    /// Removes and returns the value of a slot.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<T> {
         let value = self.values.get_mut(slot)?.take();
         if value.is_some() {
             self.free.push(slot);
         }
         if self.is_empty() {
-            // After a storm of streams the room they took is given back.
+            // Releases the memory that a burst of streams needed.
             self.values = Vec::new();
             self.free = Vec::new();
         }
         value
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub(crate) fn len(&self) -> usize {
         self.values.len() - self.free.len()
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::Slots;
 
     #[test]
-    fn slots_are_used_again() {
+    fn removed_slots_are_reused() {
         let mut slots = Slots::default();
         let (a, b) = (slots.insert('a'), slots.insert('b'));
         assert_eq!(slots.remove(a), Some('a'));
