@@ -1,10 +1,11 @@
-//! What this process knows of buckets: the arithmetic of limits (GCRA), and a bounded memory for many keys.
+//! The buckets of this process: the arithmetic of limits (GCRA), and a bounded cache for many keys.
 //!
-//! A bucket is one number: when it will be full again. A cell taken moves that moment away by the time in which one
-//! cell flows back; a bucket that would need more than a whole window is empty. The shared counter keeps the same
-//! number, and what it answers is kept here: until a bucket that is empty there has room again, nobody asks.
+//! A bucket is one number: the time at which it will be full. Taking a cell delays that time by one interval, in which
+//! a cell flows back. A bucket is empty if it would then need more than a whole window to fill. The shared counter
+//! keeps the same number, and its replies are cached here: while a shared bucket is empty, this process does not call
+//! Redis for it.
 //!
-//! Memory is bounded: full buckets are dropped, and when there are too many, a key is told to share (`gate`).
+//! Memory is bounded: full buckets are dropped, and keys beyond the capacity share buckets of the `gate`.
 
 use std::{
     collections::HashMap,
@@ -15,13 +16,13 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Maps that are locked apart.
+/// The number of maps, each with its own lock.
 const SHARDS: usize = 16;
-/// Of a large quota, so small a part is taken from the shared bucket at once: the error that it makes, with what
-/// every process has taken and not used, stays below anything that can be measured.
-const PART: u32 = 2000;
+/// One call takes this fraction of a large quota from the shared bucket: 1/2000. It is so small that the cells which
+/// processes have taken and not used make no measurable error.
+const CALLS_PER_QUOTA: u32 = 2000;
 
-/// A limit: a number of cells, which flow back within the window.
+/// The quota of a limit: a number of cells, which flow back within the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Quota {
     pub(super) cells: NonZeroU32,
@@ -34,68 +35,68 @@ impl Quota {
         self.window / self.cells.get()
     }
 
-    /// How many cells to take from the shared bucket at once.
-    pub(super) fn part(self) -> u32 {
-        (self.cells.get() / PART).max(1)
+    /// The number of cells to take from the shared bucket in one call.
+    pub(super) fn batch(self) -> u32 {
+        (self.cells.get() / CALLS_PER_QUOTA).max(1)
     }
 }
 
-/// What to count with while the shared counter does not answer.
+/// The share of this process while the shared counter is unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
-    /// How many processes there are. Each gives its share: one cell here stands for one in each of them.
+    /// The number of processes. Each grants its share, so one cell taken here counts as one taken in each process.
     pub(super) processes: u32,
-    /// Since when nobody knows what the others give, on the clock of the buckets.
+    /// Since when the cells granted by other processes are unknown, on the clock of the buckets.
     pub(super) since: Duration,
 }
 
 impl Share {
-    /// Everything: what a process gives that counts alone.
+    /// The whole quota, for a process that counts alone.
     pub(super) const ALL: Self = Self { processes: 1, since: Duration::ZERO };
 }
 
-/// How a bucket stands.
+/// The level of a bucket after a take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     /// A cell was taken.
     Taken {
-        /// How many are left.
+        /// The number of cells left.
         remaining: u32,
-        /// How long until all are back.
+        /// The time until the bucket is full.
         full_in: Duration,
     },
-    /// There was none.
+    /// There was no cell.
     Empty {
-        /// How long until there is one.
+        /// The time until there is one.
         wait: Duration,
     },
 }
 
-/// What this process can say about a bucket by itself.
+/// The result of a check without the shared counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    /// All there is to say.
-    Level(Level),
-    /// There may be a cell: the shared counter knows. The bucket lacks at least this much.
-    Maybe { lack: Duration },
-    /// There is no room to remember this key.
-    Crowd,
+pub(super) enum LocalResult {
+    /// The level is certain.
+    Decided(Level),
+    /// There may be a cell, and the shared counter decides. The bucket is full in this time or later.
+    Undecided { full_in: Duration },
+    /// There is no capacity to track this key.
+    Untracked,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// When it will be full, on the clock of the buckets.
+    /// When the bucket will be full, on the clock of the buckets.
     full_at: Duration,
     /// Cells that were taken from the shared bucket and not used.
-    taken: u32,
+    prefetched: u32,
 }
 
 impl Bucket {
-    fn lack(self, now: Duration) -> Duration {
+    fn full_in(self, now: Duration) -> Duration {
         self.full_at.saturating_sub(now)
     }
 
-    /// Takes a cell that takes `interval` to flow back.
+    /// Takes a cell that flows back in `interval`.
     fn take(&mut self, now: Duration, window: Duration, interval: Duration) -> Level {
         let full_at = self.full_at.max(now) + interval;
         if full_at <= now + window {
@@ -107,17 +108,18 @@ impl Bucket {
     }
 
     fn level(self, now: Duration, window: Duration, interval: Duration) -> Level {
-        let full_in = self.lack(now);
+        let full_in = self.full_in(now);
         let whole = window.saturating_sub(full_in).as_nanos() / interval.as_nanos().max(1);
-        let remaining = u32::try_from(whole).unwrap_or(u32::MAX).saturating_add(self.taken);
+        let remaining = u32::try_from(whole).unwrap_or(u32::MAX).saturating_add(self.prefetched);
         Level::Taken { remaining, full_in }
     }
 
-    /// While the shared counter is unavailable. Every cell stands for one in each process, which keeps the sum at the
-    /// quota from then on. What others gave just before is not known, so at first all processes but one may give one
-    /// share together, and this one its part of that: whatever was given, the sum stays within one share more. But
-    /// one cell there always is, or nobody would get in at all.
-    fn take_of_share(&mut self, now: Duration, quota: Quota, share: Share) -> Level {
+    /// Takes a cell while the shared counter is unavailable. Every cell counts as one in each process, which keeps the
+    /// sum at the quota from then on. What other processes granted just before is unknown. So at first, all processes
+    /// but one may grant one share together, and each of them an equal part of it: whatever was granted before, the sum
+    /// is at most one share more than the quota. But at least one cell is always available, so that some callers are
+    /// admitted.
+    fn take_from_share(&mut self, now: Duration, quota: Quota, share: Share) -> Level {
         let interval = (quota.interval() * share.processes).min(quota.window);
         if let Some(others) = share.processes.checked_sub(1).filter(|others| *others > 0) {
             let at_first = (quota.window / others).max(interval);
@@ -127,21 +129,21 @@ impl Bucket {
     }
 }
 
-/// Names a bucket in this process.
+/// Identifies a bucket in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(u64);
 
 impl Slot {
-    /// One of `count`, for keys that share.
-    pub(super) fn among(self, count: u64) -> u64 {
+    /// An index below `count`, for keys that share buckets.
+    pub(super) fn index_in(self, count: u64) -> u64 {
         self.0 % count
     }
 }
 
-/// Buckets by key. All methods take the present moment, on any clock that only moves forward.
+/// Buckets by key. Methods that depend on time take the current time of a monotonic clock.
 pub(super) struct Buckets {
     shards: [Mutex<HashMap<Slot, Bucket>>; SHARDS],
-    // Seeded at random, so that nobody can choose whom to share a bucket with.
+    // Seeded at random, so that a caller cannot choose with which key to share a bucket.
     hasher: RandomState,
     shard_capacity: usize,
 }
@@ -153,7 +155,7 @@ impl std::hash::Hash for Slot {
 }
 
 impl Buckets {
-    /// Room for `capacity` keys.
+    /// Has capacity for `capacity` keys.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             shards: Default::default(),
@@ -162,61 +164,68 @@ impl Buckets {
         }
     }
 
-    /// The bucket of this key under this quota: who gets another quota begins with a full one. Two keys in one slot
-    /// share a bucket; with 64 bits it does not happen.
+    /// The bucket of this key under this quota; a key whose quota changes starts with a full bucket. Two keys with the
+    /// same slot would share a bucket, which is negligible with 64 bits.
     pub(super) fn slot(&self, key: &[u8], quota: Quota) -> Slot {
         Slot(self.hasher.hash_one((key, quota.cells)))
     }
 
-    /// What is known without asking anybody. Takes a cell if there is one to take.
-    pub(super) fn known(&self, slot: Slot, quota: Quota, now: Duration) -> Known {
+    /// Checks a bucket without the shared counter. Takes a prefetched cell, if there is one.
+    pub(super) fn check_local(&self, slot: Slot, quota: Quota, now: Duration) -> LocalResult {
         let mut shard = self.shard(slot);
         if !shard.contains_key(&slot) && shard.len() >= self.shard_capacity {
-            return Known::Crowd;
+            return LocalResult::Untracked;
         }
         let bucket = shard.entry(slot).or_default();
-        if let Some(left) = bucket.taken.checked_sub(1) {
-            bucket.taken = left;
-            return Known::Level(bucket.level(now, quota.window, quota.interval()));
+        if let Some(left) = bucket.prefetched.checked_sub(1) {
+            bucket.prefetched = left;
+            return LocalResult::Decided(bucket.level(now, quota.window, quota.interval()));
         }
-        // Only tried: what is taken is for the shared counter to say.
-        let mut tried = *bucket;
-        match tried.take(now, quota.window, quota.interval()) {
-            Level::Taken { .. } => Known::Maybe { lack: bucket.lack(now) },
-            empty @ Level::Empty { .. } => Known::Level(empty),
+        // The cell is taken from a copy only: the shared counter decides whether one is taken.
+        let mut copy = *bucket;
+        match copy.take(now, quota.window, quota.interval()) {
+            Level::Taken { .. } => LocalResult::Undecided { full_in: bucket.full_in(now) },
+            empty @ Level::Empty { .. } => LocalResult::Decided(empty),
         }
     }
 
-    /// Whether this process knows that there is no cell, and how long until there is one.
-    pub(super) fn is_empty(&self, slot: Slot, quota: Quota, now: Duration) -> Option<Duration> {
-        let mut bucket = self.shard(slot).get(&slot).copied().filter(|bucket| bucket.taken == 0)?;
+    /// The time until there is a cell, if the bucket is cached as empty.
+    pub(super) fn wait_if_empty(&self, slot: Slot, quota: Quota, now: Duration) -> Option<Duration> {
+        let mut bucket = self.shard(slot).get(&slot).copied().filter(|bucket| bucket.prefetched == 0)?;
         match bucket.take(now, quota.window, quota.interval()) {
             Level::Empty { wait } => Some(wait),
             Level::Taken { .. } => None,
         }
     }
 
-    /// Takes in what the shared counter said: `cells` were taken, and the bucket now lacks `lack`.
-    pub(super) fn learn(&self, slot: Slot, quota: Quota, now: Duration, cells: u32, lack: Duration) -> Level {
+    /// Caches a reply of the shared counter: `cells` were taken, and the bucket is full in `full_in`.
+    pub(super) fn record(
+        &self,
+        slot: Slot,
+        quota: Quota,
+        now: Duration,
+        cells: u32,
+        full_in: Duration,
+    ) -> Level {
         let mut shard = self.shard(slot);
         let bucket = shard.entry(slot).or_default();
-        // Answers may come out of order; a bucket is never fuller than the emptiest of them says.
-        bucket.full_at = bucket.full_at.max(now + lack);
+        // Replies may arrive out of order; the one with the lowest level counts.
+        bucket.full_at = bucket.full_at.max(now + full_in);
         match cells.checked_sub(1) {
-            Some(more) => {
-                bucket.taken += more;
+            Some(unused) => {
+                bucket.prefetched += unused;
                 bucket.level(now, quota.window, quota.interval())
             }
-            None => Level::Empty { wait: (lack + quota.interval()).saturating_sub(quota.window) },
+            None => Level::Empty { wait: (full_in + quota.interval()).saturating_sub(quota.window) },
         }
     }
 
-    /// Takes a cell without asking anybody, of this process's share.
-    pub(super) fn take_of_share(&self, slot: Slot, quota: Quota, now: Duration, share: Share) -> Level {
-        self.shard(slot).entry(slot).or_default().take_of_share(now, quota, share)
+    /// Takes a cell from this process's share, without the shared counter.
+    pub(super) fn take_from_share(&self, slot: Slot, quota: Quota, now: Duration, share: Share) -> Level {
+        self.shard(slot).entry(slot).or_default().take_from_share(now, quota, share)
     }
 
-    /// Forgets what is full again.
+    /// Drops full buckets.
     pub(super) fn drop_full(&self, now: Duration) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -233,7 +242,7 @@ impl Buckets {
     }
 
     fn shard(&self, slot: Slot) -> MutexGuard<'_, HashMap<Slot, Bucket>> {
-        // The high bits; the map uses the low ones.
+        // The high bits, because the map uses the low ones.
         self.shards[(slot.0 >> 60) as usize % SHARDS].lock()
     }
 }
@@ -254,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_admitted_at_once_and_then_flows_back() {
+    fn a_burst_up_to_the_quota_is_admitted_and_cells_flow_back() {
         let mut bucket = Bucket::default();
         let interval = quota(100).interval();
         assert_eq!(admitted(150, || bucket.take(NOW, WINDOW, interval)), 100);
@@ -264,13 +273,13 @@ mod tests {
     }
 
     #[test]
-    fn shares_add_up_to_the_quota_however_many_processes_there_are() {
+    fn shares_of_any_number_of_processes_add_up_to_the_quota() {
         for processes in [1, 2, 3, 10] {
             let share = Share { processes, since: Duration::ZERO };
             let sum: usize = (0..processes)
                 .map(|_| {
                     let mut bucket = Bucket::default();
-                    admitted(200, || bucket.take_of_share(NOW, quota(100), share))
+                    admitted(200, || bucket.take_from_share(NOW, quota(100), share))
                 })
                 .sum();
             let processes = processes as usize;
@@ -279,92 +288,107 @@ mod tests {
     }
 
     #[test]
-    fn just_after_the_shared_counter_went_away_at_most_one_share_more_is_given() {
+    fn at_most_one_share_more_is_granted_after_the_shared_counter_fails() {
         for processes in [2_u32, 3, 10] {
             let share = Share { processes, since: NOW };
-            // One process has given everything; the others have not heard of it.
-            let unaware = |_| {
+            // One process has granted the whole quota; the others do not know of it.
+            let granted_unaware = |_| {
                 let mut bucket = Bucket::default();
-                let given = admitted(200, || bucket.take_of_share(NOW, quota(100), share));
-                assert!(given >= 1, "nobody is locked out");
-                given
+                let granted = admitted(200, || bucket.take_from_share(NOW, quota(100), share));
+                assert!(granted >= 1, "at least one cell is available");
+                granted
             };
-            let more: usize = (1..processes).map(unaware).sum();
-            assert!(more <= 100_usize.div_ceil(processes as usize), "{more} more with {processes} processes");
-            let mut aware = Bucket { full_at: NOW + WINDOW, taken: 0 };
-            assert_eq!(admitted(200, || aware.take_of_share(NOW, quota(100), share)), 0);
+            let excess: usize = (1..processes).map(granted_unaware).sum();
+            assert!(
+                excess <= 100_usize.div_ceil(processes as usize),
+                "{excess} more with {processes} processes"
+            );
+            let mut aware = Bucket { full_at: NOW + WINDOW, prefetched: 0 };
+            assert_eq!(admitted(200, || aware.take_from_share(NOW, quota(100), share)), 0);
         }
     }
 
     #[test]
-    fn a_quota_smaller_than_the_number_of_processes_still_lets_somebody_in() {
+    fn a_quota_below_the_number_of_processes_still_grants_one_cell() {
         let mut bucket = Bucket::default();
         let share = Share { processes: 50, since: NOW };
-        assert_eq!(admitted(10, || bucket.take_of_share(NOW, quota(10), share)), 1);
+        assert_eq!(admitted(10, || bucket.take_from_share(NOW, quota(10), share)), 1);
     }
 
     #[test]
-    fn what_the_shared_counter_said_is_known_from_then_on() {
+    fn replies_of_the_shared_counter_are_cached() {
         let buckets = Buckets::new(100);
-        let slot = buckets.slot(b"somebody", quota(100));
-        assert_eq!(buckets.known(slot, quota(100), NOW), Known::Maybe { lack: Duration::ZERO });
+        let slot = buckets.slot(b"caller", quota(100));
+        assert_eq!(
+            buckets.check_local(slot, quota(100), NOW),
+            LocalResult::Undecided { full_in: Duration::ZERO }
+        );
         let interval = quota(100).interval();
-        let level = buckets.learn(slot, quota(100), NOW, 1, interval * 40);
+        let level = buckets.record(slot, quota(100), NOW, 1, interval * 40);
         assert_eq!(level, Level::Taken { remaining: 60, full_in: interval * 40 });
         let empty = Level::Empty { wait: interval };
-        assert_eq!(buckets.learn(slot, quota(100), NOW, 0, WINDOW), empty);
-        assert_eq!(buckets.known(slot, quota(100), NOW), Known::Level(empty));
-        assert_eq!(buckets.is_empty(slot, quota(100), NOW), Some(interval));
-        // An answer that was overtaken does not open it again.
-        buckets.learn(slot, quota(100), NOW, 1, interval * 70);
-        assert_eq!(buckets.known(slot, quota(100), NOW), Known::Level(empty));
-        assert!(matches!(buckets.known(slot, quota(100), NOW + interval), Known::Maybe { .. }));
+        assert_eq!(buckets.record(slot, quota(100), NOW, 0, WINDOW), empty);
+        assert_eq!(buckets.check_local(slot, quota(100), NOW), LocalResult::Decided(empty));
+        assert_eq!(buckets.wait_if_empty(slot, quota(100), NOW), Some(interval));
+        // An older reply that arrives later does not refill the bucket.
+        buckets.record(slot, quota(100), NOW, 1, interval * 70);
+        assert_eq!(buckets.check_local(slot, quota(100), NOW), LocalResult::Decided(empty));
+        assert!(matches!(
+            buckets.check_local(slot, quota(100), NOW + interval),
+            LocalResult::Undecided { .. }
+        ));
     }
 
     #[test]
-    fn cells_taken_ahead_are_used_without_asking() {
+    fn prefetched_cells_are_used_without_the_shared_counter() {
         let buckets = Buckets::new(100);
         let large = quota(10_000);
-        let slot = buckets.slot(b"somebody", large);
-        assert_eq!(large.part(), 5);
-        buckets.learn(slot, large, NOW, 5, large.interval() * 5);
+        let slot = buckets.slot(b"caller", large);
+        assert_eq!(large.batch(), 5);
+        buckets.record(slot, large, NOW, 5, large.interval() * 5);
         for left in (9_995..9_999).rev() {
             let full_in = large.interval() * 5;
             assert_eq!(
-                buckets.known(slot, large, NOW),
-                Known::Level(Level::Taken { remaining: left, full_in })
+                buckets.check_local(slot, large, NOW),
+                LocalResult::Decided(Level::Taken { remaining: left, full_in })
             );
         }
-        assert!(matches!(buckets.known(slot, large, NOW), Known::Maybe { .. }));
+        assert!(matches!(buckets.check_local(slot, large, NOW), LocalResult::Undecided { .. }));
     }
 
     #[test]
-    fn a_new_quota_holds_at_once() {
+    fn a_new_quota_applies_immediately() {
         let buckets = Buckets::new(100);
-        let slot = buckets.slot(b"somebody", quota(1));
-        buckets.learn(slot, quota(1), NOW, 0, WINDOW);
-        assert!(matches!(buckets.known(slot, quota(1), NOW), Known::Level(Level::Empty { .. })));
-        let slot = buckets.slot(b"somebody", quota(5));
-        assert!(matches!(buckets.known(slot, quota(5), NOW), Known::Maybe { .. }));
+        let slot = buckets.slot(b"caller", quota(1));
+        buckets.record(slot, quota(1), NOW, 0, WINDOW);
+        assert!(matches!(
+            buckets.check_local(slot, quota(1), NOW),
+            LocalResult::Decided(Level::Empty { .. })
+        ));
+        let slot = buckets.slot(b"caller", quota(5));
+        assert!(matches!(buckets.check_local(slot, quota(5), NOW), LocalResult::Undecided { .. }));
     }
 
     #[test]
-    fn many_keys_share_buckets_and_memory_stays() {
+    fn keys_beyond_the_capacity_are_untracked_and_memory_is_bounded() {
         let buckets = Buckets::new(160);
         let mut admitted = 0;
         for key in 0..200_000_u32 {
             let slot = buckets.slot(&key.to_be_bytes(), quota(1));
-            let level = match buckets.known(slot, quota(1), NOW) {
-                Known::Crowd => continue,
-                _ => buckets.learn(slot, quota(1), NOW, 1, WINDOW),
+            let level = match buckets.check_local(slot, quota(1), NOW) {
+                LocalResult::Untracked => continue,
+                _ => buckets.record(slot, quota(1), NOW, 1, WINDOW),
             };
             admitted += usize::from(matches!(level, Level::Taken { .. }));
         }
         assert_eq!(buckets.len(), 160);
         assert_eq!(admitted, 160);
-        // Who was there before the crowd is judged alone.
+        // A key that was tracked before the capacity was reached keeps its own bucket.
         let first = buckets.slot(&0_u32.to_be_bytes(), quota(1));
-        assert!(matches!(buckets.known(first, quota(1), NOW), Known::Level(Level::Empty { .. })));
+        assert!(matches!(
+            buckets.check_local(first, quota(1), NOW),
+            LocalResult::Decided(Level::Empty { .. })
+        ));
         buckets.drop_full(NOW + WINDOW);
         assert_eq!(buckets.len(), 0);
     }

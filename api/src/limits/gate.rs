@@ -1,9 +1,9 @@
-//! What this process gives by itself, whatever the others do: governor's buckets (GCRA). It is the first gate of every
-//! limit, and the only one of those that count in one process.
+//! Limits what this process alone grants, with governor's buckets (GCRA). Every limit uses it before the shared bucket;
+//! limits that are counted in one process use only this.
 //!
-//! A bucket knows its quota for life, so there is one set of buckets for each quota in use. Memory is bounded: full
-//! buckets are dropped, and keys that a set has no room for share buckets. Sharing is stricter for the many, never
-//! looser.
+//! The quota of a governor bucket cannot change, so there is one set of buckets for each quota in use. Memory is
+//! bounded: full buckets are dropped, and keys beyond the capacity of a set share buckets. Sharing makes the limit
+//! stricter for these keys, never looser.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
@@ -16,8 +16,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::buckets::{Level, Quota, Slot};
 
-/// Buckets for all the keys without one of their own.
-const COMMON: u64 = 4096;
+/// The number of buckets for the keys without a bucket of their own.
+const COMMON_BUCKETS: u64 = 4096;
 
 type Buckets = DefaultKeyedRateLimiter<BucketKey, StateInformationMiddleware>;
 
@@ -33,44 +33,44 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Room for `capacity` keys under one quota.
+    /// Has capacity for `capacity` keys under one quota.
     pub(super) fn new(capacity: usize) -> Self {
         Self { by_quota: Mutex::default(), capacity }
     }
 
-    /// Takes a cell, if this process has one left for the key.
+    /// Takes a cell, if this process may still grant one to the key.
     pub(super) fn take(&self, slot: Slot, quota: Quota) -> Level {
         let buckets = self.buckets(quota);
         let key = if buckets.len() < self.capacity {
             BucketKey::Own(slot)
         } else {
-            BucketKey::Common(slot.among(COMMON))
+            BucketKey::Common(slot.index_in(COMMON_BUCKETS))
         };
         take(&buckets, &key, quota)
     }
 
-    /// Takes a cell of a bucket that many keys have in common, of this process's share of the quota.
-    pub(super) fn take_in_common(&self, slot: Slot, quota: Quota, processes: u32) -> Level {
+    /// Takes a cell from a bucket that many keys have in common, which contains this process's share of the quota.
+    pub(super) fn take_from_common(&self, slot: Slot, quota: Quota, processes: u32) -> Level {
         let cells = NonZeroU32::new(quota.cells.get() / processes.max(1)).unwrap_or(NonZeroU32::MIN);
         let quota = Quota { cells, ..quota };
-        take(&self.buckets(quota), &BucketKey::Common(slot.among(COMMON)), quota)
+        take(&self.buckets(quota), &BucketKey::Common(slot.index_in(COMMON_BUCKETS)), quota)
     }
 
-    /// Forgets what is full again.
+    /// Drops full buckets and quotas without buckets.
     pub(super) fn drop_full(&self) {
         let sets: Vec<_> = self.lock().values().cloned().collect();
         for buckets in sets {
             buckets.retain_recent();
             buckets.shrink_to_fit();
         }
-        // A quota that nobody has now. A check under way holds the set, which then stays.
+        // A set without buckets belongs to a quota that is not in use. It stays while a check is using it.
         self.lock().retain(|_, buckets| !buckets.is_empty() || Arc::strong_count(buckets) > 1);
     }
 
     fn buckets(&self, quota: Quota) -> Arc<Buckets> {
         let mut by_quota = self.lock();
         let buckets = by_quota.entry(quota).or_insert_with(|| {
-            // A whole window's quota at once, and then one each share of the window.
+            // The quota of a whole window may be used in one burst; then one cell flows back per interval.
             let governed = governor::Quota::with_period(quota.interval())
                 .unwrap_or_else(|| governor::Quota::per_second(quota.cells))
                 .allow_burst(quota.cells);
@@ -105,7 +105,7 @@ mod tests {
         Quota { cells: NonZeroU32::new(cells).unwrap_or(NonZeroU32::MIN), window: Duration::from_secs(60) }
     }
 
-    /// How many takes were admitted, one for each of the keys.
+    /// Takes one cell for each key, and returns the number of admitted takes.
     fn admitted(gate: &Gate, quota: Quota, keys: impl Iterator<Item = u32>) -> usize {
         let slots = buckets::Buckets::new(1);
         let taken = keys.map(|key| gate.take(slots.slot(&key.to_be_bytes(), quota), quota));
@@ -113,18 +113,18 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_given_and_no_more() {
+    fn takes_beyond_the_quota_are_rejected() {
         let gate = Gate::new(100);
         assert_eq!(admitted(&gate, quota(100), std::iter::repeat_n(1, 150)), 100);
-        assert_eq!(admitted(&gate, quota(101), std::iter::once(1)), 1, "a new quota holds at once");
+        assert_eq!(admitted(&gate, quota(101), std::iter::once(1)), 1, "a new quota applies immediately");
     }
 
     #[test]
-    fn many_keys_share_buckets_and_memory_stays() {
+    fn keys_beyond_the_capacity_share_a_bounded_number_of_buckets() {
         let gate = Gate::new(10);
         let admitted = admitted(&gate, quota(1), 0..20_000);
         let keys = gate.buckets(quota(1)).len();
-        assert!(keys as u64 <= 10 + COMMON, "{keys} keys");
+        assert!(keys as u64 <= 10 + COMMON_BUCKETS, "{keys} keys");
         assert_eq!(admitted, keys);
     }
 }

@@ -1,19 +1,19 @@
-//! Access tokens that were valid in this process lately.
+//! Access tokens that this process recently verified as valid.
 //!
-//! Once an address has sent too many invalid tokens, no other token from it is verified: that is what bounds guessing.
-//! But behind one address there may be many people, and one of them must not lock out the others. So a token that was
-//! valid before is verified in any case, and still has to be valid.
+//! Once an address has sent too many invalid tokens, no other token from it is verified, which limits guessing. But
+//! many users may share one address, and one of them must not lock out the others. So a token that was valid before is
+//! verified in any case, and still has to be valid.
 
 use std::hash::{BuildHasher as _, RandomState};
 
 use quick_cache::{UnitWeighter, sync::Cache};
 
-/// The most tokens that are remembered.
+/// Maximum number of tokens that are kept.
 const CAPACITY: u64 = 100_000;
-/// Room made at start; it grows with use.
+/// Initial capacity of the cache.
 const ESTIMATED: usize = 256;
 
-/// Fingerprints of tokens, seeded at random: nobody can make another token with one of them.
+/// Fingerprints of tokens. The hash is seeded at random, so that no other token can be made with the same fingerprint.
 pub(super) struct KnownTokens {
     hasher: RandomState,
     fingerprints: Cache<u64, ()>,

@@ -1,5 +1,5 @@
-//! One limit: what this process knows and gives by itself first, then the shared bucket, and this process's share when
-//! there is none.
+//! One limit. A check uses this process's cached levels and its own gate first, then the shared bucket, or this
+//! process's share while the shared bucket is unavailable.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -11,7 +11,7 @@ use metrics::counter;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    buckets::{Buckets, Known, Level, Quota},
+    buckets::{Buckets, Level, LocalResult, Quota},
     gate::Gate,
     shared::Shared,
 };
@@ -20,11 +20,11 @@ use crate::http::{
     quota_status::QuotaStatus,
 };
 
-/// The most keys that have buckets of their own, in one process and limit. In Redis there are no more than these of
-/// all processes together.
+/// Maximum number of keys with buckets of their own, for each process and limit. Redis has at most the buckets of these
+/// keys of all processes.
 const MAX_KEYS: usize = 100_000;
 
-/// A limit by key.
+/// A limit for each key.
 pub(super) struct Limiter {
     policy: &'static str,
     code: Code,
@@ -38,7 +38,7 @@ impl Limiter {
         Self { policy, code, window, buckets: Buckets::new(MAX_KEYS), gate: Gate::new(MAX_KEYS) }
     }
 
-    /// Counts against the quota that all processes share.
+    /// Counts a request against the quota that all processes share.
     pub(super) async fn check(
         &self,
         shared: &Shared,
@@ -48,19 +48,19 @@ impl Limiter {
         let quota = Quota { cells, window: self.window };
         let slot = self.buckets.slot(key, quota);
         let now = shared.now();
-        let level = match self.buckets.known(slot, quota, now) {
-            Known::Level(level) => level,
-            Known::Crowd => self.gate.take_in_common(slot, quota, shared.processes()),
-            Known::Maybe { lack } => {
+        let level = match self.buckets.check_local(slot, quota, now) {
+            LocalResult::Decided(level) => level,
+            LocalResult::Untracked => self.gate.take_from_common(slot, quota, shared.processes()),
+            LocalResult::Undecided { full_in } => {
                 if let empty @ Level::Empty { .. } = self.gate.take(slot, quota) {
                     return self.outcome(quota, empty);
                 }
                 let keys = LimitKeys::of(self.policy, &digest(self.policy, key, cells));
-                match shared.take(&keys, quota, lack).await {
-                    Some(taken) => self.buckets.learn(slot, quota, shared.now(), taken.cells, taken.lack),
+                match shared.take(&keys, quota, full_in).await {
+                    Some(taken) => self.buckets.record(slot, quota, shared.now(), taken.cells, taken.full_in),
                     None => {
                         counter!(UNSHARED_LIMITS, "policy" => self.policy).increment(1);
-                        self.buckets.take_of_share(slot, quota, shared.now(), shared.share())
+                        self.buckets.take_from_share(slot, quota, shared.now(), shared.share())
                     }
                 }
             }
@@ -68,16 +68,16 @@ impl Limiter {
         self.outcome(quota, level)
     }
 
-    /// Counts in this process alone.
-    pub(super) fn check_here(&self, key: &[u8], cells: NonZeroU32) -> Result<QuotaStatus, Problem> {
+    /// Counts a request in this process alone.
+    pub(super) fn check_in_process(&self, key: &[u8], cells: NonZeroU32) -> Result<QuotaStatus, Problem> {
         let quota = Quota { cells, window: self.window };
         self.outcome(quota, self.gate.take(self.buckets.slot(key, quota), quota))
     }
 
-    /// The refusal of who is known to have nothing left. Counts nothing.
-    pub(super) fn refusal(&self, now: Duration, key: &[u8], cells: NonZeroU32) -> Option<Problem> {
+    /// The rejection of a key whose bucket is cached as empty. Counts nothing.
+    pub(super) fn rejection(&self, now: Duration, key: &[u8], cells: NonZeroU32) -> Option<Problem> {
         let quota = Quota { cells, window: self.window };
-        let wait = self.buckets.is_empty(self.buckets.slot(key, quota), quota, now)?;
+        let wait = self.buckets.wait_if_empty(self.buckets.slot(key, quota), quota, now)?;
         self.outcome(quota, Level::Empty { wait }).err()
     }
 
@@ -86,7 +86,7 @@ impl Limiter {
         self.gate.drop_full();
     }
 
-    /// What to answer at this level: what is left, or a refusal.
+    /// The result of a check at this level: the quota status, or a rejection.
     fn outcome(&self, quota: Quota, level: Level) -> Result<QuotaStatus, Problem> {
         match level {
             Level::Taken { remaining, full_in } => {
@@ -100,8 +100,8 @@ impl Limiter {
     }
 }
 
-/// What stands for a key in Redis, where no address and no id is to be read. The quota belongs to it: who gets another
-/// one begins with a full bucket.
+/// Replaces a key in Redis, so that addresses and ids cannot be read there. The digest includes the quota, so a key
+/// whose quota changes starts with a full bucket.
 pub(super) fn digest(policy: &str, key: &[u8], cells: NonZeroU32) -> [u8; 16] {
     let mut hash = Sha256::new();
     hash.update(policy.as_bytes());

@@ -1,12 +1,12 @@
-//! What is limited: how often a caller may ask, how much of it an organization's members may use together, and how
-//! much an organization may own.
+//! The limits: the requests of one caller, the requests and open streams of all members of an organization together,
+//! and the members and projects of an organization.
 //!
-//! Rate limits ([`rate_limits`]) hold over all API processes: each one asks its own memory first, which refuses what it
-//! knows to be empty (`buckets`) and what governor says this process alone has given (`gate`), then the bucket in
-//! Redis that all share ([`shared`]), and gives its own share when Redis does not answer (`limiter` puts these in
-//! order). Open event streams are counted in Redis too ([`streams`]). Quotas of an organization rest on both
-//! ([`quotas`]); how many members and projects it may have is counted in PostgreSQL ([`resource_quotas`]).
-//! Why so, and what holds when: `docs/adr/0009-limits-are-shared-and-fall-back-to-shares.md`.
+//! Rate limits ([`rate_limits`]) apply over all API processes. A process first rejects requests whose shared bucket it
+//! has cached as empty (`buckets`), then those beyond the quota that governor counts for this process alone (`gate`).
+//! Otherwise it takes a cell from the shared bucket in Redis ([`shared`]), or from its own share while Redis is
+//! unavailable. `limiter` combines these steps. Open event streams are counted in Redis too ([`streams`]). The quotas
+//! of an organization use both ([`quotas`]). Its members and projects are counted in PostgreSQL ([`resource_quotas`]).
+//! Reasons and guarantees: `docs/adr/0009-limits-are-shared-and-fall-back-to-shares.md`.
 
 mod buckets;
 mod gate;

@@ -1,4 +1,4 @@
-//! How many exports and imports of organizations a process does at once: who comes beyond that is asked to try again.
+//! Limits the concurrent exports and imports of organizations in a process. Further requests have to be retried later.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http::problem::{Code, Problem};
 
-/// The most exports of a process at once: each holds a connection to the database.
+/// Maximum number of concurrent exports: each uses a database connection.
 const EXPORTS: usize = 2;
-/// The most imports of a process at once: each holds what it has read in memory.
+/// Maximum number of concurrent imports: each keeps what it has read in memory.
 const IMPORTS: usize = 2;
-/// When to come back when all permits are taken.
+/// When to retry if all permits are in use, seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 
-/// The exports and imports of a process.
+/// The permits for exports and imports of a process.
 pub struct Portability {
     exports: Arc<Semaphore>,
     imports: Arc<Semaphore>,
@@ -27,18 +27,18 @@ impl Default for Portability {
 }
 
 impl Portability {
-    /// A permit for an export, until it is dropped.
+    /// Takes a permit for an export. Dropping it returns it.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] when there is none.
+    /// [`Code::Unavailable`] if all permits are in use.
     pub fn export(&self) -> Result<OwnedSemaphorePermit, Problem> {
         permit(&self.exports, "exports")
     }
 
-    /// A permit for an import, until it is dropped.
+    /// Takes a permit for an import. Dropping it returns it.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] when there is none.
+    /// [`Code::Unavailable`] if all permits are in use.
     pub fn import(&self) -> Result<OwnedSemaphorePermit, Problem> {
         permit(&self.imports, "imports")
     }

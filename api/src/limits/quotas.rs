@@ -1,13 +1,13 @@
-//! What an organization's members may use together: requests a minute, and event streams at once.
+//! The quotas that an organization's members share: requests per minute, and open event streams.
 //!
-//! Counted for members only. A stranger who knows an organization's id must neither be able to use up its quota nor
-//! see, by being refused for it, that the organization exists. So whether the caller is a member has to be known
-//! before anything is counted, and every request of a stranger goes on to its handler, which answers that nothing is
-//! there. Finding out costs a transaction; that somebody is a member is remembered for a minute. Somebody who has left
-//! still counts for that long, within their own limit, against an organization they know. Routes whose handlers know
-//! the membership already (streams, chat actions) count by themselves.
+//! Only requests of members are counted. A non-member with an organization's id must neither be able to use up its
+//! quota nor discover, by a rejection, that the organization exists. So the membership is checked before anything is
+//! counted, and a request of a non-member continues to its handler, which answers 404. The check costs a transaction,
+//! so a membership is cached for a minute. For that long, requests of a former member still count against the
+//! organization, within the former member's own limit. Handlers that check the membership anyway (streams, chat
+//! actions) count by themselves.
 //!
-//! The caller's own limit comes first: who is over it uses up nothing of what others share.
+//! The caller's own limit is checked first, so that a caller over it uses up nothing of the shared quota.
 
 use std::{
     sync::Arc,
@@ -32,13 +32,13 @@ use crate::http::{
     request::Request,
 };
 
-/// How long a membership is remembered.
+/// How long a membership is cached.
 const MAX_AGE: Duration = Duration::from_secs(60);
-/// The most memberships that are remembered.
+/// Maximum number of cached memberships.
 const CAPACITY: u64 = 100_000;
-/// Room made at start; it grows with use.
+/// Initial capacity of the cache.
 const ESTIMATED: usize = 256;
-/// When to try again whether a stream has ended, seconds.
+/// When to retry if too many streams are open, seconds.
 const STREAM_RETRY: u16 = 5;
 
 /// The quotas of organizations.
@@ -47,12 +47,12 @@ pub struct Quotas {
     database: Database,
     rate_limits: Arc<RateLimits>,
     streams: StreamQuotas,
-    /// Memberships, of users and of services, that this process has seen, and when.
+    /// Memberships of users and API keys, and when this process read them.
     members: Cache<(OrgId, Uuid), Instant>,
 }
 
 impl Quotas {
-    /// Quotas as the configuration has them, counted with these limits.
+    /// Quotas with the values of the configuration, counted by these limits.
     #[must_use]
     pub fn new(
         configuration: ConfigurationStore,
@@ -64,15 +64,15 @@ impl Quotas {
         Self { configuration, database, rate_limits, streams, members }
     }
 
-    /// Counts a request to something below an organization, if the caller is a member of it.
+    /// Counts a request to a resource of an organization, if the caller is a member.
     ///
     /// # Errors
-    /// [`Code::QuotaExceeded`]; [`Code::Unavailable`] when the membership cannot be looked up.
+    /// [`Code::QuotaExceeded`]; [`Code::Unavailable`] if the membership cannot be read.
     pub async fn count(&self, request: &Request) -> Result<(), Problem> {
-        // What is no id names no organization.
+        // A malformed id belongs to no organization.
         let Ok(org) = request.path::<OrgId>("org") else { return Ok(()) };
         let key = (org, request.caller()?.id());
-        if self.members.get(&key).is_none_or(|seen| seen.elapsed() > MAX_AGE) {
+        if self.members.get(&key).is_none_or(|read_at| read_at.elapsed() > MAX_AGE) {
             match self.database.org_tx(&request.principal()?, org).await {
                 Ok(_) => self.members.insert(key, Instant::now()),
                 Err(DbError::NotFound) => return Ok(()),
@@ -82,20 +82,20 @@ impl Quotas {
         self.count_member(org).await
     }
 
-    /// Counts a request of somebody who is known to be a member.
+    /// Counts a request of a caller that was verified to be a member.
     ///
     /// # Errors
-    /// [`Code::QuotaExceeded`]; [`Code::Unavailable`] when the quota has to be looked up and cannot.
+    /// [`Code::QuotaExceeded`]; [`Code::Unavailable`] if the quota cannot be read.
     pub async fn count_member(&self, org: OrgId) -> Result<(), Problem> {
         let snapshot = self.configuration.org(org).await?;
         self.rate_limits.organization(&snapshot, org).await.map(|_| ())
     }
 
-    /// Counts a stream of somebody who is known to be a member: as a request, and among the open streams as long as
-    /// the permit is held.
+    /// Counts a stream of a caller that was verified to be a member: as a request, and as an open stream until the
+    /// permit is dropped.
     ///
     /// # Errors
-    /// [`Code::QuotaExceeded`]; [`Code::Unavailable`] when the quota has to be looked up and cannot.
+    /// [`Code::QuotaExceeded`]; [`Code::Unavailable`] if the quota cannot be read.
     pub async fn enter(&self, org: OrgId) -> Result<StreamPermit, Problem> {
         let snapshot = self.configuration.org(org).await?;
         self.rate_limits.organization(&snapshot, org).await?;

@@ -1,4 +1,4 @@
-//! How often a caller may ask. The quotas are configuration, and change while the process runs.
+//! Rate limits of callers. Their quotas are configuration, and change while the process runs.
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::http::{
     quota_status::QuotaStatus,
 };
 
-/// How often buckets that are full again are dropped.
-const UPKEEP: Duration = Duration::from_secs(10);
+/// How often full buckets are dropped.
+const DROP_INTERVAL: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// All limits of the process.
+/// All rate limits of the process.
 pub struct RateLimits {
     configuration: ConfigurationStore,
     shared: Arc<Shared>,
@@ -34,7 +34,7 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Limits with the quotas that the configuration names.
+    /// Rate limits with the quotas of the configuration.
     #[must_use]
     pub fn new(configuration: ConfigurationStore, shared: Arc<Shared>) -> Self {
         let limiter = |policy| Limiter::new(policy, Code::RateLimited, MINUTE);
@@ -52,11 +52,11 @@ impl RateLimits {
         }
     }
 
-    /// Counts a sign-in: first of the address, so that one that asks too often uses up nothing of what is there for
-    /// all, then of all.
+    /// Counts a sign-in, first for its address and then in total, so that an address over its limit uses up nothing of
+    /// the total.
     ///
     /// # Errors
-    /// [`Code::RateLimited`], with the headers that say until when.
+    /// [`Code::RateLimited`], with the wait in its headers.
     pub async fn sign_in(&self, client: IpAddr) -> Result<QuotaStatus, Problem> {
         let platform = self.configuration.platform();
         let quotas = platform.organization();
@@ -65,11 +65,11 @@ impl RateLimits {
         Ok(status)
     }
 
-    /// Counts a refresh. One address may ask for as many as a user may send requests: many people behind one address
-    /// refresh every quarter of an hour each.
+    /// Counts a refresh. One address may send as many refreshes as a user may send requests, because many users may
+    /// share an address, and each refreshes every 15 minutes.
     ///
     /// # Errors
-    /// [`Code::RateLimited`], with the headers that say until when.
+    /// [`Code::RateLimited`], with the wait in its headers.
     pub async fn refresh(&self, client: IpAddr) -> Result<QuotaStatus, Problem> {
         let platform = self.configuration.platform();
         self.refreshes
@@ -77,10 +77,10 @@ impl RateLimits {
             .await
     }
 
-    /// Counts a request of a user, or of a service's key.
+    /// Counts a request of a user or an API key.
     ///
     /// # Errors
-    /// [`Code::RateLimited`], with the headers that say until when.
+    /// [`Code::RateLimited`], with the wait in its headers.
     pub async fn request(&self, caller: Uuid) -> Result<QuotaStatus, Problem> {
         let platform = self.configuration.platform();
         self.requests
@@ -88,21 +88,21 @@ impl RateLimits {
             .await
     }
 
-    /// Counts a request against the quota of an organization. The caller must be known to be a member.
+    /// Counts a request against the quota of an organization. The caller must have been verified to be a member.
     ///
     /// # Errors
-    /// [`Code::QuotaExceeded`], with the headers that say until when.
+    /// [`Code::QuotaExceeded`], with the wait in its headers.
     pub async fn organization(&self, snapshot: &Snapshot, org: OrgId) -> Result<QuotaStatus, Problem> {
         let quota = snapshot.organization().quota_requests_per_minute;
         self.organizations.check(&self.shared, org.uuid().as_bytes(), quota).await
     }
 
-    /// Counts a chat action; `per_second` is what the project's configuration says. In this process alone: a person's
-    /// windows mostly keep one connection each, and who spreads their presses over all processes still presses against
-    /// the quota of the organization, which all processes share.
+    /// Counts a chat action; `per_second` is the quota in the project's configuration. It is counted in this process
+    /// alone: a user's window usually keeps one connection, and presses that are spread over all processes still count
+    /// against the organization's quota, which all processes share.
     ///
     /// # Errors
-    /// [`Code::RateLimited`], with the headers that say until when.
+    /// [`Code::RateLimited`], with the wait in its headers.
     pub fn chat_action(
         &self,
         user: UserId,
@@ -111,23 +111,23 @@ impl RateLimits {
         per_second: NonZeroU32,
     ) -> Result<QuotaStatus, Problem> {
         let key = [user.uuid(), org.uuid(), project.uuid()].map(Uuid::into_bytes).concat();
-        self.chat_actions.check_here(&key, per_second)
+        self.chat_actions.check_in_process(&key, per_second)
     }
 
-    /// Whether a token from this address may be verified: not when too many from there were invalid, unless this very
-    /// one was valid before.
+    /// Checks whether a token from this address may be verified: not if too many tokens from the address were invalid,
+    /// unless this token was valid before.
     ///
     /// # Errors
-    /// [`Code::RateLimited`], with the headers that say until when.
+    /// [`Code::RateLimited`], with the wait in its headers.
     pub fn may_try(&self, client: IpAddr, token: &str) -> Result<(), Problem> {
         let quota = self.configuration.platform().organization().bad_tokens_per_minute;
-        match self.bad_tokens.refusal(self.shared.now(), &address(client), quota) {
-            Some(refusal) if !self.known_tokens.contains(token) => Err(refusal),
+        match self.bad_tokens.rejection(self.shared.now(), &address(client), quota) {
+            Some(rejection) if !self.known_tokens.contains(token) => Err(rejection),
             _ => Ok(()),
         }
     }
 
-    /// Remembers a token that was valid.
+    /// Records a token that was valid.
     pub fn held(&self, token: &str) {
         self.known_tokens.insert(token);
     }
@@ -135,16 +135,16 @@ impl RateLimits {
     /// Counts an invalid token.
     ///
     /// # Errors
-    /// [`Code::RateLimited`], with the headers that say until when.
+    /// [`Code::RateLimited`], with the wait in its headers.
     pub async fn bad_token(&self, client: IpAddr) -> Result<QuotaStatus, Problem> {
         let quota = self.configuration.platform().organization().bad_tokens_per_minute;
         self.bad_tokens.check(&self.shared, &address(client), quota).await
     }
 
-    /// Keeps in touch with the other processes, and drops buckets that are full again, until the process stops.
+    /// Sends the heartbeats of this process and drops full buckets, until the process stops.
     pub async fn upkeep(&self, stop: CancellationToken) {
         let drop_full = async {
-            let mut ticks = tokio::time::interval(UPKEEP);
+            let mut ticks = tokio::time::interval(DROP_INTERVAL);
             while stop.run_until_cancelled(ticks.tick()).await.is_some() {
                 let now = self.shared.now();
                 for limiter in [
@@ -160,11 +160,11 @@ impl RateLimits {
                 }
             }
         };
-        tokio::join!(self.shared.keep_beating(&stop), drop_full);
+        tokio::join!(self.shared.send_heartbeats(&stop), drop_full);
     }
 }
 
-/// A network that one subscriber has for themselves: a whole /64 in IPv6, where addresses cost nothing.
+/// The network of one subscriber: an address in IPv4, a whole /64 in IPv6, in which addresses can be changed freely.
 pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
@@ -172,7 +172,7 @@ pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What a limit by address counts by.
+/// The key of a limit by address.
 fn address(client: IpAddr) -> [u8; 16] {
     match subscriber(client) {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv6_subscriber_is_one() {
+    fn addresses_of_one_ipv6_subscriber_count_together() {
         let parse = |text: &str| subscriber(text.parse().expect("an address"));
         assert_eq!(parse("2001:db8::1"), parse("2001:db8::ffff:1"));
         assert_ne!(parse("2001:db8:0:1::1"), parse("2001:db8::1"));

@@ -1,7 +1,8 @@
-//! How many members and projects an organization may have. The operator says so; nobody in it can change it.
+//! The quotas of members and projects of an organization. Only an operator can change them, not its members.
 //!
-//! Counting happens under the organization's row, so of two who add the last one, one comes too late. The quota is read
-//! where the count is: what an operator has just set holds for the next transaction, in every process.
+//! The rows are counted with the organization's row locked, so two transactions cannot both add the last member or
+//! project. The quota is read in the same transaction, so a change by an operator applies to the next transaction in
+//! every process.
 
 use atrium_shared::{
     configuration::Effective,
@@ -12,13 +13,13 @@ use atrium_shared::{
 
 use crate::http::problem::{Code, Problem};
 
-/// What is counted.
+/// The kind of rows that a quota limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum Quota {
-    /// Its members.
+    /// Members of the organization.
     Members,
-    /// Its projects.
+    /// Projects of the organization.
     Projects,
 }
 
@@ -30,7 +31,7 @@ impl Quota {
         }
     }
 
-    fn of_everybody(self, platform: &Effective) -> u32 {
+    fn platform_default(self, platform: &Effective) -> u32 {
         match self {
             Self::Members => platform.quota_members.get(),
             Self::Projects => platform.quota_projects.get(),
@@ -61,8 +62,8 @@ impl Quota {
     }
 }
 
-/// Makes sure that one more fits, and that nobody else adds one before this transaction ends. `platform`: what holds
-/// for everybody.
+/// Checks that one more fits into the quota, and keeps other transactions from adding any until this one ends.
+/// `platform` has the default quotas.
 ///
 /// # Errors
 /// [`Code::QuotaReached`].
@@ -70,14 +71,14 @@ pub(crate) async fn require_room(tx: &mut OrgTx, quota: Quota, platform: &Effect
     require_room_for(tx, quota, 1, platform).await
 }
 
-/// The same for `more` of them.
+/// Like [`require_room`], for `added` members or projects.
 ///
 /// # Errors
 /// [`Code::QuotaReached`].
 pub(crate) async fn require_room_for(
     tx: &mut OrgTx,
     quota: Quota,
-    more: usize,
+    added: usize,
     platform: &Effective,
 ) -> Result<(), Problem> {
     organizations::lock(tx).await?;
@@ -89,15 +90,16 @@ pub(crate) async fn require_room_for(
     )
     .fetch_optional(tx.conn())
     .await?;
-    let most = own.and_then(|value| value.as_i64()).unwrap_or_else(|| quota.of_everybody(platform).into());
-    let there = quota.count(tx).await?;
-    if i64::try_from(more).is_ok_and(|more| there.saturating_add(more) <= most) {
+    let limit =
+        own.and_then(|value| value.as_i64()).unwrap_or_else(|| quota.platform_default(platform).into());
+    let existing = quota.count(tx).await?;
+    if i64::try_from(added).is_ok_and(|added| existing.saturating_add(added) <= limit) {
         return Ok(());
     }
-    let detail = if more > 1 {
-        format!("Limit reached: {most} {quota} per organization, and this import brings {more}.")
+    let detail = if added > 1 {
+        format!("Limit reached: {limit} {quota} per organization, and this import brings {added}.")
     } else {
-        format!("Limit reached: {most} {quota} per organization.")
+        format!("Limit reached: {limit} {quota} per organization.")
     };
     Err(Problem::new(Code::QuotaReached, detail))
 }

@@ -1,12 +1,13 @@
-//! The buckets that all API processes share, in Redis, and what holds while Redis does not answer.
+//! The buckets that all API processes share, in Redis, and the detection of failures of Redis.
 //!
-//! One script takes cells from a bucket, by Redis' own clock. A call has a short time limit. After an error, or a few
-//! answers in a row that came too late, calls stop: a heartbeat, which counts the living processes anyway,
-//! finds out when Redis is back. So a slow Redis slows a handful of requests, and a dead one none.
+//! A script takes cells from a bucket, by the clock of Redis. A call has a short time limit. After an error, or a few
+//! timeouts in a row, the process makes no calls until a heartbeat succeeds; heartbeats also count the live processes.
+//! So a slow Redis delays only a few requests, and an unavailable one delays none.
 //!
-//! A flush must not open a door. Every call brings along what its process knows of the bucket, so the script never
-//! believes a bucket to be fuller than that. And beside the buckets lies a key that says since when they are whole:
-//! when it is gone, so are they, and for one window from then on nobody gets more than one process's share at first.
+//! After a flush the limits must still hold. Every call contains the level of the bucket that its process has cached,
+//! and the script never assumes a fuller bucket. A key next to the buckets contains the time since when they are
+//! complete. If that key is missing, the buckets were lost, and for one window from then on a caller can take at most
+//! one process's share at first.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,60 +26,63 @@ use tokio_util::sync::CancellationToken;
 
 use super::buckets::{Quota, Share};
 
-/// How long a call may take. A request waits no longer for its limit.
+/// Time limit of a call, and so the longest that a request waits for its limit.
 const TIME_LIMIT: Duration = Duration::from_millis(100);
-/// Redis counts as away after this many answers in a row that came too late.
-const TOO_LATE: u32 = 3;
-/// How often a process says that it lives.
-const BEAT: Duration = Duration::from_secs(1);
-/// The same while Redis is unavailable.
-const BEAT_AWAY: Duration = Duration::from_millis(250);
-/// A process that has not said that it lives for this long does not.
-const SILENT_AFTER: Duration = Duration::from_secs(6);
-/// A smaller number of processes is believed after this many beats that count it: right after a flush, not all have
-/// reported yet.
-const FEWER_BEATS: u32 = 6;
+/// Redis counts as unavailable after this many timeouts in a row.
+const MAX_TIMEOUTS: u32 = 3;
+/// Heartbeat interval of a process.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Heartbeat interval while Redis is unavailable.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(250);
+/// A process without a heartbeat for this long is no longer counted.
+const LIVENESS_TIMEOUT: Duration = Duration::from_secs(6);
+/// A lower number of processes is used after this many heartbeats in a row that return one, because just after a flush
+/// not all processes have sent a heartbeat yet.
+const MIN_LOWER_COUNTS: u32 = 6;
 
-// No process is silent because of two lost beats, nor because of a few that are late.
-const _: () = assert!(is_longer(SILENT_AFTER, 3, BEAT.saturating_add(TIME_LIMIT)));
-// Redis is found again sooner than a process that beats as usual would find it.
-const _: () = assert!(is_longer(BEAT, 1, BEAT_AWAY.saturating_add(TIME_LIMIT)));
+// A process still counts after two lost heartbeats, and after a few late ones.
+const _: () = assert!(is_longer(LIVENESS_TIMEOUT, 3, HEARTBEAT_INTERVAL.saturating_add(TIME_LIMIT)));
+// The recovery of Redis is detected sooner than with the usual heartbeat interval.
+const _: () = assert!(is_longer(HEARTBEAT_INTERVAL, 1, RECOVERY_INTERVAL.saturating_add(TIME_LIMIT)));
 
-/// What all API processes count together.
+/// The counters that all API processes share.
 pub struct Shared {
     redis: Redis,
     process: String,
     started: Instant,
     /// Milliseconds after the start at which Redis became unavailable; 0 while it is available.
-    away_since: AtomicU64,
-    /// Whether the shared buckets were seen since the start.
+    unavailable_since: AtomicU64,
+    /// Whether the shared buckets were found or marked as complete since the start.
     seen: AtomicBool,
     state: Mutex<State>,
 }
 
 struct State {
-    too_late: u32,
+    /// Timeouts in a row.
+    timeouts: u32,
     processes: u32,
-    fewer: u32,
+    /// How many heartbeats in a row returned fewer processes than `processes`.
+    lower_counts: u32,
 }
 
-/// What the script answered.
+/// The reply of the script.
 pub(super) struct Taken {
     pub(super) cells: u32,
-    pub(super) lack: Duration,
+    /// The time until the bucket is full.
+    pub(super) full_in: Duration,
 }
 
 impl Shared {
-    /// Counters of this process and its siblings. Redis need not be there.
+    /// The shared counters, for the process with this name. Redis may be unavailable.
     #[must_use]
     pub fn new(redis: Redis, process: &str) -> Self {
         Self {
             redis,
             process: process.to_owned(),
             started: Instant::now(),
-            away_since: AtomicU64::new(0),
+            unavailable_since: AtomicU64::new(0),
             seen: AtomicBool::new(false),
-            state: Mutex::new(State { too_late: 0, processes: 1, fewer: 0 }),
+            state: Mutex::new(State { timeouts: 0, processes: 1, lower_counts: 0 }),
         }
     }
 
@@ -87,50 +91,50 @@ impl Shared {
         self.started.elapsed()
     }
 
-    /// The process's name, unique among those that run.
+    /// The process's name, unique among the running processes.
     pub(super) fn process(&self) -> &str {
         &self.process
     }
 
-    /// How many API processes lived when Redis said so last.
+    /// The number of live API processes, according to the heartbeats.
     pub(super) fn processes(&self) -> u32 {
         self.state().processes
     }
 
-    /// Whether the shared counters were seen since the start: if they are gone now, they were lost.
-    pub(super) fn seen(&self) -> bool {
+    /// Whether the shared counters were found since the start. If they are missing later, they were lost.
+    pub(super) fn has_seen_counters(&self) -> bool {
         self.seen.load(Ordering::Acquire)
     }
 
-    /// What this process may give by itself. A single answer that comes too late was most likely counted, and says
-    /// nothing about the others: what this process knows is good enough then.
+    /// The share that this process may grant by itself. After a single timeout, that is whatever the cached level allows:
+    /// the call was most likely counted, and a timeout does not mean that Redis is unavailable to the other processes.
     pub(super) fn share(&self) -> Share {
-        match self.away_since.load(Ordering::Acquire) {
+        match self.unavailable_since.load(Ordering::Acquire) {
             0 => Share::ALL,
             since => Share { processes: self.processes(), since: Duration::from_millis(since) },
         }
     }
 
-    /// Takes as many cells as there are, up to a part of the quota. None when the shared bucket cannot be asked.
-    pub(super) async fn take(&self, keys: &LimitKeys, quota: Quota, lack: Duration) -> Option<Taken> {
+    /// Takes the available cells, up to one batch. `None` if the shared bucket is unavailable.
+    pub(super) async fn take(&self, keys: &LimitKeys, quota: Quota, full_in: Duration) -> Option<Taken> {
         let mut call = lua::LIMITS_TAKE.prepare_invoke();
         call.key(&keys.counter)
             .key(&keys.whole)
             .arg(microseconds(quota.window))
             .arg(microseconds(quota.interval()))
-            .arg(quota.part())
-            .arg(microseconds(lack))
-            .arg(u8::from(self.seen()))
+            .arg(quota.batch())
+            .arg(microseconds(full_in))
+            .arg(u8::from(self.has_seen_counters()))
             .arg(microseconds((quota.window / self.processes()).max(quota.interval())));
-        let begun = Instant::now();
-        let (cells, lack): (u32, u64) = self.call(&call).await?;
-        histogram!(SHARED_LIMIT_SECONDS).record(begun.elapsed());
-        Some(Taken { cells, lack: Duration::from_micros(lack) })
+        let started_at = Instant::now();
+        let (cells, full_in): (u32, u64) = self.call(&call).await?;
+        histogram!(SHARED_LIMIT_SECONDS).record(started_at.elapsed());
+        Some(Taken { cells, full_in: Duration::from_micros(full_in) })
     }
 
-    /// Calls a script, unless Redis is unavailable. None when it does not answer in time.
+    /// Calls a script, unless Redis is unavailable. `None` after an error or a timeout, too.
     pub(super) async fn call<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Option<T> {
-        if self.away_since.load(Ordering::Acquire) != 0 {
+        if self.unavailable_since.load(Ordering::Acquire) != 0 {
             return None;
         }
         self.try_call(call).await
@@ -138,25 +142,25 @@ impl Shared {
 
     async fn try_call<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Option<T> {
         let mut connection = self.redis.shared();
-        let answer = tokio::time::timeout(TIME_LIMIT, call.invoke_async(&mut connection)).await;
-        match answer {
-            Ok(Ok(answer)) => {
-                self.answered();
-                Some(answer)
+        let reply = tokio::time::timeout(TIME_LIMIT, call.invoke_async(&mut connection)).await;
+        match reply {
+            Ok(Ok(reply)) => {
+                self.record_success();
+                Some(reply)
             }
-            Ok(Err(error)) => self.failed(Some(&error)),
-            Err(_too_late) => self.failed(None),
+            Ok(Err(error)) => self.record_failure(Some(&error)),
+            Err(_elapsed) => self.record_failure(None),
         }
     }
 
-    /// Says that this process lives, and counts those that do, until the process stops.
-    pub(super) async fn keep_beating(&self, stop: &CancellationToken) {
+    /// Sends heartbeats, which also count the live processes, until the process stops.
+    pub(super) async fn send_heartbeats(&self, stop: &CancellationToken) {
         loop {
-            self.beat().await;
-            let away = self.away_since.load(Ordering::Acquire) != 0;
-            let pause = tokio::time::sleep(if away { BEAT_AWAY } else { BEAT });
+            self.send_heartbeat().await;
+            let unavailable = self.unavailable_since.load(Ordering::Acquire) != 0;
+            let pause = tokio::time::sleep(if unavailable { RECOVERY_INTERVAL } else { HEARTBEAT_INTERVAL });
             if stop.run_until_cancelled(pause).await.is_none() {
-                let leave = async {
+                let deregister = async {
                     let mut connection = self.redis.shared();
                     redis::cmd("ZREM")
                         .arg(API_PROCESSES_KEY)
@@ -164,60 +168,60 @@ impl Shared {
                         .query_async(&mut connection)
                         .await
                 };
-                // Whoever does not say so is found silent.
-                let _: Result<RedisResult<()>, _> = tokio::time::timeout(TIME_LIMIT, leave).await;
+                // If this fails, the process is removed after `LIVENESS_TIMEOUT`.
+                let _: Result<RedisResult<()>, _> = tokio::time::timeout(TIME_LIMIT, deregister).await;
                 return;
             }
         }
     }
 
-    async fn beat(&self) {
-        if !self.seen()
-            && let Err(error) = self.found().await
+    async fn send_heartbeat(&self) {
+        if !self.has_seen_counters()
+            && let Err(error) = self.mark_complete().await
         {
-            let _: Option<()> = self.failed(Some(&error));
+            let _: Option<()> = self.record_failure(Some(&error));
             return;
         }
         let mut call = lua::LIMITS_BEAT.prepare_invoke();
-        call.key(API_PROCESSES_KEY).arg(&self.process).arg(SILENT_AFTER.as_millis() as u64);
-        let Some(living) = self.try_call(&call).await else { return };
+        call.key(API_PROCESSES_KEY).arg(&self.process).arg(LIVENESS_TIMEOUT.as_millis() as u64);
+        let Some(live) = self.try_call(&call).await else { return };
         gauge!(LIMITS_SHARED).set(1.0);
         let mut state = self.state();
-        gauge!(API_PROCESSES).set(living);
-        let fewer = if living < state.processes { state.fewer + 1 } else { 0 };
-        if fewer == 0 || fewer >= FEWER_BEATS {
-            (state.processes, state.fewer) = (living, 0);
+        gauge!(API_PROCESSES).set(live);
+        let lower_counts = if live < state.processes { state.lower_counts + 1 } else { 0 };
+        if lower_counts == 0 || lower_counts >= MIN_LOWER_COUNTS {
+            (state.processes, state.lower_counts) = (live, 0);
         } else {
-            state.fewer = fewer;
+            state.lower_counts = lower_counts;
         }
     }
 
-    /// Marks the buckets of a new deployment as whole: whoever comes first has lost nothing.
-    async fn found(&self) -> RedisResult<()> {
+    /// Marks the buckets of a new deployment as complete; the first process has lost none.
+    async fn mark_complete(&self) -> RedisResult<()> {
         for key in limit_whole_keys() {
-            let found = async {
+            let mark = async {
                 let mut connection = self.redis.shared();
                 redis::cmd("SET").arg(key).arg(0).arg("NX").query_async::<()>(&mut connection).await
             };
-            tokio::time::timeout(TIME_LIMIT, found).await.map_err(std::io::Error::from)??;
+            tokio::time::timeout(TIME_LIMIT, mark).await.map_err(std::io::Error::from)??;
         }
         self.seen.store(true, Ordering::Release);
         Ok(())
     }
 
-    fn answered(&self) {
-        if self.away_since.swap(0, Ordering::AcqRel) != 0 {
+    fn record_success(&self) {
+        if self.unavailable_since.swap(0, Ordering::AcqRel) != 0 {
             tracing::info!("limits are shared again");
         }
-        self.state().too_late = 0;
+        self.state().timeouts = 0;
     }
 
-    fn failed<T>(&self, error: Option<&RedisError>) -> Option<T> {
+    fn record_failure<T>(&self, error: Option<&RedisError>) -> Option<T> {
         let mut state = self.state();
-        state.too_late = state.too_late.saturating_add(1);
+        state.timeouts = state.timeouts.saturating_add(1);
         let now = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX).max(1);
-        if (error.is_some() || state.too_late >= TOO_LATE)
-            && self.away_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        if (error.is_some() || state.timeouts >= MAX_TIMEOUTS)
+            && self.unavailable_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {
             gauge!(LIMITS_SHARED).set(0.0);
             let processes = state.processes;
@@ -235,7 +239,7 @@ impl Shared {
     }
 }
 
-/// With the digits of a nanosecond: the cells of a large quota flow back within a few microseconds.
+/// Microseconds with three decimals, because a cell of a large quota flows back within a few microseconds.
 fn microseconds(duration: Duration) -> String {
     format!("{:.3}", duration.as_secs_f64() * 1e6)
 }

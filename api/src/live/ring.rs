@@ -2,8 +2,8 @@
 //!
 //! Events are kept in one bounded ring, indexed by project (a *topic*). A stream has no queue: it has a cursor, the id
 //! of the last event that it read, and reads the later events of its topic. If a stream is too slow, events of its
-//! topic after its cursor are evicted. Its next read then returns a reset and moves the cursor to the newest event. So a
-//! slow stream neither uses more memory nor delays other streams.
+//! topic after its cursor are evicted. Its next read then returns a reset and moves the cursor to the newest event. So
+//! a slow stream neither uses more memory nor delays other streams.
 //!
 //! The ring contains all events after an id, its *floor*, except those that it has evicted. A stream that resumes joins
 //! the ring in one step, under one lock, if the ring has every event after its position; otherwise it reads Redis first
