@@ -155,7 +155,7 @@ impl std::hash::Hash for Slot {
 }
 
 impl Buckets {
-    /// Has capacity for `capacity` keys.
+    /// Buckets for at most `capacity` keys.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             shards: Default::default(),

@@ -33,7 +33,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Has capacity for `capacity` keys under one quota.
+    /// A gate with own buckets for at most `capacity` keys under one quota.
     pub(super) fn new(capacity: usize) -> Self {
         Self { by_quota: Mutex::default(), capacity }
     }

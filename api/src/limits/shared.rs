@@ -36,8 +36,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(250);
 /// A process without a heartbeat for this long is no longer counted.
 const LIVENESS_TIMEOUT: Duration = Duration::from_secs(6);
-/// A lower number of processes is used after this many heartbeats in a row that return one, because just after a flush
-/// not all processes have sent a heartbeat yet.
+/// A lower number of processes is adopted only after this many heartbeats in a row have returned one, because just
+/// after a flush not all processes have sent a heartbeat yet.
 const MIN_LOWER_COUNTS: u32 = 6;
 
 // A process still counts after two lost heartbeats, and after a few late ones.
@@ -106,8 +106,8 @@ impl Shared {
         self.seen.load(Ordering::Acquire)
     }
 
-    /// The share that this process may grant by itself. After a single timeout, that is whatever the cached level allows:
-    /// the call was most likely counted, and a timeout does not mean that Redis is unavailable to the other processes.
+    /// The share that this process may grant by itself. After a single timeout, that is what the cached level allows:
+    /// the call was most likely counted, and it does not show that Redis is unavailable to the other processes.
     pub(super) fn share(&self) -> Share {
         match self.unavailable_since.load(Ordering::Acquire) {
             0 => Share::ALL,

@@ -86,11 +86,11 @@ impl StreamQuotas {
 struct PermitTask {
     shared: Arc<Shared>,
     messages: mpsc::UnboundedSender<Message>,
-    open: HashMap<OrgId, OpenStreams>,
+    open: HashMap<OrgId, OrgStreams>,
 }
 
 /// The open streams of one organization in this process.
-struct OpenStreams {
+struct OrgStreams {
     count: u32,
     quota: NonZeroU32,
 }
@@ -111,7 +111,7 @@ impl PermitTask {
             for message in batch.drain(..) {
                 match message {
                     Message::Enter { org, quota, reply } => {
-                        self.open.entry(org).or_insert(OpenStreams { count: 0, quota }).quota = quota;
+                        self.open.entry(org).or_insert(OrgStreams { count: 0, quota }).quota = quota;
                         updates.entry(org).or_default().push(reply);
                     }
                     Message::Released(org) => {

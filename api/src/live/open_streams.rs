@@ -208,7 +208,7 @@ impl OpenStreams {
         self.inner.shutdown.draining().is_cancelled()
     }
 
-    /// Cancelled when the process has drained and no stream needs to be served.
+    /// Canceled when the process has drained and no stream needs to be served.
     #[must_use]
     pub fn done(&self) -> &CancellationToken {
         &self.inner.done
