@@ -14,7 +14,7 @@ use atrium_shared::{
 use metrics::counter;
 use sqlx::PgPool;
 
-use crate::timings::CONSUMER_SILENT_AFTER;
+use crate::timings::CONSUMER_TIMEOUT;
 
 const EVERY: Duration = Duration::from_secs(60);
 /// Groups are checked more often: a process that keeps crashing leaves a consumer in each with every start.
@@ -109,7 +109,7 @@ async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<(
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
     for stream in Inbound::all() {
         let mut group = ConsumerGroup::new(redis.clone(), stream, process);
-        group.forget_silent_consumers(CONSUMER_SILENT_AFTER).await?;
+        group.forget_silent_consumers(CONSUMER_TIMEOUT).await?;
         // Registered before the first skip: an increase is invisible in a series whose first value is 1.
         let skips = counter!(STREAM_SKIPS, "stream" => stream.name());
         if group.go_back_to_skipped().await? {

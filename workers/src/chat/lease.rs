@@ -16,7 +16,7 @@ use atrium_shared::streams::{Live, Redis, chat_epoch_key, chat_lease_key, chat_r
 use redis::RedisResult;
 use tokio::time::Instant;
 
-use crate::timings::{CHAT_LEASE, CHAT_RENEWED_AFTER};
+use crate::timings::{CHAT_LEASE, CHAT_LEASE_RENEWAL};
 
 pub(super) struct Lease {
     redis: Redis,
@@ -69,7 +69,7 @@ impl Lease {
 
     /// Extends the lease if that is due. Returns false if another owner has it.
     pub(super) async fn renew(&mut self) -> RedisResult<bool> {
-        if self.renewed_at.elapsed() < CHAT_RENEWED_AFTER {
+        if self.renewed_at.elapsed() < CHAT_LEASE_RENEWAL {
             return Ok(true);
         }
         let held: bool = lua::CHAT_RENEW

@@ -20,17 +20,17 @@ use atrium_shared::{
     streams::{CHAT_SHARDS, Redis},
 };
 
-use crate::shards::Share;
+use crate::shards::Slots;
 
 pub(crate) fn spawn(database: &Database, redis: &Redis, process: &str, shutdown: &Shutdown) {
     let counts_in = database.clone();
-    let works = move || {
+    let is_healthy = move || {
         let database = counts_in.clone();
         async move { database.ping().await.is_ok() }
     };
-    let share = Share::spawn("chat", CHAT_SHARDS, redis, process, works, shutdown);
+    let slots = Slots::spawn("chat", CHAT_SHARDS, redis, process, is_healthy, shutdown);
     for number in 0..CHAT_SHARDS {
-        let shard = shard::Shard::new(number, database.clone(), redis.clone(), share.clone(), process);
+        let shard = shard::Shard::new(number, database.clone(), redis.clone(), slots.clone(), process);
         shutdown.spawn_critical("chat shard", shard.run(shutdown.draining().clone()));
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     consumer::Message,
-    shards::{Share, Slot},
+    shards::{Slot, Slots},
 };
 
 /// Entries worked on at once.
@@ -29,22 +29,22 @@ pub(super) struct Shard {
     number: u16,
     database: Database,
     redis: Redis,
-    share: Share,
+    slots: Slots,
     group: ConsumerGroup,
     /// Where this process left the live stream when its ownership was interrupted.
     left: Option<Left>,
 }
 
 impl Shard {
-    pub(super) fn new(number: u16, database: Database, redis: Redis, share: Share, process: &str) -> Self {
+    pub(super) fn new(number: u16, database: Database, redis: Redis, slots: Slots, process: &str) -> Self {
         let group = ConsumerGroup::new(redis.clone(), Inbound::Chat(number), process);
-        Self { number, database, redis, share, group, left: None }
+        Self { number, database, redis, slots, group, left: None }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        while let Some(slot) = stop.run_until_cancelled(self.share.slot()).await {
+        while let Some(slot) = stop.run_until_cancelled(self.slots.slot()).await {
             if !self.own(slot, &stop).await {
-                self.share.pause(&stop).await;
+                self.slots.pause(&stop).await;
             }
         }
         Ok(())
@@ -54,7 +54,7 @@ impl Shard {
     async fn own(&mut self, mut slot: Slot, stop: &CancellationToken) -> bool {
         let left = self.left.take();
         let mut lease =
-            match Lease::acquire(&self.redis, self.number, self.share.owner(), left.as_ref()).await {
+            match Lease::acquire(&self.redis, self.number, self.slots.owner(), left.as_ref()).await {
                 Ok(Some(lease)) => lease,
                 Ok(None) => return false,
                 Err(error) => {

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 use atrium_shared::streams::{Acknowledger, StreamId};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::timings::HEARTBEAT;
+use crate::timings::ENTRY_HEARTBEAT_INTERVAL;
 
 /// The entries that this consumer works on. Cheap to clone.
 #[derive(Clone, Default)]
@@ -29,7 +29,7 @@ impl InHand {
 
     /// Sends heartbeats, three in the time after which an entry is claimed.
     pub(super) async fn beat(&self, acknowledger: &Acknowledger) -> Infallible {
-        let mut ticks = tokio::time::interval(HEARTBEAT);
+        let mut ticks = tokio::time::interval(ENTRY_HEARTBEAT_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

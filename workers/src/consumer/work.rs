@@ -23,7 +23,7 @@ use super::{
     handler::{HandleError, Handler, Outcome},
     message::Message,
 };
-use crate::timings::{CLAIM_AFTER, MAX_TRY, RENEW_EVERY};
+use crate::timings::{CLAIM_AFTER, RENEW_INTERVAL, TRY_TIMEOUT};
 
 /// Tries of one delivery, with growing pauses.
 const TRIES: u32 = 4;
@@ -123,10 +123,10 @@ impl<H: Handler> Worker<H> {
         let task = tokio::spawn({
             let (worker, message, in_transaction) =
                 (Arc::clone(self), message.clone(), Arc::clone(&in_transaction));
-            async move { tokio::time::timeout(MAX_TRY, worker.handle(&message, &in_transaction)).await }
+            async move { tokio::time::timeout(TRY_TIMEOUT, worker.handle(&message, &in_transaction)).await }
         });
         let mut task = AbortOnDropHandle::new(task);
-        let mut ticks = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
+        let mut ticks = tokio::time::interval_at(Instant::now() + RENEW_INTERVAL, RENEW_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut missed = 0;
         let ended = loop {

@@ -27,21 +27,21 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 
 use self::shard::Shard;
-use crate::shards::Share;
+use crate::shards::Slots;
 
 /// Connections to PostgreSQL: for the listener, for a few batches and sweeps at once. Shards take turns.
 pub(crate) const CONNECTIONS: u32 = 5;
 
 pub(crate) fn spawn(outbox: &PgPool, redis: &Redis, process: &str, shutdown: &Shutdown) {
     let looked_at = outbox.clone();
-    let works = move || {
+    let is_healthy = move || {
         let pool = looked_at.clone();
         async move { in_time(sqlx::query_scalar!("SELECT 1").fetch_one(&pool)).await.is_ok() }
     };
-    let share = Share::spawn("relay", RELAY_SHARDS, redis, process, works, shutdown);
+    let slots = Slots::spawn("relay", RELAY_SHARDS, redis, process, is_healthy, shutdown);
     let news: Vec<Arc<Notify>> = (0..RELAY_SHARDS).map(|_| Arc::default()).collect();
     for (number, news) in (0..RELAY_SHARDS).zip(&news) {
-        let shard = Shard::new(number, outbox.clone(), redis.clone(), share.clone(), Arc::clone(news));
+        let shard = Shard::new(number, outbox.clone(), redis.clone(), slots.clone(), Arc::clone(news));
         shutdown.spawn_critical("relay shard", shard.run(shutdown.draining().clone()));
     }
     shutdown.spawn_critical("relay wake", wake::run(outbox.clone(), news, shutdown.draining().clone()));

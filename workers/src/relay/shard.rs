@@ -18,7 +18,7 @@ use super::{
     sweep::Sweeper,
 };
 use crate::{
-    shards::{Share, Slot},
+    shards::{Slot, Slots},
     timings::RELAY_POLL,
 };
 
@@ -30,20 +30,20 @@ pub(super) struct Shard {
     number: u16,
     pool: PgPool,
     redis: Redis,
-    share: Share,
+    slots: Slots,
     /// There is something to publish.
     news: Arc<Notify>,
 }
 
 impl Shard {
-    pub(super) fn new(number: u16, pool: PgPool, redis: Redis, share: Share, news: Arc<Notify>) -> Self {
-        Self { number, pool, redis, share, news }
+    pub(super) fn new(number: u16, pool: PgPool, redis: Redis, slots: Slots, news: Arc<Notify>) -> Self {
+        Self { number, pool, redis, slots, news }
     }
 
     pub(super) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        while let Some(slot) = stop.run_until_cancelled(self.share.slot()).await {
+        while let Some(slot) = stop.run_until_cancelled(self.slots.slot()).await {
             if !self.own(slot, &stop).await {
-                self.share.pause(&stop).await;
+                self.slots.pause(&stop).await;
             }
         }
         Ok(())
@@ -51,7 +51,7 @@ impl Shard {
 
     /// Works for as long as the shard is ours. False: somebody else has it, or nobody can tell.
     async fn own(&self, mut slot: Slot, stop: &CancellationToken) -> bool {
-        let mut lease = match in_time(Lease::acquire(&self.pool, self.number, self.share.owner())).await {
+        let mut lease = match in_time(Lease::acquire(&self.pool, self.number, self.slots.owner())).await {
             Ok(Some(lease)) => lease,
             Ok(None) => return false,
             Err(error) => {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     isolation::Isolation,
-    timings::{FORGOTTEN_AFTER, PURGE_TIMEOUT},
+    timings::{PURGE_DELAY, PURGE_TIMEOUT},
 };
 
 pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
@@ -160,7 +160,7 @@ impl Step for Purge {
                   WHERE sagas.org_id = $1 AND sagas.id = $2 AND step.name = $4"#,
                 org as OrgId,
                 saga as SagaId,
-                FORGOTTEN_AFTER.as_secs_f64(),
+                PURGE_DELAY.as_secs_f64(),
                 FORGET
             )
             .fetch_one(tx.conn())
