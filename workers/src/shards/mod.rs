@@ -110,10 +110,10 @@ impl Slots {
     }
 
     /// Waits until this process may try to take one more shard.
-    pub(crate) async fn slot(&self) -> Slot {
+    pub(crate) async fn acquire(&self) -> Slot {
         let mut updates = self.counts.subscribe();
         loop {
-            if let Some(slot) = self.take() {
+            if let Some(slot) = self.try_acquire() {
                 return slot;
             }
             // This struct owns the sender, so the channel is open.
@@ -121,7 +121,7 @@ impl Slots {
         }
     }
 
-    fn take(&self) -> Option<Slot> {
+    fn try_acquire(&self) -> Option<Slot> {
         let taken = self.counts.send_if_modified(|counts| {
             let free = counts.taken < counts.quota;
             counts.taken += u16::from(free);
