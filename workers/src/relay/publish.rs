@@ -55,7 +55,7 @@ pub(super) struct BatchOutcome {
 }
 
 impl BatchOutcome {
-    /// Whether Redis may still run the script: it is certain that it will not if Redis replied with an error.
+    /// Whether Redis may still run the script. It will not if it replied with an error.
     pub(super) fn may_still_run(&self) -> bool {
         self.failed.as_ref().is_some_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
     }
