@@ -1,8 +1,8 @@
-//! The config role: a new revision becomes an event on the live stream, which every process reads.
+//! The config role: publishes each new revision as an event on the live stream, which every process reads.
 //!
-//! The event carries organization and revision, never a value: processes read values behind the wall. It is added
-//! before the message is marked as consumed, so it may come twice, and an older one after a newer one; readers take
-//! the greatest.
+//! The event carries organization and revision, never a value, because processes read values behind the tenant wall. It
+//! is added before the message is marked as consumed, so it may be added twice, and an older one after a newer one;
+//! readers use the greatest.
 
 use atrium_shared::{
     db::OrgTx,
@@ -36,7 +36,7 @@ impl Handler for Publisher {
 
     async fn committed(&self, _org: OrgId, (): ()) {}
 
-    /// Nothing to repair: the reconcile query of every process finds the revision.
+    /// Does nothing, because the reconcile query of every process finds the revision.
     async fn give_up(&self, _tx: &mut OrgTx, _message: &Message, _reason: &str) -> Result<(), HandleError> {
         Ok(())
     }

@@ -14,12 +14,13 @@ use atrium_shared::{
 use metrics::counter;
 use sqlx::PgPool;
 
-use crate::timings::CONSUMER_SILENT_AFTER;
+use crate::timings::CONSUMER_TIMEOUT;
 
-const EVERY: Duration = Duration::from_secs(60);
-/// Groups are checked more often: a process that keeps crashing leaves a consumer in each with every start.
-const GROUPS_EVERY: Duration = Duration::from_secs(10);
-/// Rows a statement deletes at most: short locks, short transactions.
+const DATABASE_INTERVAL: Duration = Duration::from_secs(60);
+/// Groups are checked more often, because a process that crashes repeatedly leaves a consumer in each group with every
+/// start.
+const GROUPS_INTERVAL: Duration = Duration::from_secs(10);
+/// The most rows that one statement deletes, which keeps locks and transactions short.
 const BATCH: i64 = 1_000;
 
 pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: &str, shutdown: &Shutdown) {
@@ -31,17 +32,18 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: 
             if let Err(error) = tidy_database(&outbox, &watcher).await {
                 tracing::warn!(%error, "old rows cannot be deleted; trying again later");
             }
-            if let Err(error) = forget_stale_copies(&outbox, &letters).await {
+            if let Err(error) = remove_stale_copies(&outbox, &letters).await {
                 tracing::warn!(%error, "copies of former dead letters cannot be removed; trying again later");
             }
-            if stop.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(jitter))).await.is_none() {
+            if stop.run_until_cancelled(tokio::time::sleep(DATABASE_INTERVAL.mul_f64(jitter))).await.is_none()
+            {
                 return Ok(());
             }
         }
     });
     let (redis, process, stop) = (redis.clone(), process.to_owned(), shutdown.draining().clone());
     shutdown.spawn_critical("janitor of groups", async move {
-        let mut ticks = tokio::time::interval(GROUPS_EVERY);
+        let mut ticks = tokio::time::interval(GROUPS_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if let Err(error) = tidy_groups(&redis, &process).await {
                 tracing::warn!(%error, "groups cannot be tidied; trying again");
@@ -52,7 +54,7 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, process: 
 }
 
 async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()> {
-    // A consumed message is kept for an hour, for whoever investigates what just happened.
+    // A consumed message is kept for an hour, so that recent events can be investigated.
     let delete_messages = || {
         sqlx::query!(
             "DELETE FROM outbox WHERE (org_id, id) IN
@@ -62,7 +64,7 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
         .execute(outbox)
     };
     while in_time(delete_messages()).await?.rows_affected() == BATCH.unsigned_abs() {}
-    // No copy of a message arrives as late as this.
+    // No copy of a message arrives later than this.
     let delete_inbox_rows = || {
         sqlx::query!(
             "DELETE FROM inbox WHERE (org_id, consumer, message_id) IN
@@ -78,10 +80,10 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Replaying or dropping a dead letter removes its copy in Redis. But the copy may be added after that, by a worker
-/// that was just giving the message up, or Redis may have been unreachable; and a copy that stays raises an alert about
-/// a dead letter that no longer exists.
-async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<()> {
+/// Replaying or dropping a dead letter removes its copy in Redis. But a worker that was just giving the message up may
+/// add the copy after that, or Redis may have been unreachable. A remaining copy would raise an alert about a dead
+/// letter that no longer exists.
+async fn remove_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<()> {
     for stream in Inbound::all() {
         let letters = DeadLetter::all_of(redis, stream).await?;
         let messages = letters.iter().filter_map(DeadLetter::message);
@@ -109,7 +111,7 @@ async fn forget_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<(
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
     for stream in Inbound::all() {
         let mut group = ConsumerGroup::new(redis.clone(), stream, process);
-        group.forget_silent_consumers(CONSUMER_SILENT_AFTER).await?;
+        group.forget_silent_consumers(CONSUMER_TIMEOUT).await?;
         // Registered before the first skip: an increase is invisible in a series whose first value is 1.
         let skips = counter!(STREAM_SKIPS, "stream" => stream.name());
         if group.go_back_to_skipped().await? {

@@ -1,7 +1,7 @@
-//! The workers: roles that consume what the API accepted, one binary for all of them.
+//! The workers: roles that process the work that the API accepted, all in one binary.
 //!
-//! In a cluster each role is a deployment of its own; on a laptop one process plays them all. A role keeps no state
-//! but leases, so any number of processes may play it at the same time.
+//! In a cluster each role is a separate deployment; on a laptop one process runs all roles. A role keeps no state but
+//! leases, so any number of processes may run it at the same time.
 
 mod chat;
 mod config;
@@ -31,7 +31,7 @@ use clap::ValueEnum;
 
 use self::{consumer::Consumer, isolation::Isolation};
 
-/// What a process of the workers does.
+/// A role of a worker process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Role {
     /// Publishes the outbox to the streams.
@@ -46,10 +46,10 @@ pub enum Role {
     Janitor,
 }
 
-/// Plays the roles until the process is told to stop.
+/// Runs the roles until the process is shut down.
 ///
 /// # Errors
-/// When something needed at start is missing, or a role fails for good.
+/// Returns an error if a dependency that is needed at start is missing, or if a role fails permanently.
 pub async fn run(
     roles: &[Role],
     settings: Settings,

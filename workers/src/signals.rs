@@ -1,8 +1,8 @@
 //! Signals: the state of the streams, the outbox and the sagas, as metrics.
 //!
-//! Every worker process measures the same shared state and reports the same values, so an alert takes the maximum.
-//! What cannot be measured is NaN, never 0. None of it affects readiness: a short outage of the database would take all
-//! processes out of service at once.
+//! Every worker process measures the same shared state and reports the same values, so an alert takes the maximum. A
+//! value that cannot be measured is NaN, never 0. Signals do not affect readiness, because a short outage of the
+//! database would then take all processes out of service at the same time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,9 +19,9 @@ use atrium_shared::{
 use metrics::gauge;
 use sqlx::PgPool;
 
-const EVERY: Duration = Duration::from_secs(5);
-/// Counting stops here: a larger number tells an operator nothing new.
-const COUNTED: i64 = 10_000;
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Counting stops at this number, because a larger one tells an operator nothing new.
+const COUNT_LIMIT: i64 = 10_000;
 const TOPICS: [&str; 3] = ["saga", "config", "chat"];
 
 pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, shutdown: &Shutdown) {
@@ -29,21 +29,21 @@ pub(crate) fn spawn(outbox: &PgPool, watcher: &Watcher, redis: &Redis, shutdown:
     let stop = shutdown.draining().clone();
     shutdown.spawn_critical("signals", async move {
         let mut sagas = BTreeMap::new();
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             for stream in Inbound::all() {
                 let signals = StreamSignals::read(&redis, stream).await.ok();
-                say_stream(stream, signals.as_ref());
+                report_stream(stream, signals.as_ref());
             }
-            say_outbox(in_time(OutboxSignals::read(&outbox)).await.ok().as_ref());
-            say_sagas(&mut sagas, watcher.running_sagas().await.ok());
+            report_outbox(in_time(OutboxSignals::read(&outbox)).await.ok().as_ref());
+            report_sagas(&mut sagas, watcher.running_sagas().await.ok());
         }
         Ok(())
     });
 }
 
-fn say_stream(stream: Inbound, signals: Option<&StreamSignals>) {
+fn report_stream(stream: Inbound, signals: Option<&StreamSignals>) {
     let (backlog, state) = match signals.map(|signals| signals.backlog) {
         Some(Backlog::Exactly(count)) => (count as f64, "exact"),
         Some(Backlog::AtLeast(count)) => (count as f64, "at_least"),
@@ -52,8 +52,8 @@ fn say_stream(stream: Inbound, signals: Option<&StreamSignals>) {
     let name = stream.name();
     gauge!(STREAM_BACKLOG, "stream" => name.clone(), "group" => GROUP).set(backlog);
     for each in ["exact", "at_least", "unknown"] {
-        let is_so = if each == state { 1.0 } else { 0.0 };
-        gauge!(STREAM_BACKLOG_STATE, "stream" => name.clone(), "group" => GROUP, "state" => each).set(is_so);
+        let value = if each == state { 1.0 } else { 0.0 };
+        gauge!(STREAM_BACKLOG_STATE, "stream" => name.clone(), "group" => GROUP, "state" => each).set(value);
     }
     let pending = signals.and_then(|signals| signals.pending).map_or(f64::NAN, |count| count as f64);
     gauge!(STREAM_PENDING, "stream" => name.clone(), "group" => GROUP).set(pending);
@@ -87,7 +87,7 @@ impl OutboxSignals {
                FROM (SELECT COALESCE(available_at, created_at) AS due_at FROM outbox
                       WHERE published_at IS NOT NULL AND consumed_at IS NULL AND dead_at IS NULL
                       ORDER BY published_at LIMIT $1) AS unconsumed"#,
-            COUNTED
+            COUNT_LIMIT
         )
         .fetch_one(outbox)
         .await?;
@@ -110,7 +110,7 @@ impl OutboxSignals {
     }
 }
 
-fn say_outbox(signals: Option<&OutboxSignals>) {
+fn report_outbox(signals: Option<&OutboxSignals>) {
     let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
     gauge!(OUTBOX_OLDEST_UNPUBLISHED_SECONDS).set(or_nan(signals.map(|signals| signals.oldest_unpublished)));
     gauge!(OUTBOX_UNCONSUMED).set(or_nan(signals.map(|signals| signals.unconsumed as f64)));
@@ -121,14 +121,14 @@ fn say_outbox(signals: Option<&OutboxSignals>) {
     }
 }
 
-/// `said` holds the values reported before, so that a series that ended is set to 0.
-fn say_sagas(said: &mut BTreeMap<(String, String), (f64, f64)>, running: Option<Vec<RunningSagas>>) {
-    let nothing = if running.is_some() { 0.0 } else { f64::NAN };
-    said.values_mut().for_each(|signals| *signals = (nothing, nothing));
+/// `reported` contains the values reported before, so that a series that ended is set to 0.
+fn report_sagas(reported: &mut BTreeMap<(String, String), (f64, f64)>, running: Option<Vec<RunningSagas>>) {
+    let default = if running.is_some() { 0.0 } else { f64::NAN };
+    reported.values_mut().for_each(|signals| *signals = (default, default));
     for sagas in running.unwrap_or_default() {
-        said.insert((sagas.kind, sagas.status), (sagas.count as f64, sagas.oldest_seconds.max(0.0)));
+        reported.insert((sagas.kind, sagas.status), (sagas.count as f64, sagas.oldest_seconds.max(0.0)));
     }
-    for ((kind, status), (count, oldest)) in said {
+    for ((kind, status), (count, oldest)) in reported {
         gauge!(SAGAS, "saga" => kind.clone(), "status" => status.clone()).set(*count);
         gauge!(SAGA_OLDEST_SECONDS, "saga" => kind.clone(), "status" => status.clone()).set(*oldest);
     }

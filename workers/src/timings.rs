@@ -1,5 +1,5 @@
-//! Times of the workers that depend on each other, and what must hold between them: a build in which it does not hold
-//! fails here.
+//! Intervals and timeouts of the workers that depend on each other. The assertions at the end check the relations
+//! between them at compile time.
 
 use std::time::Duration;
 
@@ -7,61 +7,63 @@ use atrium_shared::timings::{
     BLOCKING_READ, CONFIGURATION_RECONCILED_EVERY, CONFIGURATION_SILENT_AFTER, is_longer,
 };
 
-/// How long a relay's lease holds without being renewed. Every batch renews it.
+/// How long a relay's lease is valid without renewal. Every batch renews it.
 pub(crate) const RELAY_LEASE: Duration = Duration::from_secs(4);
-/// How long a message waits at most when the notification that announces it is lost. Also how often a lease is renewed
-/// while there is nothing to publish.
+/// How often a shard polls the outbox: the longest time that a message waits when its notification is lost. An idle
+/// relay renews its lease at the same interval.
 pub(crate) const RELAY_POLL: Duration = Duration::from_millis(750);
 
-/// How long a chat shard's lease holds without being renewed.
+/// How long a chat shard's lease is valid without renewal.
 pub(crate) const CHAT_LEASE: Duration = Duration::from_secs(4);
-/// How old a chat shard's lease becomes before it is renewed.
-pub(crate) const CHAT_RENEWED_AFTER: Duration = Duration::from_secs(1);
+/// The age at which the lease of a chat shard is renewed.
+pub(crate) const CHAT_LEASE_RENEWAL: Duration = Duration::from_secs(1);
 
-/// How often a process says that it lives, and learns who else does.
-pub(crate) const BEAT: Duration = Duration::from_secs(1);
-/// How long it may take to say so.
-pub(crate) const BEAT_LIMIT: Duration = Duration::from_secs(2);
-/// A process that has not said that it lives for this long does not; and one that could not say so asks for nothing.
-pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(4);
+/// How often a process reports that it is alive and reads the list of live processes.
+pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// The timeout of one such report.
+pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A process counts as dead when it has not reported for this long. A process whose reports fail for this long gives up
+/// its shards.
+pub(crate) const LIVENESS_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A message without a heartbeat for longer belongs to somebody who died.
+/// Another worker claims an entry that has had no heartbeat for this long, because its consumer has probably died.
 pub(crate) const CLAIM_AFTER: Duration = Duration::from_secs(5);
-/// How often the idle time of every message in hand is reset.
-pub(crate) const HEARTBEAT: Duration = Duration::from_nanos(CLAIM_AFTER.as_nanos() as u64 / 3);
+/// How often the idle time of every entry in progress is reset.
+pub(crate) const ENTRY_HEARTBEAT_INTERVAL: Duration = Duration::from_nanos(CLAIM_AFTER.as_nanos() as u64 / 3);
 
-/// How often the outbox is told of a try that takes long.
-pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// A message that was published, or renewed, longer ago than this may be lost.
+/// How often the outbox row of a message is renewed while a long try runs.
+pub(crate) const RENEW_INTERVAL: Duration = Duration::from_secs(4);
+/// The sweeper checks messages that were published or renewed longer ago than this, because they may be lost.
 pub(crate) const SWEEP_AFTER: Duration = Duration::from_secs(5);
 
-/// How long one statement of a purge may take: it is one transaction, however much there is.
+/// The statement timeout of a purge, which removes all rows in one transaction.
 pub(crate) const PURGE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// A try that takes longer hangs, and with it a permit.
-pub(crate) const MAX_TRY: Duration = Duration::from_secs(15 * 60);
+/// A try that takes longer is aborted, because it is stuck and occupies a permit.
+pub(crate) const TRY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// Processes that hold an organization's configuration check every few seconds whether it still exists, and report in
-/// Redis what they hold. After this time none does.
-pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(8);
+/// How long a purge waits after the caches were invalidated. Processes that cache an organization's configuration check
+/// every few seconds whether the organization still exists, and report in Redis which organizations they cache. After
+/// this time no process caches it.
+pub(crate) const PURGE_DELAY: Duration = Duration::from_secs(8);
 
-/// A consumer with nothing pending asks for more once a second; one that is silent for this long is a process that
-/// ended. Removed by mistake, it is in the group again with its next read.
-pub(crate) const CONSUMER_SILENT_AFTER: Duration = Duration::from_secs(15);
+/// A consumer without pending entries reads once a second; one that is silent for this long belongs to a process that
+/// ended. A consumer that is removed too early rejoins the group with its next read.
+pub(crate) const CONSUMER_TIMEOUT: Duration = Duration::from_secs(15);
 
-// A lease is renewed three times before it ends, so that one slow renewal costs no hand-over.
+// A lease is renewed three times before it expires, so that one slow renewal causes no handover.
 const _: () = assert!(is_longer(RELAY_LEASE, 3, RELAY_POLL));
-const _: () = assert!(is_longer(CHAT_LEASE, 3, CHAT_RENEWED_AFTER));
-// Nobody is silent because of two lost beats, nor because of one that takes as long as its limit.
-const _: () = assert!(is_longer(SILENT_AFTER, 3, BEAT));
-const _: () = assert!(is_longer(SILENT_AFTER, 1, BEAT.saturating_add(BEAT_LIMIT)));
-// A message in hand is claimed by nobody else because of one lost heartbeat.
-const _: () = assert!(is_longer(CLAIM_AFTER, 2, HEARTBEAT));
-// The sweeper does not count as lost what somebody still works on.
-const _: () = assert!(is_longer(SWEEP_AFTER, 1, RENEW_EVERY));
-// A try is longer than any of its statements may take.
-const _: () = assert!(is_longer(MAX_TRY, 1, PURGE_TIMEOUT));
-// A purge comes after every process has noticed that its organization is gone, and its last report has ended.
-const _: () = assert!(is_longer(FORGOTTEN_AFTER, 1, CONFIGURATION_RECONCILED_EVERY));
-const _: () = assert!(is_longer(FORGOTTEN_AFTER, 1, CONFIGURATION_SILENT_AFTER));
-// A consumer that waits for messages reads many times before it counts as gone.
-const _: () = assert!(is_longer(CONSUMER_SILENT_AFTER, 3, BLOCKING_READ));
+const _: () = assert!(is_longer(CHAT_LEASE, 3, CHAT_LEASE_RENEWAL));
+// Neither two lost heartbeats nor one that takes as long as its timeout makes a process count as dead.
+const _: () = assert!(is_longer(LIVENESS_TIMEOUT, 3, HEARTBEAT_INTERVAL));
+const _: () = assert!(is_longer(LIVENESS_TIMEOUT, 1, HEARTBEAT_INTERVAL.saturating_add(HEARTBEAT_TIMEOUT)));
+// One lost heartbeat does not cause an entry in progress to be claimed by another worker.
+const _: () = assert!(is_longer(CLAIM_AFTER, 2, ENTRY_HEARTBEAT_INTERVAL));
+// The sweeper does not treat a message as lost while a worker handles it.
+const _: () = assert!(is_longer(SWEEP_AFTER, 1, RENEW_INTERVAL));
+// The timeout of a try exceeds that of any of its statements.
+const _: () = assert!(is_longer(TRY_TIMEOUT, 1, PURGE_TIMEOUT));
+// A purge starts after every process has noticed the deletion and its last report has expired.
+const _: () = assert!(is_longer(PURGE_DELAY, 1, CONFIGURATION_RECONCILED_EVERY));
+const _: () = assert!(is_longer(PURGE_DELAY, 1, CONFIGURATION_SILENT_AFTER));
+// A consumer that waits for messages reads many times before it counts as ended.
+const _: () = assert!(is_longer(CONSUMER_TIMEOUT, 3, BLOCKING_READ));

@@ -1,4 +1,4 @@
-//! Entries of a chat shard, decoded: actions, which the API adds directly, and notices, which come through the
+//! Decodes the entries of a chat shard: actions, which the API adds directly, and notices, which are sent through the
 //! outbox because they must not be lost.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::consumer::Message;
 
-/// What a batch does, by organization, each in the order of the stream.
+/// The items of a batch by organization, each list in the order of the stream.
 pub(super) struct Batch {
     pub(super) items: BTreeMap<OrgId, Vec<Item>>,
     pub(super) undecodable: Vec<Entry>,
@@ -25,7 +25,8 @@ pub(super) struct Item {
     pub(super) id: StreamId,
     pub(super) project: ProjectId,
     pub(super) kind: ItemKind,
-    /// The event to publish; none when its project is gone, or its organization closed: nobody could see it.
+    /// The event to publish. None if its project was deleted or its organization is closed, so that no client can see
+    /// it.
     pub(super) event: Option<Event>,
 }
 
@@ -47,9 +48,9 @@ impl Item {
 pub(super) struct Event {
     pub(super) name: &'static str,
     pub(super) session: SessionId,
-    /// The JSON that browsers get.
+    /// The JSON that is sent to browsers.
     pub(super) data: String,
-    /// When it was accepted.
+    /// When the API accepted it.
     pub(super) at: OffsetDateTime,
 }
 
@@ -67,7 +68,7 @@ impl Batch {
 }
 
 fn decode(entry: &Entry) -> Option<(OrgId, Item)> {
-    // Actions first: nearly every entry is one.
+    // Actions are tried first, because nearly every entry is one.
     decode_action(entry).or_else(|| decode_notice(entry))
 }
 
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_becomes_the_event_that_browsers_get() {
+    fn an_action_is_decoded_to_the_event_that_is_sent_to_browsers() {
         let pressed = ActionEntry {
             message: MessageId::new(),
             org: OrgId::new(),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_set_apart_and_the_rest_flows() {
+    fn entries_that_cannot_be_decoded_are_returned_separately() {
         let org = OrgId::new().to_string();
         let batch = Batch::decode(vec![entry(&[]), entry(&[("org", &org), ("action", "dance")])]);
         assert_eq!((batch.items.len(), batch.undecodable.len()), (0, 2));

@@ -1,5 +1,5 @@
-//! The batch's part in PostgreSQL: actions are counted once, however often they are delivered, and notices are
-//! marked as consumed once they are published.
+//! Records a batch in PostgreSQL: actions are counted once, even if they are delivered repeatedly, and notices are
+//! marked as consumed after they are published.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,8 @@ use crate::consumer::Message;
 const PRINCIPAL: Principal = Principal::System(CONSUMER);
 const CONSUMER: &str = "chat";
 
-/// Counts the actions above each project's cursor, and moves the cursors, before anything is published:
-/// after a crash in between, the entries are delivered again, are below the cursor, and are only published.
+/// Counts the actions above each project's cursor, and moves the cursors, before anything is published. Entries that
+/// are delivered again after a crash between the two are below the cursor, so they are only published.
 pub(super) async fn count_actions(
     database: &Database,
     batch: &mut Batch,
@@ -27,7 +27,7 @@ pub(super) async fn count_actions(
         let mut tx = database.org_tx(&PRINCIPAL, *org).await?;
         for project in projects {
             if !count_project(&mut tx, project, items, history).await? {
-                // Nobody can see its events any longer.
+                // No client can see its events.
                 items.iter_mut().filter(|item| item.project == project).for_each(|item| item.event = None);
             }
         }
@@ -36,7 +36,7 @@ pub(super) async fn count_actions(
     Ok(())
 }
 
-/// False: there is no such project, or its organization is closed to everybody.
+/// Returns false if the project does not exist, or its organization is closed.
 async fn count_project(
     tx: &mut OrgTx,
     project: ProjectId,
@@ -44,8 +44,8 @@ async fn count_project(
     history: &str,
 ) -> Result<bool, DbError> {
     let org = tx.org();
-    // The project's row lock serializes counting, also when a paused predecessor comes back. The cursor is read in
-    // the next statement, because this one's snapshot may be older than the lock.
+    // The lock of the project's row serializes counting, also with a predecessor that was paused and resumes. The
+    // cursor is read in a second statement, because the snapshot of this one may be older than the lock.
     let locked = sqlx::query!(
         "SELECT FROM projects JOIN orgs ON orgs.id = projects.org_id AND orgs.status = 'COMMITTED'
           WHERE projects.org_id = $1 AND projects.id = $2
@@ -65,21 +65,22 @@ async fn count_project(
     )
     .fetch_optional(tx.conn())
     .await?;
-    // A different history: Redis has lost the one that the cursor's ids belong to.
+    // The cursor has a different history if Redis lost the stream that its entry ids belong to. Then nothing of the
+    // present stream was counted.
     let counted_to = cursor.filter(|cursor| cursor.history == history).map(|cursor| StreamId {
         ms: cursor.entry_ms.cast_unsigned(),
         seq: cursor.entry_seq.cast_unsigned(),
     });
 
-    let mut last = None;
+    let mut last_counted = None;
     let mut names: Vec<&str> = Vec::new();
     for item in items.iter().filter(|item| item.project == project && Some(item.id) > counted_to) {
         if let ItemKind::Action(action) = item.kind {
             names.push(action.name());
-            last = last.max(Some(item.id));
+            last_counted = last_counted.max(Some(item.id));
         }
     }
-    let Some(last) = last else { return Ok(true) };
+    let Some(last_counted) = last_counted else { return Ok(true) };
     sqlx::query!(
         "WITH counted AS (
              INSERT INTO chat_counters AS counter (org_id, project_id, action, count)
@@ -92,16 +93,16 @@ async fn count_project(
         project as ProjectId,
         &names as &[&str],
         history,
-        last.ms.cast_signed(),
-        last.seq.cast_signed()
+        last_counted.ms.cast_signed(),
+        last_counted.seq.cast_signed()
     )
     .execute(tx.conn())
     .await?;
     Ok(true)
 }
 
-/// Marks the batch's notices as consumed, after they were published: killed in between, a notice is published again,
-/// which is harmless, where the other order could lose it.
+/// Marks the batch's notices as consumed, after they were published. A crash between the two publishes a notice again,
+/// which is harmless; in the opposite order it could be lost.
 pub(super) async fn settle_notices(database: &Database, batch: &Batch) -> Result<(), DbError> {
     for (org, items) in &batch.items {
         let notices: Vec<&Message> = items.iter().filter_map(Item::notice).collect();
@@ -119,7 +120,7 @@ pub(super) async fn settle_notices(database: &Database, batch: &Batch) -> Result
     Ok(())
 }
 
-/// Makes a dead letter of a malformed notice.
+/// Marks a malformed notice as a dead letter.
 pub(super) async fn give_up(database: &Database, notice: &Message, reason: &str) -> Result<(), DbError> {
     let mut tx = database.org_tx(&PRINCIPAL, notice.org()).await?;
     notice.mark_dead(&mut tx, reason).await?;

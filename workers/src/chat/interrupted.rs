@@ -1,4 +1,4 @@
-//! What can end the work on a shard.
+//! The reasons that interrupt work on a shard.
 
 use atrium_shared::db::DbError;
 

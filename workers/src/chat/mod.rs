@@ -1,11 +1,11 @@
 //! The chat role: counts actions and publishes events, each once and in order.
 //!
-//! A project belongs to a shard, and a shard to one worker at a time, by a lease; the workers
-//! [divide](crate::shards) the shards evenly. The owner takes over what its
-//! predecessor left pending, oldest first, and then reads on. Per batch: count in PostgreSQL, behind a cursor that
-//! refuses what was counted before; then one script publishes, acknowledges and deletes, atomically, and only while
-//! the lease is still ours. An owner that was paused past its lease therefore changes nothing: its counts are below
-//! the cursor, and its script is refused.
+//! A project belongs to a shard, and a lease assigns each shard to one worker at a time; the workers
+//! [divide](crate::shards) the shards evenly. A new owner first handles the entries that its predecessor left pending,
+//! oldest first, and then reads new ones. For each batch it counts the actions in PostgreSQL, above a cursor that
+//! prevents double counting. Then one script publishes, acknowledges and deletes the entries atomically, and only while
+//! the worker still owns the lease. An owner that was paused past its lease therefore changes nothing: its entries are
+//! below the cursor, and the script rejects its token.
 
 mod batch;
 mod count;
@@ -20,17 +20,17 @@ use atrium_shared::{
     streams::{CHAT_SHARDS, Redis},
 };
 
-use crate::shards::Share;
+use crate::shards::Slots;
 
 pub(crate) fn spawn(database: &Database, redis: &Redis, process: &str, shutdown: &Shutdown) {
-    let counts_in = database.clone();
-    let works = move || {
-        let database = counts_in.clone();
+    let probed = database.clone();
+    let is_healthy = move || {
+        let database = probed.clone();
         async move { database.ping().await.is_ok() }
     };
-    let share = Share::spawn("chat", CHAT_SHARDS, redis, process, works, shutdown);
+    let slots = Slots::spawn("chat", CHAT_SHARDS, redis, process, is_healthy, shutdown);
     for number in 0..CHAT_SHARDS {
-        let shard = shard::Shard::new(number, database.clone(), redis.clone(), share.clone(), process);
+        let shard = shard::Shard::new(number, database.clone(), redis.clone(), slots.clone(), process);
         shutdown.spawn_critical("chat shard", shard.run(shutdown.draining().clone()));
     }
 }

@@ -1,4 +1,5 @@
-//! Publishes a batch: one script that adds to the live stream, acknowledges and deletes, or does nothing at all.
+//! Publishes a batch with one script, which adds to the live stream, acknowledges and deletes, or does nothing if the
+//! lease was lost.
 
 use atrium_shared::{
     clock,
@@ -10,7 +11,7 @@ use metrics::{counter, histogram};
 
 use super::{batch::Batch, interrupted::Interrupted, lease::Lease};
 
-/// Returns the id of the last event published, if there was one.
+/// Returns the id of the last published event, or `None` if the batch had no events.
 pub(super) async fn publish(
     redis: &Redis,
     shard: u16,
@@ -26,7 +27,7 @@ pub(super) async fn publish(
         .arg(&lease.epoch)
         .arg(GROUP)
         .arg(Live::Chat(shard).max_length());
-    // In the order of the stream, which the grouping by organization has lost.
+    // Restores the order of the stream, because the batch is grouped by organization.
     let mut entries: Vec<_> =
         batch.items.iter().flat_map(|(org, items)| items.iter().map(move |item| (org, item))).collect();
     entries.sort_unstable_by_key(|(_, item)| item.id);

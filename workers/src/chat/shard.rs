@@ -1,4 +1,4 @@
-//! One shard: wait for its lease, work while it is ours, give it back.
+//! Runs one shard: waits for its lease, handles batches while the worker owns it, and releases it.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use super::{
     batch::Batch,
     count,
     interrupted::Interrupted,
-    lease::{Lease, Left},
+    lease::{FormerLease, Lease},
     publish,
 };
 use crate::{
     consumer::Message,
-    shards::{Share, Slot},
+    shards::{Slot, Slots},
 };
 
-/// Entries worked on at once.
+/// The maximum number of entries in a batch.
 const BATCH: usize = 200;
 const NOT_UNDERSTOOD: &str = "the entry is neither an action nor a notice";
 
@@ -29,50 +29,51 @@ pub(super) struct Shard {
     number: u16,
     database: Database,
     redis: Redis,
-    share: Share,
+    slots: Slots,
     group: ConsumerGroup,
-    /// Where this process left the live stream when its ownership was interrupted.
-    left: Option<Left>,
+    /// The lease that this process had when its ownership was interrupted.
+    former: Option<FormerLease>,
 }
 
 impl Shard {
-    pub(super) fn new(number: u16, database: Database, redis: Redis, share: Share, process: &str) -> Self {
+    pub(super) fn new(number: u16, database: Database, redis: Redis, slots: Slots, process: &str) -> Self {
         let group = ConsumerGroup::new(redis.clone(), Inbound::Chat(number), process);
-        Self { number, database, redis, share, group, left: None }
+        Self { number, database, redis, slots, group, former: None }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        while let Some(slot) = stop.run_until_cancelled(self.share.slot()).await {
+        while let Some(slot) = stop.run_until_cancelled(self.slots.acquire()).await {
             if !self.own(slot, &stop).await {
-                self.share.pause(&stop).await;
+                self.slots.pause(&stop).await;
             }
         }
         Ok(())
     }
 
-    /// Works for as long as the shard is ours. False: somebody else has it, or nobody can tell.
+    /// Handles batches for as long as this process owns the shard. Returns false if another process owns it, or if the
+    /// lease cannot be requested.
     async fn own(&mut self, mut slot: Slot, stop: &CancellationToken) -> bool {
-        let left = self.left.take();
+        let former = self.former.take();
         let mut lease =
-            match Lease::acquire(&self.redis, self.number, self.share.owner(), left.as_ref()).await {
+            match Lease::acquire(&self.redis, self.number, self.slots.owner(), former.as_ref()).await {
                 Ok(Some(lease)) => lease,
                 Ok(None) => return false,
                 Err(error) => {
-                    self.left = left;
+                    self.former = former;
                     tracing::debug!(shard = self.number, %error, "a chat shard's lease cannot be asked for");
                     return false;
                 }
             };
         tracing::debug!(shard = self.number, "owning a chat shard");
         let owned = slot.owned();
-        let ended = self.work(&mut lease, &mut slot, stop).await;
+        let result = self.run_batches(&mut lease, &mut slot, stop).await;
         drop(owned);
-        if let Err(Interrupted::Redis(_)) = ended {
-            self.left = Some(lease.leave());
+        if let Err(Interrupted::Redis(_)) = result {
+            self.former = Some(lease.into_former());
         } else if let Err(error) = lease.release().await {
             tracing::debug!(shard = self.number, %error, "a lease was not given back; it ends by itself");
         }
-        match ended {
+        match result {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(shard = self.number, %error, "work on a chat shard was interrupted");
@@ -81,21 +82,21 @@ impl Shard {
         }
     }
 
-    async fn work(
+    async fn run_batches(
         &mut self,
         lease: &mut Lease,
         slot: &mut Slot,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
         reached(CrashPoint::ChatLeaseTaken).await;
-        // What a predecessor was given and did not finish stands before everything new. The lease makes it ours,
-        // however short ago it was given.
+        // Entries that were delivered to a predecessor and not finished come before all new ones. They can be claimed
+        // regardless of their idle time, because the owner of the lease is their only consumer.
         loop {
-            let left = self.group.claim(Duration::ZERO, BATCH).await?;
-            if left.is_empty() {
+            let pending = self.group.claim(Duration::ZERO, BATCH).await?;
+            if pending.is_empty() {
                 break;
             }
-            self.work_on(left, lease).await?;
+            self.handle_batch(pending, lease).await?;
             if !lease.renew().await? {
                 return Err(Interrupted::LostLease);
             }
@@ -111,22 +112,23 @@ impl Shard {
             let entries = entries.ok_or(Interrupted::LostLease)?;
             match entries.iter().map(|entry| entry.id).max() {
                 Some(last) => seen = last,
-                // If it cannot be taken, it stands behind what the group was given, which is for the janitor to mend.
+                // If an entry was found and still cannot be read, the group has skipped it, which the janitor repairs.
                 None => seen = self.group.wait(seen).await?.unwrap_or(seen),
             }
-            self.work_on(entries, lease).await?;
+            self.handle_batch(entries, lease).await?;
         }
         Ok(())
     }
 
-    async fn work_on(&mut self, entries: Vec<Entry>, lease: &mut Lease) -> Result<(), Interrupted> {
+    async fn handle_batch(&mut self, entries: Vec<Entry>, lease: &mut Lease) -> Result<(), Interrupted> {
         if entries.is_empty() {
             return Ok(());
         }
         let mut batch = Batch::decode(entries);
         for entry in batch.undecodable.drain(..) {
             tracing::error!(shard = self.number, id = %entry.id, "an entry of the chat cannot be understood");
-            // With only its entry moved, a message of the outbox would count as lost, and be published again.
+            // The outbox row is marked as well. Otherwise the sweeper would count its message as lost and publish it
+            // again.
             if let Some(message) = Message::decode(&entry) {
                 count::give_up(&self.database, &message, NOT_UNDERSTOOD).await?;
             }
@@ -135,7 +137,7 @@ impl Shard {
         in_time(count::count_actions(&self.database, &mut batch, lease.history())).await?;
         reached(CrashPoint::ChatCounted).await;
         if let Some(published) = publish::publish(&self.redis, self.number, lease, &batch).await? {
-            lease.tip = published;
+            lease.last_event = published;
         }
         reached(CrashPoint::ChatPublished).await;
         in_time(count::settle_notices(&self.database, &batch)).await?;

@@ -1,4 +1,4 @@
-//! What a role does with a message: the interface between the loop and the roles.
+//! The interface between the consumer loop and the roles that handle messages.
 
 use std::{future::Future, time::Duration};
 
@@ -9,27 +9,27 @@ use atrium_shared::{
 
 use super::message::Message;
 
-/// How a message was handled.
+/// The result of handling a message.
 #[derive(Debug)]
 pub(crate) enum Outcome<E> {
-    /// The effect is in the transaction, and lasts with it.
+    /// The effect is in the transaction and takes place if it commits.
     Done(E),
-    /// Not yet. The transaction is rolled back, and the message is delivered again after this pause at the earliest.
-    /// No number of pauses makes it a dead letter.
+    /// The message cannot be handled yet. The transaction is rolled back, and the message is delivered again after this
+    /// pause or later. No number of such pauses makes it a dead letter.
     RetryAfter(Duration),
 }
 
-/// Why a message was not handled. Nothing of it happened in the database.
+/// The reason that a message was not handled. Its transaction is rolled back.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandleError {
-    /// Tried again. The message waits while PostgreSQL is unavailable, however long; a message that PostgreSQL refuses
-    /// repeatedly becomes a dead letter.
+    /// The message is tried again. It waits for any length of time while PostgreSQL is unavailable; a message that
+    /// PostgreSQL rejects repeatedly becomes a dead letter.
     #[error(transparent)]
     Database(#[from] DbError),
-    /// Redis is unavailable, or accepts no writes: the message waits.
+    /// Redis is unavailable, or accepts no writes. The message waits.
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// Trying again would not help: a dead letter at once, with this reason.
+    /// Another try would also fail. The message becomes a dead letter immediately, with this reason.
     #[error("{0}")]
     Permanent(String),
 }
@@ -47,7 +47,7 @@ impl From<serde_json::Error> for HandleError {
 }
 
 impl HandleError {
-    /// Whether the cause is not this message: any other would fail as well, and later it works.
+    /// Whether the cause is an outage, in which every message fails until it is over.
     pub(super) fn is_outage(&self) -> bool {
         matches!(self, Self::Redis(_) | Self::Database(DbError::Unavailable(_)))
     }
@@ -57,18 +57,18 @@ impl HandleError {
     }
 }
 
-/// What a role does with a message.
+/// Handles the messages of a role.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// The name in the inbox.
+    /// The name of the consumer in the inbox.
     const CONSUMER: &'static str;
-    /// What [`Handler::prepare`] passes to [`Handler::handle`].
+    /// The value that [`Handler::prepare`] passes to [`Handler::handle`].
     type Prepared: Default + Send;
-    /// What [`Handler::handle`] passes to [`Handler::committed`].
+    /// The value that [`Handler::handle`] passes to [`Handler::committed`].
     type Effect: Send;
 
-    /// Slow work outside of PostgreSQL, before the transaction begins, so that it holds no connection and no lock. It
-    /// runs again after a crash, and for a copy of a message that was handled before; so it checks first whether
-    /// there is anything to do, and names what it makes such that a repetition changes nothing.
+    /// Does slow work outside of PostgreSQL, before the transaction begins, so that the work occupies no connection and
+    /// no lock. It runs again after a crash, and for a copy of a message that was already handled. It must therefore
+    /// first check whether there is anything to do, and name what it creates such that a repetition changes nothing.
     fn prepare(
         &self,
         _database: &Database,
@@ -77,7 +77,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
         std::future::ready(Ok(Self::Prepared::default()))
     }
 
-    /// The effect, inside the transaction that also marks the message as consumed.
+    /// Performs the effect, inside the transaction that also marks the message as consumed.
     fn handle(
         &self,
         tx: &mut OrgTx,
@@ -85,10 +85,10 @@ pub(crate) trait Handler: Send + Sync + 'static {
         prepared: Self::Prepared,
     ) -> impl Future<Output = Result<Outcome<Self::Effect>, HandleError>> + Send;
 
-    /// Hints to send after the commit, which may be lost.
+    /// Sends hints after the commit, which may be lost.
     fn committed(&self, org: OrgId, effect: Self::Effect) -> impl Future<Output = ()> + Send;
 
-    /// The message becomes a dead letter; this leaves the organization in a usable state.
+    /// Called when the message becomes a dead letter; leaves the organization in a usable state.
     fn give_up(
         &self,
         tx: &mut OrgTx,

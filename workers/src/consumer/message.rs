@@ -1,8 +1,8 @@
-//! A message of the outbox, as it comes out of a stream, and its records in PostgreSQL.
+//! A message of the outbox, as it is read from a stream, and its records in PostgreSQL.
 //!
-//! Its outbox row and its inbox row decide who may do what with it, whatever Redis says: of everybody who was given
-//! the message, a late owner among them, one commits an effect or gives it up, and the others find that out from
-//! these rows, in the transaction that they would have done the same in.
+//! The outbox row and the inbox row of a message decide how it is handled, not the state of Redis. A message may be
+//! delivered to several consumers, one of which may be late. Exactly one of them commits its effect or gives it up, and
+//! the others find that in these rows, in the transaction in which they would have done the same.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl Message {
         Some(Self { id: message, org, outbox, payload: serde_json::from_str(&payload).ok()? })
     }
 
-    /// What it says, as the type that its topic has.
+    /// Decodes the payload as the type that belongs to its topic.
     pub(crate) fn read<M: OutboxMessage>(&self) -> Result<M, serde_json::Error> {
         M::deserialize(&self.payload)
     }
@@ -38,9 +38,9 @@ impl Message {
         self.org
     }
 
-    /// Whether this consumer sees the message for the first time, and there is something to do. False when the outbox
-    /// row is gone: it was deleted with its organization, or long after the message was consumed, and this is a copy
-    /// from an older dump of Redis. False also while the message is a dead letter.
+    /// Whether this consumer enters the message in the inbox for the first time, so that it has to be handled. False if
+    /// the outbox row does not exist: it was deleted with its organization, or long after the message was consumed, and
+    /// this is a copy from an older dump of Redis. False also while the message is a dead letter.
     pub(crate) async fn enter_inbox(&self, tx: &mut OrgTx, consumer: &str) -> Result<bool, DbError> {
         let entered = sqlx::query!(
             "INSERT INTO inbox (org_id, consumer, message_id)
@@ -68,8 +68,8 @@ impl Message {
         }
     }
 
-    /// Marks the message as consumed, which is the only proof that it is done. False: it became a dead letter
-    /// meanwhile, and this transaction must be rolled back.
+    /// Marks the message as consumed, which is the only proof that it is done. Returns false if it became a dead letter
+    /// meanwhile; the transaction must then be rolled back.
     pub(crate) async fn mark_consumed(&self, tx: &mut OrgTx) -> Result<bool, DbError> {
         let marked = sqlx::query!(
             "UPDATE outbox SET consumed_at = clock_timestamp()
@@ -82,7 +82,7 @@ impl Message {
         if marked.rows_affected() == 1 {
             return Ok(true);
         }
-        // It is gone when the effect was to delete the organization.
+        // The row does not exist if the effect was to delete the organization.
         Ok(sqlx::query_scalar!(
             r#"SELECT NOT EXISTS (SELECT FROM outbox WHERE org_id = $1 AND id = $2) AS "gone!""#,
             self.org as OrgId,
@@ -106,8 +106,9 @@ impl Message {
     }
 
     /// Adds a copy of the message, to be published after a pause. It is a new row, because the relay may be about to
-    /// mark this one as published, which would undo the pause. The copy is in PostgreSQL, so it survives a flush of
-    /// Redis; and it is written in the transaction that consumes this one, so exactly one of them remains after a crash.
+    /// mark this one as published, which would cancel the pause. Because the copy is in PostgreSQL, it survives a flush
+    /// of Redis. It is written in the transaction that consumes this message, so exactly one of the two remains after a
+    /// crash.
     pub(super) async fn postpone(&self, tx: &mut OrgTx, pause: Duration) -> Result<(), DbError> {
         sqlx::query!(
             "INSERT INTO outbox (org_id, message_id, topic, aggregate_id, payload, available_at)
@@ -123,7 +124,7 @@ impl Message {
         Ok(())
     }
 
-    /// Why it is a dead letter; none when it is not.
+    /// The reason that the message is a dead letter, or `None` if it is not one.
     pub(super) async fn dead_reason(&self, tx: &mut OrgTx) -> Result<Option<String>, DbError> {
         Ok(sqlx::query_scalar!(
             r#"SELECT dead_reason AS "dead_reason!" FROM outbox
@@ -135,7 +136,7 @@ impl Message {
         .await?)
     }
 
-    /// Makes it a dead letter. False: it was consumed meanwhile, or is a dead letter already.
+    /// Marks the message as a dead letter. Returns false if it was consumed meanwhile, or is one already.
     pub(crate) async fn mark_dead(&self, tx: &mut OrgTx, reason: &str) -> Result<bool, DbError> {
         let marked = sqlx::query!(
             "UPDATE outbox SET dead_at = clock_timestamp(), dead_reason = $3

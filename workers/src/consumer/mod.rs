@@ -1,9 +1,10 @@
-//! The one loop behind every role that consumes outbox messages.
+//! The loop of every role that consumes outbox messages.
 //!
-//! A message is handled in a transaction of its organization: inbox row, effect, next messages, `consumed_at`,
-//! commit; then acknowledged. Whoever dies in between leaves it pending, and it is claimed; whoever gets it twice
-//! finds the inbox row. While it is worked on, heartbeats keep it from being claimed. A message that fails again and
-//! again goes to the dead letters, where an operator finds it with the reason.
+//! A message is handled in a transaction of its organization, which contains the inbox row, the effect, the next
+//! messages and `consumed_at`. After the commit, its entry is acknowledged. If a worker dies before that, the entry
+//! stays pending and another worker claims it; if a message is delivered twice, the second handling finds the inbox
+//! row. Heartbeats prevent an entry from being claimed while it is handled. A message that fails repeatedly becomes a
+//! dead letter, with its reason, for an operator.
 
 mod handler;
 mod heartbeat;
@@ -24,21 +25,21 @@ pub(crate) use self::{
     handler::{HandleError, Handler, Outcome},
     message::Message,
 };
-use self::{heartbeat::InHand, work::Worker};
+use self::{heartbeat::ActiveEntries, work::Worker};
 use crate::timings::CLAIM_AFTER;
 
-/// Messages that one process handles at once, per stream.
+/// The number of messages of a stream that one process handles concurrently.
 const PERMITS: u32 = 16;
-const CLAIM_EVERY: Duration = Duration::from_secs(2);
+const CLAIM_INTERVAL: Duration = Duration::from_secs(2);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// The longest pause is this many times as long.
-const MAX_PAUSE: u32 = 20;
+/// The longest pause is this many times the first one.
+const MAX_PAUSE_FACTOR: u32 = 20;
 
 /// A consumer of one inbound stream.
 pub(crate) struct Consumer<H> {
     group: ConsumerGroup,
     stream: Inbound,
-    in_hand: InHand,
+    active: ActiveEntries,
     permits: Arc<Semaphore>,
     worker: Arc<Worker<H>>,
 }
@@ -56,19 +57,19 @@ impl<H: Handler> Consumer<H> {
         Self {
             group,
             stream,
-            in_hand: InHand::default(),
+            active: ActiveEntries::default(),
             permits: Arc::new(Semaphore::new(PERMITS as usize)),
             worker: Arc::new(worker),
         }
     }
 
     pub(crate) fn spawn(self, name: &'static str, shutdown: &Shutdown) {
-        let (in_hand, acknowledger) = (self.in_hand.clone(), self.group.acknowledger());
+        let (active, acknowledger) = (self.active.clone(), self.group.acknowledger());
         let consume = self.run(shutdown.clone());
         shutdown.spawn_critical(name, async move {
             tokio::select! {
-                ended = consume => ended,
-                never = in_hand.beat(&acknowledger) => match never {},
+                result = consume => result,
+                never = active.send_heartbeats(&acknowledger) => match never {},
             }
         });
     }
@@ -77,14 +78,15 @@ impl<H: Handler> Consumer<H> {
         let mut claim_at = Instant::now();
         let mut failures = 0;
         while !shutdown.draining().is_cancelled() {
-            // Permits first: what is read and not worked on would lie in this consumer's name, out of others' reach.
+            // Permits come first: an entry that is read and not yet handled would be pending for this consumer, where
+            // no other consumer could handle it.
             let free = self.permits.available_permits();
             if free == 0 {
                 drop(self.permits.acquire().await?);
                 continue;
             }
             let read = if Instant::now() >= claim_at {
-                claim_at = Instant::now() + CLAIM_EVERY;
+                claim_at = Instant::now() + CLAIM_INTERVAL;
                 self.group.claim(CLAIM_AFTER, free).await
             } else {
                 self.group.read(free).await
@@ -100,16 +102,16 @@ impl<H: Handler> Consumer<H> {
                     }
                 }
                 Err(error) => {
-                    // Said once, not at every try.
+                    // Logged once, not at every try.
                     if failures == 0 {
                         tracing::warn!(stream = %self.stream, %error, "cannot read; trying again");
                     }
-                    failures = (failures + 1).min(MAX_PAUSE);
+                    failures = (failures + 1).min(MAX_PAUSE_FACTOR);
                     tokio::time::sleep(PAUSE_AFTER_FAILURE * failures).await;
                 }
             }
         }
-        // When all permits are back, nothing is in hand.
+        // When all permits are returned, no entry is being handled.
         drop(self.permits.acquire_many(PERMITS).await?);
         if let Err(error) = self.group.leave().await {
             tracing::debug!(stream = %self.stream, %error, "the group was not left; a janitor does it");
@@ -117,17 +119,17 @@ impl<H: Handler> Consumer<H> {
         Ok(())
     }
 
-    /// Works on an entry in a task that the shutdown waits for: what was begun is brought to its end.
+    /// Handles an entry in a task that the shutdown waits for, so that work in progress is finished.
     async fn begin(&self, entry: Entry, shutdown: &Shutdown) -> anyhow::Result<()> {
-        // Claimed from ourselves, when heartbeats could not be sent.
-        let Some(hold) = self.in_hand.hold(entry.id) else {
+        // The consumer has claimed its own entry, because heartbeats could not be sent.
+        let Some(active) = self.active.insert(entry.id) else {
             return Ok(());
         };
         let permit = Arc::clone(&self.permits).acquire_owned().await?;
         let (worker, stop) = (Arc::clone(&self.worker), shutdown.draining().clone());
         shutdown.spawn(async move {
             worker.work(entry, &stop).await;
-            drop((hold, permit));
+            drop((active, permit));
         });
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! One entry, from its delivery to its end: handled, a duplicate, postponed, left pending, or a dead letter.
+//! Handles one entry from its delivery to its end, which is one of: handled, duplicate, postponed, left pending, dead
+//! letter.
 
 use std::{
     sync::{
@@ -23,17 +24,17 @@ use super::{
     handler::{HandleError, Handler, Outcome},
     message::Message,
 };
-use crate::timings::{CLAIM_AFTER, MAX_TRY, RENEW_EVERY};
+use crate::timings::{CLAIM_AFTER, RENEW_INTERVAL, TRY_TIMEOUT};
 
-/// Tries of one delivery, with growing pauses.
-const TRIES: u32 = 4;
-/// Deliveries after which a message becomes a dead letter.
+/// The number of tries for one delivery, with growing pauses between them.
+const MAX_TRIES: u32 = 4;
+/// The number of deliveries after which a message becomes a dead letter.
 const MAX_DELIVERIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// How often in a row the server must know nothing of a try's transaction before the try is let go. Once is not enough:
-/// the transaction may be just about to enter the message, or have just been committed.
-const CHECKS: u32 = 2;
+/// A try is abandoned when this many consecutive checks find no transaction for it. One is not enough, because the
+/// transaction may be about to enter the message in the inbox, or may just have been committed.
+const MAX_MISSED_CHECKS: u32 = 2;
 
 pub(super) struct Worker<H> {
     database: Database,
@@ -41,7 +42,7 @@ pub(super) struct Worker<H> {
     handler: H,
 }
 
-/// How a message's entry was ended.
+/// How the handling of an entry ended.
 #[derive(Clone, Copy, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 enum Ended {
@@ -50,13 +51,13 @@ enum Ended {
     Postponed,
 }
 
-/// Why a try failed.
+/// The reason that a try failed.
 enum Failure {
-    /// Something that every message needs is unavailable. No reason to make this one a dead letter.
+    /// A dependency of every message is unavailable, which is no reason to make this one a dead letter.
     Outage(String),
-    /// Perhaps the message, perhaps not.
+    /// An error that the message may have caused.
     Fault(String),
-    /// The message.
+    /// An error that the message has certainly caused.
     Permanent(String),
 }
 
@@ -86,13 +87,13 @@ impl<H: Handler> Worker<H> {
             match self.try_once(&message).await {
                 Ok(ended) => {
                     match ended {
-                        Ended::Duplicate => self.end_known(entry.id, &message).await,
+                        Ended::Duplicate => self.end_settled(entry.id, &message).await,
                         Ended::Done | Ended::Postponed => self.acknowledge(entry.id, ended).await,
                     }
                     return reached(CrashPoint::ConsumerAcknowledged).await;
                 }
                 Err(Failure::Outage(reason)) => {
-                    // Said once, not at every try.
+                    // Logged once, not at every try.
                     if outages == 0 {
                         tracing::warn!(message = %message.id, org = %message.org, reason, "a message waits");
                     }
@@ -101,8 +102,8 @@ impl<H: Handler> Worker<H> {
                 Err(Failure::Fault(reason)) => {
                     faults += 1;
                     tracing::warn!(message = %message.id, org = %message.org, faults, reason, "a message was not handled");
-                    if faults == TRIES {
-                        return self.give_up_if_hopeless(entry.id, &message, &reason).await;
+                    if faults == MAX_TRIES {
+                        return self.give_up_after_max_deliveries(entry.id, &message, &reason).await;
                     }
                 }
                 Err(Failure::Permanent(reason)) => return self.give_up(entry.id, &message, &reason).await,
@@ -114,19 +115,19 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// In a task of its own, so that a panic is one message's failure and not the consumer's.
+    /// Runs one try in its own task, so that a panic fails one message and not the consumer.
     ///
-    /// A connection to PostgreSQL can die without notice, and the answer never comes. So a try that takes long is
-    /// checked over another connection: when its transaction is gone, there is nothing to wait for.
+    /// A connection to PostgreSQL can die without notice, and then the result never arrives. Therefore a long try is
+    /// checked over another connection: if its transaction no longer exists, the try is abandoned.
     async fn try_once(self: &Arc<Self>, message: &Message) -> Result<Ended, Failure> {
         let in_transaction = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn({
             let (worker, message, in_transaction) =
                 (Arc::clone(self), message.clone(), Arc::clone(&in_transaction));
-            async move { tokio::time::timeout(MAX_TRY, worker.handle(&message, &in_transaction)).await }
+            async move { tokio::time::timeout(TRY_TIMEOUT, worker.handle(&message, &in_transaction)).await }
         });
         let mut task = AbortOnDropHandle::new(task);
-        let mut ticks = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
+        let mut ticks = tokio::time::interval_at(Instant::now() + RENEW_INTERVAL, RENEW_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut missed = 0;
         let ended = loop {
@@ -134,9 +135,9 @@ impl<H: Handler> Worker<H> {
                 ended = &mut task => break ended,
                 _ = ticks.tick() => {
                     self.renew(message).await;
-                    let is_gone = in_transaction.load(Ordering::Relaxed) && self.is_gone(message).await;
-                    missed = if is_gone { missed + 1 } else { 0 };
-                    if missed == CHECKS {
+                    let is_missing = in_transaction.load(Ordering::Relaxed) && self.has_no_tx(message).await;
+                    missed = if is_missing { missed + 1 } else { 0 };
+                    if missed == MAX_MISSED_CHECKS {
                         return Err(Failure::Outage("PostgreSQL knows nothing of its transaction".to_owned()));
                     }
                 }
@@ -160,17 +161,18 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// Whether the message is in nobody's transaction. No, while nobody can be asked.
-    async fn is_gone(&self, message: &Message) -> bool {
+    /// Whether no transaction contains the message. Returns false if that cannot be checked.
+    async fn has_no_tx(&self, message: &Message) -> bool {
         let is_being_handled = in_time(async {
-            // Every connection of the pool may be dead, with a try waiting for it.
+            // The check uses a connection outside the pool, because every connection of the pool may be dead, with a
+            // try waiting for it.
             let tx = self.database.org_tx_apart(&Principal::System(H::CONSUMER), message.org).await?;
             message.is_being_handled(tx, H::CONSUMER).await
         });
         !is_being_handled.await.unwrap_or(true)
     }
 
-    /// `in_transaction` says whether the inbox tells how the try is.
+    /// `in_transaction` is true while the inbox shows whether the try is still running.
     async fn handle(&self, message: &Message, in_transaction: &AtomicBool) -> Result<Ended, HandleError> {
         let prepared = self.handler.prepare(&self.database, message).await?;
         reached(CrashPoint::ConsumerBeforeTransaction).await;
@@ -181,7 +183,7 @@ impl<H: Handler> Worker<H> {
         reached(CrashPoint::ConsumerInInbox).await;
         let pause = match self.handler.handle(&mut tx, message, prepared).await? {
             Outcome::Done(effect) => {
-                // Last, since the relay may still hold the row for the length of its own commit.
+                // This update comes last, because the relay may lock the row until its own commit.
                 if !message.mark_consumed(&mut tx).await? {
                     return Ok(Ended::Duplicate);
                 }
@@ -207,12 +209,12 @@ impl<H: Handler> Worker<H> {
         Ok(Ended::Postponed)
     }
 
-    /// A transaction with the message in the inbox; none when there is nothing to do for it.
+    /// Begins a transaction with the message in the inbox. Returns `None` if there is nothing to do for it.
     async fn enter(&self, message: &Message) -> Result<Option<OrgTx>, DbError> {
         let mut tx = self.begin(message).await?;
         match message.enter_inbox(&mut tx, H::CONSUMER).await {
-            Ok(fresh) => Ok(fresh.then_some(tx)),
-            // The organization was just deleted, with everything that the message was about.
+            Ok(is_new) => Ok(is_new.then_some(tx)),
+            // The organization was just deleted, with everything that the message refers to.
             Err(DbError::Constraint(name)) if name == "inbox_org_fkey" => Ok(None),
             Err(error) => Err(error),
         }
@@ -222,16 +224,16 @@ impl<H: Handler> Worker<H> {
         self.database.org_tx(&Principal::System(H::CONSUMER), message.org).await
     }
 
-    async fn give_up_if_hopeless(&self, id: StreamId, message: &Message, reason: &str) {
+    async fn give_up_after_max_deliveries(&self, id: StreamId, message: &Message, reason: &str) {
         match self.acknowledger.deliveries(id).await {
             Ok(Some(deliveries)) if deliveries >= MAX_DELIVERIES => self.give_up(id, message, reason).await,
             Ok(None) => count::<H>("lost"),
-            // Left pending: it is claimed again when it has been idle for a while.
+            // The entry is left pending, and is claimed again after it has been idle for a while.
             _ => count::<H>("retry"),
         }
     }
 
-    /// Whoever holds the entry, PostgreSQL decides whether the message can still be given up.
+    /// Gives the message up, if PostgreSQL permits it: another consumer may have handled the message meanwhile.
     async fn give_up(&self, id: StreamId, message: &Message, reason: &str) {
         match in_time(self.mark_given_up(message, reason)).await {
             Ok(true) => {
@@ -240,8 +242,8 @@ impl<H: Handler> Worker<H> {
                 self.dead_letter(id, reason).await;
                 reached(CrashPoint::ConsumerDeadLettered).await;
             }
-            Ok(false) => self.end_known(id, message).await,
-            // Left pending, so that giving up is tried again.
+            Ok(false) => self.end_settled(id, message).await,
+            // The entry is left pending, so that giving up is tried again.
             Err(error) => {
                 tracing::error!(message = %message.id, %error, "a message cannot even be given up");
                 count::<H>("retry");
@@ -249,7 +251,7 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// False: somebody else has handled it meanwhile, or given it up before.
+    /// Returns false if another worker has meanwhile handled the message or given it up.
     async fn mark_given_up(&self, message: &Message, reason: &str) -> Result<bool, HandleError> {
         let mut tx = self.begin(message).await?;
         self.handler.give_up(&mut tx, message, reason).await?;
@@ -260,9 +262,9 @@ impl<H: Handler> Worker<H> {
         Ok(marked)
     }
 
-    /// Ends the entry of a message that is done or a dead letter. Whoever made it one may have died before adding it to
-    /// the stream of dead letters.
-    async fn end_known(&self, id: StreamId, message: &Message) {
+    /// Ends the entry of a message that is already consumed or a dead letter. The worker that marked it as a dead
+    /// letter may have died before it added the entry to the stream of dead letters.
+    async fn end_settled(&self, id: StreamId, message: &Message) {
         let dead_reason = in_time(async {
             let mut tx = self.begin(message).await?;
             message.dead_reason(&mut tx).await

@@ -1,4 +1,5 @@
-//! The requests to the cluster: four objects are applied, one is deleted with everything in it.
+//! The requests to the cluster: isolating an organization applies four objects, and releasing it deletes its namespace
+//! with everything in it.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -13,103 +14,105 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::objects;
 
-/// The field manager of everything that is applied.
+/// The field manager of all objects that are applied.
 const MANAGER: &str = "atrium";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long all requests of a step may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// The timeout of one response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of all requests of a step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cluster. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Cluster(Client);
 
-/// Why the cluster did not do it.
+/// The reason that the cluster did not carry out a request.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// It may do it later.
+pub(crate) enum ClusterError {
+    /// The request may succeed later.
     #[error("the cluster did not do it: {0}")]
     Transient(#[source] kube::Error),
-    /// It has not said anything for long.
+    /// The cluster did not respond in time.
     #[error("the cluster did not do it in time")]
-    Late,
-    /// It does not take what it is given.
+    TimedOut,
+    /// The cluster rejects the object.
     #[error("the cluster refused it: {0}")]
-    Refused(#[source] kube::Error),
-    /// The namespace is on its way out; it cannot be had again before it is gone.
+    Rejected(#[source] kube::Error),
+    /// The namespace is being removed, and cannot be created again before that is done.
     #[error("the namespace is still being removed")]
     Terminating,
-    /// A namespace of that name was made by somebody else, and is left alone.
+    /// A namespace of that name exists that Atrium did not create. It is left alone.
     #[error("there is a namespace of that name that was not made for the organization")]
     NotOurs,
 }
 
-impl From<kube::Error> for Trouble {
+impl From<kube::Error> for ClusterError {
     fn from(error: kube::Error) -> Self {
         match &error {
-            // Not 401 and 403: a token or a binding that is being exchanged.
-            kube::Error::Api(status) if [400, 405, 415, 422].contains(&status.code) => Self::Refused(error),
+            // Not 401 and 403, which also occur while a token or a binding is replaced.
+            kube::Error::Api(status) if [400, 405, 415, 422].contains(&status.code) => Self::Rejected(error),
             _ => Self::Transient(error),
         }
     }
 }
 
 impl Cluster {
-    /// The cluster that this process runs in, or that `KUBECONFIG` names.
-    pub(super) async fn find() -> anyhow::Result<Self> {
+    /// Connects to the cluster that this process runs in, or that `KUBECONFIG` names. No request is sent yet.
+    pub(super) async fn from_environment() -> anyhow::Result<Self> {
         let mut config = Config::infer().await.context(
             "ATRIUM_ISOLATION=kubernetes, and no cluster is to be found: the process runs in none, and KUBECONFIG \
              names none; for example KUBECONFIG=/etc/atrium/kubeconfig",
         )?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        config.read_timeout = Some(ANSWER_TIMEOUT);
-        config.write_timeout = Some(ANSWER_TIMEOUT);
-        // The saga tries again, and says so.
+        config.read_timeout = Some(RESPONSE_TIMEOUT);
+        config.write_timeout = Some(RESPONSE_TIMEOUT);
+        // The saga retries, and reports that.
         config.default_retry = false;
         Ok(Self(Client::try_from(config).context("the cluster's certificates or keys cannot be used")?))
     }
 
-    /// Makes the organization's namespace and what isolates it, or brings it back to what it should be. The policy
-    /// comes before everything that could run there.
-    pub(crate) async fn isolate(&self, org: OrgId) -> Result<(), Trouble> {
+    /// Creates the organization's namespace and the objects that isolate it, or restores them to their specified state.
+    /// The network policy is applied first, before anything could run there.
+    pub(crate) async fn isolate(&self, org: OrgId) -> Result<(), ClusterError> {
         in_time(self.apply_all(org)).await
     }
 
-    async fn apply_all(&self, org: OrgId) -> Result<(), Trouble> {
+    async fn apply_all(&self, org: OrgId) -> Result<(), ClusterError> {
         let name = objects::name(org);
         match self.namespaces().get_opt(&name).await? {
-            Some(namespace) if !objects::is_ours(&namespace, org) => return Err(Trouble::NotOurs),
+            Some(namespace) if !objects::is_ours(&namespace, org) => return Err(ClusterError::NotOurs),
             Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => {
-                return Err(Trouble::Terminating);
+                return Err(ClusterError::Terminating);
             }
             _ => {}
         }
         apply(&self.namespaces(), &name, &objects::namespace(org)).await?;
-        self.apply_inside(&name, &objects::network_policy(org)).await?;
-        self.apply_inside(&name, &objects::resource_quota(org)).await?;
-        self.apply_inside(&name, &objects::limit_range(org)).await
+        self.apply_in_namespace(&name, &objects::network_policy(org)).await?;
+        self.apply_in_namespace(&name, &objects::resource_quota(org)).await?;
+        self.apply_in_namespace(&name, &objects::limit_range(org)).await
     }
 
-    /// Removes the namespace with everything in it. False: the cluster has begun, and will not stop before it is done.
-    pub(crate) async fn release(&self, org: OrgId) -> Result<bool, Trouble> {
+    /// Removes the namespace with everything in it. Returns false while the cluster is still removing it, which cannot
+    /// be stopped.
+    pub(crate) async fn release(&self, org: OrgId) -> Result<bool, ClusterError> {
         in_time(self.delete(org)).await
     }
 
-    async fn delete(&self, org: OrgId) -> Result<bool, Trouble> {
+    async fn delete(&self, org: OrgId) -> Result<bool, ClusterError> {
         let name = objects::name(org);
         let Some(namespace) = self.namespaces().get_opt(&name).await? else {
             return Ok(true);
         };
         if !objects::is_ours(&namespace, org) {
-            return Err(Trouble::NotOurs);
+            return Err(ClusterError::NotOurs);
         }
         if namespace.metadata.deletion_timestamp.is_some() {
             return Ok(false);
         }
-        // This one, and not one that somebody made under its name meanwhile.
-        let this = Preconditions { uid: namespace.metadata.uid, resource_version: None };
-        match self.namespaces().delete(&name, &DeleteParams::default().preconditions(this)).await {
+        // The precondition limits the deletion to this namespace, in case another one was created under its name
+        // meanwhile.
+        let exact_namespace = Preconditions { uid: namespace.metadata.uid, resource_version: None };
+        match self.namespaces().delete(&name, &DeleteParams::default().preconditions(exact_namespace)).await {
             Ok(_) => Ok(false),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
             Err(error) => Err(error.into()),
@@ -120,7 +123,7 @@ impl Cluster {
         Api::all(self.0.clone())
     }
 
-    async fn apply_inside<K>(&self, namespace: &str, object: &K) -> Result<(), Trouble>
+    async fn apply_in_namespace<K>(&self, namespace: &str, object: &K) -> Result<(), ClusterError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -133,12 +136,13 @@ impl Cluster {
     }
 }
 
-async fn in_time<T>(requests: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-    tokio::time::timeout(LIMIT, requests).await.unwrap_or(Err(Trouble::Late))
+async fn in_time<T>(requests: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+    tokio::time::timeout(STEP_TIMEOUT, requests).await.unwrap_or(Err(ClusterError::TimedOut))
 }
 
-/// Server-side apply: fields that are ours are as we say, whoever changed them; all others are left alone.
-async fn apply<K>(api: &Api<K>, name: &str, object: &K) -> Result<(), Trouble>
+/// Applies an object server-side: fields that Atrium specifies are overwritten, even if another manager has changed
+/// them; all other fields are left alone.
+async fn apply<K>(api: &Api<K>, name: &str, object: &K) -> Result<(), ClusterError>
 where
     K: Clone + Debug + DeserializeOwned + Serialize,
 {

@@ -1,35 +1,35 @@
-//! Isolation of organizations from each other in the cluster: a namespace for each, where the deployment asks for it.
+//! Isolates organizations from each other in the cluster, by a namespace for each, if the deployment requires it.
 //!
-//! The saga that creates an organization makes the namespace before it opens the organization, and removes it when
-//! the creation fails; the one that deletes the organization removes it, and certifies that it is gone. Its name and
-//! labels are made from the organization's id alone, and everything is applied server-side under one field manager:
-//! so making it twice changes nothing.
+//! The saga that creates an organization creates the namespace before it opens the organization, and removes it if the
+//! creation fails. The saga that deletes the organization removes the namespace and certifies the removal. Its name and
+//! labels are derived from the organization's id alone, and everything is applied server-side under one field manager,
+//! so creating it twice changes nothing.
 
 mod cluster;
 mod objects;
 
 use atrium_shared::settings;
 
-pub(crate) use self::cluster::{Cluster, Trouble};
+pub(crate) use self::cluster::{Cluster, ClusterError};
 
 /// How organizations are isolated in the cluster.
 #[derive(Clone)]
 pub(crate) enum Isolation {
-    /// Not at all: by the tenant wall alone.
+    /// No isolation in the cluster, only by the tenant wall.
     None,
-    /// By a namespace each.
+    /// One namespace for each organization.
     Kubernetes(Cluster),
 }
 
 impl Isolation {
-    /// What the setting asks for.
+    /// Prepares the isolation that the setting requires.
     ///
     /// # Errors
-    /// When nothing says where the cluster is. It need not answer yet.
+    /// Returns an error if no configuration of the cluster is found. The cluster need not respond yet.
     pub(crate) async fn prepare(setting: settings::Isolation) -> anyhow::Result<Self> {
         Ok(match setting {
             settings::Isolation::None => Self::None,
-            settings::Isolation::Kubernetes => Self::Kubernetes(Cluster::find().await?),
+            settings::Isolation::Kubernetes => Self::Kubernetes(Cluster::from_environment().await?),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What an organization's namespace consists of.
+//! The objects that an organization's namespace consists of.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 
-/// Whose it is: nothing with another value here is touched.
+/// The label of managed objects. Objects with another value are never changed.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "atrium");
 const ORGANIZATION: &str = "atrium.dev/organization";
 
-/// What all of an organization's pods may ask for together. No service of theirs is opened to the outside: that is for
-/// a gateway to do.
+/// The quota for all pods of an organization together. Services cannot be exposed outside of the cluster; external
+/// access requires a gateway.
 const QUOTA: [(&str, &str); 8] = [
     ("requests.cpu", "4"),
     ("requests.memory", "8Gi"),
@@ -28,11 +28,11 @@ const QUOTA: [(&str, &str); 8] = [
     ("services.loadbalancers", "0"),
     ("services.nodeports", "0"),
 ];
-/// What a container gets that does not say what it needs: without, the quota would refuse it.
+/// The values for a container that does not specify its resources; without them, the quota would reject it.
 const DEFAULT_REQUEST: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
 const DEFAULT_LIMIT: [(&str, &str); 2] = [("cpu", "500m"), ("memory", "512Mi")];
 
-/// The namespace's name: always the same for an organization, and a label of DNS (RFC 1123), 40 characters long.
+/// The namespace's name: constant for an organization, and a DNS label (RFC 1123) of 40 characters.
 pub(super) fn name(org: OrgId) -> String {
     format!("org-{org}")
 }
@@ -45,18 +45,18 @@ fn labels(org: OrgId) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether a namespace of that name is the one that was made for the organization.
+/// Whether a namespace of that name is the one that was created for the organization.
 pub(super) fn is_ours(namespace: &Namespace, org: OrgId) -> bool {
     let found = namespace.metadata.labels.as_ref();
     found.is_some_and(|found| labels(org).iter().all(|(name, value)| found.get(name) == Some(value)))
 }
 
-/// Only pods that cannot reach the node are let in.
+/// Only pods that cannot access the node are admitted.
 pub(super) fn namespace(org: OrgId) -> Namespace {
     let mut labels = labels(org);
     for mode in ["enforce", "audit", "warn"] {
         labels.insert(format!("pod-security.kubernetes.io/{mode}"), "restricted".to_owned());
-        // Pinned: a newer cluster must not refuse what an older one took.
+        // The version is pinned, so that a newer cluster does not reject what an older one accepted.
         labels.insert(format!("pod-security.kubernetes.io/{mode}-version"), "v1.33".to_owned());
     }
     Namespace {
@@ -65,10 +65,10 @@ pub(super) fn namespace(org: OrgId) -> Namespace {
     }
 }
 
-/// Nothing gets in or out, until a policy beside it allows it.
+/// Denies all traffic in both directions, unless another policy in the namespace allows it.
 pub(super) fn network_policy(org: OrgId) -> NetworkPolicy {
     NetworkPolicy {
-        metadata: inside(org, "default-deny"),
+        metadata: metadata_in_namespace(org, "default-deny"),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(LabelSelector::default()),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
@@ -79,7 +79,7 @@ pub(super) fn network_policy(org: OrgId) -> NetworkPolicy {
 
 pub(super) fn resource_quota(org: OrgId) -> ResourceQuota {
     ResourceQuota {
-        metadata: inside(org, "organization"),
+        metadata: metadata_in_namespace(org, "organization"),
         spec: Some(ResourceQuotaSpec { hard: Some(quantities(&QUOTA)), ..ResourceQuotaSpec::default() }),
         ..ResourceQuota::default()
     }
@@ -92,10 +92,13 @@ pub(super) fn limit_range(org: OrgId) -> LimitRange {
         default: Some(quantities(&DEFAULT_LIMIT)),
         ..LimitRangeItem::default()
     };
-    LimitRange { metadata: inside(org, "defaults"), spec: Some(LimitRangeSpec { limits: vec![container] }) }
+    LimitRange {
+        metadata: metadata_in_namespace(org, "defaults"),
+        spec: Some(LimitRangeSpec { limits: vec![container] }),
+    }
 }
 
-fn inside(org: OrgId, object: &str) -> ObjectMeta {
+fn metadata_in_namespace(org: OrgId, object: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(object.to_owned()),
         namespace: Some(name(org)),
@@ -104,6 +107,6 @@ fn inside(org: OrgId, object: &str) -> ObjectMeta {
     }
 }
 
-fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
-    of.iter().map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned()))).collect()
+fn quantities(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned()))).collect()
 }

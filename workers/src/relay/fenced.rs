@@ -1,11 +1,12 @@
-//! Adds a batch to a stream behind a fence: one script, which refuses a token lower than the highest that the shard
-//! has used there. A relay that was stopped past its lease therefore adds nothing when it goes on, once its successor
-//! has; until then what it adds is not there yet, and only comes twice.
+//! Adds a batch to a stream with a fencing token, by one script. The script rejects a token that is lower than the
+//! highest one that the shard has used on this stream. A relay that was stopped past its lease therefore adds nothing
+//! after it resumes if its successor has already used a higher token. Otherwise it adds messages that its successor
+//! will add again, and the inbox recognizes the copies.
 //!
 //! Redis does not roll back a script when one of its commands fails. But it checks memory and permissions before the
-//! first command that writes, which sets the fence; so the script does all or nothing unless a key has the wrong type.
-//! Even then, the entries already added would only be added again with the rest: in order, and as duplicates that the
-//! inbox knows.
+//! first command that writes, which stores the token, so the script does all or nothing unless a key has the wrong
+//! type. Even then, the entries already added are only added again with the rest, in order, as duplicates that the
+//! inbox recognizes.
 
 use atrium_shared::{
     messages::{OutboxEntry, StreamEntry as _},
@@ -13,15 +14,15 @@ use atrium_shared::{
 };
 use redis::RedisResult;
 
-/// What became of a batch.
+/// The result of adding a batch.
 pub(super) enum Added {
-    /// The entries' ids, in the order of the messages.
+    /// The ids of the entries, in the order of the messages.
     Entries(Vec<String>),
-    /// Somebody has used a higher token, this one.
-    Refused(i64),
+    /// Another relay has used a higher token, this one.
+    Rejected(i64),
 }
 
-/// Adds messages to their stream, in their order.
+/// Adds messages to their stream, in order.
 pub(super) async fn add(
     redis: &Redis,
     stream: Inbound,
@@ -35,6 +36,6 @@ pub(super) async fn add(
         let fields = message.to_fields().map_err(std::io::Error::from)?;
         call.arg(fields.len() * 2).arg(fields);
     }
-    let (fence, ids): (i64, Option<Vec<String>>) = call.invoke_async(&mut redis.shared()).await?;
-    Ok(ids.map_or(Added::Refused(fence), Added::Entries))
+    let (highest, ids): (i64, Option<Vec<String>>) = call.invoke_async(&mut redis.shared()).await?;
+    Ok(ids.map_or(Added::Rejected(highest), Added::Entries))
 }

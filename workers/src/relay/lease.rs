@@ -1,9 +1,10 @@
-//! The right to publish a shard, for a few seconds at a time: a row in PostgreSQL, beside the outbox.
+//! The lease of a relay shard: the right to publish it, for a few seconds at a time. It is a row in PostgreSQL, next to
+//! the outbox.
 //!
-//! Its token goes up with every owner. Whoever has the row with its token locked publishes; nobody can take the lease
-//! meanwhile. All times are PostgreSQL's, so the clocks of the relays do not matter. If PostgreSQL's clock is set
-//! forward, leases end early, which costs a handover. If it is set back, a lease would last longer by that much, so a
-//! lease with more than one term left counts as ended.
+//! Its fencing token increases with every owner. A relay publishes while it has the row with its own token locked, so
+//! no other relay can take the lease meanwhile. All times are PostgreSQL's, so the clocks of the relays do not matter.
+//! If PostgreSQL's clock is set forward, leases expire early, which costs a handover. If it is set back, a lease would
+//! last longer by that much, so a lease that expires later than a new one would counts as expired.
 
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -18,10 +19,10 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease if nobody has it.
+    /// Takes the lease if it is free.
     pub(super) async fn acquire(pool: &PgPool, shard: u16, owner: &str) -> Result<Option<Self>, sqlx::Error> {
-        // NOT EXISTS skips a lease that is taken without waiting for its row, which a batch locks. `owner = $2`: we
-        // hold the lease already, because the answer to an earlier try was lost.
+        // NOT EXISTS skips a lease that is taken, without waiting for its row, which a batch locks. With `owner = $2`,
+        // this process owns the lease already, because the reply to an earlier try was lost.
         let token: Option<i64> = sqlx::query_scalar!(
             "INSERT INTO relay_leases AS lease (shard, owner, token, expires_at)
              SELECT $1, $2, 1, clock_timestamp() + $3 * interval '1 second'
@@ -41,10 +42,10 @@ impl Lease {
         Ok(token.map(|token| Self { pool: pool.clone(), shard, owner: owner.to_owned(), token }))
     }
 
-    /// Begins a transaction that holds the lease, and renews it. None: the lease is no longer ours.
+    /// Begins a transaction that locks and renews the lease. Returns `None` if this process no longer owns it.
     pub(super) async fn begin(&self) -> Result<Option<Transaction<'static, Postgres>>, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
-        let held = sqlx::query!(
+        let renewed = sqlx::query!(
             "UPDATE relay_leases SET expires_at = clock_timestamp() + $4 * interval '1 second'
               WHERE shard = $1 AND owner = $2 AND token = $3",
             number(self.shard) as i32,
@@ -54,13 +55,13 @@ impl Lease {
         )
         .execute(&mut *tx)
         .await?;
-        Ok((held.rows_affected() == 1).then_some(tx))
+        Ok((renewed.rows_affected() == 1).then_some(tx))
     }
 
-    /// Takes a new token, above `seen` as well. False: the lease is no longer ours.
+    /// Takes a new token that is also higher than `seen`. Returns false if this process no longer owns the lease.
     ///
-    /// There are two cases. Redis did not answer, and may still run the script later: the new token makes it refuse.
-    /// Or Redis has seen a higher token than the lease's: PostgreSQL was restored from a backup.
+    /// There are two cases. If Redis did not reply, it may still run the script later, and the new token makes it
+    /// reject that script. If Redis has seen a higher token than the lease's, PostgreSQL was restored from a backup.
     pub(super) async fn advance(&mut self, seen: i64) -> Result<bool, sqlx::Error> {
         let token: Option<i64> = sqlx::query_scalar!(
             "UPDATE relay_leases
@@ -78,7 +79,7 @@ impl Lease {
         Ok(token.is_some())
     }
 
-    /// Gives the lease back, so that another relay need not wait for its end. If this fails, it ends by itself.
+    /// Releases the lease, so that another relay can take it immediately. If this fails, the lease expires.
     pub(super) async fn release(self) -> Result<(), sqlx::Error> {
         sqlx::query!(
             "UPDATE relay_leases SET expires_at = '-infinity' WHERE shard = $1 AND owner = $2 AND token = $3",
@@ -92,7 +93,7 @@ impl Lease {
     }
 }
 
-/// A shard's number in PostgreSQL's type.
+/// Converts a shard's number to PostgreSQL's type.
 pub(super) fn number(shard: u16) -> i32 {
     i32::from(shard)
 }

@@ -1,13 +1,13 @@
-//! Asks Redis which of the published entries can still be delivered.
+//! Queries which of the published entries Redis can still deliver.
 //!
-//! An entry is *live* if it exists, and the group has either not delivered it yet or holds it as pending. An entry that
-//! exists and is neither is an *orphan*, which nobody will receive: its consumer was deleted with its pending entries,
-//! or the group was created at a later entry.
+//! An entry is *live* if it exists, and the group has either not delivered it yet or has it as pending. An entry that
+//! exists and is neither is an *orphan*, which will never be delivered: its consumer was deleted with its pending
+//! entries, or the group was created at a later entry.
 
 use atrium_shared::streams::{GROUP, Inbound, Redis, lua};
 use redis::RedisResult;
 
-/// Which of these entries, each with its message, nobody will receive.
+/// Returns those of the entries, each given with its message, that will never be delivered.
 pub(super) async fn not_live(
     redis: &Redis,
     stream: Inbound,

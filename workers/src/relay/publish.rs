@@ -1,7 +1,8 @@
-//! One batch: hold the lease, read, add to the streams, mark, commit, in this order. Killed before the commit, the batch
-//! is published again, and the inbox knows it. A message is marked only after Redis took it.
+//! Publishes one batch: locks the lease, reads, adds to the streams, marks and commits, in this order. A message is
+//! marked only after Redis has accepted it. A batch that is interrupted before its commit is published again, and the
+//! inbox recognizes the copies.
 //!
-//! Each stream is a lane of its own: one that takes nothing keeps only its own messages waiting.
+//! Streams are independent: one that accepts no entries delays only its own messages.
 
 use atrium_shared::{
     crash_point::{CrashPoint, reached},
@@ -21,7 +22,7 @@ use super::{
     lease::{Lease, number},
 };
 
-/// Messages of a topic read at once; and the same number of delayed messages that are due.
+/// The most messages of a topic in a batch; the same limit applies to the delayed messages that are due.
 const BATCH: i64 = 200;
 
 /// A message to publish.
@@ -42,25 +43,26 @@ impl Due {
     }
 }
 
-/// What became of a batch whose lease was held.
+/// The result of a batch that was run while the lease was owned.
 #[derive(Default)]
 pub(super) struct BatchOutcome {
-    /// There is more to publish than a batch holds.
-    pub(super) more: bool,
-    /// The error of a stream that took nothing; its messages wait.
+    /// A topic may have more messages to publish than fit into a batch.
+    pub(super) is_full: bool,
+    /// The error of a stream that accepted nothing; its messages wait.
     pub(super) failed: Option<RedisError>,
-    /// A stream has seen this token, which is higher than the lease's.
-    pub(super) outdated_by: Option<i64>,
+    /// The highest token that a stream has seen, if it exceeds that of the lease.
+    pub(super) higher_token: Option<i64>,
 }
 
 impl BatchOutcome {
-    /// Whether Redis may still run the script: it did not answer with an error.
-    pub(super) fn may_be_late(&self) -> bool {
+    /// Whether Redis may still run the script. It will not if it replied with an error.
+    pub(super) fn may_still_run(&self) -> bool {
         self.failed.as_ref().is_some_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
     }
 }
 
-/// Publishes what is due, as far as it fits into a batch, and renews the lease. None: the lease is no longer ours.
+/// Publishes the messages that are due, up to the limit of a batch, and renews the lease. Returns `None` if this
+/// process no longer owns the lease.
 pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option<BatchOutcome>, sqlx::Error> {
     let Some(mut tx) = lease.begin().await? else {
         return Ok(None);
@@ -73,18 +75,18 @@ pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option
         return Ok(Some(batch));
     }
 
-    let lanes = by_stream(due);
-    batch.more = lanes.iter().any(|(_, messages)| messages.len() >= usize::try_from(BATCH).unwrap_or(0));
+    let streams = by_stream(due);
+    batch.is_full = streams.iter().any(|(_, messages)| messages.len() >= usize::try_from(BATCH).unwrap_or(0));
     reached(CrashPoint::RelayBatchRead).await;
-    let calls = lanes.iter().map(|(stream, messages)| {
+    let calls = streams.iter().map(|(stream, messages)| {
         fenced::add(redis, *stream, lease.shard, lease.token, messages.iter().map(Due::entry))
     });
     let mut published: Vec<(&Due, String)> = Vec::new();
-    let answers = join_all(calls).await;
-    for ((_, messages), answer) in lanes.iter().zip(answers) {
-        match answer {
+    let replies = join_all(calls).await;
+    for ((_, messages), reply) in streams.iter().zip(replies) {
+        match reply {
             Ok(Added::Entries(ids)) => published.extend(messages.iter().zip(ids)),
-            Ok(Added::Refused(token)) => batch.outdated_by = batch.outdated_by.max(Some(token)),
+            Ok(Added::Rejected(token)) => batch.higher_token = batch.higher_token.max(Some(token)),
             Err(error) => batch.failed = Some(error),
         }
     }
@@ -101,8 +103,8 @@ pub(super) async fn publish_batch(lease: &Lease, redis: &Redis) -> Result<Option
     Ok(Some(batch))
 }
 
-/// First the messages without a delay by id, which is the order of commits within an aggregate; then the delayed ones
-/// that are due. Never "all after id n": a lower id may commit later.
+/// Reads first the messages without a delay by id, which is the order of commits within an aggregate, then the delayed
+/// ones that are due. It never reads from a last id on, because a lower id may commit later.
 async fn read(tx: &mut Transaction<'_, Postgres>, shard: u16) -> Result<Vec<Due>, sqlx::Error> {
     sqlx::query_as!(
         Due,
@@ -147,15 +149,15 @@ async fn mark(tx: &mut Transaction<'_, Postgres>, published: &[(&Due, String)]) 
     Ok(())
 }
 
-/// The messages of each stream, in the order in which they were read.
+/// Groups the messages by stream, in the order in which they were read.
 fn by_stream(due: Vec<Due>) -> Vec<(Inbound, Vec<Due>)> {
-    let mut lanes: Vec<(Inbound, Vec<Due>)> = Vec::new();
+    let mut streams: Vec<(Inbound, Vec<Due>)> = Vec::new();
     for due in due {
         let stream = Inbound::of(due.topic, due.aggregate_id);
-        match lanes.iter_mut().find(|(lane, _)| *lane == stream) {
+        match streams.iter_mut().find(|(other, _)| *other == stream) {
             Some((_, messages)) => messages.push(due),
-            None => lanes.push((stream, vec![due])),
+            None => streams.push((stream, vec![due])),
         }
     }
-    lanes
+    streams
 }

@@ -1,9 +1,9 @@
-//! The sweeper: what was published, is not consumed, and is no longer in Redis is published again. This is what makes
-//! Redis expendable: a flush, an older dump, a trimmed stream, a group made too late all end here. What only waits, for a
-//! consumer that is slow or away, is left alone, however long.
+//! The sweeper publishes a message again if it was published, is not consumed, and is no longer in Redis. Because of
+//! it, Redis may lose data: by a flush, an older dump, a trimmed stream, or a group that was created too late. A
+//! message that only waits for a slow or absent consumer is left alone, for any length of time.
 //!
-//! The owner of a shard sweeps it, so nobody does it twice. One that was stopped in between changes nothing late: it
-//! names the entry that it found missing, and if the message has another one by then, it is left alone.
+//! Only the owner of a shard sweeps it. A sweeper that was paused in between changes nothing late: it names the entry
+//! that it found missing, and a message that has another entry by then is left alone.
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -23,28 +23,29 @@ use uuid::Uuid;
 use super::{lease::number, liveness::not_live};
 use crate::timings::SWEEP_AFTER;
 
-const EVERY: Duration = Duration::from_secs(2);
-/// A sweep rests this many times as long as it took.
-const REST: u32 = 10;
-/// Messages checked with one script, which blocks Redis while it runs.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// The pause after a sweep is at least this many times as long as the sweep took.
+const PAUSE_FACTOR: u32 = 10;
+/// The number of messages checked by one script, which blocks Redis while it runs.
 const PAGE: i64 = 500;
-/// A sweep stops after this many lost messages; the next one finds the rest.
-const MOST: usize = 10_000;
-/// Chat notices are acknowledged just before they are marked as consumed. One still unmarked after this time is lost.
-const SETTLING: Duration = Duration::from_secs(1);
+/// A sweep stops when it has found this many lost messages; the next sweep finds the rest.
+const MAX_LOST: usize = 10_000;
+/// Chat notices are acknowledged just before they are marked as consumed. A notice that is still unmarked after this
+/// time is lost.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 pub(super) struct Sweeper {
     shard: u16,
     pool: PgPool,
     redis: Redis,
-    /// There is something to publish.
-    news: Arc<Notify>,
+    /// Notified when there is something to publish.
+    wake_up: Arc<Notify>,
     backlog: Gauge,
     /// Registered at start: an increase is invisible in a series whose first value is 1.
     republished: Counter,
 }
 
-/// Why a sweep failed. Lost messages wait for the next sweep.
+/// The reason that a sweep failed. Lost messages wait for the next sweep.
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
     #[error("PostgreSQL: {0}")]
@@ -65,12 +66,12 @@ struct Published {
 }
 
 impl Sweeper {
-    pub(super) fn new(shard: u16, pool: &PgPool, redis: &Redis, news: &Arc<Notify>) -> Self {
+    pub(super) fn new(shard: u16, pool: &PgPool, redis: &Redis, wake_up: &Arc<Notify>) -> Self {
         Self {
             shard,
             pool: pool.clone(),
             redis: redis.clone(),
-            news: Arc::clone(news),
+            wake_up: Arc::clone(wake_up),
             backlog: gauge!(OUTBOX_BACKLOG, "shard" => shard.to_string()),
             republished: counter!(OUTBOX_REPUBLISHED),
         }
@@ -78,23 +79,23 @@ impl Sweeper {
 
     pub(super) async fn run(self) -> Infallible {
         loop {
-            let began_at = Instant::now();
+            let started_at = Instant::now();
             match self.sweep().await {
                 Ok(0) => {}
-                Ok(again) => {
-                    self.republished.increment(again);
+                Ok(republished) => {
+                    self.republished.increment(republished);
                     tracing::warn!(
                         shard = self.shard,
-                        messages = again,
+                        messages = republished,
                         "Redis lost messages; publishing them again"
                     );
-                    self.news.notify_one();
+                    self.wake_up.notify_one();
                 }
                 Err(error) => {
                     tracing::debug!(shard = self.shard, %error, "lost messages cannot be looked for; trying again");
                 }
             }
-            tokio::time::sleep(EVERY.max(began_at.elapsed() * REST)).await;
+            tokio::time::sleep(SWEEP_INTERVAL.max(started_at.elapsed() * PAUSE_FACTOR)).await;
         }
     }
 
@@ -104,7 +105,7 @@ impl Sweeper {
         if lost.is_empty() {
             return Ok(0);
         }
-        tokio::time::sleep(SETTLING).await;
+        tokio::time::sleep(SETTLE_TIME).await;
         Ok(in_time(self.publish_again(&lost)).await?)
     }
 
@@ -119,8 +120,8 @@ impl Sweeper {
         .await
     }
 
-    /// Checks every published message that is not consumed. All of them: a live old message says nothing about
-    /// newer ones.
+    /// Checks every published message that is not consumed. None is left out, because an old message that is live does
+    /// not prove that newer ones are.
     async fn find_lost(&self) -> Result<Vec<Published>, SweepError> {
         let mut lost = Vec::new();
         let mut after: Option<(OffsetDateTime, i64)> = None;
@@ -129,14 +130,14 @@ impl Sweeper {
             let full = page.len() >= usize::try_from(PAGE).unwrap_or(0);
             after = page.last().map(|last| (last.published_at, last.id));
             lost.extend(self.not_live(page).await?);
-            if !full || lost.len() >= MOST {
+            if !full || lost.len() >= MAX_LOST {
                 return Ok(lost);
             }
         }
     }
 
-    /// The next messages in the order of their publication, without the newest, which are still on their way. Times in
-    /// the future are from before the clock was set back, so those messages are included.
+    /// Reads the next messages in the order of their publication, without the newest, which may still be on their way.
+    /// Times in the future are from before the clock was set back, so those messages are included.
     async fn page(&self, after: Option<(OffsetDateTime, i64)>) -> Result<Vec<Published>, sqlx::Error> {
         sqlx::query_as!(
             Published,
@@ -171,7 +172,7 @@ impl Sweeper {
             }
         }
         let is_lost = |message: &Published| {
-            // Without an entry id it cannot be checked. Only an earlier release left such messages.
+            // Without an entry id it cannot be checked. Only an earlier release stored such messages.
             let Some(entry) = &message.entry_id else { return true };
             lost.contains(&(message.stream(), entry.clone()))
         };
@@ -182,8 +183,9 @@ impl Sweeper {
         let orgs: Vec<Uuid> = lost.iter().map(|message| message.org_id.uuid()).collect();
         let ids: Vec<i64> = lost.iter().map(|message| message.id).collect();
         let entries: Vec<Option<&str>> = lost.iter().map(|message| message.entry_id.as_deref()).collect();
-        // An organization that is deleted takes its messages with it; a dead letter waits for an operator.
-        let again = sqlx::query!(
+        // The deletion of an organization has removed its messages, and a dead letter waits for an operator; neither is
+        // published again.
+        let republished = sqlx::query!(
             "UPDATE outbox SET published_at = NULL, entry_id = NULL
                FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS lost (org_id, id, entry_id)
               WHERE outbox.org_id = lost.org_id AND outbox.id = lost.id
@@ -195,7 +197,7 @@ impl Sweeper {
         )
         .execute(&self.pool)
         .await?;
-        Ok(again.rows_affected())
+        Ok(republished.rows_affected())
     }
 }
 
@@ -207,7 +209,7 @@ impl Published {
 
 impl Drop for Sweeper {
     fn drop(&mut self) {
-        // From now on the next owner reports it.
+        // From now on the next owner of the shard reports the value.
         self.backlog.set(0.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Creating an organization. The request has stored it as PENDING, with its founder as the owner. These steps open it;
+//! Creates an organization. The request has stored it as PENDING, with its founder as the owner. These steps open it;
 //! their compensations leave it FAILED and empty.
 
 use atrium_shared::{db::DbError, ids::OrgId, organizations, saga::SagaKind};
@@ -85,7 +85,7 @@ impl Step for DefaultConfiguration {
     }
 }
 
-/// Isolates the organization in the cluster, where the deployment asks for that.
+/// Isolates the organization in the cluster, if the deployment requires that.
 struct IsolationGate(Option<Namespace>);
 
 impl Step for IsolationGate {
@@ -102,7 +102,7 @@ impl Step for IsolationGate {
     }
 
     fn run<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
-        let detail = if self.0.is_some() { namespace::MADE } else { namespace::NOT_ASKED_FOR };
+        let detail = if self.0.is_some() { namespace::CREATED } else { namespace::NOT_REQUIRED };
         Box::pin(async { Ok(Verdict::Done(Some(detail.to_owned()))) })
     }
 

@@ -1,6 +1,6 @@
-//! Deleting an organization. The request has closed it. These steps wait for the end of the grace period, during which
-//! the deletion can be canceled, and then remove every trace. The pivot is the end of the grace period: the steps after
-//! it cannot be undone, and are retried until they succeed.
+//! Deletes an organization. The request has closed it. These steps wait for the end of the grace period, during which
+//! the deletion can be canceled, and then remove all data of the organization. The pivot is the end of the grace
+//! period: the steps after it cannot be undone, and are retried until they succeed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     isolation::Isolation,
-    timings::{FORGOTTEN_AFTER, PURGE_TIMEOUT},
+    timings::{PURGE_DELAY, PURGE_TIMEOUT},
 };
 
 pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
@@ -40,7 +40,7 @@ pub(super) fn saga(redis: &Redis, isolation: &Isolation) -> Saga {
 const FORGET: &str = "forget";
 
 /// How long to wait before a step is tried again.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits until the deletion can no longer be canceled.
 struct Grace;
@@ -52,15 +52,15 @@ impl Step for Grace {
 
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
-            let left = organizations::grace_left(context.tx, context.saga).await?;
-            Ok(match left {
+            let remaining = organizations::grace_left(context.tx, context.saga).await?;
+            Ok(match remaining {
                 None => Verdict::Fail(Failure {
                     code: "canceled",
                     detail: "the deletion was canceled".to_owned(),
                 }),
-                Some(left) if left > 0.0 => Verdict::RetryAfter(
-                    // A little longer, so that the grace period is over at the next try.
-                    Duration::from_secs_f64(left) + Duration::from_millis(10),
+                Some(seconds) if seconds > 0.0 => Verdict::RetryAfter(
+                    // Waits slightly longer, so that the grace period is over at the next try.
+                    Duration::from_secs_f64(seconds) + Duration::from_millis(10),
                     "the deletion can be canceled until the grace is over".to_owned(),
                 ),
                 Some(_) => Verdict::Done(None),
@@ -96,17 +96,17 @@ impl Step for Forget {
                 .await?;
             Ok(match traces::remove(&self.redis, org).await {
                 Ok(_) => Verdict::Done(None),
-                Err(error) => not_searched(&error),
+                Err(error) => retry_search(&error),
             })
         })
     }
 
     fn compensate<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
-        never_taken_back()
+        no_compensation()
     }
 }
 
-/// Removes the organization's namespace, and waits until it is gone.
+/// Removes the organization's namespace, and waits until the cluster has removed it.
 struct ReleaseNamespace(Option<Released>);
 
 const RELEASE_NAMESPACE: &str = "release-namespace";
@@ -124,18 +124,18 @@ impl Step for ReleaseNamespace {
         self.0.as_ref().map(|released| released as &dyn ExternalEffect)
     }
 
-    /// The certificate quotes the detail.
+    /// The certificate contains this detail.
     fn run<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
-        let detail = if self.0.is_some() { namespace::GONE } else { namespace::NONE_TO_REMOVE };
+        let detail = if self.0.is_some() { namespace::REMOVED } else { namespace::NONE_TO_REMOVE };
         Box::pin(async { Ok(Verdict::Done(Some(detail.to_owned()))) })
     }
 
     fn compensate<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
-        never_taken_back()
+        no_compensation()
     }
 }
 
-/// Deletes everything that is left, and stores the certificate.
+/// Deletes all remaining rows, and stores the certificate.
 struct Purge {
     redis: Redis,
 }
@@ -160,7 +160,7 @@ impl Step for Purge {
                   WHERE sagas.org_id = $1 AND sagas.id = $2 AND step.name = $4"#,
                 org as OrgId,
                 saga as SagaId,
-                FORGOTTEN_AFTER.as_secs_f64(),
+                PURGE_DELAY.as_secs_f64(),
                 FORGET
             )
             .fetch_one(tx.conn())
@@ -169,7 +169,7 @@ impl Step for Purge {
                 let detail = "waiting until every process has forgotten the organization".to_owned();
                 return Ok(Verdict::RetryAfter(Duration::from_secs_f64(deletion.wait), detail));
             }
-            // A deletion that an older release planned lacks this step: that release created no namespaces.
+            // A deletion that an older release planned lacks this step, because that release created no namespaces.
             let namespaces = sqlx::query_scalar!(
                 "SELECT detail FROM saga_steps WHERE org_id = $1 AND saga_id = $2 AND name = $3",
                 org as OrgId,
@@ -183,9 +183,9 @@ impl Step for Purge {
                 Ok(search) if search.found == 0 => search,
                 Ok(search) => {
                     let detail = format!("{} traces were still on their way out of Redis", search.found);
-                    return Ok(Verdict::RetryAfter(PAUSE, detail));
+                    return Ok(Verdict::RetryAfter(RETRY_PAUSE, detail));
                 }
-                Err(error) => return Ok(not_searched(&error)),
+                Err(error) => return Ok(retry_search(&error)),
             };
 
             let timeout = PURGE_TIMEOUT.as_millis().to_string();
@@ -199,7 +199,7 @@ impl Step for Purge {
             let left: i64 = count(tx, &tables).await?.values().sum();
             if left != 0 {
                 let detail = format!("{left} rows were left, so nothing was removed");
-                return Ok(Verdict::RetryAfter(PAUSE, detail));
+                return Ok(Verdict::RetryAfter(RETRY_PAUSE, detail));
             }
             let certificate = DeletionCertificate {
                 rows_removed: removed,
@@ -217,17 +217,17 @@ impl Step for Purge {
     }
 
     fn compensate<'a>(&'a self, _context: Context<'a>) -> BoxFuture<'a, Result<(), DbError>> {
-        never_taken_back()
+        no_compensation()
     }
 }
 
-/// A table with rows of organizations, and its column that names the organization; both quoted for use in SQL.
+/// A table with rows of organizations, and its column with the organization id; both names are quoted for use in SQL.
 struct Table {
     name: String,
     org_column: String,
 }
 
-/// All such tables, from the catalog, so that tables of later releases are included.
+/// Lists all such tables from the catalog, so that tables of later releases are included.
 async fn tables(tx: &mut OrgTx) -> Result<Vec<Table>, DbError> {
     Ok(sqlx::query_as!(
         Table,
@@ -242,12 +242,13 @@ async fn tables(tx: &mut OrgTx) -> Result<Vec<Table>, DbError> {
     .await?)
 }
 
-/// How many rows of the transaction's organization each table has; only tables with any.
+/// Counts the rows of the transaction's organization in each table. The result contains only tables with any.
 async fn count(tx: &mut OrgTx, tables: &[Table]) -> Result<BTreeMap<String, i64>, DbError> {
     let org = tx.org();
     let mut counts = BTreeMap::new();
     for Table { name, org_column } in tables {
-        // Not checked at compile time: which tables there are is known only now. Both names are quoted by the catalog.
+        // This query is not checked at compile time, because the tables are only known at run time. Both names are
+        // quoted by the catalog.
         let query = format!("SELECT count(*) FROM {name} WHERE {org_column} = $1");
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(query)).bind(org).fetch_one(tx.conn()).await?;
         if rows > 0 {
@@ -257,12 +258,12 @@ async fn count(tx: &mut OrgTx, tables: &[Table]) -> Result<BTreeMap<String, i64>
     Ok(counts)
 }
 
-fn not_searched(error: &redis::RedisError) -> Verdict {
+fn retry_search(error: &redis::RedisError) -> Verdict {
     tracing::warn!(%error, "Redis cannot be searched for traces of an organization; trying again");
-    Verdict::RetryAfter(PAUSE, "Redis could not be searched; trying again".to_owned())
+    Verdict::RetryAfter(RETRY_PAUSE, "Redis could not be searched; trying again".to_owned())
 }
 
 /// A step after the pivot is never compensated.
-fn never_taken_back<'a>() -> BoxFuture<'a, Result<(), DbError>> {
+fn no_compensation<'a>() -> BoxFuture<'a, Result<(), DbError>> {
     Box::pin(async { Ok(()) })
 }

@@ -1,4 +1,4 @@
-//! Advances one saga: by one step, and by the inline steps that follow it.
+//! Advances one saga by one step, and by the inline steps that follow it.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -25,17 +25,18 @@ use crate::{
     isolation::Isolation,
 };
 
-/// How many times an action is tried before the saga is compensated.
+/// The number of tries of an action before the saga is compensated.
 const MAX_ATTEMPTS: i32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// After how many tries of a compensation, or of a step after the pivot, an operator is alerted. The tries continue.
+/// The number of tries of a compensation, or of a step after the pivot, after which an operator is alerted. The tries
+/// continue.
 const ALARM_AFTER: i32 = 10;
 
 /// Runs the sagas of the registry.
 pub(crate) struct Engine {
     sagas: Registry,
-    /// Whether any step has an effect outside of PostgreSQL; if not, nothing is prepared.
+    /// Whether any step has an effect outside of PostgreSQL. If not, nothing is prepared.
     has_external_effects: bool,
     configuration: ConfigurationStore,
     redis: Redis,
@@ -47,8 +48,8 @@ impl Engine {
         Self { has_external_effects: sagas.has_external_effects(), sagas, configuration, redis }
     }
 
-    /// Returns false when this release does not know the saga's kind, which a newer release running at the same time
-    /// has started. The message is delivered again until a worker of that release gets it.
+    /// Returns false if this release does not have the saga's kind, because a newer release that runs at the same time
+    /// has started it. The message is delivered again until a worker of that release receives it.
     async fn advance(
         &self,
         tx: &mut OrgTx,
@@ -65,7 +66,7 @@ impl Engine {
         };
         let mut progress = Progress { journal, saga, prepared };
         match row.status {
-            // Late messages of a saga that has ended.
+            // These are late messages of a saga that has ended.
             SagaStatus::Committed | SagaStatus::Failed => {}
             SagaStatus::Pending
                 if (reason == WakeReason::Deadline || row.overdue) && !progress.is_past_pivot().await? =>
@@ -106,12 +107,12 @@ impl Handler for Engine {
         prepared: Prepared,
     ) -> Result<Outcome<SagaId>, HandleError> {
         let SagaWake { saga, wake } = message.read()?;
-        let known = self.advance(tx, saga, wake, prepared).await?;
-        Ok(if known { Outcome::Done(saga) } else { Outcome::RetryAfter(MAX_PAUSE) })
+        let is_supported = self.advance(tx, saga, wake, prepared).await?;
+        Ok(if is_supported { Outcome::Done(saga) } else { Outcome::RetryAfter(MAX_PAUSE) })
     }
 
-    /// Wakes the event streams of the operation. They also poll, so a lost hint costs a second. The hint does not name
-    /// the organization, which may just have been purged.
+    /// Wakes the operation's event streams. They also poll, so a lost hint causes a delay of one second. The hint does
+    /// not name the organization, which may just have been purged.
     async fn committed(&self, _org: OrgId, saga: SagaId) {
         if let Err(error) = self.redis.announce(&OperationEntry { operation: saga }).await {
             tracing::debug!(%error, "an operation's streams were not woken");
@@ -120,7 +121,7 @@ impl Handler for Engine {
 
     /// A message that cannot be handled must not leave its saga waiting: the saga is compensated.
     async fn give_up(&self, tx: &mut OrgTx, message: &Message, reason: &str) -> Result<(), HandleError> {
-        // No saga waits for a message that names none.
+        // No saga waits for a message that does not name one.
         let Ok(SagaWake { saga: id, .. }) = message.read() else {
             return Ok(());
         };
@@ -175,7 +176,8 @@ impl<'a> Progress<'a> {
         self.finish(SagaStatus::Committed).await
     }
 
-    /// Runs one step. `Break` means that the next step is not run now: how the saga continues is already stored.
+    /// Runs one step. Returns `Break` if the next step is not run now; the continuation of the saga is then already
+    /// stored.
     async fn forward_by_one(
         &mut self,
         step: &dyn Step,
@@ -216,7 +218,7 @@ impl<'a> Progress<'a> {
                 self.retry(step, row, pause_after(row.attempts), &failure.detail).await?;
             }
             Ok(Verdict::Fail(failure)) => self.give_up(Some(row), failure).await?,
-            // Nothing can be recorded now: the whole message is tried again.
+            // Nothing can be recorded now, so the whole message is tried again.
             Err(error @ DbError::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::warn!(saga = %self.journal.saga, step = row.name, %error, "a step failed");
@@ -272,7 +274,7 @@ impl<'a> Progress<'a> {
         self.journal.wake(Some(pause_after(row.compensation_attempts))).await
     }
 
-    /// Runs an action after a savepoint, to which the transaction is rolled back unless the action is done.
+    /// Runs an action after a savepoint, and rolls back to it unless the action is done.
     async fn attempt(&mut self, step: &dyn Step) -> Result<Verdict, DbError> {
         self.journal.savepoint().await?;
         reached(CrashPoint::SagaBeforeStep).await;
@@ -306,13 +308,13 @@ impl<'a> Progress<'a> {
         self.journal.wake(Some(pause)).await
     }
 
-    /// Has the saga compensated from now on.
+    /// Starts the compensation of the saga, after a failure of the step `at` if that is given.
     async fn give_up(&mut self, at: Option<&StepRow>, failure: Failure) -> Result<(), DbError> {
         if let Some(row) = at {
             self.journal.record_try(row, StepStatus::Failed, Some(failure.detail.clone()));
             self.count(row, "failed");
         }
-        self.journal.turn_around(&failure).await
+        self.journal.start_compensation(&failure).await
     }
 
     async fn is_past_pivot(&mut self) -> Result<bool, DbError> {
@@ -332,11 +334,12 @@ impl<'a> Progress<'a> {
         tracing::info!(saga = %self.journal.saga, org = %self.journal.tx.org(), kind, status, "a saga ended");
     }
 
-    /// The implementation of a planned step. A plan of another release may name a step that this release lacks.
+    /// Returns the implementation of a planned step. The plan of another release may name a step that this release
+    /// lacks.
     fn step(&self, row: &StepRow) -> Result<&'a dyn Step, DbError> {
         let saga: &'a Saga = self.saga;
-        let named = saga.steps.iter().find(|step| step.name() == row.name);
-        named.map(|step| &**step).ok_or(DbError::NotFound)
+        let step = saga.steps.iter().find(|step| step.name() == row.name);
+        step.map(|step| &**step).ok_or(DbError::NotFound)
     }
 
     fn context(&mut self) -> Context<'_> {
@@ -349,7 +352,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// Doubles with every try, up to a limit.
+/// Returns a pause that doubles with every try, up to a limit.
 fn pause_after(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(0).min(10);
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(MAX_PAUSE)

@@ -1,4 +1,4 @@
-//! The records of a saga: its plan, its steps, its events, and the message that continues it. They are written in the
+//! The journal of a saga: its plan, its steps, its events, and the message that continues it. They are written in the
 //! transaction that locks the saga's row, so they are stored together with the effect, or not at all.
 //!
 //! Tries and events are collected, and written at the end with one statement for all steps of the transaction, because
@@ -26,16 +26,16 @@ pub(super) struct Journal<'a> {
     events: Vec<Event>,
 }
 
-/// A try of a step's action.
+/// One try of the action of a step.
 struct Try {
     position: i32,
     status: StepStatus,
     detail: Option<String>,
 }
 
-/// An event of the operation's stream.
+/// An event of the operation's event stream.
 struct Event {
-    /// None for the saga itself.
+    /// The name of the step; none for an event of the saga itself.
     step: Option<String>,
     status: &'static str,
     detail: Option<String>,
@@ -48,7 +48,7 @@ pub(super) struct SagaRow {
     pub(super) overdue: bool,
 }
 
-/// The row of one of its steps.
+/// The row of a step.
 pub(super) struct StepRow {
     pub(super) position: i32,
     pub(super) name: String,
@@ -59,14 +59,15 @@ pub(super) struct StepRow {
 }
 
 impl StepRow {
-    /// Whether its action has begun, so that it may have to be compensated.
+    /// Whether its action was begun, so that it may have to be compensated.
     pub(super) fn is_begun(&self) -> bool {
         self.status != StepStatus::Pending
     }
 }
 
-/// The step to compensate next, and whether it is the last one to compensate. That is the last step that was begun and
-/// is not compensated. The first step always counts as begun: its compensation also undoes what the request has stored.
+/// Returns the step to compensate next, and whether it is the last one to compensate. The next one is the last step
+/// that was begun and is not compensated. The first step always counts as begun, because its compensation also undoes
+/// what the request has stored.
 pub(super) fn next_to_compensate(steps: &[StepRow]) -> Option<(&StepRow, bool)> {
     let due = |(at, step): &(usize, &StepRow)| (step.is_begun() || *at == 0) && !step.compensated;
     let mut due = steps.iter().enumerate().filter(due).rev();
@@ -93,7 +94,7 @@ impl<'a> Journal<'a> {
         .await?)
     }
 
-    /// Reads the plan, after storing it if it is not stored yet.
+    /// Reads the plan. Stores it first if that has not been done.
     pub(super) async fn plan(&mut self, saga: &Saga) -> Result<Vec<StepRow>, DbError> {
         let steps = self.steps().await?;
         if !steps.is_empty() {
@@ -119,7 +120,7 @@ impl<'a> Journal<'a> {
         Ok(planned)
     }
 
-    /// The steps, in order; none before the plan is stored.
+    /// Returns the steps in order; empty before the plan is stored.
     pub(super) async fn steps(&mut self) -> Result<Vec<StepRow>, DbError> {
         Ok(sqlx::query_as!(
             StepRow,
@@ -133,8 +134,8 @@ impl<'a> Journal<'a> {
         .await?)
     }
 
-    /// Records that a step's effect outside of PostgreSQL is about to be applied: from now on it has to be removed if
-    /// the saga is compensated.
+    /// Records that a step's effect outside of PostgreSQL is about to be applied. From now on it must be removed if the
+    /// saga is compensated.
     pub(super) async fn begin(&mut self, step: &StepRow) -> Result<(), DbError> {
         if step.is_begun() {
             return Ok(());
@@ -148,13 +149,13 @@ impl<'a> Journal<'a> {
         )
         .execute(self.tx.conn())
         .await?;
-        self.tell(Some(step), StepStatus::Running.name(), None);
+        self.record_event(Some(step), StepStatus::Running.name(), None);
         Ok(())
     }
 
     /// Records a try of a step's action: done, failed for good, or to be retried.
     pub(super) fn record_try(&mut self, step: &StepRow, status: StepStatus, detail: Option<String>) {
-        self.tell(Some(step), status.name(), detail.clone());
+        self.record_event(Some(step), status.name(), detail.clone());
         self.tries.push(Try { position: step.position, status, detail });
     }
 
@@ -174,7 +175,7 @@ impl<'a> Journal<'a> {
         .execute(self.tx.conn())
         .await?;
         if !failed {
-            self.tell(Some(step), status.name(), None);
+            self.record_event(Some(step), status.name(), None);
         }
         Ok(())
     }
@@ -194,11 +195,11 @@ impl<'a> Journal<'a> {
     }
 
     /// Changes the status from PENDING to COMPENSATING, and schedules the first compensation.
-    pub(super) async fn turn_around(&mut self, failure: &Failure) -> Result<(), DbError> {
+    pub(super) async fn start_compensation(&mut self, failure: &Failure) -> Result<(), DbError> {
         saga::turn_around(self.tx, self.saga, failure.code, &failure.detail).await.map(drop)
     }
 
-    /// Sets the final status, if the saga has the status that precedes it.
+    /// Sets the final status. Returns an error unless the saga has the status that precedes it.
     pub(super) async fn finish(&mut self, status: SagaStatus) -> Result<(), DbError> {
         let from =
             if status == SagaStatus::Committed { SagaStatus::Pending } else { SagaStatus::Compensating };
@@ -215,11 +216,11 @@ impl<'a> Journal<'a> {
         if finished.rows_affected() != 1 {
             return Err(DbError::NotFound);
         }
-        self.tell(None, status.name(), None);
+        self.record_event(None, status.name(), None);
         Ok(())
     }
 
-    /// Schedules the next message of this saga, at once or after a pause.
+    /// Schedules the next message of this saga, immediately or after a pause.
     pub(super) async fn wake(&mut self, pause: Option<Duration>) -> Result<(), DbError> {
         let message = SagaWake { saga: self.saga, wake: WakeReason::Advance };
         match pause {
@@ -229,19 +230,19 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// Sets a savepoint: later changes can be rolled back without losing the transaction.
+    /// Sets a savepoint, so that later changes can be rolled back without losing the transaction.
     pub(super) async fn savepoint(&mut self) -> Result<(), DbError> {
         sqlx::query!("SAVEPOINT step").execute(self.tx.conn()).await?;
         Ok(())
     }
 
-    /// Rolls back to the savepoint; works after a failed statement too.
+    /// Rolls back to the savepoint, also after a failed statement.
     pub(super) async fn rollback_to_savepoint(&mut self) -> Result<(), DbError> {
         sqlx::query!("ROLLBACK TO SAVEPOINT step").execute(self.tx.conn()).await?;
         Ok(())
     }
 
-    fn tell(&mut self, step: Option<&StepRow>, status: &'static str, detail: Option<String>) {
+    fn record_event(&mut self, step: Option<&StepRow>, status: &'static str, detail: Option<String>) {
         self.events.push(Event { step: step.map(|step| step.name.clone()), status, detail });
     }
 

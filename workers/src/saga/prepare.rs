@@ -1,10 +1,10 @@
-//! The effect of a step outside of PostgreSQL, before the transaction that records it.
+//! Applies and removes the effects of steps outside of PostgreSQL, before the transaction that records them.
 //!
 //! First the step is recorded as begun, so that it is compensated if the saga fails. Then the effect is applied without
 //! a lock. Meanwhile the saga may be canceled, or another process may take over this message from one that seems to be
-//! dead and is not. So afterwards the saga's status decides whether the effect is still wanted; if not, it is removed
-//! again. A process that dies before this check leaves a message whose handler makes the same check: at the latest the
-//! message that is delivered at the deadline.
+//! dead and is not. Therefore the saga's status is read again afterwards, and the effect is removed if it is no longer
+//! wanted. If a process dies before this check, another message makes the same check, at the latest the one that is
+//! delivered at the deadline.
 
 use atrium_shared::{
     db::{Database, DbError, OrgTx, Principal, in_time},
@@ -20,19 +20,19 @@ use super::{
     step::{ExternalEffect, Saga, Verdict},
 };
 
-/// The prepared effect of the step at a position.
+/// The result of preparing the step at a position.
 #[derive(Default)]
 pub(crate) enum Prepared {
-    /// Nothing.
+    /// No effect was applied or removed.
     #[default]
     Nothing,
     /// The effect was applied, with this result.
     Applied(i32, Verdict),
-    /// The effect was removed, or could not be.
+    /// The effect was removed, or its removal failed.
     Removed(i32, Result<(), String>),
 }
 
-/// What to do outside of PostgreSQL, for which step.
+/// The work to do outside of PostgreSQL, and for which step.
 enum Work<'a> {
     Apply(i32, &'a dyn ExternalEffect),
     Remove(i32, &'a dyn ExternalEffect),
@@ -75,7 +75,8 @@ async fn remove_remains(org: OrgId, effect: &dyn ExternalEffect) {
     }
 }
 
-/// What this message has to do outside of PostgreSQL. A step whose effect is to be applied is recorded as begun.
+/// Returns the work that this message has to do outside of PostgreSQL. A step whose effect is to be applied is recorded
+/// as begun.
 async fn find_work<'a>(
     registry: &'a Registry,
     database: &Database,
@@ -93,7 +94,7 @@ async fn find_work<'a>(
         return Ok(None);
     };
     let work = match row.status {
-        // It is about to be compensated.
+        // The saga is about to be compensated.
         SagaStatus::Pending
             if (reason == WakeReason::Deadline || row.overdue)
                 && !saga::is_past_pivot(journal.tx, id).await? =>
@@ -116,8 +117,8 @@ async fn find_work<'a>(
             step.and_then(|(step, _)| Some(Work::Remove(step.position, external_effect(saga, &step.name)?)))
         }
         SagaStatus::Failed => {
-            let begun = journal.steps().await?.into_iter().filter(StepRow::is_begun);
-            Some(Work::RemoveRemains(begun.filter_map(|step| external_effect(saga, &step.name)).collect()))
+            let started = journal.steps().await?.into_iter().filter(StepRow::is_begun);
+            Some(Work::RemoveRemains(started.filter_map(|step| external_effect(saga, &step.name)).collect()))
         }
         SagaStatus::Committed => None,
     };

@@ -1,4 +1,4 @@
-//! All sagas.
+//! The registry of all sagas.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use atrium_shared::streams::Redis;
 use super::{create_organization, delete_organization, step::Saga};
 use crate::isolation::Isolation;
 
-/// The sagas that this release knows, by kind.
+/// The sagas that this release can run, by kind.
 pub(super) struct Registry(HashMap<&'static str, Saga>);
 
 impl Registry {
@@ -16,7 +16,7 @@ impl Registry {
         Self(sagas.into_iter().map(|saga| (saga.kind.name(), saga)).collect())
     }
 
-    /// The saga of this kind, if this release knows it.
+    /// Returns the saga of this kind, if this release has it.
     pub(super) fn saga(&self, kind: &str) -> Option<&Saga> {
         self.0.get(kind)
     }

@@ -1,6 +1,6 @@
-//! The processes of a role: a sorted set in Redis, in which every process regularly records that it is alive. The times
-//! are those of Redis, so the clocks of the processes do not matter. A flush empties the set; the next heartbeats fill
-//! it.
+//! Keeps the list of the live processes of a role: a sorted set in Redis, to which every process regularly adds the
+//! time of its last heartbeat. All times come from Redis, so the clocks of the processes do not matter. After a flush,
+//! the next heartbeats fill the set again.
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ impl Members {
         Self { redis, key: shard_processes_key(role), owner: owner.to_owned() }
     }
 
-    /// Says that this process lives. Returns everybody who does, in no order.
-    pub(super) async fn beat(&self, silent_after: Duration) -> RedisResult<Vec<String>> {
-        let silent_after = u64::try_from(silent_after.as_millis()).unwrap_or(u64::MAX);
+    /// Records that this process is alive. Returns all live processes in arbitrary order.
+    pub(super) async fn heartbeat(&self, timeout: Duration) -> RedisResult<Vec<String>> {
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         lua::MEMBERS_BEAT
             .key(&self.key)
             .arg(&self.owner)
-            .arg(silent_after)
+            .arg(timeout)
             .invoke_async(&mut self.redis.shared())
             .await
     }
 
-    /// Says that this process is about to end.
+    /// Removes this process from the set, because it is about to end.
     pub(super) async fn leave(&self) -> RedisResult<()> {
         self.redis.shared().zrem(&self.key, &self.owner).await
     }

@@ -1,9 +1,9 @@
-//! How the processes of a role divide its shards.
+//! Divides the shards of a role among its processes.
 //!
-//! Who works on a shard is decided by the shard's lease, and by nothing here. What is decided here is how many leases
-//! a process asks for: its *quota*, an even part of all shards, from its rank among the processes that live. Whoever
-//! owns more gives the surplus back, between two batches; whoever owns less takes what is free. Processes that see
-//! different lists for a moment divide unevenly for that moment, and do no harm.
+//! A shard's lease alone decides which process works on it. This module only decides how many leases a process tries to
+//! take: its *quota*, an even part of all shards, which follows from the process's rank among the live processes. A
+//! process that owns more releases the surplus between two batches; a process that owns less takes leases that are
+//! free. If processes briefly read different lists, the division is uneven for that time, which does no harm.
 
 mod members;
 mod quota;
@@ -20,14 +20,14 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{members::Members, quota::quota};
-use crate::timings::{BEAT, BEAT_LIMIT, SILENT_AFTER};
+use crate::timings::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, LIVENESS_TIMEOUT};
 
-/// How long a process waits before it tries again to get a shard that somebody else has.
+/// How long a process waits before it tries again to take a shard that another process owns.
 const PAUSE_WITHOUT_LEASE: Duration = Duration::from_millis(400);
 
-/// A process's part of a role's shards. Cheap to clone.
+/// Limits how many shards of a role this process owns at the same time. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Share {
+pub(crate) struct Slots {
     role: &'static str,
     owner: Arc<str>,
     counts: Arc<watch::Sender<Counts>>,
@@ -35,64 +35,67 @@ pub(crate) struct Share {
 
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    /// How many shards are this process's due.
+    /// How many shards this process should own.
     quota: u16,
-    /// How many it owns, or tries to get at this moment.
+    /// How many shards it owns or is trying to take.
     taken: u16,
 }
 
-impl Share {
-    /// Announces this process among those that play `role`, as long as `works` says that it could do its work: one that
-    /// is cut off from what it needs must not keep shards from those that are not.
+impl Slots {
+    /// Registers this process as one that runs `role` and renews the registration while `is_healthy` returns true: a
+    /// process that cannot reach its dependencies must not keep shards from processes that can.
     pub(crate) fn spawn<F>(
         role: &'static str,
         shards: u16,
         redis: &Redis,
         process: &str,
-        works: impl Fn() -> F + Send + Sync + 'static,
+        is_healthy: impl Fn() -> F + Send + Sync + 'static,
         shutdown: &Shutdown,
     ) -> Self
     where
         F: Future<Output = bool> + Send,
     {
-        // A name may be given twice by mistake. Two that were taken for one would leave shards to nobody.
+        // Two processes may be configured with the same name. If both counted as one process, some shards would have no
+        // owner.
         let owner = format!("{process}/{:016x}", rand::random::<u64>());
-        let share = Self { role, owner: owner.as_str().into(), counts: Arc::default() };
+        let slots = Self { role, owner: owner.as_str().into(), counts: Arc::default() };
         let members = Members::new(redis.clone(), role, &owner);
-        let (announced, stop) = (share.clone(), shutdown.draining().clone());
+        let (registered, stop) = (slots.clone(), shutdown.draining().clone());
         shutdown.spawn_critical("shares of shards", async move {
-            announced.announce(&members, shards, works, &stop).await;
+            registered.keep_registered(&members, shards, is_healthy, &stop).await;
             Ok(())
         });
-        share
+        slots
     }
 
-    /// What this process calls itself in leases. Unique for each start of each process.
+    /// The name of this process in leases, unique to each start of a process.
     pub(crate) fn owner(&self) -> &str {
         &self.owner
     }
 
-    async fn announce<F: Future<Output = bool>>(
+    async fn keep_registered<F: Future<Output = bool>>(
         &self,
         members: &Members,
         shards: u16,
-        works: impl Fn() -> F,
+        is_healthy: impl Fn() -> F,
         stop: &CancellationToken,
     ) {
-        let mut heard_at = Instant::now();
+        let mut last_heartbeat_at = Instant::now();
         loop {
-            let began_at = Instant::now();
-            let beat = async { if works().await { members.beat(SILENT_AFTER).await.ok() } else { None } };
-            match tokio::time::timeout(BEAT_LIMIT, beat).await.ok().flatten() {
-                Some(living) => {
-                    heard_at = began_at;
-                    self.set_quota(quota(shards, &living, &self.owner));
+            let started_at = Instant::now();
+            let heartbeat = async {
+                if is_healthy().await { members.heartbeat(LIVENESS_TIMEOUT).await.ok() } else { None }
+            };
+            match tokio::time::timeout(HEARTBEAT_TIMEOUT, heartbeat).await.ok().flatten() {
+                Some(live) => {
+                    last_heartbeat_at = started_at;
+                    self.set_quota(quota(shards, &live, &self.owner));
                 }
-                // By now the others have stopped to count this process.
-                None if heard_at.elapsed() >= SILENT_AFTER => self.set_quota(0),
+                // By now the other processes no longer count this one.
+                None if last_heartbeat_at.elapsed() >= LIVENESS_TIMEOUT => self.set_quota(0),
                 None => {}
             }
-            if stop.run_until_cancelled(tokio::time::sleep(BEAT)).await.is_none() {
+            if stop.run_until_cancelled(tokio::time::sleep(HEARTBEAT_INTERVAL)).await.is_none() {
                 break;
             }
         }
@@ -106,77 +109,77 @@ impl Share {
         self.counts.send_if_modified(|counts| std::mem::replace(&mut counts.quota, quota) != quota);
     }
 
-    /// Waits until this process may try to get one more shard.
-    pub(crate) async fn slot(&self) -> Slot {
-        let mut news = self.counts.subscribe();
+    /// Waits until this process may try to take one more shard.
+    pub(crate) async fn acquire(&self) -> Slot {
+        let mut updates = self.counts.subscribe();
         loop {
-            if let Some(slot) = self.take() {
+            if let Some(slot) = self.try_acquire() {
                 return slot;
             }
-            // The sender is ours, so it is not gone.
-            let _ = news.wait_for(|counts| counts.taken < counts.quota).await;
+            // This struct owns the sender, so the channel is open.
+            let _ = updates.wait_for(|counts| counts.taken < counts.quota).await;
         }
     }
 
-    fn take(&self) -> Option<Slot> {
+    fn try_acquire(&self) -> Option<Slot> {
         let taken = self.counts.send_if_modified(|counts| {
             let free = counts.taken < counts.quota;
             counts.taken += u16::from(free);
             free
         });
-        taken.then(|| Slot { share: self.clone(), given_back: false })
+        taken.then(|| Slot { slots: self.clone(), released: false })
     }
 
-    /// Waits before the next try to get a shard that could not be had.
+    /// Waits before the next try to take a shard whose lease was not available.
     pub(crate) async fn pause(&self, stop: &CancellationToken) {
         let pause = PAUSE_WITHOUT_LEASE.mul_f64(rand::random_range(0.8..1.2));
         let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
 }
 
-/// One of the shards that a process may own. Dropping it makes room for another.
+/// Permission to own one shard. Dropping it frees the slot for another shard.
 pub(crate) struct Slot {
-    share: Share,
-    given_back: bool,
+    slots: Slots,
+    released: bool,
 }
 
 impl Slot {
-    /// The shard is owned until what this returns is dropped.
+    /// Counts the shard as owned until the returned guard is dropped.
     pub(crate) fn owned(&self) -> Owned {
-        gauge!(SHARDS_OWNED, "role" => self.share.role).increment(1.0);
-        Owned(self.share.role)
+        gauge!(SHARDS_OWNED, "role" => self.slots.role).increment(1.0);
+        Owned(self.slots.role)
     }
 
-    /// Whether the shard must go to somebody else. Says so for as many shards as are too many.
+    /// Whether the shard must be released. Returns true for as many slots as exceed the quota.
     pub(crate) fn is_surplus(&mut self) -> bool {
-        if !self.given_back {
-            self.given_back = self.share.counts.send_if_modified(|counts| {
+        if !self.released {
+            self.released = self.slots.counts.send_if_modified(|counts| {
                 let surplus = counts.taken > counts.quota;
                 counts.taken -= u16::from(surplus);
                 surplus
             });
         }
-        self.given_back
+        self.released
     }
 
-    /// Returns when the shard must go to somebody else.
+    /// Waits until the shard must be released.
     pub(crate) async fn surplus(&mut self) {
-        let mut news = self.share.counts.subscribe();
+        let mut updates = self.slots.counts.subscribe();
         while !self.is_surplus() {
-            let _ = news.wait_for(|counts| counts.taken > counts.quota).await;
+            let _ = updates.wait_for(|counts| counts.taken > counts.quota).await;
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if !self.given_back {
-            self.share.counts.send_modify(|counts| counts.taken -= 1);
+        if !self.released {
+            self.slots.counts.send_modify(|counts| counts.taken -= 1);
         }
     }
 }
 
-/// A shard that counts as owned.
+/// The guard of a shard that counts as owned.
 pub(crate) struct Owned(&'static str);
 
 impl Drop for Owned {

@@ -1,13 +1,13 @@
-//! How many shards a process should own.
+//! Calculates how many shards a process should own.
 
-/// An even part for each live process: if the division leaves a remainder, the first by name get one more. Zero for a
-/// process that is not among them.
-pub(super) fn quota(shards: u16, living: &[String], owner: &str) -> u16 {
-    let Ok(processes @ 1..) = u16::try_from(living.len()) else { return 0 };
-    if !living.iter().any(|name| name == owner) {
+/// Divides the shards evenly among the live processes. The first processes by name each take one of the remaining
+/// shards. Returns zero for a process that is not in the list.
+pub(super) fn quota(shards: u16, live: &[String], owner: &str) -> u16 {
+    let Ok(processes @ 1..) = u16::try_from(live.len()) else { return 0 };
+    if !live.iter().any(|name| name == owner) {
         return 0;
     }
-    let rank = living.iter().filter(|name| name.as_str() < owner).count();
+    let rank = live.iter().filter(|name| name.as_str() < owner).count();
     shards / processes + u16::from(rank < usize::from(shards % processes))
 }
 
@@ -16,11 +16,10 @@ mod tests {
     use super::quota;
 
     #[test]
-    fn however_many_there_are_all_shards_are_divided_evenly() {
+    fn all_shards_are_divided_evenly_among_any_number_of_processes() {
         for processes in 1..20 {
-            let living: Vec<String> =
-                (0..processes).rev().map(|process| format!("worker-{process}")).collect();
-            let quotas: Vec<u16> = living.iter().map(|owner| quota(8, &living, owner)).collect();
+            let live: Vec<String> = (0..processes).rev().map(|process| format!("worker-{process}")).collect();
+            let quotas: Vec<u16> = live.iter().map(|owner| quota(8, &live, owner)).collect();
             assert_eq!(quotas.iter().sum::<u16>(), 8, "{quotas:?}");
             assert!(
                 quotas.iter().max().zip(quotas.iter().min()).is_some_and(|(most, least)| most - least <= 1)
@@ -29,7 +28,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_gets_nothing() {
+    fn a_process_that_is_not_listed_gets_no_shards() {
         assert_eq!(quota(8, &[], "worker"), 0);
         assert_eq!(quota(8, &["another".to_owned()], "worker"), 0);
     }

@@ -1,5 +1,5 @@
-//! A fake Kubernetes API server, because a real one cannot run here. It does what the isolation step depends on:
-//! objects are applied server-side, nothing can be created in a namespace that is missing or terminating, and a
+//! A fake Kubernetes API server, used because a real one cannot run here. It implements what the isolation step depends
+//! on: objects are applied server-side, nothing can be created in a namespace that is missing or terminating, and a
 //! deletion takes time.
 
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
@@ -14,15 +14,15 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// How the cluster answers requests.
+/// How the cluster responds to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
     Normal,
-    /// Answers 503 to everything.
+    /// Answers every request with 503.
     Unavailable,
-    /// Refuses every object.
-    Refusing,
-    /// Holds requests that change something, without an answer, until its behavior changes.
+    /// Rejects every object.
+    Rejecting,
+    /// Delays the responses to requests that change something until its behavior changes.
     Hanging,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Cluster {
 struct State {
     namespaces: Mutex<BTreeMap<String, Namespace>>,
     behavior: watch::Sender<Behavior>,
-    /// How many requests that change something have arrived.
+    /// The number of requests that change something and have arrived.
     changes: watch::Sender<usize>,
 }
 
@@ -65,7 +65,7 @@ impl Cluster {
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let state = Arc::clone(&serving);
-                let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                let service = service_fn(move |request| respond(Arc::clone(&state), request));
                 tokio::spawn(async move {
                     let connection = TokioIo::new(connection);
                     // Clients may disconnect at any time.
@@ -80,7 +80,7 @@ impl Cluster {
         Self { state, address, folder }
     }
 
-    /// The file that `KUBECONFIG` names.
+    /// Writes the file that `KUBECONFIG` names, and returns its path.
     pub(crate) fn kubeconfig(&self) -> String {
         let file = self.folder.join("kubeconfig");
         let config = json!({
@@ -97,12 +97,12 @@ impl Cluster {
         self.state.behavior.send_replace(behavior);
     }
 
-    /// The organization's namespace, if there is one.
+    /// Returns the namespace of the organization, if it exists.
     pub(crate) fn namespace(&self, org: OrgId) -> Option<Namespace> {
         self.state.namespaces().get(&name(org)).cloned()
     }
 
-    /// Waits until more than `seen` requests that change something have arrived. Returns how many there were.
+    /// Waits until more than `seen` requests that change something have arrived. Returns their number.
     pub(crate) async fn next_change(&self, seen: usize) -> usize {
         *self
             .state
@@ -120,7 +120,7 @@ impl Cluster {
         self.state.namespaces().insert(name(org), Namespace { object, contents: BTreeMap::new() });
     }
 
-    /// Ends the deletions that were requested.
+    /// Completes the deletions that were requested.
     pub(crate) fn finish_deletions(&self) {
         self.state.namespaces().retain(|_, namespace| !is_terminating(namespace));
     }
@@ -140,7 +140,7 @@ fn is_terminating(namespace: &Namespace) -> bool {
     namespace.object["metadata"].get("deletionTimestamp").is_some()
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let changes = head.method != Method::GET;
@@ -150,12 +150,12 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         let _ = behavior.wait_for(|behavior| *behavior != Behavior::Hanging).await;
     }
     let behavior = *state.behavior.borrow();
-    let (status, answer) = match behavior {
+    let (status, content) = match behavior {
         Behavior::Unavailable => failure(StatusCode::SERVICE_UNAVAILABLE),
-        Behavior::Refusing if head.method == Method::PATCH => failure(StatusCode::UNPROCESSABLE_ENTITY),
+        Behavior::Rejecting if head.method == Method::PATCH => failure(StatusCode::UNPROCESSABLE_ENTITY),
         _ => carry_out(&state, &head, &body),
     };
-    let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
+    let mut response = Response::new(Full::new(Bytes::from(content.to_string())));
     *response.status_mut() = status;
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
     Ok(response)
@@ -165,8 +165,8 @@ fn carry_out(state: &State, head: &http::request::Parts, body: &[u8]) -> (Status
     let mut namespaces = state.namespaces();
     let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
     let at = path.iter().position(|part| *part == "namespaces").expect("a path of a namespace");
-    let (namespace, inside) = (path[at + 1].to_owned(), path.get(at + 2..).unwrap_or_default());
-    match (&head.method, inside) {
+    let (namespace, object_path) = (path[at + 1].to_owned(), path.get(at + 2..).unwrap_or_default());
+    match (&head.method, object_path) {
         (&Method::GET, []) => match namespaces.get(&namespace) {
             Some(found) => (StatusCode::OK, found.object.clone()),
             None => failure(StatusCode::NOT_FOUND),
@@ -179,7 +179,7 @@ fn carry_out(state: &State, head: &http::request::Parts, body: &[u8]) -> (Status
             assert!(query.contains("fieldManager=atrium") && query.contains("force=true"), "{query}");
             let mut object: Value = serde_json::from_slice(body).expect("an object");
             assert!(object["apiVersion"].is_string() && object["kind"].is_string(), "{object}");
-            let [plural, name] = inside else {
+            let [plural, name] = object_path else {
                 let uid = OrgId::new().to_string();
                 let new = || Namespace { object: Value::Null, contents: BTreeMap::new() };
                 let kept = namespaces.entry(namespace).or_insert_with(new);
@@ -207,12 +207,12 @@ fn carry_out(state: &State, head: &http::request::Parts, body: &[u8]) -> (Status
                 (StatusCode::OK, found.object.clone())
             }
         },
-        (method, inside) => panic!("{method} {inside:?} is not expected"),
+        (method, object_path) => panic!("{method} {object_path:?} is not expected"),
     }
 }
 
 fn failure(status: StatusCode) -> (StatusCode, Value) {
-    // Spelled as in Kubernetes: clients check this word.
+    // The spelling is that of Kubernetes, because clients compare this word.
     let reason = match status {
         StatusCode::UNPROCESSABLE_ENTITY => "Invalid".to_owned(),
         status => status.canonical_reason().unwrap_or_default().replace(' ', ""),

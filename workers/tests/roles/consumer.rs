@@ -1,4 +1,5 @@
-//! The consumers' loop: whatever is slow, stopped or gone, a message has its effect once and is not lost.
+//! The consumer loop: every message has its effect once and is not lost, even if workers or connections are slow,
+//! stopped or lost.
 
 use std::time::Duration;
 
@@ -11,18 +12,18 @@ use atrium_shared::{
 use redis::{AsyncCommands as _, streams::StreamPendingCountReply};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::platform::{Platform, until};
+use crate::platform::{TestPlatform, until};
 
-/// The entries pending in the sagas' stream: each one's consumer, and how often it was delivered.
-async fn pending(platform: &Platform) -> Vec<(String, usize)> {
-    // Without a group, nothing is pending.
+/// Returns the pending entries of the sagas' stream: the consumer of each, and the number of its deliveries.
+async fn pending(platform: &TestPlatform) -> Vec<(String, usize)> {
+    // Without a group, no entry is pending.
     let reply: redis::RedisResult<StreamPendingCountReply> =
         platform.redis.clone().xpending_count(Inbound::Saga.to_string(), GROUP, "-", "+", 10).await;
     reply.unwrap_or_default().ids.into_iter().map(|entry| (entry.consumer, entry.times_delivered)).collect()
 }
 
-/// A transaction that holds the lock of the saga's row, so that every worker waits for it.
-async fn lock_saga(platform: &Platform, saga: SagaId) -> PgConnection {
+/// Opens a transaction that locks the row of the saga, so that every worker waits for it.
+async fn lock_saga(platform: &TestPlatform, saga: SagaId) -> PgConnection {
     let mut connection = platform.atrium.superuser().await;
     for statement in ["BEGIN", "SET LOCAL idle_in_transaction_session_timeout = 0"] {
         sqlx::query(statement).execute(&mut connection).await.expect("a transaction");
@@ -37,32 +38,36 @@ async fn lock_saga(platform: &Platform, saga: SagaId) -> PgConnection {
 
 #[tokio::test]
 async fn a_long_step_is_not_claimed_by_another_worker() {
-    let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
+    let mut platform = TestPlatform::start(Atrium::builder().workers(["relay"])).await;
     let (_, saga) = platform.request_organization().await;
     let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
-    until("it is worked on", async || !pending(&platform).await.is_empty()).await;
+    until("the message is being handled", async || !pending(&platform).await.is_empty()).await;
     let owner = pending(&platform).await;
     platform.atrium.add_worker(Some("saga")).await;
-    // Longer than the time after which entries are claimed, and shorter than a statement may take.
+    // This is longer than the time after which entries are claimed, and shorter than the timeout of a statement.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    assert_eq!(pending(&platform).await, owner, "still the same owner, and delivered once");
+    assert_eq!(pending(&platform).await, owner, "the owner is the same, and the entry was delivered once");
     let renewed = "SELECT count(*) FROM outbox
                     WHERE topic = 'saga' AND published_at > created_at + interval '6 seconds' AND available_at IS NULL";
-    assert_eq!(platform.number(renewed).await, 1, "and the sweeper sees that it is not lost");
+    assert_eq!(
+        platform.query_i64(renewed).await,
+        1,
+        "the message is renewed, so the sweeper does not treat it as lost"
+    );
     lock.close().await.expect("out of the way");
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     platform.until_all_is_consumed().await;
-    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5);
+    assert_eq!(platform.query_i64("SELECT count(*) FROM saga_events").await, 5);
 }
 
-// The proxy needs a thread while the test's end waits for the database to be dropped.
+// The proxy needs its own thread while the end of the test waits until the database is dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_died_silently_block_no_message() {
     let builder = Atrium::builder().workers(["relay", "saga"]).database_by_proxy();
-    let platform = Platform::start(builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2")).await;
+    let platform = TestPlatform::start(builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2")).await;
     platform.atrium.worker(0).suspend();
-    // One more than there are connections, so none is free.
+    // This is one more than there are connections, so that none is free.
     let (mut sagas, mut locks) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let (_, saga) = platform.request_organization().await;
@@ -72,7 +77,7 @@ async fn connections_that_died_silently_block_no_message() {
     platform.atrium.worker(0).resume();
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND usename = 'atrium_app' AND wait_event_type = 'Lock'";
-    until("all connections wait for locks", async || platform.number(waiting).await == 2).await;
+    until("all connections wait for locks", async || platform.query_i64(waiting).await == 2).await;
     platform.atrium.database_proxy().set(Link::ClientUnaware);
     for lock in locks {
         lock.close().await.expect("out of the way");
@@ -82,20 +87,24 @@ async fn connections_that_died_silently_block_no_message() {
     }
     platform.until_all_is_consumed().await;
     until("nothing is pending", async || pending(&platform).await.is_empty()).await;
-    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 3 * 5, "every step once");
+    assert_eq!(
+        platform.query_i64("SELECT count(*) FROM saga_events").await,
+        3 * 5,
+        "every step is recorded once"
+    );
 }
 
 #[tokio::test]
 async fn a_consumer_stopped_until_its_entry_was_claimed_changes_nothing_when_it_resumes() {
-    let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
+    let mut platform = TestPlatform::start(Atrium::builder().workers(["relay"])).await;
     let (_, saga) = platform.request_organization().await;
     let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
-    until("it is worked on", async || !pending(&platform).await.is_empty()).await;
+    until("the message is being handled", async || !pending(&platform).await.is_empty()).await;
     let owner = pending(&platform).await;
     platform.atrium.worker(1).suspend();
     platform.atrium.add_worker(Some("saga")).await;
-    until("another has claimed it", async || {
+    until("another worker has claimed the entry", async || {
         pending(&platform).await.first().is_some_and(|(consumer, _)| *consumer != owner[0].0)
     })
     .await;
@@ -106,13 +115,17 @@ async fn a_consumer_stopped_until_its_entry_was_claimed_changes_nothing_when_it_
     until("the late owner has noticed", async || late.logs().contains("a message waits")).await;
     platform.until_all_is_consumed().await;
     until("nothing is pending", async || pending(&platform).await.is_empty()).await;
-    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5, "every step once");
-    assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
+    assert_eq!(
+        platform.query_i64("SELECT count(*) FROM saga_events").await,
+        5,
+        "every step is recorded once"
+    );
+    assert_eq!(platform.query_i64("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
 }
 
 #[tokio::test]
-async fn after_every_kind_of_redis_failure_sagas_continue() {
-    let mut platform = Platform::start(Atrium::builder().private_redis()).await;
+async fn sagas_continue_after_each_kind_of_redis_failure() {
+    let mut platform = TestPlatform::start(Atrium::builder().private_redis()).await;
     let (_, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     for (failure, repair) in [
@@ -138,11 +151,15 @@ async fn after_every_kind_of_redis_failure_sagas_continue() {
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
     platform.until_all_is_consumed().await;
     platform.redis = platform.atrium.redis_connection().await;
-    assert_eq!(platform.number("SELECT count(*) FROM saga_events").await, 5 * 7, "every step once");
-    assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
+    assert_eq!(
+        platform.query_i64("SELECT count(*) FROM saga_events").await,
+        5 * 7,
+        "every step is recorded once"
+    );
+    assert_eq!(platform.query_i64("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
 }
 
-async fn command(platform: &Platform, words: &[&str]) {
+async fn command(platform: &TestPlatform, words: &[&str]) {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
     let _: redis::Value = command.query_async(&mut platform.redis.clone()).await.expect("an answer");
@@ -151,13 +168,13 @@ async fn command(platform: &Platform, words: &[&str]) {
 #[tokio::test]
 async fn an_outage_of_postgresql_adds_no_delivery_to_a_message() {
     let mut platform =
-        Platform::start(Atrium::builder().private_postgres(Durability::Durable).workers(["relay"])).await;
+        TestPlatform::start(Atrium::builder().private_postgres(Durability::Durable).workers(["relay"])).await;
     let (_, saga) = platform.request_organization().await;
     let published = "SELECT count(*) FROM outbox WHERE topic = 'saga' AND published_at IS NOT NULL";
-    until("it is published", async || platform.number(published).await == 1).await;
+    until("the message is published", async || platform.query_i64(published).await == 1).await;
     let lock = lock_saga(&platform, saga).await;
     platform.atrium.add_worker(Some("saga")).await;
-    until("it is worked on", async || !pending(&platform).await.is_empty()).await;
+    until("the message is being handled", async || !pending(&platform).await.is_empty()).await;
     platform.atrium.postgres().sigkill().await;
     drop(lock);
     tokio::time::sleep(Duration::from_secs(8)).await;

@@ -1,5 +1,5 @@
-//! The worker roles as real processes, with a real PostgreSQL and a real Redis: what they guarantee, and what they do
-//! when something dies. The tests write what the API would write, and check the effects.
+//! Tests the guarantees of the worker roles, also during failures: real processes run with a real PostgreSQL and a real
+//! Redis. The tests write what the API would write, and check the effects.
 
 mod chat;
 mod cluster;

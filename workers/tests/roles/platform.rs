@@ -1,4 +1,5 @@
-//! Workers with a database and Redis, and the API's part of the write path, without an API.
+//! The fixture of these tests: workers with a database and Redis but no API, and functions that write what the API
+//! would write.
 
 pub(crate) use atrium_harness::until;
 use atrium_harness::{Atrium, AtriumBuilder};
@@ -16,14 +17,14 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 pub(crate) const SYSTEM: Principal = Principal::System("test");
 
-pub(crate) struct Platform {
+pub(crate) struct TestPlatform {
     pub(crate) atrium: Atrium,
     pub(crate) db: Database,
     pub(crate) superuser: PgConnection,
     pub(crate) redis: MultiplexedConnection,
 }
 
-/// An owner with an organization, and a project's id; the project exists where [`Platform::tenant`] created it.
+/// An organization, its owner, and the id of a project, which exists if [`TestPlatform::tenant`] created the tenant.
 #[derive(Clone, Copy)]
 pub(crate) struct Tenant {
     pub(crate) org: OrgId,
@@ -31,7 +32,7 @@ pub(crate) struct Tenant {
     pub(crate) project: ProjectId,
 }
 
-impl Platform {
+impl TestPlatform {
     pub(crate) async fn start(builder: AtriumBuilder) -> Self {
         let atrium = builder.apis(0).start().await;
         let settings = settings(&atrium);
@@ -40,7 +41,7 @@ impl Platform {
         Self { atrium, db, superuser, redis }
     }
 
-    /// What `POST /v1/orgs` stores.
+    /// Stores what `POST /v1/orgs` stores.
     pub(crate) async fn request_organization(&self) -> (Tenant, SagaId) {
         let tenant = Tenant { org: OrgId::new(), user: UserId::new(), project: ProjectId::new() };
         let mut tx = self.db.user_tx(tenant.user).await.expect("a transaction");
@@ -70,7 +71,7 @@ impl Platform {
         (tenant, saga)
     }
 
-    /// A committed organization with a project.
+    /// Creates a committed organization with a project.
     pub(crate) async fn tenant(&mut self) -> Tenant {
         let (tenant, saga) = self.request_organization().await;
         until("the organization is active", async || self.saga_status(saga).await == "COMMITTED").await;
@@ -85,12 +86,12 @@ impl Platform {
         tenant
     }
 
-    /// What `POST …/actions` adds to the stream. Returns the action's id.
+    /// Adds what `POST …/actions` adds to the stream. Returns the id of the action.
     pub(crate) async fn press(&self, tenant: Tenant, action: ChatAction) -> MessageId {
         Self::press_on(&self.redis, tenant, action).await
     }
 
-    /// Like [`Self::press`], over this connection.
+    /// Like [`Self::press`], but uses this connection.
     pub(crate) async fn press_on(
         redis: &MultiplexedConnection,
         tenant: Tenant,
@@ -143,8 +144,8 @@ impl Platform {
             .expect("a saga")
     }
 
-    /// A number from the database, as a superuser: the tenant wall does not apply.
-    pub(crate) async fn number(&self, query: &str) -> i64 {
+    /// Returns the result of a query that selects one integer, as a superuser: the tenant wall does not apply.
+    pub(crate) async fn query_i64(&self, query: &str) -> i64 {
         let mut connection = self.atrium.superuser().await;
         sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
             .fetch_one(&mut connection)
@@ -155,7 +156,7 @@ impl Platform {
     /// Waits until every saga message that is due has been consumed.
     pub(crate) async fn until_all_is_consumed(&self) {
         until("every due message is consumed", async || {
-            self.number(
+            self.query_i64(
                 "SELECT count(*) FROM outbox WHERE topic = 'saga' AND consumed_at IS NULL AND dead_at IS NULL
                     AND (available_at IS NULL OR available_at <= now())",
             )

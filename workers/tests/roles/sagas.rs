@@ -1,4 +1,4 @@
-//! Sagas end in exactly one state, with every effect performed once or compensated.
+//! Sagas end in exactly one state, and every effect is performed once or compensated.
 
 use atrium_harness::{Atrium, TiedRace, service::Service};
 use atrium_servers::postgres::Durability;
@@ -8,18 +8,18 @@ use atrium_shared::{
 };
 use serde_json::json;
 
-use crate::platform::{Platform, SYSTEM, Tenant, until};
+use crate::platform::{SYSTEM, Tenant, TestPlatform, until};
 
 const STEPS: [&str; 4] = ["reserve", "default-configuration", "isolation-gate", "commit"];
 
-async fn events(platform: &Platform, tenant: Tenant, saga: SagaId) -> Vec<(i64, Option<String>, String)> {
+async fn events(platform: &TestPlatform, tenant: Tenant, saga: SagaId) -> Vec<(i64, Option<String>, String)> {
     let mut tx = platform.db.org_tx(&SYSTEM, tenant.org).await.expect("a transaction");
     let events = saga::events_after(&mut tx, saga, 0).await.expect("events");
     events.into_iter().map(|event| (event.seq, event.step, event.status)).collect()
 }
 
-/// What creating an organization leaves behind: slugs, members, configurations, and the organization's status.
-async fn effects(platform: &Platform, tenant: Tenant) -> (i64, i64, i64, String) {
+/// The effects of creating an organization: slugs, members, configurations, and the status of the organization.
+async fn effects(platform: &TestPlatform, tenant: Tenant) -> (i64, i64, i64, String) {
     let org = tenant.org;
     let status = sqlx::query_scalar("SELECT status FROM orgs WHERE id = $1")
         .bind(org)
@@ -27,10 +27,10 @@ async fn effects(platform: &Platform, tenant: Tenant) -> (i64, i64, i64, String)
         .await
         .expect("the organization");
     (
-        platform.number(&format!("SELECT count(*) FROM org_slugs WHERE org_id = '{org}'")).await,
-        platform.number(&format!("SELECT count(*) FROM members WHERE org_id = '{org}'")).await,
+        platform.query_i64(&format!("SELECT count(*) FROM org_slugs WHERE org_id = '{org}'")).await,
+        platform.query_i64(&format!("SELECT count(*) FROM members WHERE org_id = '{org}'")).await,
         platform
-            .number(&format!("SELECT count(*) FROM config_heads WHERE org_id = '{org}' AND revision = 1"))
+            .query_i64(&format!("SELECT count(*) FROM config_heads WHERE org_id = '{org}' AND revision = 1"))
             .await,
         status,
     )
@@ -38,7 +38,7 @@ async fn effects(platform: &Platform, tenant: Tenant) -> (i64, i64, i64, String)
 
 #[tokio::test]
 async fn every_step_is_done_in_order_and_the_organization_is_active() {
-    let platform = Platform::start(Atrium::builder()).await;
+    let platform = TestPlatform::start(Atrium::builder()).await;
     let (tenant, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
 
@@ -55,17 +55,18 @@ async fn every_step_is_done_in_order_and_the_organization_is_active() {
 }
 
 #[tokio::test]
-async fn whichever_step_fails_the_steps_before_it_are_compensated_in_reverse() {
-    let platform = Platform::start(Atrium::builder()).await;
+async fn a_failing_step_compensates_the_steps_before_it_in_reverse_order() {
+    let platform = TestPlatform::start(Atrium::builder()).await;
     for (at, step) in STEPS.iter().enumerate() {
         platform
             .atrium
             .set_default("saga.fail_step", json!(format!("{}/{step}", SagaKind::CreateOrganization.name())))
             .await;
-        // The workers need some milliseconds to read the setting; a saga that is faster is COMMITTED, so try again.
+        // The workers need some milliseconds to read the configuration. A saga that is faster is COMMITTED; then this
+        // tries again.
         let (tenant, saga) = loop {
             let (tenant, saga) = platform.request_organization().await;
-            until("an end", async || {
+            until("the saga ends", async || {
                 ["COMMITTED", "FAILED"].contains(&platform.saga_status(saga).await.as_str())
             })
             .await;
@@ -75,7 +76,7 @@ async fn whichever_step_fails_the_steps_before_it_are_compensated_in_reverse() {
                 break (tenant, saga);
             }
         };
-        let happened: Vec<_> = events(&platform, tenant, saga)
+        let recorded: Vec<_> = events(&platform, tenant, saga)
             .await
             .into_iter()
             .map(|(_, step, status)| (step, status))
@@ -86,7 +87,7 @@ async fn whichever_step_fails_the_steps_before_it_are_compensated_in_reverse() {
             STEPS[..at].iter().rev().map(|step| (Some((*step).to_owned()), "COMPENSATED".to_owned()));
         let expected: Vec<_> =
             done.chain(failed).chain(compensated).chain([(None, "FAILED".to_owned())]).collect();
-        assert_eq!(happened, expected);
+        assert_eq!(recorded, expected);
         assert_eq!(effects(&platform, tenant).await, (0, 0, 0, "FAILED".to_owned()), "{step}");
 
         let mut tx = platform
@@ -106,7 +107,7 @@ async fn whichever_step_fails_the_steps_before_it_are_compensated_in_reverse() {
 
 #[tokio::test]
 async fn a_saga_past_its_deadline_is_compensated() {
-    let mut platform = Platform::start(Atrium::builder().workers(["relay"])).await;
+    let mut platform = TestPlatform::start(Atrium::builder().workers(["relay"])).await;
     let (tenant, saga) = platform.request_organization().await;
     sqlx::query("UPDATE sagas SET deadline_at = now() - interval '1 second' WHERE id = $1")
         .bind(saga)
@@ -115,7 +116,7 @@ async fn a_saga_past_its_deadline_is_compensated() {
         .expect("an hour passes");
     platform.atrium.add_worker(Some("saga")).await;
     until("FAILED", async || platform.saga_status(saga).await == "FAILED").await;
-    // No step had begun; what the request stored is compensated nevertheless.
+    // No step had begun, but what the request stored is compensated.
     let expected =
         [(1, Some("reserve".to_owned()), "COMPENSATED".to_owned()), (2, None, "FAILED".to_owned())];
     assert_eq!(events(&platform, tenant, saga).await, expected);
@@ -124,46 +125,50 @@ async fn a_saga_past_its_deadline_is_compensated() {
 
 #[tokio::test]
 async fn a_terminal_state_is_final_even_for_a_superuser() {
-    let mut platform = Platform::start(Atrium::builder()).await;
+    let mut platform = TestPlatform::start(Atrium::builder()).await;
     let (_, saga) = platform.request_organization().await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
-    let refused = sqlx::query("UPDATE sagas SET status = 'PENDING', finished_at = NULL WHERE id = $1")
+    let error = sqlx::query("UPDATE sagas SET status = 'PENDING', finished_at = NULL WHERE id = $1")
         .bind(saga)
         .execute(&mut platform.superuser)
         .await
         .expect_err("even a superuser is refused");
-    let constraint = refused.as_database_error().and_then(|error| error.constraint());
+    let constraint = error.as_database_error().and_then(|error| error.constraint());
     assert_eq!(constraint, Some("sagas_terminal_is_final"));
 }
 
 #[tokio::test]
 async fn workers_killed_repeatedly_perform_every_effect_once() {
-    let platform = Platform::start(Atrium::builder().full_workers(2)).await;
-    let mut asked = Vec::new();
+    let platform = TestPlatform::start(Atrium::builder().full_workers(2)).await;
+    let mut requested = Vec::new();
     for round in 0..6_usize {
         for _ in 0..10 {
-            asked.push(platform.request_organization().await);
+            requested.push(platform.request_organization().await);
         }
         platform.atrium.worker(round % 2).restart().await.expect("the worker starts again");
     }
-    for (tenant, saga) in &asked {
+    for (tenant, saga) in &requested {
         until("COMMITTED", async || platform.saga_status(*saga).await == "COMMITTED").await;
         assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
-        assert_eq!(events(&platform, *tenant, *saga).await.len(), STEPS.len() + 1, "each step once");
+        assert_eq!(
+            events(&platform, *tenant, *saga).await.len(),
+            STEPS.len() + 1,
+            "each step is recorded once"
+        );
     }
     platform.until_all_is_consumed().await;
 }
 
 #[tokio::test]
 async fn postgresql_restarted_in_the_middle_leaves_no_partial_effects() {
-    let platform = Platform::start(Atrium::builder().private_postgres(Durability::Durable)).await;
-    let mut asked = Vec::new();
+    let platform = TestPlatform::start(Atrium::builder().private_postgres(Durability::Durable)).await;
+    let mut requested = Vec::new();
     for _ in 0..20 {
-        asked.push(platform.request_organization().await);
+        requested.push(platform.request_organization().await);
     }
     platform.atrium.postgres().sigkill().await;
     platform.atrium.postgres().respawn().await.expect("PostgreSQL starts again");
-    for (tenant, saga) in &asked {
+    for (tenant, saga) in &requested {
         until("COMMITTED", async || platform.saga_status(*saga).await == "COMMITTED").await;
         assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
     }
@@ -172,7 +177,7 @@ async fn postgresql_restarted_in_the_middle_leaves_no_partial_effects() {
 #[tokio::test]
 async fn a_compensation_that_fails_ten_times_raises_an_alarm_and_is_retried_until_it_succeeds() {
     let platform =
-        Platform::start(Atrium::builder().default_value(
+        TestPlatform::start(Atrium::builder().default_value(
             "saga.fail_step",
             json!(format!("{}/commit", SagaKind::CreateOrganization.name())),
         ))
@@ -182,14 +187,14 @@ async fn a_compensation_that_fails_ten_times_raises_an_alarm_and_is_retried_unti
     };
     superuser("REVOKE DELETE ON org_slugs FROM atrium_app").await;
     let (tenant, saga) = platform.request_organization().await;
-    let tried = format!(
+    let tries_query = format!(
         "SELECT compensation_attempts::bigint FROM saga_steps WHERE saga_id = '{saga}' AND name = 'reserve'"
     );
     until("ten tries", async || {
-        // Skips the growing pauses between tries: they are not tested here.
+        // Skips the growing pauses between tries, which are not tested here.
         superuser("UPDATE outbox SET available_at = now() WHERE published_at IS NULL AND payload->>'wake' = 'advance'")
             .await;
-        sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(tried.clone()))
+        sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(tries_query.clone()))
             .fetch_optional(&mut platform.atrium.superuser().await)
             .await
             .expect("a number")
@@ -204,12 +209,12 @@ async fn a_compensation_that_fails_ten_times_raises_an_alarm_and_is_retried_unti
     assert_eq!(effects(&platform, tenant).await, (0, 0, 0, "FAILED".to_owned()));
     let events = events(&platform, tenant, saga).await;
     let compensated = events.iter().filter(|(_, _, status)| status == "COMPENSATED");
-    assert_eq!(compensated.count(), 3, "each once: {events:?}");
+    assert_eq!(compensated.count(), 3, "each step is compensated once: {events:?}");
 }
 
 #[tokio::test]
 async fn a_saga_whose_deadline_races_its_commit_ends_in_one_state() {
-    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    let mut platform = TestPlatform::start(Atrium::builder().full_workers(2)).await;
     let mut race = TiedRace::default();
     for _ in 0..40 {
         let workers = [platform.atrium.worker(0), platform.atrium.worker(1)];
@@ -226,7 +231,7 @@ async fn a_saga_whose_deadline_races_its_commit_ends_in_one_state() {
             }
         };
         race.run(deadline_passes, async { workers.into_iter().for_each(Service::resume) }).await;
-        until("an end", async || {
+        until("the saga ends", async || {
             ["COMMITTED", "FAILED"].contains(&platform.saga_status(saga).await.as_str())
         })
         .await;
@@ -246,7 +251,7 @@ async fn a_saga_whose_deadline_races_its_commit_ends_in_one_state() {
 
 #[tokio::test]
 async fn terminated_backends_and_serialization_failures_are_retried_and_leave_no_partial_effects() {
-    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    let mut platform = TestPlatform::start(Atrium::builder().full_workers(2)).await;
     // Of five inserts into a saga's journal, one fails with a serialization failure and one with a deadlock.
     sqlx::raw_sql(
         "CREATE SEQUENCE unlucky;
@@ -262,9 +267,9 @@ async fn terminated_backends_and_serialization_failures_are_retried_and_leave_no
     .execute(&mut platform.superuser)
     .await
     .expect("a trigger");
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     for _ in 0..20 {
-        asked.push(platform.request_organization().await);
+        requested.push(platform.request_organization().await);
         sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
               WHERE datname = current_database() AND usename = 'atrium_app' AND application_name LIKE 'workers%'
@@ -274,11 +279,15 @@ async fn terminated_backends_and_serialization_failures_are_retried_and_leave_no
         .await
         .expect("terminated");
     }
-    for (tenant, saga) in &asked {
+    for (tenant, saga) in &requested {
         until("COMMITTED", async || platform.saga_status(*saga).await == "COMMITTED").await;
         assert_eq!(effects(&platform, *tenant).await, (1, 1, 1, "COMMITTED".to_owned()));
-        assert_eq!(events(&platform, *tenant, *saga).await.len(), STEPS.len() + 1, "each step once");
+        assert_eq!(
+            events(&platform, *tenant, *saga).await.len(),
+            STEPS.len() + 1,
+            "each step is recorded once"
+        );
     }
     platform.until_all_is_consumed().await;
-    assert_eq!(platform.number("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
+    assert_eq!(platform.query_i64("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL").await, 0);
 }

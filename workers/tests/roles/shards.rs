@@ -1,4 +1,4 @@
-//! Processes join, leave and die under load: shards are divided evenly, and nothing is lost, doubled or reordered.
+//! Processes start, stop and crash under load: shards are divided evenly, and nothing is lost, duplicated or reordered.
 
 use std::{
     collections::BTreeMap,
@@ -19,14 +19,14 @@ use redis::AsyncCommands as _;
 use uuid::Uuid;
 
 use crate::{
-    platform::{Platform, SYSTEM, Tenant, until},
+    platform::{SYSTEM, Tenant, TestPlatform, until},
     relay,
 };
 
 const ROLES: &str = "relay,chat";
 const AGGREGATES: usize = 12;
 
-/// What was sent, in order: messages by aggregate, which no worker consumes here, and actions by project.
+/// The sent messages by aggregate, which no worker consumes here, and the sent actions by project, each in order.
 #[derive(Default)]
 struct Load {
     messages: BTreeMap<Uuid, Vec<String>>,
@@ -34,8 +34,8 @@ struct Load {
 }
 
 #[tokio::test]
-async fn processes_join_leave_and_die_under_load() {
-    let mut platform = Platform::start(Atrium::builder().workers([ROLES, "saga"])).await;
+async fn shards_are_divided_and_order_is_kept_while_processes_start_stop_and_crash() {
+    let mut platform = TestPlatform::start(Atrium::builder().workers([ROLES, "saga"])).await;
     let mut tenants = Vec::new();
     for _ in 0..3 {
         tenants.push(platform.tenant().await);
@@ -46,43 +46,46 @@ async fn processes_join_leave_and_die_under_load() {
     for _ in 0..3 {
         platform.write().await.atrium.add_worker(Some(ROLES)).await;
     }
-    until_shares(&platform, &[2, 2, 2, 2]).await;
-    for leaves in [0, 2, 3] {
+    until_divided(&platform, &[2, 2, 2, 2]).await;
+    for worker in [0, 2, 3] {
         let platform = platform.read().await;
-        assert!(platform.atrium.worker(leaves).stop(Duration::from_secs(15)).await, "it had to be killed");
+        assert!(
+            platform.atrium.worker(worker).stop(Duration::from_secs(15)).await,
+            "worker {worker} had to be killed"
+        );
     }
-    until_shares(&platform, &[8]).await;
+    until_divided(&platform, &[8]).await;
     stop.store(true, Ordering::Relaxed);
     let sent = load.await.expect("the load");
-    let platform_now = platform.read().await;
-    until_published(&platform_now, &tenants, &sent).await;
-    assert_eq!(on_the_stream(&platform_now, &sent).await, sent.messages, "each once, in order");
-    drop(platform_now);
+    let locked_platform = platform.read().await;
+    until_published(&locked_platform, &tenants, &sent).await;
+    assert_eq!(read_stream(&locked_platform, &sent).await, sent.messages, "each is published once, in order");
+    drop(locked_platform);
 
-    // A worker that is killed releases no lease and may leave copies, but the order must hold.
+    // A worker that is killed releases no lease, and messages may be published twice, but in order.
     let (stop, load) = start_load(&platform, &tenants);
     platform.read().await.atrium.worker(0).respawn().await.expect("it starts again");
-    until_shares(&platform, &[4, 4]).await;
+    until_divided(&platform, &[4, 4]).await;
     platform.read().await.atrium.worker(0).sigkill().await;
-    until_shares(&platform, &[8]).await;
+    until_divided(&platform, &[8]).await;
     stop.store(true, Ordering::Relaxed);
-    let mut more = load.await.expect("the load");
-    for (actions, before) in more.actions.iter_mut().zip(sent.actions) {
+    let mut second_load = load.await.expect("the load");
+    for (actions, before) in second_load.actions.iter_mut().zip(sent.actions) {
         actions.splice(..0, before);
     }
     let platform = platform.read().await;
-    until_published(&platform, &tenants, &more).await;
-    let mut arrived = on_the_stream(&platform, &more).await;
+    until_published(&platform, &tenants, &second_load).await;
+    let mut arrived = read_stream(&platform, &second_load).await;
     for messages in arrived.values_mut() {
         let mut seen = std::collections::BTreeSet::new();
         messages.retain(|message| seen.insert(message.clone()));
     }
-    assert_eq!(arrived, more.messages, "all of them, in order");
+    assert_eq!(arrived, second_load.messages, "all are published, in order");
 }
 
-/// Sends until the returned flag is set.
+/// Sends messages and actions until the returned flag is set.
 fn start_load(
-    platform: &Arc<tokio::sync::RwLock<Platform>>,
+    platform: &Arc<tokio::sync::RwLock<TestPlatform>>,
     tenants: &[Tenant],
 ) -> (Arc<AtomicBool>, tokio::task::JoinHandle<Load>) {
     let (stop, platform, tenants) =
@@ -107,7 +110,7 @@ fn start_load(
             }
             tx.commit().await.expect("a commit");
             for (tenant, actions) in tenants.iter().zip(&mut load.actions) {
-                actions.push(Platform::press_on(&redis, *tenant, ChatAction::Ready).await.to_string());
+                actions.push(TestPlatform::press_on(&redis, *tenant, ChatAction::Ready).await.to_string());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -116,14 +119,14 @@ fn start_load(
     (stop, load)
 }
 
-/// Waits until the shards of both roles are divided like this.
-async fn until_shares(platform: &tokio::sync::RwLock<Platform>, shares: &[i64]) {
+/// Waits until the processes of both roles own these numbers of shards, in ascending order.
+async fn until_divided(platform: &tokio::sync::RwLock<TestPlatform>, counts: &[i64]) {
     let platform = platform.read().await;
-    until("the relay's shards are divided", async || relay::owners(&platform).await == shares).await;
-    until("the chat's shards are divided", async || chat_owners(&platform).await == shares).await;
+    until("the relay's shards are divided", async || relay::shards_by_owner(&platform).await == counts).await;
+    until("the chat's shards are divided", async || chat_shards_by_owner(&platform).await == counts).await;
 }
 
-async fn chat_owners(platform: &Platform) -> Vec<i64> {
+async fn chat_shards_by_owner(platform: &TestPlatform) -> Vec<i64> {
     let mut owners: BTreeMap<String, i64> = BTreeMap::new();
     for shard in 0..CHAT_SHARDS {
         let token: Option<String> =
@@ -137,18 +140,18 @@ async fn chat_owners(platform: &Platform) -> Vec<i64> {
     counts
 }
 
-async fn until_published(platform: &Platform, tenants: &[Tenant], sent: &Load) {
+async fn until_published(platform: &TestPlatform, tenants: &[Tenant], sent: &Load) {
     let waiting = "SELECT count(*) FROM outbox WHERE topic = 'config' AND published_at IS NULL";
-    until("all messages are published", async || platform.number(waiting).await == 0).await;
+    until("all messages are published", async || platform.query_i64(waiting).await == 0).await;
     for (tenant, actions) in tenants.iter().zip(&sent.actions) {
         until("all actions are published", async || platform.published(*tenant).await.len() >= actions.len())
             .await;
-        assert_eq!(platform.published(*tenant).await, *actions, "each once, in order");
+        assert_eq!(platform.published(*tenant).await, *actions, "each is published once, in order");
     }
 }
 
-/// The entries of what was sent, by aggregate, in the order of the stream.
-async fn on_the_stream(platform: &Platform, sent: &Load) -> BTreeMap<Uuid, Vec<String>> {
+/// Returns the sent messages as they are on the stream, by aggregate, in the order of the stream.
+async fn read_stream(platform: &TestPlatform, sent: &Load) -> BTreeMap<Uuid, Vec<String>> {
     let aggregate_of: BTreeMap<&String, Uuid> = sent
         .messages
         .iter()

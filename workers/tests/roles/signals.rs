@@ -1,4 +1,4 @@
-//! What worker processes report about the streams, the outbox and the sagas, and that they stay ready during outages.
+//! Worker processes report the state of the streams, the outbox and the sagas, and stay ready during outages.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,16 +7,16 @@ use atrium_servers::postgres::Durability;
 use atrium_shared::streams::Inbound;
 use redis::AsyncCommands as _;
 
-use crate::platform::{Platform, until};
+use crate::platform::{TestPlatform, until};
 
-/// A worker's metrics, by name and labels.
-async fn metrics(platform: &Platform, worker: usize) -> HashMap<String, String> {
+/// Reads the metrics of a worker, by name and labels.
+async fn metrics(platform: &TestPlatform, worker: usize) -> HashMap<String, String> {
     let text = admin(platform, worker, "/metrics").await.1;
     let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-async fn admin(platform: &Platform, worker: usize, path: &str) -> (u16, String) {
+async fn admin(platform: &TestPlatform, worker: usize, path: &str) -> (u16, String) {
     let url = platform.atrium.worker(worker).admin_url();
     let reply =
         atrium_harness::client::Client::new(url).get(path).send().await.expect("the admin port answers");
@@ -27,40 +27,46 @@ const BACKLOG: &str = "atrium_stream_backlog{stream=\"saga\",group=\"workers\"}"
 const UNKNOWN: &str = "atrium_stream_backlog_state{stream=\"saga\",group=\"workers\",state=\"unknown\"}";
 
 #[tokio::test]
-async fn every_process_reports_the_same_and_unknown_is_not_zero() {
-    let mut platform = Platform::start(Atrium::builder().private_redis().workers(["relay", "relay"])).await;
-    let is = async |platform: &Platform, name: &str, value: &str| {
-        let mut all = true;
+async fn all_processes_report_the_same_values_and_nan_while_unknown() {
+    let mut platform =
+        TestPlatform::start(Atrium::builder().private_redis().workers(["relay", "relay"])).await;
+    let all_report = async |platform: &TestPlatform, name: &str, value: &str| {
+        let mut matches = true;
         for worker in 0..2 {
-            all &= metrics(platform, worker).await.get(name).is_some_and(|reported| reported == value);
+            matches &= metrics(platform, worker).await.get(name).is_some_and(|reported| reported == value);
         }
-        all
+        matches
     };
-    until("there is no group yet", async || is(&platform, UNKNOWN, "1").await).await;
-    assert!(is(&platform, BACKLOG, "NaN").await);
+    until("there is no group yet", async || all_report(&platform, UNKNOWN, "1").await).await;
+    assert!(all_report(&platform, BACKLOG, "NaN").await);
 
     let (_, saga) = platform.request_organization().await;
     let stream = Inbound::Saga.to_string();
-    until("it is published", async || {
+    until("the message is published", async || {
         platform.redis.clone().xlen::<_, usize>(&stream).await.expect("a length") == 1
     })
     .await;
     let () = platform.redis.xgroup_create(&stream, "workers", "0").await.expect("a group");
-    until("one waits", async || is(&platform, BACKLOG, "1").await).await;
-    assert!(is(&platform, UNKNOWN, "0").await);
+    until("one entry waits", async || all_report(&platform, BACKLOG, "1").await).await;
+    assert!(all_report(&platform, UNKNOWN, "0").await);
     let sagas = "atrium_sagas{saga=\"organization.create\",status=\"PENDING\"}";
-    until("a saga runs", async || is(&platform, sagas, "1").await).await;
+    until("a saga runs", async || all_report(&platform, sagas, "1").await).await;
 
     platform.atrium.add_worker(Some("saga")).await;
     until("COMMITTED", async || platform.saga_status(saga).await == "COMMITTED").await;
-    until("none waits", async || is(&platform, BACKLOG, "0").await && is(&platform, sagas, "0").await).await;
+    until("no entry waits", async || {
+        all_report(&platform, BACKLOG, "0").await && all_report(&platform, sagas, "0").await
+    })
+    .await;
     platform.atrium.worker(2).sigkill().await;
     platform.atrium.redis().flush_all().await.expect("a flush");
-    until("unknown again", async || is(&platform, UNKNOWN, "1").await && is(&platform, BACKLOG, "NaN").await)
-        .await;
+    until("unknown again", async || {
+        all_report(&platform, UNKNOWN, "1").await && all_report(&platform, BACKLOG, "NaN").await
+    })
+    .await;
 }
 
-/// An alert on an increase misses the first occurrence when its series begins with it.
+/// An alert on an increase misses the first occurrence if its series begins with that increase.
 #[tokio::test]
 async fn counters_of_alerts_exist_before_their_first_increase() {
     let alerts = include_str!("../../../docs/alerts.yaml").lines().filter(|line| line.contains("increase("));
@@ -69,20 +75,20 @@ async fn counters_of_alerts_exist_before_their_first_increase() {
         .filter(|word| word.starts_with("atrium_"))
         .collect();
     assert!(!counted.is_empty(), "no alert uses a counter");
-    let platform = Platform::start(Atrium::builder()).await;
+    let platform = TestPlatform::start(Atrium::builder()).await;
     for name in counted {
-        let is_there = async || {
+        let exists = async || {
             let metrics = metrics(&platform, 0).await;
             metrics.iter().any(|(series, value)| series.split('{').next() == Some(name) && value == "0")
         };
-        until(name, is_there).await;
+        until(name, exists).await;
     }
 }
 
 #[tokio::test]
 async fn a_pause_of_redis_and_a_restart_of_postgresql_leave_every_process_ready() {
     let platform =
-        Platform::start(Atrium::builder().private_redis().private_postgres(Durability::Durable)).await;
+        TestPlatform::start(Atrium::builder().private_redis().private_postgres(Durability::Durable)).await;
     let ready_for = async |time: Duration| {
         let end = tokio::time::Instant::now() + time;
         while tokio::time::Instant::now() < end {

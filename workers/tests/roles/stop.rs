@@ -1,15 +1,15 @@
-//! A worker that receives SIGTERM finishes what it has begun, hands over the rest, and exits.
+//! A worker that receives SIGTERM finishes its work in progress, hands over the rest, and exits.
 
 use std::time::Duration;
 
 use atrium_harness::Atrium;
 use atrium_shared::messages::ChatAction;
 
-use crate::platform::{Platform, until};
+use crate::platform::{TestPlatform, until};
 
 #[tokio::test]
 async fn sigterm_under_load_loses_and_repeats_nothing() {
-    let mut platform = Platform::start(Atrium::builder().full_workers(2)).await;
+    let mut platform = TestPlatform::start(Atrium::builder().full_workers(2)).await;
     let tenant = platform.tenant().await;
     let mut sagas = Vec::new();
     let mut pressed = Vec::new();
@@ -18,8 +18,8 @@ async fn sigterm_under_load_loses_and_repeats_nothing() {
             sagas.push(platform.request_organization().await.1);
             pressed.push(platform.press(tenant, ChatAction::Ready).await.to_string());
         }
-        let ended_by_itself = platform.atrium.worker(round).stop(Duration::from_secs(15)).await;
-        assert!(ended_by_itself, "worker {round} had to be killed");
+        let exited = platform.atrium.worker(round).stop(Duration::from_secs(15)).await;
+        assert!(exited, "worker {round} had to be killed");
         assert!(platform.atrium.worker(round).status().is_some_and(|status| status.success()));
         platform.atrium.worker(round).respawn().await.expect("the worker starts again");
     }
