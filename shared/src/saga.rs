@@ -242,7 +242,12 @@ pub async fn start_within(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn turn_around(tx: &mut OrgTx, id: SagaId, code: &str, detail: &str) -> Result<bool, DbError> {
+pub async fn start_compensation(
+    tx: &mut OrgTx,
+    id: SagaId,
+    code: &str,
+    detail: &str,
+) -> Result<bool, DbError> {
     let org = tx.org();
     let failure = OperationFailure { code: code.to_owned(), detail: detail.to_owned() };
     let turned = sqlx::query!(
@@ -285,7 +290,7 @@ pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     if saga.status != SagaStatus::Pending || is_past_pivot(tx, id).await? {
         return Ok(saga.is_canceled);
     }
-    turn_around(tx, id, CANCELED, "it was canceled").await?;
+    start_compensation(tx, id, CANCELED, "it was canceled").await?;
     let change = Change::new(Action::OperationCanceled, "operation", id);
     audit::record(tx, change.after(json!({ "kind": saga.kind }))).await?;
     Ok(true)

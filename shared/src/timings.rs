@@ -14,16 +14,16 @@ pub const MAX_RESPONSE_TIME: Duration = Duration::from_secs(12);
 pub const BLOCKING_READ: Duration = Duration::from_secs(1);
 
 /// How often a process compares the configuration that it holds with the database.
-pub const CONFIGURATION_RECONCILED_EVERY: Duration = Duration::from_secs(5);
+pub const CONFIGURATION_RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often a process reports which configuration it applies.
-pub const CONFIGURATION_REPORTED_EVERY: Duration = Duration::from_secs(2);
+pub const CONFIGURATION_REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A process that has not reported for this long is not counted.
-pub const CONFIGURATION_SILENT_AFTER: Duration = Duration::from_secs(6);
+pub const CONFIGURATION_REPORT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How often a process asks for newly revoked access.
-pub const REVOCATIONS_READ_EVERY: Duration = Duration::from_millis(500);
+pub const REVOCATIONS_READ_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How far before its last read a process asks again: longer than any transaction that revokes may take.
 pub const REVOCATIONS_OVERLAP: Duration = Duration::from_secs(30);
@@ -43,9 +43,10 @@ pub const fn is_longer(longer: Duration, times: u128, shorter: Duration) -> bool
 // PostgreSQL ends a statement, and says so, before anybody stops waiting for its answer.
 const _: () = assert!(is_longer(MAX_RESPONSE_TIME, 1, STATEMENT_TIMEOUT));
 // Two reports may be lost before a process counts as silent.
-const _: () = assert!(CONFIGURATION_SILENT_AFTER.as_micros() >= 3 * CONFIGURATION_REPORTED_EVERY.as_micros());
+const _: () =
+    assert!(CONFIGURATION_REPORT_TIMEOUT.as_micros() >= 3 * CONFIGURATION_REPORT_INTERVAL.as_micros());
 // Revocations hold in every process within a second of their commit.
-const _: () = assert!(is_longer(Duration::from_secs(1), 1, REVOCATIONS_READ_EVERY));
+const _: () = assert!(is_longer(Duration::from_secs(1), 1, REVOCATIONS_READ_INTERVAL));
 // A revoking transaction runs for a few statements at most; what it commits late is still read.
 const _: () = assert!(is_longer(REVOCATIONS_OVERLAP, 2, MAX_RESPONSE_TIME));
 // A revocation outlives every token that it ends.

@@ -74,9 +74,9 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
         .execute(outbox)
     };
     while in_time(delete_inbox_rows()).await?.rows_affected() == BATCH.unsigned_abs() {}
-    watcher.forget_expired_revocations().await?;
-    watcher.forget_ended_access().await?;
-    watcher.forget_the_absent().await?;
+    watcher.delete_expired_revocations().await?;
+    watcher.delete_ended_access().await?;
+    watcher.remove_absent().await?;
     Ok(())
 }
 
@@ -111,10 +111,10 @@ async fn remove_stale_copies(outbox: &PgPool, redis: &Redis) -> anyhow::Result<(
 async fn tidy_groups(redis: &Redis, process: &str) -> redis::RedisResult<()> {
     for stream in Inbound::all() {
         let mut group = ConsumerGroup::new(redis.clone(), stream, process);
-        group.forget_silent_consumers(CONSUMER_TIMEOUT).await?;
+        group.remove_silent_consumers(CONSUMER_TIMEOUT).await?;
         // Registered before the first skip: an increase is invisible in a series whose first value is 1.
         let skips = counter!(STREAM_SKIPS, "stream" => stream.name());
-        if group.go_back_to_skipped().await? {
+        if group.restore_skipped().await? {
             skips.increment(1);
             tracing::warn!(%stream, "entries were skipped by their group; it delivers them now");
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use atrium_shared::timings::{
-    BLOCKING_READ, CONFIGURATION_RECONCILED_EVERY, CONFIGURATION_SILENT_AFTER, is_longer,
+    BLOCKING_READ, CONFIGURATION_RECONCILE_INTERVAL, CONFIGURATION_REPORT_TIMEOUT, is_longer,
 };
 
 /// How long a relay's lease is valid without renewal. Every batch renews it.
@@ -63,7 +63,7 @@ const _: () = assert!(is_longer(SWEEP_AFTER, 1, RENEW_INTERVAL));
 // The timeout of a try exceeds that of any of its statements.
 const _: () = assert!(is_longer(TRY_TIMEOUT, 1, PURGE_TIMEOUT));
 // A purge starts after every process has noticed the deletion and its last report has expired.
-const _: () = assert!(is_longer(PURGE_DELAY, 1, CONFIGURATION_RECONCILED_EVERY));
-const _: () = assert!(is_longer(PURGE_DELAY, 1, CONFIGURATION_SILENT_AFTER));
+const _: () = assert!(is_longer(PURGE_DELAY, 1, CONFIGURATION_RECONCILE_INTERVAL));
+const _: () = assert!(is_longer(PURGE_DELAY, 1, CONFIGURATION_REPORT_TIMEOUT));
 // A consumer that waits for messages reads many times before it counts as ended.
 const _: () = assert!(is_longer(CONSUMER_TIMEOUT, 3, BLOCKING_READ));

@@ -15,7 +15,7 @@ use std::{
 use atrium_shared::{
     db::{RevokedAccess, Watcher},
     ids::{OrgId, ProjectId},
-    timings::{REVOCATIONS_OVERLAP, REVOCATIONS_READ_EVERY, is_longer},
+    timings::{REVOCATIONS_OVERLAP, REVOCATIONS_READ_INTERVAL, is_longer},
 };
 use parking_lot::RwLock;
 use time::OffsetDateTime;
@@ -80,7 +80,7 @@ impl EndedAccess {
     /// # Errors
     /// Never; the signature is that of a critical task.
     pub async fn follow(self, watcher: Watcher, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(REVOCATIONS_READ_EVERY);
+        let mut ticks = tokio::time::interval(REVOCATIONS_READ_INTERVAL);
         let mut since = OffsetDateTime::UNIX_EPOCH;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match watcher.access_revoked_since(since).await {

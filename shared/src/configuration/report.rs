@@ -12,7 +12,7 @@ use crate::{
     ids::OrgId,
     messages::AppliedReport,
     streams::{CONFIG_PROCESSES_KEY, Redis, config_applied_key},
-    timings::CONFIGURATION_SILENT_AFTER,
+    timings::CONFIGURATION_REPORT_TIMEOUT,
 };
 
 /// Redis' time: seconds since 1970, and microseconds.
@@ -77,7 +77,7 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
     let now = seconds * 1_000 + microseconds / 1_000;
     let (living, silent): (Vec<_>, Vec<_>) = processes
         .into_iter()
-        .partition(|(_, seen)| i128::from(now - seen) <= CONFIGURATION_SILENT_AFTER.as_millis() as i128);
+        .partition(|(_, seen)| i128::from(now - seen) <= CONFIGURATION_REPORT_TIMEOUT.as_millis() as i128);
     if !silent.is_empty() {
         // Whoever was killed did not say so; whoever only was slow reports again.
         let silent: Vec<String> = silent.into_iter().map(|(process, _)| process).collect();

@@ -24,7 +24,7 @@ use crate::{
     messages::{RevisionEntry, StreamEntry as _},
     streams::{Live, Redis, Tail, TailEvent},
     telemetry::metrics::{CONFIG_APPLY_FAILURES, CONFIG_APPLY_SECONDS, CONFIG_PLATFORM_REVISION},
-    timings::{CONFIGURATION_RECONCILED_EVERY, CONFIGURATION_REPORTED_EVERY},
+    timings::{CONFIGURATION_RECONCILE_INTERVAL, CONFIGURATION_REPORT_INTERVAL},
 };
 
 const RECONCILE_JITTER: f64 = 0.1;
@@ -167,7 +167,7 @@ impl ConfigurationStore {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         loop {
-            let pause = CONFIGURATION_RECONCILED_EVERY
+            let pause = CONFIGURATION_RECONCILE_INTERVAL
                 .mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
             let first = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -291,7 +291,7 @@ impl ConfigurationStore {
     }
 
     async fn keep_reporting(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(CONFIGURATION_REPORTED_EVERY);
+        let mut ticks = tokio::time::interval(CONFIGURATION_REPORT_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let applied: Vec<_> = {
                 let state = self.0.state.read();

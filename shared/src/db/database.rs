@@ -83,7 +83,11 @@ impl Database {
     ///
     /// # Errors
     /// As [`Self::org_tx`].
-    pub async fn org_tx_apart(&self, principal: &Principal, org: OrgId) -> Result<OrgTx, DbError> {
+    pub async fn org_tx_on_new_connection(
+        &self,
+        principal: &Principal,
+        org: OrgId,
+    ) -> Result<OrgTx, DbError> {
         OrgTx::open(&self.pool.apart(), &self.wake, principal, org, View::Current).await
     }
 

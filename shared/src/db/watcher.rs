@@ -150,7 +150,7 @@ impl Watcher {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_ended_access(&self) -> Result<u64, DbError> {
+    pub async fn delete_ended_access(&self) -> Result<u64, DbError> {
         let ended = sqlx::query!("DELETE FROM revoked_access WHERE revoked_at < now() - interval '1 hour'");
         Ok(in_time(ended.execute(&self.pool)).await?.rows_affected())
     }
@@ -159,7 +159,7 @@ impl Watcher {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_expired_revocations(&self) -> Result<u64, DbError> {
+    pub async fn delete_expired_revocations(&self) -> Result<u64, DbError> {
         let expired =
             sqlx::query!("DELETE FROM revoked_auth_sessions WHERE expires_at < now() - interval '1 hour'");
         Ok(in_time(expired.execute(&self.pool)).await?.rows_affected())
@@ -170,7 +170,7 @@ impl Watcher {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_the_absent(&self) -> Result<u64, DbError> {
+    pub async fn remove_absent(&self) -> Result<u64, DbError> {
         // The role's policies show only what may be deleted, and of that only the time.
         let answers = delete_in_batches(|last| {
             sqlx::query!(

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     db::{DbError, Watcher},
     ids::AuthSessionId,
-    timings::{REVOCATION_LIFETIME, REVOCATIONS_OVERLAP, REVOCATIONS_READ_EVERY},
+    timings::{REVOCATION_LIFETIME, REVOCATIONS_OVERLAP, REVOCATIONS_READ_INTERVAL},
 };
 
 /// The revoked sign-in sessions whose tokens may not have expired. Cheap to clone.
@@ -73,7 +73,7 @@ impl Revocations {
     /// # Errors
     /// Never; the signature is that of a critical task.
     pub async fn follow(self, watcher: Watcher, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(REVOCATIONS_READ_EVERY);
+        let mut ticks = tokio::time::interval(REVOCATIONS_READ_INTERVAL);
         let mut since = OffsetDateTime::UNIX_EPOCH;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match self.read(&watcher, since).await {

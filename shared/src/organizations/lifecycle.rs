@@ -168,7 +168,7 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     .await?
     .ok_or(OrganizationError::NotDeleting)?;
     // The saga's row is locked first, as its steps do: the other order could end in a deadlock.
-    if !saga::turn_around(tx, deletion, saga::CANCELED, "the organization was restored").await? {
+    if !saga::start_compensation(tx, deletion, saga::CANCELED, "the organization was restored").await? {
         return Err(OrganizationError::Deleting);
     }
     if !reopen(tx, deletion, true).await? {
@@ -203,7 +203,7 @@ pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn grace_left(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<f64>, DbError> {
+pub async fn remaining_grace(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<f64>, DbError> {
     let org = tx.org();
     Ok(sqlx::query_scalar!(
         r#"SELECT EXTRACT(EPOCH FROM delete_at - clock_timestamp())::float8 AS "seconds!" FROM orgs

@@ -14,7 +14,7 @@ pub use self::{
     creation::{abandon, found, open, reserve_slug, withdraw},
     error::OrganizationError,
     lifecycle::{
-        Certificate, SuspendedBy, cancel_deletion, erase, grace_left, is_kept, lock, reopen,
+        Certificate, SuspendedBy, cancel_deletion, erase, is_kept, lock, remaining_grace, reopen,
         request_deletion, resume, suspend,
     },
     name::{CurrentName, lock_name, rename},

@@ -172,7 +172,7 @@ impl ConsumerGroup {
     }
 
     /// Leaves the group, so that the names of processes that ended do not fill it. Not with anything pending, which
-    /// would be lost: hence one script. Without it, somebody else [forgets](Self::forget_silent_consumers) the name.
+    /// would be lost: hence one script. Without it, somebody else [forgets](Self::remove_silent_consumers) the name.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -191,7 +191,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn forget_silent_consumers(&mut self, idle: Duration) -> RedisResult<usize> {
+    pub async fn remove_silent_consumers(&mut self, idle: Duration) -> RedisResult<usize> {
         let mut connection = self.connect().await?;
         let reply = lua::FORGET_SILENT
             .key(self.stream.to_string())
@@ -209,7 +209,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn go_back_to_skipped(&mut self) -> RedisResult<bool> {
+    pub async fn restore_skipped(&mut self) -> RedisResult<bool> {
         let mut connection = self.connect().await?;
         let reply = lua::GO_BACK
             .key(self.stream.to_string())

@@ -51,7 +51,7 @@ scripts! {
     /// Takes from a bucket of a rate limit.
     LIMITS_TAKE = "limits_take",
     /// Reports a worker as alive, and lists those that are.
-    MEMBERS_BEAT = "members_beat",
+    MEMBERS_HEARTBEAT = "members_beat",
     /// Finds entries that nobody will be given.
     NOT_LIVE = "not_live",
     /// Reads new entries behind a lease.

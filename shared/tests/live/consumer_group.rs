@@ -184,7 +184,7 @@ async fn nobody_leaves_a_group_with_entries_in_hand() {
         consumer.leave().await.expect("an answer");
     }
     assert_eq!(stage.consumers().await, ["busy"]);
-    assert_eq!(busy.forget_silent_consumers(Duration::ZERO).await.expect("an answer"), 0);
+    assert_eq!(busy.remove_silent_consumers(Duration::ZERO).await.expect("an answer"), 0);
     busy.acknowledger().acknowledge(second).await.expect("an answer");
     busy.leave().await.expect("an answer");
     assert_eq!(stage.consumers().await, [""; 0]);

@@ -225,7 +225,7 @@ async fn a_chat_lease_has_one_owner_and_its_batches_need_it() {
 async fn a_silent_process_is_not_counted() {
     let redis = &mut redis().await;
     let _: usize = redis.zadd("processes", "silent", 1).await.expect("a member");
-    let living: Vec<String> = call(redis, &lua::MEMBERS_BEAT, &["processes"], &["one", "4000"]).await;
+    let living: Vec<String> = call(redis, &lua::MEMBERS_HEARTBEAT, &["processes"], &["one", "4000"]).await;
     assert_eq!(living, ["one"]);
     let _: usize = redis.zadd("processes", "silent", 1).await.expect("a member");
     let living: usize = call(redis, &lua::LIMITS_BEAT, &["processes"], &["two", "4000"]).await;

@@ -78,8 +78,8 @@ async fn what_is_over_is_deleted_for_users_who_never_come_back() {
     let settings = reader.finish(settings).expect("the settings are complete");
     let watcher = Watcher::connect(&settings).await.expect("the role is accepted");
     let expired = u64::try_from(2 * EXPIRED).expect("a small number");
-    assert_eq!(watcher.forget_the_absent().await.expect("rows go"), expired);
-    assert_eq!(watcher.forget_the_absent().await.expect("no rows go"), 0);
+    assert_eq!(watcher.remove_absent().await.expect("rows go"), expired);
+    assert_eq!(watcher.remove_absent().await.expect("no rows go"), 0);
     for (query, left) in [
         ("SELECT count(*) FROM idempotency_keys WHERE key LIKE 'kept%'", 3),
         ("SELECT count(*) FROM idempotency_keys", 3),

@@ -166,7 +166,8 @@ impl<H: Handler> Worker<H> {
         let is_being_handled = in_time(async {
             // The check uses a connection outside the pool, because every connection of the pool may be dead, with a
             // try waiting for it.
-            let tx = self.database.org_tx_apart(&Principal::System(H::CONSUMER), message.org).await?;
+            let tx =
+                self.database.org_tx_on_new_connection(&Principal::System(H::CONSUMER), message.org).await?;
             message.is_being_handled(tx, H::CONSUMER).await
         });
         !is_being_handled.await.unwrap_or(true)

@@ -52,7 +52,7 @@ impl Step for Grace {
 
     fn run<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<Verdict, DbError>> {
         Box::pin(async move {
-            let remaining = organizations::grace_left(context.tx, context.saga).await?;
+            let remaining = organizations::remaining_grace(context.tx, context.saga).await?;
             Ok(match remaining {
                 None => Verdict::Fail(Failure {
                     code: "canceled",

@@ -196,7 +196,7 @@ impl<'a> Journal<'a> {
 
     /// Changes the status from PENDING to COMPENSATING, and schedules the first compensation.
     pub(super) async fn start_compensation(&mut self, failure: &Failure) -> Result<(), DbError> {
-        saga::turn_around(self.tx, self.saga, failure.code, &failure.detail).await.map(drop)
+        saga::start_compensation(self.tx, self.saga, failure.code, &failure.detail).await.map(drop)
     }
 
     /// Sets the final status. Returns an error unless the saga has the status that precedes it.

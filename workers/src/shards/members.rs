@@ -21,7 +21,7 @@ impl Members {
     /// Records that this process is alive. Returns all live processes in arbitrary order.
     pub(super) async fn heartbeat(&self, timeout: Duration) -> RedisResult<Vec<String>> {
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        lua::MEMBERS_BEAT
+        lua::MEMBERS_HEARTBEAT
             .key(&self.key)
             .arg(&self.owner)
             .arg(timeout)
