@@ -1,4 +1,4 @@
--- The tenant wall, and the people who stand on both sides of it.
+-- The tenant wall, and the users on both sides of it.
 --
 -- Every connection of the application runs as atrium_app, which owns nothing and cannot bypass row-level
 -- security. A transaction names its tenant with set_config('app.org_id', …, true) and its user with
@@ -27,8 +27,8 @@ BEGIN
         EXECUTE format('CREATE POLICY mine ON %s FOR SELECT TO atrium_app USING (%s)', relation, mine);
         visible := format('(%s) OR %s', inside, mine);
     END IF;
-    -- Permissive policies add up: a second one, added by mistake, would open the table. A restrictive one cannot
-    -- be widened by any number of permissive ones.
+    -- Permissive policies add up: a second one, added by accident, would open the table. A restrictive one cannot be
+    -- widened by any number of permissive ones.
     EXECUTE format('CREATE POLICY guard ON %s AS RESTRICTIVE FOR ALL TO atrium_app USING (%s) WITH CHECK (%s)',
                    relation, visible, inside);
 END
@@ -68,11 +68,11 @@ GRANT SELECT, INSERT (id) ON users TO atrium_app;
 GRANT USAGE ON SEQUENCE guest_number TO atrium_app;
 
 -- A sign-in session that ended before its access tokens expired; they carry its id as `sid`. Written by its own user;
--- read across users by the watcher, which every API process polls, so that a sign-out holds without Redis.
+-- read across users by the watcher, which every API process polls, so that a sign-out takes effect without Redis.
 CREATE TABLE revoked_auth_sessions (
     auth_session_id uuid        CONSTRAINT revoked_auth_sessions_pkey PRIMARY KEY,
     user_id         uuid        NOT NULL CONSTRAINT revoked_auth_sessions_user_fkey REFERENCES users (id),
-    -- After this moment its tokens are refused anyway, and the row may be deleted.
+    -- After this time its tokens have expired, and the row may be deleted.
     expires_at      timestamptz NOT NULL,
     revoked_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -87,12 +87,12 @@ GRANT SELECT, DELETE ON revoked_auth_sessions TO atrium_watcher;
 -- The answer to a create that carried an Idempotency-Key, stored in the transaction that did the work: a
 -- repetition finds either the whole effect and its answer, or nothing.
 CREATE TABLE idempotency_keys (
-    -- Who asked: a user, or an API key, which acts in its own name. Hence no foreign key.
+    -- The caller: a user, or an API key, which acts under its own name. Hence no foreign key.
     caller_id   uuid        NOT NULL,
     -- Method and path, so that one key on two resources is two keys.
     route       text        NOT NULL,
     key         text        NOT NULL CONSTRAINT idempotency_keys_key_length CHECK (length(key) BETWEEN 1 AND 255),
-    -- SHA-256 of the request body: the same key with another body is a client's mistake.
+    -- SHA-256 of the request body: the same key with another body is an error of the client.
     fingerprint bytea       NOT NULL,
     status      smallint    NOT NULL,
     headers     jsonb       NOT NULL,

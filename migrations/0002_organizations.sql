@@ -17,8 +17,8 @@ CREATE TABLE orgs (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The platform itself, as an organization without members: it owns the configuration that holds by default.
--- Inserted before the wall goes up, since even the owner cannot insert after it.
+-- The platform itself, as an organization without members: it owns the default configuration. Inserted before the wall
+-- is enabled, since afterwards even the owner cannot insert it.
 INSERT INTO orgs (id, name, slug, status)
 VALUES ('00000000-0000-0000-0000-000000000000', 'Atrium', 'platform', 'COMMITTED');
 
@@ -51,7 +51,7 @@ GRANT SELECT, INSERT (id, name, slug, status), UPDATE (name, status, version, up
 CREATE TABLE invitations (
     org_id      uuid        NOT NULL CONSTRAINT invitations_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
     id          uuid        NOT NULL,
-    -- SHA-256 of the secret half of the code: who reads this table cannot join.
+    -- SHA-256 of the secret half of the code: a reader of this table cannot join.
     code_hash   bytea       NOT NULL,
     role        text        NOT NULL
                 CONSTRAINT invitations_role_known CHECK (role IN ('owner', 'admin', 'member', 'viewer')),

@@ -5,8 +5,8 @@
 -- that a message is done. Published but not consumed for a while means published again.
 CREATE TABLE outbox (
     org_id       uuid        NOT NULL CONSTRAINT outbox_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
-    -- Order within an aggregate: writers hold the aggregate's row lock, so its ids commit in order. Across
-    -- aggregates a lower id may commit later, so nothing here reads "everything after id n".
+    -- Order within an aggregate: writers lock the aggregate's row, so its ids commit in order. Across aggregates a
+    -- lower id may commit later, so nothing here reads "everything after id n".
     id           bigint      GENERATED ALWAYS AS IDENTITY,
     message_id   uuid        NOT NULL,
     topic        text        NOT NULL CONSTRAINT outbox_topic_known CHECK (topic IN ('saga', 'config', 'chat')),
@@ -14,7 +14,7 @@ CREATE TABLE outbox (
     aggregate_id uuid        NOT NULL,
     payload      jsonb       NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Null: at once. Else a retry or a deadline that waits; only these depend on the clock.
+    -- Null: deliver immediately. Otherwise the time of a retry or deadline; only these depend on the clock.
     available_at timestamptz,
     published_at timestamptz,
     consumed_at  timestamptz,
@@ -75,7 +75,7 @@ CALL wall_by_org('sagas',
 GRANT SELECT, INSERT (org_id, id, kind, created_by, deadline_at), UPDATE (status, failure, finished_at)
     ON sagas TO atrium_app;
 
--- A terminal state is final: whoever comes late, by any path, is refused by the database itself.
+-- A terminal state is final: the database itself rejects every later change.
 CREATE FUNCTION refuse_terminal_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'saga % is already %', OLD.id, OLD.status
@@ -98,7 +98,7 @@ CREATE TABLE saga_steps (
     attempts    integer     NOT NULL DEFAULT 0,
     started_at  timestamptz,
     finished_at timestamptz,
-    -- What to tell the person who waits; null when there is nothing to tell.
+    -- A message for the waiting user; null without one.
     detail      text,
     -- Tries of the compensation, and when it worked. A step that FAILED stays so, and is compensated all the same:
     -- it may have been done in part.

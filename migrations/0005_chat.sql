@@ -1,4 +1,4 @@
--- Chat keeps sessions and counts. There is no message table: what is said lives minutes, in Redis.
+-- Chat stores sessions and counts. There is no message table: events live for minutes, in Redis.
 
 -- One open window of one person on one project.
 CREATE TABLE chat_sessions (

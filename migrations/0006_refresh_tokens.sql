@@ -1,13 +1,13 @@
 -- Refresh tokens: what lets a guest stay longer than one access token lives.
 --
--- A sign-in begins a session (`auth_session`, beside the chat's sessions). The session has one unused token; using it
--- makes its successor. Whoever presents a used one again, later than an honest repetition explains, holds a copy: the
--- session is over for everybody. Both tables belong to one user. A token names its user, so it is found without a
+-- A sign-in begins a sign-in session (`auth_session`, unlike the chat's sessions). The session has one unused token;
+-- using it creates its successor. A used token that is sent again later than a retry explains is a copy: the session
+-- ends for all holders. Both tables belong to one user. A token contains its user's id, so it is found without a
 -- cross-tenant query.
 
 CREATE TABLE auth_sessions (
     user_id    uuid        NOT NULL CONSTRAINT auth_sessions_user_fkey REFERENCES users (id),
-    -- The claim `sid` of the access tokens that the session has made.
+    -- The claim `sid` of the access tokens issued in the session.
     id         uuid        NOT NULL,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Its newest token's. Deleted after it by the same user's next sign-in or refresh.
@@ -35,7 +35,7 @@ CREATE TABLE refresh_tokens (
     CONSTRAINT refresh_tokens_auth_session_fkey FOREIGN KEY (user_id, auth_session_id)
         REFERENCES auth_sessions (user_id, id) ON DELETE CASCADE,
     CONSTRAINT refresh_tokens_salt_of_used CHECK (successor_salt IS NULL OR used_at IS NOT NULL),
-    -- However many refresh at once, there is one successor.
+    -- Any number of concurrent refreshes create one successor.
     CONSTRAINT refresh_tokens_one_unused EXCLUDE (user_id WITH =, auth_session_id WITH =) WHERE (used_at IS NULL)
 );
 CALL wall_by_user('refresh_tokens', 'user_id');

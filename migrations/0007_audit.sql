@@ -1,9 +1,8 @@
--- The audit log: who changed what in an organization, in one order, which nobody can rewrite unnoticed.
+-- The audit log: all changes in an organization with their actors, in one order, in which tampering is detected.
 --
--- The application may add entries and read them, no more. Number, time and hash are the database's: an entry's hash
--- covers its content and the hash before it, so that whoever changes, removes or inserts one, with whatever rights,
--- has to change every later one, up to those that were noted down elsewhere (an export, the verifying command's
--- last line).
+-- The application may add and read entries, nothing else. Number, time and hash are set by the database: an entry's
+-- hash covers its content and the hash before it, so a change, removal or insertion, with whatever rights, requires
+-- changing every later entry, including hashes recorded elsewhere (an export, the last line of the verifying command).
 
 CREATE TABLE audit_log (
     org_id      uuid        NOT NULL CONSTRAINT audit_log_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
@@ -52,8 +51,8 @@ $$;
 REVOKE ALL ON FUNCTION chain_audit_entry FROM PUBLIC;
 CREATE TRIGGER chain BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION chain_audit_entry();
 
--- Nobody has the right to rewrite it; who could take that right is stopped once more. Rows go with their
--- organization, and only so: to a DELETE of its own, the forced wall shows even the owner nothing.
+-- No role has the right to rewrite it; a trigger also stops a role that takes that right. Rows are deleted only
+-- together with their organization: for a DELETE of its own, the forced wall shows no rows even to the owner.
 CREATE FUNCTION refuse_audit_rewrite() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the audit log cannot be rewritten' USING ERRCODE = 'insufficient_privilege';

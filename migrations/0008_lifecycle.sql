@@ -1,12 +1,11 @@
--- The life of an organization after its creation: suspended, about to be deleted, gone; and who loses access on
--- the way.
+-- The life of an organization after its creation: suspended, in deletion, purged; and the access that ends on the way.
 
 ALTER TABLE orgs
     DROP CONSTRAINT orgs_status_known,
     ADD CONSTRAINT orgs_status_known
         CHECK (status IN ('PENDING', 'COMMITTED', 'FAILED', 'SUSPENDED', 'DELETING')),
-    -- Who suspended it. What an operator suspended, no owner resumes. Kept while it is about to be deleted, so that
-    -- it comes back as it was.
+    -- Who suspended it. An owner cannot resume an operator's suspension. Kept during a deletion, so that canceling it
+    -- restores the former state.
     ADD COLUMN suspended_by text
         CONSTRAINT orgs_suspended_by_known CHECK (suspended_by IN ('owner', 'operator')),
     -- The saga that deletes it, and from when on that may purge. Until then the deletion can be canceled.
@@ -17,8 +16,8 @@ ALTER TABLE orgs
         CHECK ((status = 'DELETING') = (delete_at IS NOT NULL) AND (delete_at IS NULL) = (deletion_id IS NULL));
 GRANT UPDATE (suspended_by, deletion_id, delete_at), DELETE ON orgs TO atrium_app;
 
--- Deleting the row takes everything of the organization with it. That is the purge's last act, and nobody else's:
--- not before the grace is over, whoever asks.
+-- Deleting the row deletes everything of the organization. Only the purge does that, as its last step, and only after
+-- the grace period.
 CREATE FUNCTION refuse_early_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'organization % is not at the end of its grace', OLD.id
@@ -30,8 +29,8 @@ CREATE TRIGGER deleted_after_grace BEFORE DELETE ON orgs
     FOR EACH ROW WHEN (OLD.status <> 'DELETING' OR OLD.delete_at > clock_timestamp())
     EXECUTE FUNCTION refuse_early_deletion();
 
--- What remains of a deleted organization: the proof that nothing else does. It belongs to whoever asked for the
--- deletion, whose operation it was.
+-- What remains of a deleted organization: the proof that all its data was removed. It belongs to the user who requested
+-- the deletion.
 CREATE TABLE deletion_certificates (
     user_id        uuid        NOT NULL CONSTRAINT deletion_certificates_user_fkey REFERENCES users (id),
     -- The saga's.
@@ -47,12 +46,12 @@ CREATE TABLE deletion_certificates (
 CALL wall_by_user('deletion_certificates', 'user_id');
 GRANT SELECT, INSERT (user_id, id, deleted_org_id, requested_at, certificate) ON deletion_certificates TO atrium_app;
 
--- The end of somebody's access to something, for processes that believe it for a while, and for streams that are
--- open: every API process polls for them, so that they end within a second, without Redis.
+-- An end of access, for processes that cache memberships and for open streams: every API process polls for them, so
+-- that streams end within a second, without Redis.
 CREATE TABLE revoked_access (
     org_id       uuid        NOT NULL CONSTRAINT revoked_access_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
     id           uuid        NOT NULL DEFAULT gen_random_uuid(),
-    -- Whose: a user's or an API key's. Null: everybody's.
+    -- The principal: a user or an API key. Null: all of them.
     principal_id uuid,
     -- To what: one project. Null: all of the organization.
     project_id   uuid,
@@ -70,6 +69,6 @@ GRANT SELECT, DELETE ON revoked_access TO atrium_watcher;
 ALTER TABLE idempotency_keys
     ADD COLUMN org_id uuid CONSTRAINT idempotency_keys_org_fkey REFERENCES orgs (id) ON DELETE CASCADE;
 CREATE INDEX idempotency_keys_org ON idempotency_keys (org_id);
--- Only the transaction's own organization: the key would tell of any other whether it is there.
+-- Only the transaction's own organization: the key would reveal whether another one exists.
 CREATE POLICY in_its_org ON idempotency_keys AS RESTRICTIVE FOR INSERT TO atrium_app
     WITH CHECK (org_id IS NULL OR org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid));

@@ -1,4 +1,4 @@
--- Keys with which services ask in the name of an organization.
+-- Keys with which services call the API on behalf of an organization.
 --
 -- A key names its organization and itself, and proves itself with a secret: it is found behind the wall of the
 -- organization it names.
@@ -7,7 +7,7 @@ CREATE TABLE api_keys (
     org_id       uuid        NOT NULL CONSTRAINT api_keys_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
     id           uuid        NOT NULL,
     name         text        NOT NULL CONSTRAINT api_keys_name_length CHECK (length(name) BETWEEN 1 AND 80),
-    -- SHA-256 of the secret: who reads this table has no key.
+    -- SHA-256 of the secret: a reader of this table has no key.
     hash         bytea       NOT NULL CONSTRAINT api_keys_hash_length CHECK (length(hash) = 32),
     -- What it may be used for; the list is `shared/src/api_key.rs`.
     scopes       text[]      NOT NULL CONSTRAINT api_keys_scopes_some CHECK (cardinality(scopes) BETWEEN 1 AND 20),

@@ -1,6 +1,6 @@
--- What users who never come back leave behind: recorded answers and sign-ins that are over. Who does come back clears
--- up their own; for everybody else the janitor does, through the watcher. The policies say what it may delete, and it
--- sees no more of it than how old it is.
+-- Expired records of users who do not return: recorded responses and ended sign-in sessions. Those of active users are
+-- deleted with their requests; the janitor deletes the rest through the watcher. The policies limit what it may delete,
+-- and it sees only the age.
 
 CREATE INDEX idempotency_keys_created_at ON idempotency_keys (created_at);
 CREATE POLICY expire ON idempotency_keys TO atrium_watcher USING (created_at < now() - interval '24 hours');

@@ -1,6 +1,6 @@
--- An organization that is imported has a configuration, with its history, before it is open. When it never opens, that
--- must go again, although nobody may delete history: it goes with its head, and a head can only be deleted while its
--- organization is not open yet, or together with it.
+-- An imported organization has a configuration with its history before it is open. If it never opens, these must be
+-- deleted, although no role may delete history: history is deleted with its head, and a head can only be deleted while
+-- its organization is not open yet, or together with it.
 
 ALTER TABLE config_values
     ADD CONSTRAINT config_values_head_fkey FOREIGN KEY (org_id) REFERENCES config_heads (org_id) ON DELETE CASCADE;

@@ -1,13 +1,13 @@
--- What is needed to say how the write path is, and to take care of what it gave up.
+-- What operators need: the state of the write path, and dead letters to replay or drop.
 
--- A consumer that works on a message for long says so, or the sweeper would take it for lost and publish it again;
--- and a dead letter that is replayed is published anew.
+-- A consumer that works on a message for long records it, or the sweeper would take the message for lost and publish it
+-- again; and a replayed dead letter is published again.
 GRANT UPDATE (published_at) ON outbox TO atrium_app;
 
 -- Dead letters that wait for an operator: counted every few seconds, and few.
 CREATE INDEX outbox_dead ON outbox (dead_at) WHERE dead_at IS NOT NULL AND consumed_at IS NULL;
 
--- Since when a saga is taken back: its age would tell how long it took to fail as well.
+-- When compensation began: the saga's age would include the time until it failed.
 ALTER TABLE sagas ADD COLUMN turned_around_at timestamptz;
 GRANT UPDATE (turned_around_at) ON sagas TO atrium_app;
 

@@ -1,5 +1,5 @@
--- An operation can be canceled until it has come to a step that cannot be taken back. The API has to know which steps
--- those are, and only the workers have the code: so the plan says it.
+-- An operation can be canceled until it reaches a step that cannot be undone. The API has to know these steps, and only
+-- the workers have the code: so the plan contains them.
 
 ALTER TABLE saga_steps
     -- After the saga's pivot: once it has begun there is no way back, and it is tried until it works.

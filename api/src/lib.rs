@@ -3,7 +3,7 @@
 //! A connection becomes requests in [`server`], a request finds its handler in the one table in [`routes`], and a
 //! handler gets [`state::App`] and an [`http::request::Request`]. Each resource is a folder of its own.
 //!
-//! What is listed further down imports nothing of what is listed further up: `server`, `routes`, `schemas`, the resources (from
+//! A module imports nothing from the modules before it in this list: `server`, `routes`, `schemas`, the resources (from
 //! `organizations` to `pages`), `state`, `live`, `limits`, `http`.
 
 pub mod server;

@@ -82,7 +82,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     let window = settings.drain;
     let draining = shutdown.draining().clone();
     let shared_limits = Arc::new(Shared::new(redis.clone(), &settings.process_name));
-    // Permits are given back until the last stream has ended.
+    // Permits are returned until the last stream has ended.
     let (stream_quotas, keep_stream_quotas) =
         StreamQuotas::new(Arc::clone(&shared_limits), live.streams.done().clone());
     shutdown.spawn_critical("stream quotas", keep_stream_quotas);

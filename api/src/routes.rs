@@ -1,4 +1,4 @@
-//! THE table of routes: what the API answers, and what it asks for before a handler sees a request.
+//! The table of all routes, with the checks before each handler.
 //!
 //! `docs/api/openapi.yaml` is held against this table, in both directions, by a test.
 
@@ -27,14 +27,14 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Problem>> + S
 /// between a commit and what follows it.
 pub type Handler = for<'a> fn(&'a Arc<App>, &'a mut Request) -> Answer<'a>;
 
-/// Who may call a route.
+/// The callers that a route admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// All callers.
     Public,
-    /// Whoever brings an access token that holds.
+    /// Callers with a valid access token.
     User,
-    /// Whoever brings a refresh token: the handler verifies it, and where the request comes from.
+    /// Callers with a refresh token: the handler verifies it and the origin of the request.
     Refresh,
 }
 
@@ -47,9 +47,9 @@ pub enum Limit {
     SignIns,
     /// `limits.requests_per_minute`, per user.
     Requests,
-    /// As many again, per address: before a refresh token was looked up nobody knows whose it is.
+    /// The same number, per address: the user is unknown until the refresh token is looked up.
     Refreshes,
-    /// `limits.chat_actions_per_second`, per user and project: counted by the handler, which knows the project's
+    /// `limits.chat_actions_per_second`, per user and project: counted by the handler, which has the project's
     /// configuration.
     ChatActions,
 }
@@ -60,19 +60,19 @@ pub struct Route {
     pub method: Method,
     /// The path, with `{parameters}`. Metrics and logs name requests by it, never by the path that was sent.
     pub template: &'static str,
-    /// Who may call it.
+    /// The callers that it admits.
     pub access: Access,
     /// What it counts against.
     pub limit: Limit,
     /// The largest body, in bytes.
     pub body_limit: usize,
-    /// How long the handler may take before its client is told to come back.
+    /// How long the handler may take before the client gets 503.
     pub time_limit: Duration,
     /// Which scope a service's key must have; a route without one takes no keys.
     pub scope: Option<ApiScope>,
     /// Whether it answers with an event stream, whose clients stop forever at a refusal.
     pub stream: bool,
-    /// Who answers.
+    /// The handler.
     pub handler: Handler,
 }
 
@@ -123,7 +123,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 // A body that arrives just in time, and an answer of PostgreSQL that does, are both in time together.
 const _: () = assert!(is_longer(TIME_LIMIT, 1, READ_TIMEOUT.saturating_add(MAX_RESPONSE_TIME)));
 
-/// A row: method, template, handler. It asks for a user and counts as a request unless it says otherwise.
+/// A row: method, template, handler. By default, it requires a user and counts as a request.
 macro_rules! route {
     ($method:ident $template:literal => $($handler:tt)+) => {
         Route {
@@ -212,7 +212,7 @@ pub struct Routes {
     router: Router<Vec<Arc<Route>>>,
 }
 
-/// What the table says about a method and a path.
+/// The result of looking up a method and a path.
 pub enum Found {
     /// A handler, and the path's parameters, percent-decoded.
     Route(Arc<Route>, Vec<(String, String)>),
@@ -297,14 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_table_is_not_there() {
+    fn unknown_paths_have_no_route() {
         for path in ["/v1/orgs/", "//v1/orgs", "/V1/orgs", "*", "", "/v1", "/v1/orgs//members"] {
             assert_eq!(find("GET", path), "nothing", "{path}");
         }
     }
 
     #[test]
-    fn another_method_is_told_which_there_are() {
+    fn another_method_gets_the_allowed_methods() {
         assert_eq!(find("DELETE", "/v1/orgs"), r#""GET, HEAD, OPTIONS, POST""#);
         assert_eq!(find("TRACE", "/v1/auth/guest"), r#""OPTIONS, POST""#);
     }

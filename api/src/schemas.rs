@@ -1,4 +1,4 @@
-//! All schemas of what the API reads and sends, for the test that holds `docs/api/openapi.yaml` against them.
+//! All schemas of request and response bodies, for the test that compares `docs/api/openapi.yaml` with them.
 
 use crate::{
     api_keys, audit, auth, chat, configuration,

@@ -1,4 +1,4 @@
-//! What handlers share: one [`App`] for the process, made at start.
+//! The state that handlers share: one [`App`] for the process, created at start.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub struct App {
     pub keyring: Keyring,
     /// Sign-ins and tokens that were revoked.
     pub revocations: Revocations,
-    /// Who may ask how often.
+    /// The rate limits.
     pub rate_limits: Arc<RateLimits>,
     /// What the members of an organization may use together.
     pub quotas: Quotas,

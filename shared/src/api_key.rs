@@ -1,8 +1,8 @@
 //! Keys of services: what one may be used for, and how it looks.
 //!
-//! A key's text is a prefix that scanners for leaked secrets can look for, and in base64url its organization's id, its
-//! own id and 256 random bits. The ids say behind which wall to look, and prove nothing; the secret proves, and is
-//! stored as a hash only. It is random, so a plain hash is enough.
+//! A key's text is a prefix that scanners for leaked secrets recognize, followed by its organization's id, its own id
+//! and 256 random bits in base64url. The ids select the rows and prove nothing; the secret is the proof, and is stored
+//! as a hash only. It is random, so a plain hash is enough.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::{
 /// What a key begins with.
 pub const PREFIX: &str = "atk_";
 
-/// What a key may be used for. A route asks for one, or takes no keys.
+/// The use that a key allows. A route requires one scope, or accepts no keys.
 #[derive(
     Clone,
     Copy,
@@ -72,7 +72,7 @@ impl ApiScope {
         self.into()
     }
 
-    /// The role that it is as good as, on the routes that ask for it. Who makes a key must have it.
+    /// The equivalent role on the routes with this scope. The creator of a key must have it.
     #[must_use]
     pub fn role(self) -> Role {
         match self {
@@ -114,7 +114,7 @@ impl ApiKeyText {
         Self { org, id: ApiKeyId::new(), secret: rand::random() }
     }
 
-    /// Which hash the database holds. To find one by its hash compares no secret, so its timing tells nothing.
+    /// The hash that the database stores. A lookup by hash compares no secret, so its timing reveals nothing.
     #[must_use]
     pub fn hash(&self) -> SecretHash {
         Sha256::digest(self.secret).into()
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_survives_its_text_and_nothing_else_is_one() {
+    fn an_api_key_round_trips_and_other_texts_are_rejected() {
         let key = ApiKeyText::new(OrgId::new());
         let text = key.to_text();
         assert!(text.starts_with("atk_") && ApiKeyText::parse(&text) == Some(key));

@@ -1,9 +1,9 @@
-//! The audit log: every change of state in an organization, with who made it.
+//! The audit log: every change of state in an organization, with its actor.
 //!
-//! An entry is added in the transaction of the change, so there is no change without its entry. It is the
-//! transaction's last statement: the entries of an organization are added one after the other, under a lock, and a
-//! transaction that waits for this lock should hold no lock that others wait for. The database numbers and chains the
-//! entries (`migrations/0007_audit.sql`); [`verify`] computes the chain again.
+//! An entry is added in the transaction of the change, so every change has its entry. It is the transaction's last
+//! statement: the entries of an organization are added one after the other, under a lock, and a transaction that waits
+//! for this lock should own no lock that others wait for. The database numbers and chains the entries
+//! (`migrations/0007_audit.sql`); [`verify`] computes the chain again.
 
 use std::fmt::Display;
 
@@ -60,7 +60,7 @@ pub enum Action {
     #[strum(serialize = "operation.canceled")]
     #[schemars(rename = "operation.canceled")]
     OperationCanceled,
-    /// Somebody accepted an invitation.
+    /// A user accepted an invitation.
     #[strum(serialize = "member.joined")]
     #[schemars(rename = "member.joined")]
     MemberJoined,
@@ -135,7 +135,7 @@ impl Action {
     }
 }
 
-/// Who makes a change.
+/// The actor of a change.
 #[derive(
     Clone,
     Copy,
@@ -234,7 +234,7 @@ pub struct Entry {
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
-    /// What kind of actor made the change.
+    /// The kind of actor.
     pub actor_kind: ActorKind,
     /// The id of the user or API key; none for operators and workers.
     pub actor_id: Option<Uuid>,

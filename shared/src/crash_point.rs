@@ -1,9 +1,9 @@
 //! Named places in the write path where the crash matrix interferes (`make chaos`, `docs/reliability.md`).
 //!
-//! A process whose environment names the runner's socket connects to it at its start. The runner *arms* one point:
-//! the task that reaches it for the n-th time halts there and says so. Until the runner releases it, everything can
-//! be done to the process, to PostgreSQL, to Redis and to the connections between them, exactly there. Where nobody runs
-//! the matrix, a point costs a look at an empty cell; a release binary has neither points nor names.
+//! A process whose environment names the runner's socket connects to it at its start. The runner *arms* one point: the
+//! task that reaches it for the n-th time halts there and reports it. Until the runner releases it, the runner can
+//! break the process, PostgreSQL, Redis and the connections between them at exactly this point. Without a runner, a
+//! point costs a read of an empty cell; a release binary has neither points nor names.
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
@@ -200,12 +200,12 @@ mod runner {
                 *armed = None;
                 self.say(&format!("reached {}", point.name()));
             }
-            // An error means that the runner is gone, with this process's last reason to wait.
+            // An error means that the runner has ended, and with it the reason to wait.
             let _ = released.changed().await;
         }
 
         fn say(&self, line: &str) {
-            // The reading side notices when nobody listens.
+            // The reading side detects a closed connection.
             let _ = writeln!(&self.socket, "{line}");
         }
 
@@ -227,7 +227,7 @@ mod tests {
     use super::{CrashPoint, SOCKET, connect, reached};
 
     #[test]
-    fn names_are_unique_and_begin_with_the_part() {
+    fn crash_point_names_are_unique_and_begin_with_their_component() {
         let names: HashSet<_> = CrashPoint::ALL.iter().map(|point| point.name()).collect();
         assert_eq!(names.len(), CrashPoint::ALL.len());
         for name in names {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_task_halts_at_the_passage_until_it_is_released() {
+    fn an_armed_task_halts_until_it_is_released() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).expect("a socket");

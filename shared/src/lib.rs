@@ -1,6 +1,6 @@
 //! What the API and the workers both need, split by noun.
 //!
-//! Dependencies point one way: `api → shared ← workers`. The two never know each other.
+//! Dependencies point one way: `api → shared ← workers`. The two never import each other.
 
 pub mod api_key;
 pub mod audit;

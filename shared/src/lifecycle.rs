@@ -9,8 +9,8 @@ use std::{future::Future, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Ends `main`: says in one line why the process failed, without the backtrace that helps nobody who made a mistake
-/// in a setting.
+/// Ends `main`: reports in one line why the process failed, without a backtrace, which does not help to correct a
+/// setting.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "the log may not exist yet")]
 pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
@@ -97,7 +97,7 @@ impl Shutdown {
             tracing::warn!(tasks = self.tasks.len(), "the drain window is over: ending what is left");
         }
         self.force.cancel();
-        // What watches the force token ends at once; what does not is not worth waiting for.
+        // Tasks that watch the force token end immediately; others are not waited for.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         anyhow::ensure!(!self.failed.is_cancelled(), "stopped because a task failed");
         tracing::info!("stopped");

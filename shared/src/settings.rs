@@ -1,8 +1,8 @@
-//! Settings: what a process must know before it can reach anything, from environment variables.
+//! Settings: environment variables that a process needs before it can connect to anything.
 //!
-//! Everything that may change while a process runs is configuration instead (see [`crate::configuration`]).
-//! All settings are read and checked at start, and every mistake is reported at once, with its name, what is
-//! wrong, and an example.
+//! Everything that may change while a process runs is configuration instead (see [`crate::configuration`]). All
+//! settings are read and checked at start, and all errors are reported together, each with its setting, the reason, and
+//! an example.
 
 use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -156,7 +156,8 @@ impl Reader {
     #[must_use]
     pub fn from_env() -> Self {
         Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
-            // No setting has a name that is not UTF-8. A value that is not becomes one that every setting refuses.
+            // No setting has a name that is not UTF-8. A value that is not UTF-8 is replaced by one that every setting
+            // rejects.
             Some((name.into_string().ok()?, value.into_string().unwrap_or_else(|_| "\u{fffd}".to_owned())))
         }))
     }
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_named_at_once_with_an_example() {
+    fn all_setting_errors_are_reported_together_with_examples() {
         let mut reader = reader(&[("ATRIUM_DATABASE_URL", "mysql://x"), ("ATRIUM_DRAIN_SECONDS", "soon")]);
         let settings = reader.common("api");
         let error = reader.finish(settings).err().map(|error| error.to_string()).unwrap_or_default();

@@ -60,7 +60,7 @@ pub enum OrgStatus {
     Failed,
     /// Its owner, or an operator, has suspended it: it can be read and exported, not changed, and nothing is live.
     Suspended,
-    /// Its owner has asked for its deletion. As suspended; until the grace is over, it can be restored.
+    /// Its deletion was requested. Like suspended; during the grace period it can be restored.
     Deleting,
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::Role;
 
     #[test]
-    fn roles_are_ordered_by_what_they_may_do() {
+    fn roles_are_ordered_by_their_rights() {
         assert!(Role::Viewer < Role::Member && Role::Member < Role::Admin && Role::Admin < Role::Owner);
     }
 }

@@ -1,4 +1,4 @@
-//! A service that asks with an API key: it is looked up among the keys of the organization that it names.
+//! A service authenticates with an API key, which is looked up among the keys of the organization that it names.
 //!
 //! It is looked up before anything else of the request counts; the handler's transaction looks it up again, so a key
 //! that is revoked in between opens nothing.
@@ -20,7 +20,7 @@ use crate::{
     state::App,
 };
 
-/// The caller that a key makes, on a route that asks for `scope`.
+/// The caller for a key, on a route that requires `scope`.
 ///
 /// # Errors
 /// [`Code::ApiKeyNotAccepted`] where no key is; [`Code::NotFound`] in another organization;
@@ -33,7 +33,7 @@ pub(super) fn caller(
     key: ApiKey,
 ) -> Result<ApiKeyCaller, Problem> {
     let scope = scope.ok_or_else(Problem::api_key_not_accepted)?;
-    // The same answer as to a stranger, whatever the key may do at home.
+    // The same response as for a user who is no member, regardless of the key's rights in its own organization.
     if request.path::<OrgId>("org").ok() != Some(presented.org) {
         return Err(Problem::not_found());
     }

@@ -1,9 +1,10 @@
 //! Sign-in sessions (`auth_session`): how one begins, is kept up by refresh tokens, and ends.
 //!
-//! Every statement runs in its user's transaction, behind the wall; the session's row lock lets one go after the other.
-//! A used token that comes again within the grace is a second tab, or a client that lost the answer, and gets the
-//! newest token, which is the same for all of them. One that comes later is a copy. Which of the two holders is the
-//! thief nobody can tell, so the session ends for both, with every access token it has made.
+//! Every statement runs in its user's transaction, behind the tenant wall; the lock on the session's row serializes
+//! refreshes. A used token that is sent again within the grace period comes from a second tab, or from a client that
+//! lost the response, and gets the newest token, which is the same for all of them. One that is sent later is a copy.
+//! It is unknown which of the two holders is the thief, so the session ends for both, with every access token it has
+//! issued.
 
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ use time::OffsetDateTime;
 
 use super::refresh_token::{Bytes32, RefreshToken};
 
-/// For how long a used token may come again.
+/// How long a used token is accepted again.
 const GRACE_SECONDS: i32 = 30;
 /// A session ends so long after its last use,
 const IDLE_HOURS: i32 = 30 * 24;
@@ -60,8 +61,8 @@ pub(super) async fn begin(tx: &mut UserTx) -> Result<Issued, sqlx::Error> {
 
 /// Takes a presented token. [`Presented::Reused`] is only found out here: [`end_reused`] acts on it.
 pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<Presented, sqlx::Error> {
-    // Who knows the ids and no token locks nothing. What waited for the lock reads the tokens afterwards, in a
-    // statement of its own: only that sees what the one before has done. `now()` would be the time before the wait.
+    // Ids without a valid token lock no row. After the wait for the lock, the tokens are read in a second statement,
+    // because only that sees the changes of the transaction before. `now()` would be the time before the wait.
     let reused = sqlx::query_scalar!(
         r#"SELECT reused_at IS NOT NULL AS "reused!" FROM auth_sessions
           WHERE user_id = $1 AND id = $2
@@ -168,8 +169,8 @@ async fn insert(
     Ok(Issued { token, seconds: seconds_until(expires_at) })
 }
 
-/// Ends a session in which a used token came again, and keeps a record of it. Its access tokens have to be refused
-/// from now on. `false` when that was done before.
+/// Ends a session in which a used token was sent again, and records it, so that its access tokens are rejected from now
+/// on. `false` if it had ended before.
 pub(super) async fn end_reused(tx: &mut UserTx, auth_session: AuthSessionId) -> Result<bool, sqlx::Error> {
     let user = tx.user();
     let ended = sqlx::query!(
@@ -187,14 +188,14 @@ pub(super) async fn end_reused(tx: &mut UserTx, auth_session: AuthSessionId) -> 
     Ok(true)
 }
 
-/// Ends the session of somebody who signs out; or all of their sessions. Returns those whose access tokens have to be
-/// refused.
+/// Ends the session of a user who signs out, or all of their sessions. Returns those whose access tokens have to be
+/// rejected.
 pub(super) async fn end(
     tx: &mut UserTx,
     auth_session: AuthSessionId,
     everywhere: bool,
 ) -> Result<Vec<AuthSessionId>, sqlx::Error> {
-    // Waits for a refresh that is at work; what that hands out is refused with all the others.
+    // Waits for a refresh that is running; the tokens that it issues are rejected with all the others.
     let ended = sqlx::query_scalar!(
         r#"DELETE FROM auth_sessions WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL
          RETURNING id AS "id: AuthSessionId""#,
@@ -204,7 +205,7 @@ pub(super) async fn end(
     )
     .fetch_all(tx.conn())
     .await?;
-    // Named even if its row has gone: its access tokens may still be valid.
+    // Revoked even if its row was deleted: its access tokens may still be valid.
     let mut revoked = vec![auth_session];
     revoked.extend(ended.into_iter().filter(|ended| *ended != auth_session));
     revoke(tx, &revoked).await?;
@@ -226,7 +227,7 @@ async fn revoke(tx: &mut UserTx, revoked: &[AuthSessionId]) -> Result<(), sqlx::
     Ok(())
 }
 
-/// Deletes what has expired of the same user; nobody looks across users for it.
+/// Deletes expired sessions of the same user, because no role reads across users for it.
 async fn forget_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
     let user = tx.user();
     sqlx::query!(

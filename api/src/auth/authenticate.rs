@@ -1,4 +1,5 @@
-//! Who asks: the access token or the service's key in `Authorization`, or else the access token in the session cookie.
+//! Authenticates the caller: by the access token or API key in `Authorization`, or else by the access token in the
+//! session cookie.
 
 use std::sync::Arc;
 
@@ -23,17 +24,17 @@ use crate::{
 /// How a token came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
-    /// In `Authorization`: whoever wrote the request holds the token.
+    /// In `Authorization`: the author of the request holds the token.
     Bearer,
-    /// In the cookie: a browser added it, whoever wrote the request.
+    /// In the cookie: the browser added it, regardless of the author of the request.
     Cookie,
 }
 
-/// Who asks, and how they say so. A token that does not hold counts against the address that it comes from.
+/// The caller, and how the token was sent. An invalid token counts against the address that sent it.
 ///
 /// # Errors
-/// `unauthenticated`, always in the same words: why a token does not hold is for the log; `rate_limited` when too
-/// many did not. `api_key_not_accepted` and the like when a service's key does not reach a route that asks for `scope`.
+/// `unauthenticated`, always in the same words, because the reason is only for the log; `rate_limited` after too many
+/// invalid tokens. `api_key_not_accepted` and `api_key_scope_missing` if an API key is valid, but not for this route.
 pub async fn authenticate(
     app: &Arc<App>,
     scope: Option<ApiScope>,
@@ -48,7 +49,7 @@ pub async fn authenticate(
     let token = token.ok_or_else(|| refused("no token"))?;
     app.rate_limits.may_try(request.client, token)?;
     let verified = match verify(app, token, carrier).await {
-        // Nobody knows yet whether it holds.
+        // It is not known yet whether the token is valid.
         Err(problem) if problem.code() != Code::Unauthenticated => return Err(problem),
         Err(problem) => {
             app.rate_limits.bad_token(request.client).await?;
@@ -66,7 +67,7 @@ pub async fn authenticate(
     Ok((caller, carrier))
 }
 
-/// A token that holds, whatever may be done with it.
+/// A valid token, whatever its rights are.
 enum Verified {
     /// An access token.
     User(SignedInUser),
@@ -76,7 +77,7 @@ enum Verified {
 
 /// Verifies a token.
 async fn verify(app: &App, token: &str, carrier: Carrier) -> Result<Verified, Problem> {
-    // Only where whoever wrote the request put it: a browser's cookie holds no key.
+    // API keys are accepted only in `Authorization`, never in a cookie.
     if carrier == Carrier::Bearer && token.starts_with(api_key::PREFIX) {
         let presented = ApiKeyText::parse(token).ok_or_else(|| refused("not an API key"))?;
         let key = app.database.api_key(&presented).await?;
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_bearer_token_counts() {
+    fn exactly_one_bearer_token_is_accepted() {
         let read = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

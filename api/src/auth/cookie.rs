@@ -1,7 +1,7 @@
 //! The two cookies: tokens where scripts cannot read them.
 //!
-//! The access token goes along with every request. The refresh token, which lives longer, goes only to where it is
-//! used: its path keeps it out of every other request, and out of whatever records those.
+//! The access token is sent with every request. The refresh token, which lives longer, is sent only where it is used:
+//! its path keeps it out of every other request and out of the logs of those.
 
 use atrium_shared::settings::PublicUrl;
 use http::{HeaderMap, HeaderValue, header};
@@ -16,8 +16,8 @@ pub enum Cookie {
 }
 
 impl Cookie {
-    /// The name. Over TLS the prefixes make browsers refuse a cookie that plain HTTP has set; `__Host-` also one that
-    /// another host has, but it allows no path.
+    /// The name of the cookie. Over TLS the prefixes make browsers reject a cookie that plain HTTP has set; `__Host-`
+    /// also one that another host has set, but it allows no path.
     fn name(self, public_url: &PublicUrl) -> &'static str {
         match (self, public_url.is_https()) {
             (Self::Session, true) => "__Host-atrium_session",
@@ -68,7 +68,7 @@ impl Cookie {
     /// The value of `Set-Cookie` that takes it back.
     ///
     /// # Errors
-    /// Never, in practice: it holds no foreign text.
+    /// Cannot happen in practice: the value contains no foreign text.
     pub fn clear(self, public_url: &PublicUrl) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
         self.set(public_url, "", 0)
     }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cookie_of_the_name_counts() {
+    fn repeated_cookies_are_rejected() {
         let url = crate::auth::tests::api_settings().public_url;
         let read = |value| {
             let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(value))]);

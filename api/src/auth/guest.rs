@@ -1,4 +1,4 @@
-//! Signing in: one request makes a guest with a number. Nothing is asked, nothing personal is stored.
+//! Signing in: one request creates a guest with a number. No personal data is requested or stored.
 
 use std::sync::Arc;
 

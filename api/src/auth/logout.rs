@@ -1,5 +1,5 @@
-//! Signing out: the sign-in is over. Its refresh token holds no more, and its access tokens are refused from now on,
-//! everywhere, although they have not expired. On demand the user's other sign-ins end as well.
+//! Signing out ends the sign-in session. Its refresh token becomes invalid, and all processes reject its access tokens
+//! from now on, although they have not expired. On request, the user's other sign-in sessions end as well.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ request_body! {
 /// `POST /v1/auth/logout`, with `{"everywhere": true}` for all sign-ins of the user.
 ///
 /// # Errors
-/// When the database is unavailable: the token then still holds.
+/// If the database is unavailable; the token is then still valid.
 pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let body: Option<SignOut> = request.optional_body().await?;
     let everywhere = body.and_then(|body| body.everywhere).unwrap_or(false);
@@ -36,7 +36,7 @@ pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let mut tx = app.database.user_tx(user.id).await?;
     let revoked = auth_sessions::end(&mut tx, user.auth_session, everywhere).await?;
     tx.commit().await?;
-    // Other processes find the rows within their poll; this one knows already.
+    // Other processes read the rows at their next poll; this one needs none.
     for auth_session in revoked {
         app.revocations.insert(auth_session);
     }

@@ -1,4 +1,4 @@
-//! Who am I, and for how long.
+//! The signed-in user, and when the token expires.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Where a browser's request comes from: a cookie goes along with requests that any site makes.
 //!
-//! A token in `Authorization` was put there by a script that holds it. A cookie proves nothing about who wrote the
-//! request, so it counts only when the browser says that our own page, or one that the operator allows, did.
+//! A script that holds a token put it into `Authorization`. A cookie proves nothing about the author of the request, so
+//! it counts only if the browser reports that our own page, or one that the operator allows, sent it.
 
 use atrium_shared::settings::ApiSettings;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -16,8 +16,9 @@ pub fn is_trusted(api: &ApiSettings, origin: &HeaderValue) -> bool {
     origin == api.public_url.origin() || api.allowed_origins.iter().any(|allowed| origin == allowed.as_str())
 }
 
-/// Refuses what another site made a browser send. For requests authenticated by the cookie, and for the sign-in,
-/// which sets it. `proof`: whether silence about the origin is refused too, as it is for what changes something.
+/// Rejects requests that another site made a browser send. For requests authenticated by the cookie, and for the
+/// sign-in, which sets it. `proof`: whether a missing origin is rejected too, as for all requests that change
+/// something.
 ///
 /// # Errors
 /// [`Code::CrossSiteRequest`].
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_pages_pass() {
+    fn our_own_pages_are_accepted() {
         assert!(passes(&[(header::ORIGIN, "https://atrium.example")], true));
         assert!(passes(&[(header::ORIGIN, "https://friend.example")], true));
         assert!(passes(&[(SEC_FETCH_SITE, "same-origin")], true));
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sites_do_not() {
+    fn other_sites_are_rejected() {
         for origin in ["https://evil.example", "null", "http://atrium.example", "https://atrium.example.evil"]
         {
             assert!(!passes(&[(header::ORIGIN, origin)], false), "{origin}");
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_enough_to_read_only() {
+    fn a_missing_origin_is_accepted_for_reads_only() {
         assert!(passes(&[], false));
         assert!(!passes(&[], true));
     }

@@ -21,11 +21,11 @@ use crate::{
 /// `POST /v1/auth/refresh`
 ///
 /// # Errors
-/// `unauthenticated`, in the same words whatever is wrong with the token; `refresh_token_reused` when it was
-/// used before, and then the sign-in is over for whoever holds a token of it.
+/// `unauthenticated`, in the same words for every invalid token; `refresh_token_reused` if it was used before, which
+/// ends the sign-in session for every holder of its tokens.
 pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let token = Cookie::Refresh.read(&app.api.public_url, &request.headers).ok_or_else(refused)?;
-    // A cookie proves nothing about who wrote the request.
+    // A cookie proves nothing about the author of the request.
     origin::check(&app.api, &request.headers, true)?;
     let token = RefreshToken::parse(token).ok_or_else(refused)?;
     request.no_fields().await?;
@@ -39,7 +39,7 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
         Presented::Reused => {
             if auth_sessions::end_reused(&mut tx, auth_session).await? {
                 tx.commit().await?;
-                // Other processes find the row within their poll; this one knows already.
+                // Other processes read the row at their next poll; this one needs none.
                 app.revocations.insert(auth_session);
                 tracing::warn!(%user, %auth_session, "a used refresh token came again; its sign-in is over");
             }

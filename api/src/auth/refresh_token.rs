@@ -1,9 +1,9 @@
 //! What a refresh token is: whose it is, of which sign-in, and 256 random bits.
 //!
-//! The ids say behind which wall to look, and prove nothing; the secret proves. The database holds a hash of the
-//! whole. A successor's secret is made from its predecessor's and a random salt that the database keeps for the
-//! grace: both together give it again to a client that lost the answer. A predecessor alone, in an old log or a
-//! stolen backup of a browser, gives nothing, and neither does a copy of the database.
+//! The ids select the user's rows and prove nothing; the secret is the proof. The database stores a hash of the whole.
+//! A successor's secret is derived from its predecessor's and from a random salt that the database keeps during the
+//! grace period: both together reproduce it for a client that lost the response. A predecessor alone, from an old log
+//! or a stolen backup of a browser, is not enough, and neither is a copy of the database.
 
 use atrium_shared::ids::{AuthSessionId, UserId};
 use aws_lc_rs::hmac;
@@ -41,7 +41,7 @@ impl RefreshToken {
         Self { user: self.user, auth_session: self.auth_session, secret }
     }
 
-    /// Which hash the database holds. To find one by its hash compares no secret, so its timing tells nothing.
+    /// The hash that the database stores. A lookup by hash compares no secret, so its timing reveals nothing.
     pub(super) fn hash(&self) -> Bytes32 {
         Sha256::digest(self.bytes()).into()
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_survives_its_text_and_nothing_else_is_one() {
+    fn a_refresh_token_round_trips_and_other_texts_are_rejected() {
         let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
         let text = token.to_text();
         assert!(RefreshToken::parse(&text) == Some(token));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_of_the_ids_too() {
+    fn the_hash_covers_the_ids() {
         let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
         let elsewhere = RefreshToken { auth_session: AuthSessionId::new(), ..token.clone() };
         assert_ne!(token.hash(), elsewhere.hash());

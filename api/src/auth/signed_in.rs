@@ -24,7 +24,7 @@ pub(super) struct SignedIn {
     user: User,
 }
 
-/// The answer that carries the new refresh token. It is made before the commit, so that nothing is stored if the access
+/// The response with the new refresh token. It is built before the commit, so that nothing is stored if the access
 /// token cannot be signed.
 pub(super) fn signed_in(
     app: &App,

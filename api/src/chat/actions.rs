@@ -1,6 +1,6 @@
 //! Pressing a canned action: everything is checked from memory, then one `XADD` hands it to the chat worker.
 //!
-//! Nothing of it is stored or logged. While Redis is unavailable, actions are refused rather than kept.
+//! Actions are neither stored nor logged. While Redis is unavailable, they are rejected.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ use crate::{
 /// How long a session and its user's role may be taken from memory without asking the database.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-// An end of access is remembered for longer than what was read before it is believed.
+// An end of access is kept for longer than a cached membership is valid.
 const _: () = assert!(is_longer(REMEMBERED, 1, MAX_AGE));
 
 request_body! {
@@ -118,7 +118,7 @@ fn offered(actions: &[ChatAction], name: &str) -> Result<ChatAction, Problem> {
     })
 }
 
-/// Now, in milliseconds: more digits would say nothing across processes.
+/// The current time in milliseconds: more digits would be meaningless across processes.
 fn now() -> OffsetDateTime {
     let now = clock::now();
     now.replace_millisecond(now.millisecond()).unwrap_or(now)
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_offered_can_be_pressed() {
+    fn only_offered_actions_are_accepted() {
         let actions = [ChatAction::Ready, ChatAction::TestsGreen];
         assert_eq!(offered(&actions, "tests_green").ok(), Some(ChatAction::TestsGreen));
         for wrong in ["rollback", "Ready", "ready ", "", "dance"] {

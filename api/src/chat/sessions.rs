@@ -37,10 +37,10 @@ pub(super) struct Opened {
     closed_session_id: Option<SessionId>,
 }
 
-/// `POST …/chat/sessions`: opens a session, and makes room for it if the configuration says so.
+/// `POST …/chat/sessions`: opens a session, and closes older ones if the configuration says so.
 ///
 /// # Errors
-/// [`Code::ChatSessionLimit`] when the configuration says to refuse.
+/// [`Code::ChatSessionLimit`] if the configuration says to reject further sessions.
 pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.no_fields().await?;
@@ -54,7 +54,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let snapshot = match app.configuration.held(org) {
         Some(snapshot) => snapshot,
         None => {
-            // Loading takes a connection of its own: nobody waits for a second one while holding a first.
+            // Loading takes a connection of its own: no request may wait for a second connection while it holds one.
             drop(tx);
             let snapshot = app.configuration.org(org).await?;
             tx = app.database.org_tx(&principal, org).await?;
@@ -157,8 +157,8 @@ async fn take_turn(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(
     Ok(())
 }
 
-/// Expires the member's sessions that no window shows, and deletes those that ended long ago. Done here, by their own
-/// user, it needs no cross-tenant query. Returns the expired ones; no window is open that would have to be told.
+/// Expires the member's sessions that no window shows, and deletes those that ended long ago. Because their own user
+/// does it, it needs no cross-tenant query. Returns the expired ones; they have no open window to notify.
 async fn tidy(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<SessionId>, DbError> {
     let org = tx.org();
     sqlx::query!(
@@ -198,7 +198,7 @@ async fn open_sessions(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Resu
     .await?)
 }
 
-/// Ends a session, and has its window told. False when it is not open.
+/// Ends a session and notifies its window. Returns false if it is not open.
 async fn end(
     tx: &mut OrgTx,
     project: ProjectId,

@@ -37,7 +37,7 @@ request_body! {
 /// `PUT …/configs/{key}`
 ///
 /// # Errors
-/// When the caller may not, the key or the value is not one, or somebody else was first.
+/// If the caller lacks the role, the key or the value is invalid, or another caller changed it first.
 pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let condition = request.if_match()?;
@@ -48,7 +48,7 @@ pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 /// `DELETE …/configs/{key}?reason=`
 ///
 /// # Errors
-/// When the caller may not, the key is not one, or somebody else was first.
+/// If the caller lacks the role, the key is invalid, or another caller changed it first.
 pub async fn unset(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let condition = request.if_match()?;

@@ -1,4 +1,4 @@
-//! The layers that a value comes from: built in < default < organization < project. The last that is set holds.
+//! The layers that a value comes from: built in < default < organization < project. The last one that is set applies.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use serde_json::Value;
 /// What is set where, for an organization or one of its projects.
 pub(super) struct Layers {
     revision: i64,
-    /// From the widest to the narrowest; the built-in layer lies below them.
+    /// From the widest to the narrowest; the built-in layer is below them.
     set: Vec<(Source, BTreeMap<String, Value>)>,
 }
 
-/// A key and its value in force.
+/// A key and its effective value.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ConfigValue {
     key: &'static str,
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_narrowest_layer_that_is_set_holds() {
+    fn the_narrowest_layer_that_is_set_applies() {
         let name = "chat.max_active_sessions";
         let key = catalog::find(name).expect("in the catalog");
         let one = |value: i64| BTreeMap::from([(name.to_owned(), json!(value))]);

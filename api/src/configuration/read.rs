@@ -1,4 +1,4 @@
-//! Reading configuration: everything in force, one key, and why it is so.
+//! Reading configuration: all effective values, one key, and the layers that a value comes from.
 
 use std::sync::Arc;
 

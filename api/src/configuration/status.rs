@@ -41,14 +41,14 @@ pub(super) struct Process {
 /// `GET /v1/orgs/{org}/configs/status`
 ///
 /// # Errors
-/// When the caller is not a member, or Redis, which holds the reports, is unavailable.
+/// If the caller is not a member, or if Redis, which stores the reports, is unavailable.
 pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     let head = sqlx::query!("SELECT revision, changed_at FROM config_heads WHERE org_id = $1", org as OrgId)
         .fetch_optional(tx.conn())
         .await?;
-    // No request holds a connection to the database while it waits for Redis.
+    // No request keeps a database connection while it waits for Redis.
     drop(tx);
     let (revision, changed_at) = head.map_or((0, None), |head| (head.revision, Some(head.changed_at)));
     let reports = report::status(&app.redis, org).await.map_err(Problem::unavailable)?;
@@ -71,7 +71,7 @@ pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         .collect();
     let applied = processes
         .iter()
-        // A process that does not hold this configuration loads the newest at first use: it cannot be behind.
+        // A process without this configuration loads the newest at first use: it cannot be behind.
         .filter(|process| process.revision.is_none_or(|applied| applied == revision))
         .count();
     json(StatusCode::OK, &Status { revision, changed_at, applied, total: processes.len(), processes })

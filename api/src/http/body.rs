@@ -57,7 +57,7 @@ impl Reader {
 }
 
 async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem> {
-    // What announces itself as too large is refused before its first byte.
+    // A body whose declared length is too large is rejected before its first byte.
     if incoming.size_hint().lower() > limit as u64 {
         return Err(Problem::body_too_large(limit));
     }
@@ -67,7 +67,7 @@ async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem>
             Problem::new(Code::MalformedRequest, "The body is incomplete or malformed; send it again.")
                 .cause(error)
         })?;
-        // Trailers say nothing this API listens to.
+        // This API ignores trailers.
         let Ok(data) = frame.into_data() else { continue };
         if received.len() + data.len() > limit {
             return Err(Problem::body_too_large(limit));
@@ -159,7 +159,7 @@ impl Object {
         }
     }
 
-    /// Ends the reading: what was made of the fields, or everything that was wrong, fields nobody knows included.
+    /// Ends the reading. Returns the fields, or all errors, including unknown fields.
     ///
     /// # Errors
     /// [`Code::ValidationFailed`].
@@ -167,7 +167,7 @@ impl Object {
         self.close(made).map_err(Problem::validation)
     }
 
-    /// The same, for who has more to say about the mistakes.
+    /// The same, with further errors of the caller.
     ///
     /// # Errors
     /// Everything that was wrong.
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_json_is_refused() {
+    fn invalid_json_is_rejected() {
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         for wrong in [
             "",
@@ -344,14 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_wanted() {
+    fn a_body_must_be_an_object() {
         for wrong in ["[]", "1", "null", "\"a\""] {
             assert_eq!(refused(wrong), Code::ValidationFailed, "{wrong}");
         }
     }
 
     #[test]
-    fn everything_wrong_is_named_at_once() {
+    fn all_errors_are_reported_together() {
         let mut object = Object::parse(br#"{"name":3,"~x/y":1}"#).expect("valid JSON");
         let made = object.required("name", name).zip(object.required("role", name));
         let problem = object.finish(made).expect_err("three mistakes");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_is_one_however_it_is_written() {
+    fn integers_are_accepted_in_every_notation() {
         let read = |text: &str| integer(60..=100)(serde_json::from_str(text).expect("valid JSON")).ok();
         assert_eq!(["60", "60.0", "6e1", "6000e-2"].map(read), [Some(60); 4]);
         assert_eq!(["59", "60.5", "1e300", "\"60\"", "null", "true"].map(read), [None; 6]);

@@ -19,7 +19,7 @@ pub struct Lines {
     longest: usize,
     deadline: Instant,
     received: usize,
-    /// What has arrived and was not given out, and how much of it holds no end of a line.
+    /// Bytes that have arrived and were not returned yet, and how many of them contain no line end.
     buffer: BytesMut,
     searched: usize,
     ended: bool,
@@ -38,7 +38,7 @@ impl Lines {
     /// [`Code::BodyTooLarge`] when the body, or a line of it, is; [`Code::MalformedRequest`] when it breaks off or does
     /// not arrive in time.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        // What announces itself as too large is refused before its first byte.
+        // A body whose declared length is too large is rejected before its first byte.
         if self.incoming.size_hint().lower() > self.limit as u64 {
             return Err(Problem::body_too_large(self.limit));
         }

@@ -1,6 +1,7 @@
-//! Who asks: a person who is signed in, or a service with an API key.
+//! The caller: a signed-in user, or a service with an API key.
 //!
-//! The access token or the key says it; `auth` finds out, once for each request, and handlers read it from the request.
+//! `auth` determines the caller once for each request, from the access token or the API key; handlers read it from the
+//! request.
 
 use atrium_shared::{
     api_key::ApiKeyUse,
@@ -12,7 +13,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A person who is signed in, as their access token says.
+/// A signed-in user, from the claims of the access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedInUser {
     /// The user's id.
@@ -25,16 +26,16 @@ pub struct SignedInUser {
     pub expires_at: OffsetDateTime,
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// A person who is signed in.
+    /// A signed-in user.
     User(SignedInUser),
     /// A service with an API key.
     ApiKey(ApiKeyCaller),
 }
 
-/// A service that asks with a key of an organization, for what the route's scope covers.
+/// A service with an API key of an organization, for the operations within the route's scope.
 #[derive(Clone, Debug)]
 pub struct ApiKeyCaller {
     /// The key, and what it is used for.

@@ -1,7 +1,8 @@
 //! Entity tags, and the conditions that requests make with them.
 //!
-//! The tag of something that changes is its version: an update says with `If-Match` which version its author saw. The
-//! tag of a file is a hash of its content: with `If-None-Match` a client says what it holds, and is not sent it again.
+//! The entity tag of a resource is its version: `If-Match` of an update contains the version that its author saw. The
+//! tag of a file is a hash of its content: `If-None-Match` contains the client's version, and an unchanged file is not
+//! sent again.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,14 +13,14 @@ use super::{
     response::{Response, empty},
 };
 
-/// What `If-Match` asks for.
+/// The condition in `If-Match`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfMatch {
     /// `*`: any version.
     Any,
     /// `"7"`: this version only.
     Version(i64),
-    /// A tag this API never made: it matches nothing.
+    /// A tag that this API never sends: it matches nothing.
     Foreign,
 }
 
@@ -34,7 +35,7 @@ impl IfMatch {
         if text == "*" {
             return Ok(Self::Any);
         }
-        // A weak tag never matches strongly, which is what If-Match asks for.
+        // A weak tag never matches in a strong comparison, which If-Match requires.
         let strong = text.strip_prefix("W/");
         let tag = strong.unwrap_or(text).strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         match tag {
@@ -50,7 +51,7 @@ impl IfMatch {
         }
     }
 
-    /// Makes sure that `version` is the one that was asked for.
+    /// Checks that `version` is the requested one.
     ///
     /// # Errors
     /// [`Code::PreconditionFailed`].
@@ -85,7 +86,7 @@ pub fn content_etag(content: &[u8]) -> String {
     format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&digest[..12]))
 }
 
-/// The answer with its entity tag; or 304, when the request says that this is what it holds.
+/// The response with its entity tag; or 304 if the client already has this version.
 ///
 /// # Errors
 /// When the tag is no header value, which is a defect.
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_versions() {
+    fn entity_tags_are_versions() {
         let parse = |text| IfMatch::parse(Some(text)).map_err(|problem| problem.code());
         assert_eq!(parse("\"7\""), Ok(IfMatch::Version(7)));
         assert_eq!(parse("*"), Ok(IfMatch::Any));
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_fails() {
+    fn another_version_does_not_match() {
         assert!(IfMatch::Version(7).check(7).is_ok() && IfMatch::Any.check(7).is_ok());
         assert!(IfMatch::Version(6).check(7).is_err() && IfMatch::Foreign.check(7).is_err());
     }

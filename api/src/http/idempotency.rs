@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: a create that is sent again has its effect once, and is answered as the first time.
 //!
-//! The answer is recorded in the transaction that does the work, so a repetition finds the whole effect and its
-//! answer, or nothing. An advisory lock, held until that transaction ends, tells a repetition that comes while the
-//! first is still at work. Every create honors it, except those that the contract marks as `x-not-repeatable`.
+//! The response is recorded in the transaction that does the work, so a repetition finds the whole effect and its
+//! response, or nothing. An advisory lock until the end of that transaction detects a repetition that arrives while the
+//! first request is running. Every create supports it, except those that the contract marks as `x-not-repeatable`.
 
 use atrium_shared::{db::OrgTx, ids::OrgId};
 use bytes::Bytes;
@@ -22,7 +22,7 @@ const RECORDED: [HeaderName; 3] =
     [header::LOCATION, header::ETAG, HeaderName::from_static("operation-location")];
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A request that brings an `Idempotency-Key`, and what it asks for.
+/// A request with an `Idempotency-Key`.
 pub struct IdempotentRequest {
     /// The id of a user or of an API key.
     caller: Uuid,
@@ -57,8 +57,8 @@ impl IdempotentRequest {
         Ok(Self { caller: request.caller()?.id(), route, key, fingerprint })
     }
 
-    /// Looks for the answer that was given before. `None`: this is the first time, and until `tx` ends nobody else
-    /// with this key gets this far.
+    /// Looks up the response that was sent before. `None`: this is the first request, and until `tx` ends no other
+    /// request with this key gets this far.
     ///
     /// # Errors
     /// [`Code::IdempotencyInFlight`] when the first time is not over, [`Code::IdempotencyKeyReused`] when it was
@@ -79,7 +79,7 @@ impl IdempotentRequest {
             .execute(tx.conn())
             .await?;
         }
-        // Also when the lock is taken: another repetition, which only reads, may be the one that holds it.
+        // Also while the lock is taken: another repetition, which only reads, may own it.
         let recorded = sqlx::query!(
             "SELECT fingerprint, status, headers, body FROM idempotency_keys
               WHERE caller_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
@@ -114,7 +114,8 @@ impl IdempotentRequest {
             .iter()
             .filter_map(|name| Some((name.to_string(), response.headers().get(name)?.to_str().ok()?.into())))
             .collect();
-        // As a string, so that the answer comes back byte for byte: jsonb would reorder an object's fields.
+        // Stored as a string, so that the response is repeated byte for byte: jsonb would reorder the fields of an
+        // object.
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
         async move {
             let status = i16::try_from(status).map_err(Problem::internal)?;
@@ -165,7 +166,7 @@ fn key(request: &Request) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
-/// What is recorded of an answer that showed a secret: where to find what was made.
+/// The record of a response that contained a secret: only the address of the created resource.
 #[must_use]
 pub fn without_secret(location: &HeaderValue) -> Response {
     let mut kept = empty(StatusCode::CREATED);
@@ -173,7 +174,7 @@ pub fn without_secret(location: &HeaderValue) -> Response {
     kept
 }
 
-/// Refuses the repetition of a create whose answer showed a secret. What it made is there, and named.
+/// Rejects the repetition of a create whose response contained a secret, and names the created resource.
 pub fn made_before(kept: &Response, detail: &'static str) -> Problem {
     let problem = Problem::new(Code::ResponseNotStored, detail);
     match kept.headers().get(header::LOCATION) {

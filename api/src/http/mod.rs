@@ -1,6 +1,6 @@
 //! HTTP as handlers see it: a request with its caller, its query and its body, and an answer or a problem.
 //!
-//! Nothing here knows a route, a limit or a resource; everything above uses it.
+//! This module knows no route, limit or resource; all modules above use it.
 
 pub mod body;
 pub mod body_lines;

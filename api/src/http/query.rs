@@ -45,7 +45,7 @@ impl Query {
 /// The parameters that all lists take.
 pub const PAGE: &[&str] = &["limit", "cursor"];
 
-/// Which part of a list is asked for.
+/// The requested page of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page<K> {
     /// The most items.
@@ -55,8 +55,8 @@ pub struct Page<K> {
 }
 
 impl<K: Serialize> Page<K> {
-    /// Cuts the item that was only fetched to see whether there is a next page, and makes the cursor to it.
-    /// The query asks for [`Self::fetch`] items.
+    /// Removes the item that was fetched only to detect a next page, and returns the cursor to it. The query fetches
+    /// [`Self::fetch`] items.
     pub fn cut<T>(&self, mut items: Vec<T>, key: impl Fn(&T) -> K) -> List<T> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = items.len() > limit;
@@ -65,7 +65,7 @@ impl<K: Serialize> Page<K> {
         List { items, next_cursor }
     }
 
-    /// How many items to ask the database for: one more than the page holds.
+    /// How many items to fetch: one more than the page size.
     #[must_use]
     pub fn fetch(&self) -> i64 {
         self.limit + 1
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percent_encoding_is_decoded_or_refused() {
+    fn percent_encoding_is_decoded_or_rejected() {
         assert_eq!(decode("a%20b+c", false).as_deref(), Some("a b+c"));
         assert_eq!(decode("a%20b+c", true).as_deref(), Some("a b c"));
         for wrong in ["%", "%4", "%zz", "%ff", "%+1"] {

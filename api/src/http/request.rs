@@ -1,5 +1,5 @@
-//! A request as handlers see it: who asks, for what, with which parameters; the body stays on the wire until a
-//! handler wants it.
+//! A request as handlers see it: the caller, the path and its parameters; the body stays on the wire until a handler
+//! reads it.
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
@@ -27,7 +27,7 @@ pub struct Request {
     pub uri: Uri,
     /// The headers.
     pub headers: HeaderMap,
-    /// The client's address, as far as the trusted proxies say.
+    /// The client's address, as reported by the trusted proxies.
     pub client: IpAddr,
     parameters: Vec<(String, String)>,
     caller: Option<Caller>,
@@ -56,12 +56,12 @@ impl Request {
         }
     }
 
-    /// Notes who asks, once that is known.
+    /// Sets the caller after authentication.
     pub(crate) fn set_caller(&mut self, caller: Caller) {
         self.caller = Some(caller);
     }
 
-    /// Who asks. Always known on routes that need a user.
+    /// The caller. Always set on routes that require a user.
     ///
     /// # Errors
     /// [`Code::Unauthenticated`] on a route that does not.
@@ -69,7 +69,7 @@ impl Request {
         self.caller.as_ref().ok_or_else(|| Problem::unauthenticated("The access token is missing; sign in."))
     }
 
-    /// Who asks, on routes that only a person may use: those without a scope.
+    /// The signed-in user, on routes that only users may call: those without a scope.
     ///
     /// # Errors
     /// As [`Self::caller`]; [`Code::ApiKeyNotAccepted`] for a service.
@@ -80,7 +80,7 @@ impl Request {
         }
     }
 
-    /// On whose behalf the database is asked.
+    /// The principal for database transactions.
     ///
     /// # Errors
     /// As [`Self::caller`].
@@ -162,8 +162,8 @@ impl Request {
     /// The body as the handler takes it.
     ///
     /// # Errors
-    /// As [`Self::bytes`]; [`Code::UnsupportedMediaType`] and [`Code::MalformedJson`] when it is no JSON, and
-    /// [`Code::ValidationFailed`] with every mistake in its fields.
+    /// As [`Self::bytes`]; [`Code::UnsupportedMediaType`] and [`Code::MalformedJson`] if it is not JSON, and
+    /// [`Code::ValidationFailed`] with all errors in its fields.
     pub async fn body<B: RequestBody>(&mut self) -> Result<B, Problem> {
         // Checked before the body is read: what will not be understood need not be received.
         body::require_json(&self.headers)?;
@@ -206,7 +206,7 @@ impl Request {
         self.quota_status
     }
 
-    /// Notes how much is left of a rate limit; the answer's headers tell the caller.
+    /// Records the state of a rate limit for the headers of the response.
     pub fn set_quota_status(&mut self, status: QuotaStatus) {
         self.quota_status = Some(status);
     }

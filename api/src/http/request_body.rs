@@ -1,7 +1,7 @@
-//! What handlers take from the bodies of requests: a type for each, so that a field stands in one place.
+//! The request bodies: one type for each, so that a field is declared in one place.
 //!
-//! `request_body!` declares the type and how each field is taken. All fields are taken before the first mistake
-//! counts, so an answer lists every mistake. The type's schema is held against the API description by a test.
+//! `request_body!` declares the type and the check of each field. All fields are read before errors are reported, so a
+//! response lists all errors. A test compares the type's schema with the API description.
 
 use schemars::JsonSchema;
 
@@ -10,14 +10,14 @@ use super::{
     schema::{Component, received},
 };
 
-/// The body of a request, made from the fields of a JSON object.
+/// A request body, read from the fields of a JSON object.
 pub trait RequestBody: JsonSchema + Sized {
     /// Takes all fields from the object, which collects what is wrong with them. `None` when something is.
     fn take(object: &mut Object) -> Option<Self>;
 }
 
-/// Declares the body of a request. Each field names the method of [`Object`] that takes it, with the check of its
-/// value: `name: Type = required(check)`, or `name: Option<Type> = optional(check)`. Unknown fields are refused.
+/// Declares a request body. Each field names the method of [`Object`] that reads it, with the check of its value:
+/// `name: Type = required(check)`, or `name: Option<Type> = optional(check)`. Unknown fields are rejected.
 macro_rules! request_body {
     (
         $(#[$about:meta])*

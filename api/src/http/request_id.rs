@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn only_safe_ids_of_clients_are_used() {
+    fn only_safe_client_ids_are_used() {
         assert_eq!(of(b"trace-1_A"), "trace-1_A");
         for wrong in [&b""[..], b"a b", b"\"", b"\xff", &[b'a'; 65]] {
             assert_eq!(of(wrong).len(), 32, "{wrong:?}");

@@ -19,7 +19,7 @@ use super::{
     request_id::{RequestId, X_REQUEST_ID},
 };
 
-/// How long a client may take nothing of an answer before it counts as gone.
+/// How long a client may read nothing of a response before it counts as disconnected.
 pub(crate) const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An answer.
@@ -28,7 +28,8 @@ pub type Response = http::Response<Body>;
 /// What a streaming body is to the connection: frames until it ends, or cannot go on.
 pub type Stream = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = Cut> + Send>>;
 
-/// A body cannot go on. Its connection is cut, so that nobody takes what came for the whole.
+/// A body cannot continue. Its connection is closed without a regular end, so that no client takes the partial body for
+/// complete.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer cannot go on")]
 pub struct Cut;
@@ -41,9 +42,9 @@ impl From<Infallible> for Cut {
 
 /// The body of an answer.
 pub enum Body {
-    /// Everything at once; taken when it is sent.
+    /// The complete body; taken when it is sent.
     Whole(Bytes),
-    /// Frames as they come: Server-Sent Events, or what is too large to be there at once.
+    /// A stream of frames: Server-Sent Events, or a body that is too large for memory.
     Stream(Stream),
 }
 
@@ -106,7 +107,7 @@ impl hyper::body::Body for Body {
 pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Response, Problem> {
     let body = serde_json::to_vec(value).map_err(Problem::internal)?;
     let mut response = bytes(status, HeaderValue::from_static("application/json"), body.into());
-    // Everything under /v1 belongs to whoever asked.
+    // Responses under /v1 are private to the caller.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -128,7 +129,7 @@ pub fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// The answer to a request that was refused.
+/// The response to a rejected request.
 #[must_use]
 pub fn problem(problem: Problem, request_id: &RequestId) -> Response {
     let media_type = HeaderValue::from_static("application/problem+json");
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_says_when_to_come_back() {
+    fn unavailable_has_a_retry_after_header() {
         let unavailable = Problem::from(DbError::Unavailable(sqlx::Error::PoolTimedOut));
         let response = super::problem(unavailable, &RequestId::new());
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

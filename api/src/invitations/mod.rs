@@ -1,9 +1,9 @@
-//! Invitations: a code that one person may use once to join. Nobody's address is needed, or stored.
+//! Invitations: a code with which one user joins once. No address is needed or stored.
 //!
-//! A code is the organization's id and a secret. The id says where to look the code up; the secret is stored as a
-//! hash only, so the code can be shown once and never again. That is also why a create that comes again under its
-//! `Idempotency-Key` is not answered as the first time: the record of the answer holds no code. It is refused with the
-//! address of the invitation that was made, which its maker can revoke before they make another.
+//! A code consists of the organization's id and a secret. The id selects the organization; the secret is stored as a
+//! hash only, so the code can be shown only once. For the same reason, a create that is repeated under its
+//! `Idempotency-Key` does not get the first response again: it is rejected with the address of the existing invitation,
+//! which its creator can revoke before creating another.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ use crate::{
 enum InvitationStatus {
     /// It can.
     Open,
-    /// Somebody has joined with it.
+    /// A user has joined with it.
     Accepted,
     /// It was taken back.
     Revoked,
@@ -107,7 +107,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let user = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    // Nobody gives away more than they have.
+    // A caller cannot grant more rights than their own role has.
     tx.require(role)?;
     if let Some(idempotent) = &idempotent
         && let Some(made) = idempotent.begin(&mut tx).await?
@@ -207,7 +207,7 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// `POST /v1/invitations/accept`
 ///
 /// # Errors
-/// [`Code::InvitationNotFound`], in the same words whatever is wrong with the code.
+/// [`Code::InvitationNotFound`], in the same words for every invalid code.
 pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let InvitationAccept { code } = request.body().await?;
     let refused =
@@ -216,7 +216,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let user = request.signed_in_user()?;
     let mut tx = app.database.joining_tx(user.id, code.org).await?;
-    // The lock lets one of two who use the same code go first; the other then finds it used.
+    // The lock serializes concurrent uses of a code; the second one finds it used.
     let invitation = sqlx::query!(
         r#"SELECT id AS "id: InvitationId", role AS "role: Role" FROM invitations
           WHERE org_id = $1 AND code_hash = $2
@@ -251,7 +251,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     .execute(tx.conn())
     .await?
     .rows_affected();
-    // Who is a member already stays what they are, and leaves the code for somebody else.
+    // A user who is already a member keeps their role, and the code stays unused.
     let role = if joined == 0 {
         sqlx::query_scalar!(
             r#"SELECT role AS "role: Role" FROM members WHERE org_id = $1 AND user_id = $2"#,
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_survives_its_text_and_nothing_else_is_one() {
+    fn an_invitation_code_round_trips_and_other_texts_are_rejected() {
         let code = InvitationCode::new(OrgId::new());
         let read = InvitationCode::parse(&code.to_text()).expect("it is one");
         assert_eq!((read.org, read.secret), (code.org, code.secret));

@@ -22,11 +22,11 @@ use crate::{
     state::App,
 };
 
-/// Where a page of members ends: when, and who joined then.
+/// Where a page of members ends: the time and the user of the last one.
 type PageKey = (Joined, UserId);
 
-/// A time as a cursor holds it: microseconds since 1970, as PostgreSQL counts them. Nobody joined before, and a
-/// cursor that says so must not come as far as PostgreSQL, which knows fewer years than a number has.
+/// A time in a cursor: microseconds since 1970, as PostgreSQL counts them. A forged cursor with an earlier time must
+/// not reach PostgreSQL, whose range of years is smaller than that of the number.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(try_from = "u64", into = "i128")]
 struct Joined(OffsetDateTime);

@@ -1,8 +1,8 @@
-//! Who belongs to an organization, and what they may do there.
+//! The members of an organization, and their roles.
 //!
-//! Changes go one after the other, under the organization's row: what they rest on (who asks is still an admin, there
-//! is another owner) is read under it. Nobody gives or takes more than they have, and somebody always owns the
-//! organization.
+//! Changes are serialized by a lock on the organization's row; their conditions (the caller is still an admin, there is
+//! another owner) are read under it. No member can grant or remove more rights than they have, and every organization
+//! has an owner.
 
 pub mod list;
 pub mod remove;
@@ -58,8 +58,8 @@ async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
     Ok(Member { user: User { id: user, name: row.user_name }, role: row.role, joined_at: row.joined_at })
 }
 
-/// Takes back what a member could still do after losing rights: codes they gave out for more than they may now give
-/// away (`kept`: `None` when they are no longer a member), and what processes believe of them.
+/// Revokes what a member could still do after losing rights: the invitations they created for roles above their own
+/// (`kept`: `None` if they are no longer a member), and the memberships that processes have cached.
 async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<(), DbError> {
     let org = tx.org();
     let grants: &[Role] = match kept {

@@ -21,8 +21,8 @@ use crate::{
     state::App,
 };
 
-/// `DELETE /v1/orgs/{org}/members/{user}`: admins remove others up to their own role; everybody may leave. What they
-/// see and hear of the organization ends within a second.
+/// `DELETE /v1/orgs/{org}/members/{user}`: admins remove others up to their own role; every member may leave. Their
+/// access and their streams end within a second.
 ///
 /// # Errors
 /// When the caller may not, or there is no such member; [`Code::LastOwner`](crate::http::problem::Code::LastOwner).

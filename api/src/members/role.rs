@@ -33,7 +33,7 @@ request_body! {
 }
 
 request_body! {
-    /// Who owns the organization from now on.
+    /// The new owner of the organization.
     pub(super) struct Transfer {
         user_id: UserId = required(one_of("a member's id")),
     }
@@ -51,7 +51,7 @@ pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
     let (mine, mut member) = lock(&mut tx, request.signed_in_user()?.id, user).await?;
-    // Who asks may have lost their own role while waiting.
+    // The caller may have lost their own role while waiting.
     let needed = Role::Admin.max(role).max(member.role);
     if mine < needed {
         return Err(Problem::forbidden(needed));

@@ -45,7 +45,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     accepted.commit(tx, idempotent.as_ref()).await
 }
 
-/// An organization that was asked for.
+/// A requested organization.
 pub(super) struct Accepted {
     organization: Organization,
     operation_id: SagaId,
@@ -62,7 +62,7 @@ pub(super) async fn found(tx: &mut OrgTx, founder: &SignedInUser, name: &str) ->
 }
 
 impl Accepted {
-    /// Commits what was asked for, and says where the organization is, and where to watch how it comes to be.
+    /// Commits the request. Returns the address of the organization and of its operation.
     ///
     /// # Errors
     /// When the database does not answer.

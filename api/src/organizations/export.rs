@@ -1,10 +1,10 @@
 //! Exporting an organization: all of it, as lines of JSON, from one moment.
 //!
-//! One transaction reads everything from one snapshot, through cursors, a few rows at a time. It hands chunks to the
-//! connection through a short channel, so an export of any size takes the memory of a few chunks, and waits for a slow
-//! client. A snapshot that is held open keeps PostgreSQL from cleaning up, for everybody: who takes nothing for
-//! half a minute, or is not done within an hour, is cut off. The first line says what follows, the last how much it was and
-//! its hash, so that what was cut off cannot be taken for the whole.
+//! One transaction reads everything from one snapshot, through cursors, a few rows at a time. It sends chunks to the
+//! connection through a short channel, so an export of any size needs memory for a few chunks only and waits for a slow
+//! client. An open snapshot keeps PostgreSQL from vacuuming for all tenants, so a client that reads nothing for half a
+//! minute, or is not done within an hour, is disconnected. The first line describes the export; the last line contains
+//! the number of lines and their hash, so that a truncated export cannot be taken for complete.
 
 use std::{
     pin::Pin,
@@ -42,9 +42,9 @@ use crate::{
     state::App,
 };
 
-/// Rows that are fetched at once.
+/// Number of rows per fetch.
 const ROWS: u32 = 128;
-/// What is written to the connection at once, in bytes, and a little more.
+/// Approximate size of one write to the connection, in bytes.
 const CHUNK: usize = 48 * 1024;
 /// Chunks that wait for the connection.
 const WAITING: usize = 2;
@@ -59,7 +59,7 @@ struct RecordKind {
     order: &'static str,
 }
 
-/// What an export holds, in its order: what is referred to comes first. No secret, nor the hash of one.
+/// The records of an export, in order: referenced records come first. It contains no secret and no hash of one.
 const RECORD_KINDS: &[RecordKind] = &[
     RecordKind {
         name: "project",

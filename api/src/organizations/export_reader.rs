@@ -65,7 +65,7 @@ pub(super) struct Counter {
     count: i64,
 }
 
-/// The kinds of records; each line of an export holds one.
+/// The kinds of records; each line of an export contains one.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum RecordKind {
@@ -103,7 +103,7 @@ struct Reader {
     number: u64,
     ended: bool,
     errors: Vec<FieldError>,
-    /// New ids for those in the export: of projects that are there, and of those that only the history knows.
+    /// New ids for those in the export: of its projects, and of those that only the history mentions.
     projects: HashMap<ProjectId, ProjectId>,
     gone: HashMap<ProjectId, ProjectId>,
     members: HashSet<UserId>,
@@ -114,7 +114,7 @@ struct Reader {
     counters: HashSet<(ProjectId, String)>,
 }
 
-/// What a line holds, or what is wrong with it.
+/// The record of a line, or its errors.
 type Checked<T> = Result<T, Vec<FieldError>>;
 
 impl Reader {
@@ -192,7 +192,8 @@ impl Reader {
         let name = object.required("name", body::name);
         object.required("created_at", time);
         object.required("updated_at", time);
-        // Known from here on, whatever else is wrong with it: that is not wrong with each line that refers to it.
+        // The id is recorded even if its line has errors, so that these are not reported again for each line that
+        // refers to it.
         let new = ProjectId::new();
         let twice = id.is_some_and(|old| self.projects.insert(old, new).is_some());
         let (_, name) = object.close(id.zip(name))?;
@@ -217,7 +218,7 @@ impl Reader {
         }
     }
 
-    /// Its code is lost: the export does not even hold the hash.
+    /// Its code is lost: the export does not even contain the hash.
     fn invitation(&mut self, mut object: Object) -> Checked<()> {
         let invitation = object.required("id", id::<InvitationId>);
         object.required("role", one_of::<Role>("a role"));
@@ -332,7 +333,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The log stays where it is proven; its length and last hash say which one it was.
+    /// The log stays in the original organization; its length and last hash identify it.
     fn audit_entry(&mut self, mut object: Object) -> Checked<()> {
         let expected = self.export.audit_entries + 1;
         let seq = object.required("seq", |value| match value.as_i64() {

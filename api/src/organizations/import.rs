@@ -1,9 +1,9 @@
 //! Making a new organization from an export: whole, or not at all.
 //!
-//! The export is read a line at a time and checked as a whole before anything is stored; then one transaction stores
-//! the organization as PENDING, with everything in it, and the saga that creates organizations opens it. All ids are
-//! new: an export says which things belong together, never what they are called here. What an export says about who did
-//! what cannot be known here, so it makes nobody a member and no entry of the audit log, but the one that names it.
+//! The export is read line by line and checked completely before anything is stored; then one transaction stores the
+//! organization as PENDING with all its data, and the saga that creates organizations opens it. All ids are new: ids of
+//! an export only connect its records. The authors in an export cannot be verified, so an import creates no members,
+//! and no audit entries except one that identifies the export.
 
 use std::{sync::Arc, time::Duration};
 

@@ -26,14 +26,14 @@ pub async fn suspend(app: &Arc<App>, request: &mut Request) -> Result<Response, 
 /// `POST /v1/orgs/{org}/resume`
 ///
 /// # Errors
-/// When the caller is no owner, or it was an operator who suspended it.
+/// If the caller is no owner, or if an operator suspended it.
 pub async fn resume(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let mut tx = owned(app, request).await?;
     organizations::resume(&mut tx, SuspendedBy::Owner, None).await?;
     changed(tx).await
 }
 
-/// `DELETE /v1/orgs/{org}`: closed at once, gone when the grace is over.
+/// `DELETE /v1/orgs/{org}`: closed immediately, purged after the grace period.
 ///
 /// # Errors
 /// When the caller is no owner, or the organization is in no state for it.

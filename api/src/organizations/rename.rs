@@ -18,7 +18,7 @@ use crate::{
 /// `PATCH /v1/orgs/{org}`
 ///
 /// # Errors
-/// When the name is not one, the caller may not, or somebody else was first.
+/// If the name is invalid, the caller lacks the role, or another caller renamed it first.
 pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let condition = request.if_match()?;

@@ -120,7 +120,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 /// `PATCH /v1/orgs/{org}/projects/{project}`
 ///
 /// # Errors
-/// When the name is not one, the caller may not, or somebody else was first.
+/// If the name is invalid, the caller lacks the role, or another caller renamed it first.
 pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let condition = request.if_match()?;

@@ -14,7 +14,7 @@ use crate::{routes::Routes, state::App};
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest head.
 const MAX_HEAD: usize = 16 * 1024;
-/// What hyper may hold for a connection in either direction: a client that does not read pins no more than this.
+/// hyper's buffer limit for a connection in either direction: a client that does not read uses no more memory.
 const MAX_BUFFER: usize = 64 * 1024;
 /// More headers than any client of ours sends.
 const MAX_HEADERS: usize = 64;

@@ -1,7 +1,7 @@
 //! How many connections there may be: in all, and resting ones from one address.
 //!
-//! A connection that waits for a request costs memory and gives nothing, so one address may hold only a limited number
-//! of them. Connections at work are not counted by address: thousands of open streams may come through one proxy.
+//! An idle connection costs memory, so one address may have only a limited number of them. Active connections are not
+//! counted by address: thousands of open streams may come through one proxy.
 
 use std::{
     collections::HashMap,
@@ -40,20 +40,20 @@ struct Address {
 /// Why there is no room for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The process holds as many connections as it can.
+    /// The process has reached its maximum number of connections.
     Process,
-    /// This address holds too many connections that do nothing.
+    /// This address has too many idle connections.
     Address,
 }
 
 impl ConnectionLimits {
-    /// Room for `max_total` connections, of which one address may hold `max_resting` that do nothing.
+    /// Permits for `max_total` connections, of which one address may have `max_resting` idle ones.
     #[must_use]
     pub fn new(max_total: usize, max_resting: usize) -> Arc<Self> {
         Arc::new(Self { total: AtomicUsize::new(0), max_total, max_resting, by_address: Mutex::default() })
     }
 
-    /// Takes a permit for a connection; it is given back when it is dropped.
+    /// Takes a permit for a connection; dropping it returns it.
     ///
     /// # Errors
     /// When there is no room.
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_one_subscriber_is_one_address() {
+    fn an_ipv6_network_counts_as_one_address() {
         let limits = ConnectionLimits::new(10, 1);
         let take = |address: &str| limits.take(address.parse().expect("an address"));
         let _first = take("2001:db8::1").expect("there is room");
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn all_permits_can_be_taken_and_come_back() {
+    fn permits_are_granted_up_to_the_limit_and_returned() {
         let limits = ConnectionLimits::new(2, 2);
         let taken: Vec<_> = [1, 2].map(|last| limits.take(address(last)).expect("there is room")).into();
         assert_eq!(limits.take(address(3)).err(), Some(Full::Process));

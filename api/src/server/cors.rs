@@ -1,4 +1,5 @@
-//! Scripts of other origins: which may read answers, and what they may ask ([Fetch](https://fetch.spec.whatwg.org/)).
+//! Scripts of other origins: which of them may read responses, and what they may send
+//! ([Fetch](https://fetch.spec.whatwg.org/)).
 
 use atrium_shared::settings::ApiSettings;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -36,7 +37,7 @@ pub fn apply(api: &ApiSettings, origin: Option<&HeaderValue>, headers: &mut Head
     if api.allowed_origins.is_empty() {
         return;
     }
-    // The answer differs by origin, for whoever caches it.
+    // The response depends on the origin, which caches have to know.
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin.filter(|origin| is_trusted(api, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_trusted_origins_are_let_in() {
+    fn only_trusted_origins_are_accepted() {
         let api = crate::auth::tests::api_settings();
         let answer = |origin| {
             let origin = HeaderValue::from_static(origin);

@@ -1,9 +1,9 @@
 //! The public listener: accepts connections while there is room, and ends them well when the process stops.
 //!
-//! The end comes in steps. SIGTERM makes readiness fail at once; the listener goes on for a moment, because whoever
-//! sends us requests learns of it late, and each answer ends its connection. Then the listener closes, and after a
-//! grace every connection that is left ends after the request it is serving; open streams end themselves, spread
-//! over the drain window. What is left when the window is over is cut.
+//! The shutdown has steps. SIGTERM makes readiness fail immediately; the listener accepts connections for a moment
+//! longer, because load balancers notice it late, and each response closes its connection. Then the listener closes,
+//! and after a grace period every remaining connection ends after its current request; open streams end themselves,
+//! spread over the drain window. Connections that remain after the window are closed.
 
 use std::{
     io,
@@ -44,11 +44,11 @@ const BACKLOG: i32 = 4096;
 const MAX_CONNECTIONS: usize = 20_000;
 /// Files that are not clients' connections: databases, logs, the admin port.
 const OTHER_FILES: usize = 256;
-/// The most connections that one address may hold without asking anything.
+/// Maximum number of idle connections from one address.
 const MAX_RESTING: usize = 1_000;
-/// The most refusals that are being explained at once; beyond, connections are closed without a word.
+/// Maximum number of concurrent rejections with a response; further connections are closed without one.
 const MAX_REFUSALS: usize = 256;
-/// The longest that the listener goes on after SIGTERM.
+/// How long the listener accepts connections after SIGTERM, at most.
 const LINGER: Duration = Duration::from_secs(3);
 /// How long a quiet connection stays after the listener has closed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -87,8 +87,8 @@ pub async fn serve(app: Arc<App>, routes: Arc<Routes>, listener: TcpListener) ->
     tokio::pin!(stop_accepting);
     loop {
         let accepted = tokio::select! {
-            // In this order: who has connected before the listener closes is served. Closing it over them would
-            // reset their connections.
+            // In this order, so that connections accepted before the listener closes are served. Closing it first would
+            // reset them.
             biased;
             accepted = listener.accept() => accepted,
             () = stop_accepting.as_mut() => break,
@@ -96,7 +96,8 @@ pub async fn serve(app: Arc<App>, routes: Arc<Routes>, listener: TcpListener) ->
         let (stream, peer) = match accepted {
             Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
-                // Out of file descriptors, or a connection that was gone before we looked. Spinning helps neither.
+                // No file descriptors are left, or the connection was closed before it was accepted. Retrying
+                // immediately would not help.
                 tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -134,8 +135,8 @@ pub async fn serve(app: Arc<App>, routes: Arc<Routes>, listener: TcpListener) ->
     Ok(())
 }
 
-/// How many connections there is room for. The soft limit on open files, often 1024, is raised as far as it goes:
-/// running out of files would refuse connections without a word.
+/// Maximum number of connections. The soft limit on open files, often 1024, is raised to the hard limit: without file
+/// descriptors, connections would be rejected without a response.
 fn room() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -157,7 +158,7 @@ fn room() -> usize {
     room
 }
 
-/// Small writes go out at once; a peer that has vanished is noticed.
+/// Small writes are sent immediately; a vanished peer is detected.
 fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     // The kernel by itself waits a quarter of an hour for a peer that acknowledges nothing.

@@ -29,7 +29,7 @@ mod tests {
     use crate::http::problem::Code;
 
     #[tokio::test]
-    async fn a_panic_is_a_defect_and_answered() {
+    async fn a_panic_gets_an_internal_error_response() {
         let panicking = async { if true { panic!("at the {}", "disco") } else { Ok(()) } };
         let problem = catch(panicking).await.expect_err("it panicked");
         assert_eq!((problem.code(), problem.internal_cause()), (Code::Internal, Some("panic: at the disco")));

@@ -1,5 +1,5 @@
-//! Requests that hyper cannot parse: it refuses them by itself, with a status and nothing else. This gives the refusal
-//! the problem document that every other refusal has.
+//! Requests that hyper cannot parse: it rejects them by itself, with a status and no body. This replaces that response
+//! by a problem document, as for every other error.
 //!
 //! hyper offers no hook for it, so the socket is wrapped: an answer that begins with a client error and lacks our
 //! request id, which every answer of ours carries, is hyper's own.
@@ -31,7 +31,7 @@ use crate::http::{
 pub struct ClientStream {
     stream: TcpStream,
     https: bool,
-    /// What is written instead, and how much of hyper's own answer it stands for.
+    /// The replacement, and the number of bytes of hyper's own response that it replaces.
     instead: Option<(Bytes, usize)>,
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_answers_without_our_id_are_explained() {
+    fn only_responses_of_hyper_itself_are_replaced() {
         assert!(is_bare_refusal(
             b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
         ));

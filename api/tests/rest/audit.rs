@@ -25,7 +25,7 @@ const WITHOUT_ENTRY: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Changes an organization, and holds what its log says against what was done.
+/// Changes an organization, and compares its log with the changes.
 struct Watch {
     atrium: Atrium,
     routes: Routes,
@@ -98,7 +98,7 @@ impl Watch {
 }
 
 #[tokio::test]
-async fn every_change_leaves_its_entry_and_no_secret() {
+async fn every_change_is_audited_without_secrets() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -238,7 +238,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
         )
         .await;
 
-    // What changed nothing, or was refused, leaves nothing.
+    // Requests without effect and rejected requests leave no entry.
     let last = watch.newest().await;
     owner.client.delete(&project_path).refused(404, "not_found").await;
     owner.client.delete(format!("{invitations}/{}", second.at("/id"))).answers(204).await;
@@ -331,7 +331,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
         )
         .await;
 
-    // The routes of the table that write are those that were seen here, and those that say why they leave nothing.
+    // All writing routes of the table were called here, or are listed with the reason why they leave no entry.
     let writing: BTreeSet<_> = table()
         .iter()
         .filter(|route| route.writes())
@@ -362,7 +362,7 @@ async fn every_change_leaves_its_entry_and_no_secret() {
 }
 
 #[tokio::test]
-async fn the_log_is_for_admins_page_by_page_and_by_action_even_while_suspended() {
+async fn admins_read_the_audit_log_by_page_and_action_even_while_suspended() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -395,7 +395,7 @@ async fn the_log_is_for_admins_page_by_page_and_by_action_even_while_suspended()
         let Some(cursor) = page["next_cursor"].as_str() else { break };
         query = format!("?limit=3&cursor={cursor}");
     }
-    // Created, two invitations and two who joined, four projects.
+    // Created, two invitations and two joins, four projects.
     assert_eq!(numbers, (1..=9).rev().collect::<Vec<_>>());
     let made = admin.client.get(format!("{path}?action=project.created&limit=3")).answers(200).await.json();
     let names: Vec<_> =
@@ -405,7 +405,7 @@ async fn the_log_is_for_admins_page_by_page_and_by_action_even_while_suspended()
 }
 
 #[tokio::test]
-async fn the_operators_command_fails_where_the_log_was_tampered_with() {
+async fn verify_finds_a_tampered_audit_log() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();

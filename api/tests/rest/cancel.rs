@@ -1,4 +1,4 @@
-//! Operations are canceled by whoever owns the organization, until it is too late.
+//! Owners of an organization cancel operations until the pivot.
 
 use atrium_harness::{Atrium, TiedRace, service::Service};
 use atrium_shared::{
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{Ask as _, PATIENCE, failed_creation};
 
 #[tokio::test]
-async fn a_creation_that_is_canceled_leaves_nothing() {
+async fn a_canceled_creation_leaves_nothing() {
     // No worker runs sagas yet, so it waits.
     let mut atrium = Atrium::builder().workers(["relay"]).start().await;
     let (founder, stranger) = (atrium.guest().await, atrium.guest().await);
@@ -31,7 +31,7 @@ async fn a_creation_that_is_canceled_leaves_nothing() {
         (Some("FAILED"), Some(saga::CANCELED))
     );
     founder.client.get(format!("/v1/orgs/{}", created.org)).refused(404, "not_found").await;
-    // It has no members left; who asked for it still gets the same answer.
+    // It has no members left; the user who requested it still gets the same response.
     assert_eq!(cancel().answers(202).await.at("/status"), "FAILED");
     let again = founder.create_organization("Northwind").await.unwrap();
     founder.committed(&again.operation).await.unwrap();
@@ -42,7 +42,7 @@ fn sides(status: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn what_has_ended_cannot_be_canceled_and_a_deletion_can_by_its_owner() {
+async fn finished_operations_cannot_be_canceled_and_owners_can_cancel_deletions() {
     let atrium = Atrium::builder().default_value("saga.fail_step", json!("")).start().await;
     let owner = atrium.guest().await;
     let created = owner.create_organization("Northwind").await.unwrap();
@@ -75,7 +75,7 @@ async fn what_has_ended_cannot_be_canceled_and_a_deletion_can_by_its_owner() {
 }
 
 #[tokio::test]
-async fn a_cancel_that_races_the_commit_tells_how_it_ended() {
+async fn a_cancel_that_races_the_commit_reports_the_outcome() {
     let atrium = Atrium::builder().full_workers(2).start().await;
     let owner = atrium.guest().await;
     let workers = [atrium.worker(0), atrium.worker(1)];

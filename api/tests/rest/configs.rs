@@ -1,4 +1,4 @@
-//! Configuration over REST: layers, revisions, history, and who has applied what.
+//! Configuration over REST: layers, revisions, history, and reports of applied revisions.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{Ask as _, until};
 const KEY: &str = "chat.max_active_sessions";
 
 #[tokio::test]
-async fn values_fall_through_the_scopes() {
+async fn a_value_comes_from_the_narrowest_scope_that_sets_it() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Layers").await.unwrap();
@@ -38,7 +38,7 @@ async fn values_fall_through_the_scopes() {
         (changed.json()["revision"].clone(), changed.at("/value"), changed.at("/source")),
         (json!(revision + 1), "7".into(), "organization".into())
     );
-    // Read at once, from whichever process.
+    // Readable immediately, from every process.
     let seen = read(&at_project).await.unwrap().must(200);
     assert_eq!(
         (seen.at("/value"), seen.at("/source"), seen.etag()),
@@ -96,7 +96,7 @@ async fn values_fall_through_the_scopes() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_refused_and_the_revision_stays() {
+async fn invalid_values_are_rejected_and_the_revision_stays() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Refusals").await.unwrap();
@@ -162,7 +162,7 @@ async fn what_is_wrong_is_refused_and_the_revision_stays() {
 }
 
 #[tokio::test]
-async fn of_many_who_change_at_once_one_wins_each_revision() {
+async fn concurrent_changes_have_one_winner_per_revision() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
@@ -187,9 +187,9 @@ async fn of_many_who_change_at_once_one_wins_each_revision() {
     assert_eq!(owner.client.get(&path).send().await.unwrap().at("/value"), won[0]);
 }
 
-/// Waits until all processes of this number report the revision, as this client is told, and answers with the status.
+/// Waits until this number of processes report the revision to this client, and returns the status.
 ///
-/// Who has not heard of the organization yet counts as up to date, and has nothing to report.
+/// A process that has not loaded the organization counts as up to date, and has nothing to report.
 pub(crate) async fn all_apply(client: &Client, org: &str, revision: &Value, processes: usize) -> Value {
     let mut status = Value::Null;
     until(&format!("{processes} processes apply {revision}, says {}", client.base()), async || {
@@ -218,7 +218,7 @@ async fn every_process_reports_the_revision_it_applies() {
 }
 
 #[tokio::test]
-async fn a_quota_is_the_operators_to_set_and_every_members_to_read() {
+async fn only_operators_set_quotas_and_all_members_read_them() {
     let atrium = &Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Quotas").await.unwrap();

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn sigterm_finishes_what_was_begun() {
+async fn sigterm_lets_running_requests_finish() {
     let atrium = Atrium::builder().setting("ATRIUM_DRAIN_SECONDS", "5").start().await;
     let guest = atrium.guest().await;
     let api = atrium.api(0);
@@ -37,7 +37,7 @@ async fn sigterm_finishes_what_was_begun() {
     let ended = api.end();
     api.sigterm();
     until("it drains", async || admin.get("/readyz").send().await.unwrap().code() == 503).await;
-    // Whoever has not heard of it yet is served, and told to connect elsewhere.
+    // Requests that arrive before load balancers notice the drain are served, and their connections are closed.
     let late = guest.client.get("/v1/auth/me").answers(200).await;
     assert_eq!(late.header("connection"), Some("close"));
     tokio::time::sleep(Duration::from_millis(1000)).await;
@@ -50,7 +50,7 @@ async fn sigterm_finishes_what_was_begun() {
 }
 
 #[tokio::test]
-async fn under_load_no_answer_is_cut() {
+async fn a_drain_under_load_cuts_no_response() {
     let atrium = Atrium::builder().setting("ATRIUM_DRAIN_SECONDS", "60").start().await;
     let guest = atrium.guest().await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -101,7 +101,7 @@ async fn under_load_no_answer_is_cut() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_cuts_nothing() {
+async fn a_disconnected_client_does_not_interrupt_its_write() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let token = guest.client.token().unwrap();
@@ -117,7 +117,7 @@ async fn a_client_that_goes_away_cuts_nothing() {
         tokio::time::sleep(Duration::from_micros(200 * number)).await;
         drop(stream);
     }
-    // Each either never arrived or happened wholly; asked again under its key, it is the same one.
+    // Each write either had no effect or its whole effect; repeated under its key, it is the same one.
     for number in 0..50 {
         let repeat = || {
             let create = guest.client.post("/v1/orgs").json(json!({ "name": "Gone" }));

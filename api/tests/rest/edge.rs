@@ -31,14 +31,14 @@ async fn paths_and_methods_are_those_of_the_table() {
     assert_eq!(options.header("allow"), Some("GET, HEAD, OPTIONS"));
 
     let get = client.get("/v1/auth/me").answers(200).await;
-    // A HEAD has the head of an answer with a body, which no contract can say.
+    // The response to HEAD has the headers of a response with a body, which the contract cannot express.
     let head = client.request(Method::HEAD, "/v1/auth/me").unchecked().answers(200).await;
     assert!(head.body.is_empty());
     assert_eq!(head.header("content-length"), Some(get.body.len().to_string().as_str()));
 }
 
 #[tokio::test]
-async fn every_answer_carries_its_id_and_what_browsers_must_not_do() {
+async fn every_response_has_a_request_id_and_the_security_headers() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
     for path in ["/", "/v1/auth/me", "/nothing", "/docs", "/v1/openapi.json"] {
@@ -60,7 +60,7 @@ async fn every_answer_carries_its_id_and_what_browsers_must_not_do() {
 }
 
 #[tokio::test]
-async fn whatever_the_body_is_the_answer_is_a_problem() {
+async fn any_invalid_body_gets_a_problem() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let orgs = || guest.client.post("/v1/orgs");
@@ -119,7 +119,7 @@ async fn whatever_the_body_is_the_answer_is_a_problem() {
 }
 
 #[tokio::test]
-async fn an_answer_is_not_many_times_as_large_as_its_request() {
+async fn a_response_with_many_errors_stays_small() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Mistakes").await.unwrap();
@@ -137,7 +137,7 @@ async fn an_answer_is_not_many_times_as_large_as_its_request() {
 }
 
 #[tokio::test]
-async fn whatever_the_headers_and_the_query_are_the_answer_is_a_problem() {
+async fn invalid_headers_and_queries_get_a_problem() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let client = &guest.client;
@@ -174,7 +174,7 @@ async fn whatever_the_headers_and_the_query_are_the_answer_is_a_problem() {
 }
 
 #[tokio::test]
-async fn heads_that_are_no_http_are_refused_with_a_problem_too() {
+async fn malformed_http_heads_get_a_problem() {
     let atrium = Atrium::start().await;
     let megabyte = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
@@ -216,7 +216,7 @@ async fn heads_that_are_no_http_are_refused_with_a_problem_too() {
 }
 
 #[tokio::test]
-async fn who_dawdles_is_let_go() {
+async fn slow_clients_are_disconnected() {
     let atrium = Atrium::start().await;
     let half_a_head = async {
         let mut stream = connect(&atrium).await;
@@ -236,7 +236,7 @@ async fn who_dawdles_is_let_go() {
 }
 
 #[tokio::test]
-async fn one_address_that_hoards_connections_is_refused_and_others_are_not() {
+async fn connections_are_limited_per_address() {
     let atrium = Atrium::start().await;
     let mut hoard = Vec::new();
     for _ in 0..1000 {
@@ -258,7 +258,7 @@ async fn one_address_that_hoards_connections_is_refused_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn clients_that_do_not_read_cost_little() {
+async fn clients_that_do_not_read_use_little_memory() {
     let atrium = Atrium::start().await;
     let before = atrium.api(0).resident();
     let mut deaf = Vec::new();
@@ -276,7 +276,7 @@ async fn clients_that_do_not_read_cost_little() {
 }
 
 #[tokio::test]
-async fn pages_are_served_and_revalidated() {
+async fn pages_are_served_and_revalidated_by_etag() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
     for (path, kind) in [
@@ -296,7 +296,7 @@ async fn pages_are_served_and_revalidated() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_is_let_in_only_when_the_operator_allows_it() {
+async fn other_origins_are_accepted_only_if_the_operator_allows_them() {
     let builder = Atrium::builder().setting("ATRIUM_ALLOWED_ORIGINS", "https://friend.example");
     let atrium = builder.start().await;
     let guest = atrium.guest().await;

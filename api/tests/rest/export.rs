@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{Ask as _, PATIENCE, until, wire::connect};
 
-/// The lines of an export that is whole: it says so itself.
+/// The lines of a complete export, as its last line proves.
 pub(crate) fn lines(body: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(body).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -56,7 +56,7 @@ async fn put(superuser: &mut PgConnection, org: &str, state: &'static str) {
 }
 
 #[tokio::test]
-async fn an_export_holds_everything_once_and_no_secret() {
+async fn an_export_contains_everything_once_and_no_secret() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Ärzte \u{1f489} \"Nord\"\\wind").await.unwrap();
@@ -89,7 +89,7 @@ async fn an_export_holds_everything_once_and_no_secret() {
     let kinds: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
     let mut expected = vec!["export", "project", "member", "member", "invitation", "invitation", "api_key"];
     expected.extend(["config_value", "config_change", "chat_counter"]);
-    // Created, invited, joined, a project, invited, a key made, configured, exported.
+    // Created, invited, joined, a project, invited, a key created, configured, exported.
     expected.extend(["audit_entry"; 8]);
     expected.push("end");
     assert_eq!(kinds, expected);
@@ -119,7 +119,7 @@ async fn an_export_holds_everything_once_and_no_secret() {
 }
 
 #[tokio::test]
-async fn only_an_owner_exports_and_in_every_state_but_an_unfinished_one() {
+async fn owners_can_export_in_every_state_except_pending_and_failed() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -181,7 +181,7 @@ struct Download {
 }
 
 impl Download {
-    /// Asks for it and reads the answer's head.
+    /// Requests an export and reads the head of the response.
     async fn begin(atrium: &Atrium, owner: &Guest, org: &str) -> Self {
         let mut stream = connect(atrium).await;
         let token = owner.client.token().unwrap();
@@ -206,7 +206,7 @@ impl Download {
         }
     }
 
-    /// Reads on until HTTP says that it is the end, or the connection breaks.
+    /// Reads until the regular end of the response, or until the connection breaks.
     async fn whole(mut self) -> Option<Vec<u8>> {
         while !self.received.ends_with(b"\r\n0\r\n\r\n") {
             self.received.reserve(1 << 20);
@@ -237,7 +237,7 @@ fn resident(pid: u32) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// How many of the application's transactions hold a snapshot for an export.
+/// How many transactions of the application have a snapshot for an export.
 async fn snapshots(superuser: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'atrium_app'
@@ -321,9 +321,9 @@ async fn a_large_organization_is_exported_as_of_one_moment_in_little_memory_whil
 }
 
 #[tokio::test]
-async fn who_goes_away_or_takes_nothing_holds_no_snapshot_and_a_stop_cuts_it_visibly() {
+async fn disconnected_and_stalled_exports_release_their_snapshot() {
     let atrium = Atrium::builder().setting("ATRIUM_DRAIN_SECONDS", "20").start().await;
-    // More than sockets hold.
+    // More than the socket buffers contain.
     let (owner, org) = large(&atrium, 30_000).await;
     let mut superuser = atrium.superuser().await;
 
@@ -337,7 +337,7 @@ async fn who_goes_away_or_takes_nothing_holds_no_snapshot_and_a_stop_cuts_it_vis
     until_snapshots(&mut superuser, 0, Duration::from_secs(60) + PATIENCE).await;
     assert!(stalled.whole().await.is_none(), "its connection is cut, not ended");
 
-    // Both places are free again; a stop waits for the one who reads, and cuts the one who does not.
+    // Both slots are free again; a shutdown waits for the client that reads, and cuts the one that does not.
     let stalled = Download::begin(&atrium, &owner, &org).await;
     let reading = Download::begin(&atrium, &owner, &org).await;
     let ended = atrium.api(0).end();

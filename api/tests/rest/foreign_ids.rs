@@ -1,5 +1,5 @@
-//! Every operation of the contract, asked with every kind of id in every place by everybody: what is somebody else's
-//! cannot be told from what does not exist, and a role decides as the contract says.
+//! Every operation of the contract, called with every kind of id by every kind of caller: foreign and unknown ids get
+//! the same response, and a role decides as the contract says.
 
 #![expect(clippy::print_stdout, reason = "how many combinations there were, with --nocapture")]
 
@@ -16,7 +16,7 @@ use crate::{
     world::{ROLES, World},
 };
 
-/// How an id stands to the caller.
+/// The relation of an id to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Own,
@@ -32,7 +32,7 @@ enum Kind {
 fn choices(ids: &[&String], operation: &Operation) -> Vec<Vec<Kind>> {
     ids.iter().fold(vec![vec![]], |choices, id| {
         let mut kinds = vec![Kind::Own, Kind::Foreign, Kind::Unknown];
-        // In a body, what cannot be an id is a mistake like any other.
+        // In a body, a malformed id is an ordinary validation error.
         if !operation.body_ids.contains(id) {
             kinds.push(Kind::Malformed);
         }
@@ -64,7 +64,7 @@ async fn contents(atrium: &Atrium) -> Vec<(String, Option<String>)> {
 }
 
 #[tokio::test]
-async fn whatever_is_not_ones_own_cannot_be_told_from_what_does_not_exist() {
+async fn foreign_and_unknown_resources_get_the_same_response() {
     let atrium = Atrium::start().await;
     let (here, elsewhere) = (World::create(&atrium, &ROLES).await, World::create(&atrium, &[]).await);
     let stranger = atrium.guest().await;
@@ -87,8 +87,8 @@ async fn whatever_is_not_ones_own_cannot_be_told_from_what_does_not_exist() {
             continue;
         }
         for (caller, client) in &callers {
-            // What cannot be told apart. For a member that depends on which of the ids are theirs, and on whether all
-            // could be ids: what cannot be one is refused before the role is looked at.
+            // The cases with indistinguishable responses. For a member they depend on which ids are theirs, and on
+            // whether all are well-formed: a malformed id is rejected before the role is checked.
             let mut groups: BTreeMap<(Vec<bool>, bool), Vec<Reply>> = BTreeMap::new();
             for choice in choices(&ids, &operation) {
                 let is_own: Vec<bool> = choice.iter().map(|kind| *kind == Kind::Own).collect();
@@ -144,11 +144,11 @@ async fn a_role_decides_as_the_contract_says() {
     let world = World::create(&atrium, &ROLES).await;
     let mut combinations = 0;
     for operation in Operation::all().iter().filter(|operation| operation.least_role.is_some()) {
-        // The world's `user` is nobody of these.
+        // The world's `user` is none of these.
         let least = operation.least_role_for_others.as_ref().or(operation.least_role.as_ref()).unwrap();
         let least = ROLES.iter().position(|role| *role == least).expect("a role");
         for (rank, role) in ROLES.into_iter().enumerate() {
-            // Whoever may change something does: everybody in a world of their own.
+            // Every caller with the permission performs the change, each in a world of their own.
             let fresh;
             let world = if operation.writes() && rank >= least {
                 fresh = World::create(&atrium, &[role]).await;
@@ -171,7 +171,7 @@ async fn a_role_decides_as_the_contract_says() {
             }
         }
         if operation.least_role_for_others.is_some() {
-            // To oneself it may be done by whoever has the least role.
+            // Members may do it to themselves with the lowest role.
             let least = operation.least_role.as_deref();
             let role = ROLES.into_iter().find(|role| Some(*role) == least).expect("a role");
             let fresh = World::create(&atrium, &[role]).await;
@@ -188,7 +188,7 @@ async fn a_role_decides_as_the_contract_says() {
 }
 
 #[test]
-fn every_operation_of_an_organization_names_its_least_role() {
+fn every_operation_below_an_organization_documents_its_minimum_role() {
     for operation in Operation::all() {
         let of_organization = operation.path.iter().any(|name| name == "org");
         assert_eq!(
@@ -201,9 +201,9 @@ fn every_operation_of_an_organization_names_its_least_role() {
     }
 }
 
-/// What has no id in its path answers whoever asks as documented; the contract client sees to that.
+/// Operations without ids respond to every caller as documented; the contract client checks it.
 #[tokio::test]
-async fn what_has_no_id_in_its_path_answers_everybody_as_documented() {
+async fn operations_without_ids_respond_to_all_callers_as_documented() {
     let atrium = Atrium::start().await;
     for operation in Operation::all().iter().filter(|operation| operation.path.is_empty()) {
         let reply = operation.send(operation.request(&atrium.client(), |_| "")).await.unwrap();

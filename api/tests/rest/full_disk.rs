@@ -1,5 +1,5 @@
-//! PostgreSQL's disk is full, then its log cannot grow and it dies, then there is room again: what was accepted happens
-//! once, what was not did not happen, and nobody lends a hand. Redis' disk is full: Redis refuses to be written to.
+//! PostgreSQL's disk fills up, then its log cannot grow and it crashes, then there is space again: accepted writes take
+//! effect once, rejected ones not at all, without manual repair. Redis' disk fills up: Redis rejects writes.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::{Ask as _, PATIENCE, watched_chat};
 const MANY: usize = 500;
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_and_loses_nothing() {
+async fn a_full_postgresql_disk_rejects_writes_and_loses_nothing() {
     let atrium = Atrium::builder().small_disk().start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();
     let create = |key: &str| guest.client.post("/v1/orgs").idempotency_key(key).json(json!({ "name": key }));
-    // Accepted, and on its way for as long as nobody works.
+    // Accepted, and pending while no worker runs.
     atrium.worker(0).suspend();
     let mut accepted = BTreeMap::new();
     let reply = create("on-its-way").answers(202).await;
@@ -46,7 +46,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     guest.client.get(format!("/v1/orgs/{org}")).answers(200).await;
     guest.client.get("/v1/orgs").answers(200).await;
 
-    // The log needs its next file, which is the end of the server. Whoever looks after it starts it, again and again.
+    // PostgreSQL needs its next log file and crashes without it. The supervisor restarts it, again and again.
     let mut superuser = atrium.superuser().await;
     let next_file =
         "SELECT pg_logical_emit_message(false, 'atrium', 'end of the file'); SELECT pg_switch_wal()";
@@ -70,7 +70,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     started.unwrap();
     guest.client.get(format!("/v1/orgs/{org}")).answers(200).await;
 
-    // Those that were refused come again, and of those that were accepted one might not have heard of it.
+    // Rejected requests are repeated, and so are accepted ones whose response may be lost.
     let keys: Vec<_> = accepted.keys().chain(&refused).cloned().collect();
     for key in keys {
         let reply = patiently(|| create(&key)).await.unwrap().must(202);
@@ -100,7 +100,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_disk_of_redis_refuses_what_is_ephemeral_and_delays_the_rest() {
+async fn a_full_redis_disk_rejects_chat_actions_and_delays_the_rest() {
     let atrium = Atrium::builder().small_redis_disk().start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();

@@ -1,5 +1,5 @@
-//! Requests that are wrong in one place each, made out of the contract: each operation with a body, each part of it.
-//! Whatever is wrong, the answer is a problem of the client's, and the process is as well as before.
+//! Requests with one error each, generated from the contract: each operation with a body, each part of it. Every
+//! response is a client error, and the process stays healthy.
 
 use atrium_harness::Atrium;
 use futures_util::StreamExt as _;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Ask as _, operations::Operation, world::World};
 
-/// Texts that are no JSON, whatever was wanted.
+/// Invalid JSON texts, for every type of value.
 fn no_json(valid: &str) -> Vec<Vec<u8>> {
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let half = &valid[..valid.len() - 1];
@@ -61,12 +61,12 @@ fn values() -> Vec<Value> {
     ]
 }
 
-/// What the server sets, and nobody else.
+/// Fields that only the server sets.
 const READ_ONLY: [&str; 8] =
     ["id", "org_id", "user_id", "status", "slug", "created_at", "revision", "__proto__"];
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_body_the_answer_says_so() {
+async fn invalid_bodies_are_rejected_with_the_reason() {
     let atrium = Atrium::start().await;
     let mut requests = 0;
     // What takes a refresh token, and no other, looks at that first.
@@ -81,7 +81,7 @@ async fn whatever_is_wrong_with_a_body_the_answer_says_so() {
             requests += 1;
             let shown = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
             let reply = ask().body("application/json", text).send().await.unwrap();
-            // An object without fields has no end to cut a field into: what is left is another mistake.
+            // An object without fields has no end to truncate a field into: the rest is another error.
             let expected = [(400, "malformed_json"), (422, "validation_failed")];
             let came = (reply.code(), reply.problem());
             assert!(expected.contains(&(came.0, came.1.as_str())), "{shown}: {}", reply.describe());
@@ -115,7 +115,7 @@ async fn whatever_is_wrong_with_a_body_the_answer_says_so() {
             requests += 1;
             ask().body(kind, valid.to_string()).refused(415, "unsupported_media_type").await;
         }
-        // Each field may be missing, or has to be there; and as it stands in the contract the body is understood.
+        // Each field is optional or required as documented, and the example of the contract is accepted.
         let without = fields.keys().map(|name| {
             let mut fields = fields.clone();
             fields.remove(name);
@@ -135,7 +135,7 @@ async fn whatever_is_wrong_with_a_body_the_answer_says_so() {
     assert!(requests > 400, "{requests}");
 }
 
-/// Headers that somebody here reads, and one that nobody does.
+/// Headers that the API reads, and one that it does not.
 const HEADERS: [&str; 14] = [
     "authorization",
     "cookie",
@@ -154,7 +154,7 @@ const HEADERS: [&str; 14] = [
 ];
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_header_or_a_query_nothing_breaks() {
+async fn invalid_headers_and_queries_cause_no_server_error() {
     let atrium = Atrium::start().await;
     let (nines, long) = ("9".repeat(300), "x".repeat(8_000));
     let values: [&[&[u8]]; 8] = [
@@ -170,7 +170,7 @@ async fn whatever_is_wrong_with_a_header_or_a_query_nothing_breaks() {
     let queries =
         ["a", "=", "&&", "%", "%ff", "%00=%00", "limit=1&limit=1", "last_event_id=%ff", "a[]=1", "?"];
     let mut requests = 0;
-    // Of the page's files one stands for all: they have one handler.
+    // One file of the page represents all: they have one handler.
     let is_of_interest =
         |operation: &Operation| operation.template.starts_with("/v1/") || operation.template == "/";
     for operation in Operation::all().into_iter().filter(is_of_interest) {
@@ -192,9 +192,10 @@ async fn whatever_is_wrong_with_a_header_or_a_query_nothing_breaks() {
             garbage.push(client.request(operation.method.clone(), format!("{path}?{query}")));
         }
         requests += garbage.len();
-        // Of a stream the beginning is enough. The client holds every answer against the contract.
+        // The beginning of a stream is enough. The client checks every response against the contract.
         let replies = garbage.into_iter().map(|request| operation.send(request));
-        // There are few exports and imports at once, and a refusal for that would say nothing about what was sent.
+        // The number of concurrent exports and imports is limited, and a rejection for that reason would hide the
+        // result.
         let at_once = if operation.is_export_or_import() { 1 } else { 8 };
         let replies = futures_util::stream::iter(replies).buffer_unordered(at_once).collect::<Vec<_>>().await;
         for reply in replies.iter().flatten() {

@@ -1,4 +1,4 @@
-//! Crowds that mean harm: the process holds no more memory than it has to, says no, and serves the others meanwhile.
+//! Mass attacks: the process's memory stays bounded, it rejects requests, and serves other clients meanwhile.
 
 #![expect(clippy::print_stdout, reason = "how much memory there was, with --nocapture")]
 
@@ -24,14 +24,14 @@ use crate::{
 
 const MIB: usize = 1 << 20;
 
-/// Does something terrible while somebody else, from another address, keeps asking and is always answered. Answers
-/// with how much the process grew meanwhile, at most.
+/// Runs an attack while another client, from another address, keeps sending requests that must succeed. Returns the
+/// maximum growth of the process's memory.
 async fn bearable<T>(atrium: &Atrium, name: &str, bound: usize, harm: impl Future<Output = T>) -> T {
     let (api, client) = (atrium.api(0), atrium.client());
     let (before, peak) = (api.resident(), AtomicUsize::new(0));
     let (over, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
     let others = async {
-        // However short the harm was, one more is asked after it.
+        // One more request is sent after the attack, however short it was.
         let mut last = false;
         while !last {
             last = over.load(Ordering::Relaxed);
@@ -59,7 +59,7 @@ async fn bearable<T>(atrium: &Atrium, name: &str, bound: usize, harm: impl Futur
     done
 }
 
-/// Sends a byte now and then until the server has enough of it. Answers with what it said.
+/// Sends a byte now and then until the server closes the connection. Returns the response.
 async fn drip(stream: TcpStream, bytes: &'static [u8]) -> String {
     let (mut reader, mut writer) = stream.into_split();
     let dripping = tokio::spawn(async move {
@@ -76,8 +76,8 @@ async fn drip(stream: TcpStream, bytes: &'static [u8]) -> String {
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Sends a beginning, then the same again and again until the server accepts nothing further. Returns how much it
-/// accepted.
+/// Sends a beginning, then the same part again and again until the server accepts nothing further. Returns the number
+/// of accepted bytes.
 async fn flood(mut stream: TcpStream, beginning: String, again: Arc<str>) -> usize {
     let mut sent = 0;
     let flooding = async {
@@ -93,14 +93,14 @@ async fn flood(mut stream: TcpStream, beginning: String, again: Arc<str>) -> usi
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_connections_from_one_address_are_mostly_refused() {
+async fn ten_thousand_idle_connections_from_one_address_are_mostly_rejected() {
     let atrium = Atrium::start().await;
     bearable(&atrium, "10,000 idle connections", 48 * MIB, async {
         let mut crowd = Vec::new();
         while crowd.len() < 10_000 {
             crowd.extend(join_all((0..100).map(|_| connect_from(&atrium, 9))).await);
         }
-        // A crowd is refused without a word; once it is quieter, whoever is refused is told.
+        // During a mass attack, connections are closed without a response; in calmer times, they get one.
         let told = async {
             loop {
                 let answer = read_all(&mut connect_from(&atrium, 9).await, PATIENCE).await;
@@ -113,7 +113,7 @@ async fn ten_thousand_idle_connections_from_one_address_are_mostly_refused() {
         let answer = tokio::time::timeout(PATIENCE, told).await.expect("a refusal with a reason");
         is_problem(&answer, "rate_limited", "one connection too many");
         assert!(answer.contains("retry-after: "), "{answer}");
-        // The process holds a thousand of them, and has closed the others.
+        // The process has a thousand open connections, and has closed the others.
         let mut closed = 0;
         for stream in &mut crowd {
             let mut piece = [0; 1024];
@@ -142,7 +142,7 @@ async fn ten_thousand_idle_connections_from_one_address_are_mostly_refused() {
 }
 
 #[tokio::test]
-async fn who_sends_a_byte_a_second_is_let_go() {
+async fn a_client_that_sends_one_byte_per_second_is_disconnected() {
     let atrium = Atrium::start().await;
     let body = "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{";
     bearable(&atrium, "400 clients that drip", 24 * MIB, async {
@@ -157,7 +157,7 @@ async fn who_sends_a_byte_a_second_is_let_go() {
             drip(stream, b" ").await
         }));
         let (heads, bodies) = tokio::join!(heads, bodies);
-        // Without a head nobody knows how to answer; without a whole body there is an answer.
+        // An incomplete head gets no response; an incomplete body gets one.
         assert!(heads.iter().all(String::is_empty), "{heads:?}");
         bodies.iter().for_each(|answer| is_problem(answer, "malformed_request", "a body that drips"));
     })
@@ -165,13 +165,13 @@ async fn who_sends_a_byte_a_second_is_let_go() {
 }
 
 #[tokio::test]
-async fn heads_and_bodies_without_an_end_are_cut_off() {
+async fn endless_heads_and_bodies_are_cut_off() {
     let atrium = Atrium::start().await;
     let header: Arc<str> = format!("x: {}\r\n", "y".repeat(1000)).into();
     let chunk: Arc<str> = format!("1000\r\n{}\r\n", "x".repeat(0x1000)).into();
     let get = "GET / HTTP/1.1\r\nhost: a\r\n";
     let post = "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
-    // What the kernel holds on the way counts as taken; what the process reads of it does not stay.
+    // Bytes in kernel buffers count as accepted; the process does not keep what it reads.
     const ON_THE_WAY: usize = 32 * MIB;
     for (name, beginning, again) in
         [("200 heads without an end", get, &header), ("200 bodies without an end", post, &chunk)]

@@ -1,4 +1,4 @@
-//! Tokens and cookies: which are believed.
+//! Tokens and cookies: which are accepted.
 
 use atrium_harness::{Atrium, client::Client};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
@@ -32,7 +32,7 @@ fn handwritten(header: &str, payload: &str, key: &EncodingKey) -> String {
 }
 
 #[tokio::test]
-async fn only_our_own_tokens_are_believed_and_all_others_are_refused_alike() {
+async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
     let guest = atrium.guest().await;
@@ -54,7 +54,7 @@ async fn only_our_own_tokens_are_believed_and_all_others_are_refused_alike() {
     };
     let payload = claims.to_string();
     let believed = r#"{"alg":"EdDSA","kid":"test-1"}"#;
-    // The forger's tools work: with everything right the token is believed.
+    // The forging code works: a correct token is accepted.
     for token in
         [sign(&header("test-1"), &claims), handwritten(believed, &payload, &ours), with("nbf", json!(now))]
     {
@@ -158,7 +158,7 @@ async fn only_our_own_tokens_are_believed_and_all_others_are_refused_alike() {
         assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"), "{about}");
         replies.push(reply);
     }
-    // Nor is a token believed that does not come as the one bearer token of the request.
+    // A token is accepted only as the single bearer token of a request.
     let carried =
         [vec![format!("Bearer {token}"); 2], vec![format!("Basic {token}")], vec![token.to_owned()]];
     for values in carried {
@@ -196,7 +196,7 @@ async fn services_can_verify_tokens_with_the_published_keys() {
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_token_in_every_process() {
+async fn a_sign_out_revokes_the_token_in_every_process() {
     let atrium = Atrium::builder().apis(2).start().await;
     let browser = atrium.client().with_cookies();
     let signed_in = browser.post("/v1/auth/guest").answers(201).await;
@@ -216,7 +216,7 @@ async fn signing_out_ends_the_token_in_every_process() {
 }
 
 #[tokio::test]
-async fn a_cookie_counts_in_our_own_pages_only() {
+async fn the_session_cookie_is_accepted_only_from_our_own_pages() {
     let atrium = Atrium::start().await;
     let browser = atrium.client().with_cookies();
     browser.post("/v1/auth/guest").header("sec-fetch-site", "same-origin").answers(201).await;
@@ -231,22 +231,22 @@ async fn a_cookie_counts_in_our_own_pages_only() {
     }
     let simple = browser.post("/v1/orgs").body("text/plain", "{\"name\":\"a\"}");
     simple.header("origin", "https://evil.example").refused(403, "cross_site_request").await;
-    // Nor can another site sign a browser in as somebody.
+    // Another site cannot sign a browser in.
     let planted = atrium.client().post("/v1/auth/guest").header("origin", "https://evil.example");
     planted.refused(403, "cross_site_request").await;
 
     create().header("origin", atrium.public_url()).answers(202).await;
     create().header("sec-fetch-site", "same-origin").answers(202).await;
     browser.get("/v1/orgs").answers(200).await;
-    // A token in the header was put there by whoever wrote the request.
+    // The author of the request put a token in the header.
     let guest = atrium.guest().await;
     let script = guest.client.post("/v1/orgs").json(json!({ "name": "a" }));
     script.header("origin", "https://evil.example").answers(202).await;
 }
 
-/// Every operation that knows the caller by the cookie, asked by another site.
+/// Every operation that accepts the cookie, called by another site.
 #[tokio::test]
-async fn another_site_can_do_nothing_with_a_cookie() {
+async fn the_session_cookie_is_rejected_from_other_sites() {
     let atrium = Atrium::start().await;
     let mut requests = 0;
     for operation in Operation::all().iter().filter(|operation| !operation.public) {
@@ -265,7 +265,7 @@ async fn another_site_can_do_nothing_with_a_cookie() {
             ask().header("sec-fetch-site", "same-site"),
         ];
         if operation.writes() {
-            // A browser of old says nothing, and a form sends what needs no permission.
+            // An old browser sends no origin, and a form needs no permission for its request.
             forged.push(ask());
             forged.push(ask().body("text/plain", "{}").header("origin", "https://evil.example"));
         }
@@ -291,7 +291,7 @@ async fn over_tls_the_cookie_is_bound_to_the_host() {
 }
 
 #[tokio::test]
-async fn there_is_room_for_more_than_9999_guests() {
+async fn guest_names_continue_after_9999() {
     let atrium = Atrium::start().await;
     let mut superuser = atrium.superuser().await;
     for (number, name) in
@@ -307,12 +307,12 @@ async fn there_is_room_for_more_than_9999_guests() {
 }
 
 #[tokio::test]
-async fn a_sign_out_holds_although_the_database_s_clock_is_behind() {
+async fn a_sign_out_takes_effect_while_the_database_clock_is_behind() {
     let mut atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let claims = claims_of(guest.client.token().unwrap());
     let mut database = atrium.superuser().await;
-    // As far as the watcher can tell, the database lives five minutes ago.
+    // For the watcher, the database's clock is five minutes behind.
     for statement in [
         "CREATE SCHEMA behind",
         "GRANT USAGE ON SCHEMA behind TO atrium_watcher",

@@ -20,7 +20,7 @@ fn importing(guest: &Guest, body: impl Into<bytes::Bytes>) -> Request {
     guest.client.post("/v1/orgs/import").body(NDJSON, body).timeout(PATIENCE * 4)
 }
 
-/// Waits for the operation's end, and says which it was.
+/// Waits for the operation's end, and returns its status.
 async fn ended(guest: &Guest, accepted: &Reply) -> String {
     let path = format!("/v1/operations/{}", accepted.at("/operation_id"));
     assert_eq!(accepted.header("operation-location"), Some(path.as_str()));
@@ -129,7 +129,7 @@ async fn random_organization(atrium: &Atrium, random: &mut StdRng) -> (Guest, St
 }
 
 #[tokio::test]
-async fn an_export_makes_an_equal_organization_and_that_one_another() {
+async fn an_import_reproduces_the_exported_organization() {
     let atrium = Atrium::start().await;
     for seed in [1, 2, 3] {
         let mut random = StdRng::seed_from_u64(seed);
@@ -152,7 +152,7 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
         let new = of_type(&copied, "project");
         assert!(new.iter().all(|project| !old.contains(&project["id"])) && copy != org);
 
-        // What holds is the same, too, and life goes on after it.
+        // The effective values are the same, too, and the organization can be used.
         for (old, new) in of_type(&original, "project").iter().zip(&new) {
             let configs = async |guest: &Guest, org: &str, project: &Value| {
                 let path = format!("/v1/orgs/{org}/projects/{}/configs", project["id"].as_str().unwrap());
@@ -168,7 +168,7 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
             importer.configure(&copy, "chat.max_active_sessions", json!(7), "onwards").await.unwrap();
         assert_eq!(changed.etag(), Some(format!("\"{}\"", revision + 1).as_str()));
 
-        // Nobody came with it but the importer; and its log begins with where it came from.
+        // The importer is the only member; the log begins with the origin of the import.
         let members = of_type(&copied, "member");
         assert_eq!((members.len(), &members[0]["user_id"]), (1, &json!(importer.id)));
         for kind in ["invitation", "api_key"] {
@@ -190,7 +190,7 @@ async fn an_export_makes_an_equal_organization_and_that_one_another() {
 }
 
 #[tokio::test]
-async fn what_is_no_whole_export_is_refused_by_line_and_field() {
+async fn incomplete_exports_are_rejected_by_line_and_field() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -304,7 +304,7 @@ async fn what_is_no_whole_export_is_refused_by_line_and_field() {
         );
         assert_eq!(refused.at("/errors/0/pointer"), pointer, "{what}: {}", refused.describe());
     }
-    // Everything wrong is said at once, but not more than anybody reads.
+    // All errors are reported together, up to a maximum.
     let mut wrong = whole.clone();
     (wrong[1]["name"], wrong[4]["value"]) = (json!(1), json!(0));
     let refused = importing(&owner, sealed(&wrong)).refused(422, "import_invalid").await.json();
@@ -317,7 +317,7 @@ async fn what_is_no_whole_export_is_refused_by_line_and_field() {
     owner.client.post("/v1/orgs/import").json(json!({})).refused(415, "unsupported_media_type").await;
     let long = format!("{{\"type\":\"{}\"}}\n", "x".repeat(300_000));
     importing(&owner, long).refused(413, "body_too_large").await;
-    // What announces itself as too large is refused before its first byte.
+    // A body whose declared length is too large is rejected before its first byte.
     let token = owner.client.token().unwrap();
     let head = format!(
         "POST /v1/orgs/import HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\
@@ -331,7 +331,7 @@ async fn what_is_no_whole_export_is_refused_by_line_and_field() {
 }
 
 #[tokio::test]
-async fn an_import_that_is_sent_again_happens_once() {
+async fn a_repeated_import_takes_effect_once() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -348,7 +348,7 @@ async fn an_import_that_is_sent_again_happens_once() {
 }
 
 #[tokio::test]
-async fn quotas_hold_for_an_import_and_are_not_granted_by_it() {
+async fn an_import_respects_quotas_and_does_not_set_them() {
     let atrium = Atrium::builder().default_value("quotas.projects", json!(2)).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -372,7 +372,7 @@ async fn quotas_hold_for_an_import_and_are_not_granted_by_it() {
 }
 
 #[tokio::test]
-async fn an_import_that_fails_at_any_step_leaves_nothing() {
+async fn a_failed_import_leaves_nothing() {
     let atrium = Atrium::start().await;
     let mut random = StdRng::seed_from_u64(4);
     let (owner, org) = random_organization(&atrium, &mut random).await;

@@ -1,4 +1,4 @@
-//! An organization's life: suspended and resumed, deleted and restored, gone without a trace.
+//! The life of an organization: suspended and resumed, deleted and restored, purged.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Used {
         self.owner.client.post(self.path(action)).answers(200).await
     }
 
-    /// Everything that changes something, tried by those who may.
+    /// Every change, tried by members who may make it.
     async fn changes_nothing(&self, code: &str) {
         let (owner, member) = (&self.owner.client, &self.member.client);
         let project = self.path(&format!("/projects/{}", self.project));
@@ -69,7 +69,7 @@ impl Used {
         ] {
             request.refused(403, code).await;
         }
-        // A session that was looked at just before is believed for a moment; its streams end like all others.
+        // A session that was just read stays cached for a moment; its streams end like all others.
         while let Ok(mut stream) = member.events(&self.window.events(), None).await {
             stream.must_end(PATIENCE).await;
         }
@@ -86,7 +86,7 @@ impl Used {
 }
 
 #[tokio::test]
-async fn a_suspended_organization_can_be_read_and_is_not_live() {
+async fn a_suspended_organization_is_readable_without_streams() {
     let atrium = Atrium::builder().apis(2).start().await;
     let used = Used::begin(&atrium).await;
     let late = atrium.guest().await;
@@ -110,7 +110,7 @@ async fn a_suspended_organization_can_be_read_and_is_not_live() {
     used.can_be_read().await;
     let accept = || late.client.post("/v1/invitations/accept").json(json!({ "code": used.code }));
     accept().refused(403, "organization_suspended").await;
-    // The streams have ended, so every process knows.
+    // The streams have ended, so every process has applied it.
     for client in [&used.member.client, &elsewhere] {
         let press = client.post(used.window.actions()).json(json!({ "action": "ready" }));
         press.refused(403, "organization_suspended").await;
@@ -125,7 +125,7 @@ async fn a_suspended_organization_can_be_read_and_is_not_live() {
 }
 
 #[tokio::test]
-async fn what_was_queued_when_an_organization_was_suspended_is_dropped() {
+async fn actions_queued_before_a_suspension_are_dropped() {
     let mut atrium = Atrium::builder().workers(["relay,saga,config"]).start().await;
     let used = Used::begin(&atrium).await;
     used.member.press(&used.window, "ready").await.unwrap();
@@ -152,7 +152,7 @@ async fn what_was_queued_when_an_organization_was_suspended_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_deletion_can_be_canceled_until_its_grace_is_over() {
+async fn a_deletion_can_be_canceled_during_its_grace_period() {
     let atrium = Atrium::start().await;
     let used = Used::begin(&atrium).await;
     let delete = || used.owner.client.delete(used.path(""));
@@ -226,7 +226,7 @@ async fn traces(atrium: &Atrium, names: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_deleted_organization_leaves_no_trace_but_its_certificate() {
+async fn a_purged_organization_leaves_only_its_certificate() {
     let atrium = Atrium::builder()
         .apis(2)
         .full_workers(2)
@@ -236,7 +236,7 @@ async fn a_deleted_organization_leaves_no_trace_but_its_certificate() {
     let (used, other) = (Used::begin(&atrium).await, Used::begin(&atrium).await);
     used.member.press(&used.window, "ready").await.unwrap();
     other.member.press(&other.window, "ready").await.unwrap();
-    // Both processes hold its configuration, and answers of creates are recorded.
+    // Both processes have cached its configuration, and responses of creates are recorded.
     for api in 0..2 {
         let client = used.owner.client.at(atrium.api(api).url());
         client.get(used.path("/configs")).answers(200).await;
@@ -257,7 +257,7 @@ async fn a_deleted_organization_leaves_no_trace_but_its_certificate() {
     let accepted = used.owner.client.delete(used.path("")).answers(202).await;
     let operation = format!("/v1/operations/{}", accepted.at("/operation_id"));
     let mut progress = used.owner.client.events(&format!("{operation}/events"), None).await.unwrap();
-    // Whoever carries it out dies on the way.
+    // The process that executes it is killed on the way.
     for worker in 0..2 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         atrium.worker(worker).restart().await.unwrap();
@@ -297,7 +297,7 @@ async fn a_deleted_organization_leaves_no_trace_but_its_certificate() {
 }
 
 #[tokio::test]
-async fn nobody_deletes_an_organization_before_its_grace_is_over() {
+async fn no_process_purges_an_organization_before_its_grace_period_ends() {
     let atrium = Atrium::start().await;
     let used = Used::begin(&atrium).await;
     for _ in 0..2 {
@@ -314,7 +314,7 @@ async fn nobody_deletes_an_organization_before_its_grace_is_over() {
 }
 
 #[tokio::test]
-async fn what_an_operator_suspends_no_owner_resumes_or_deletes() {
+async fn an_owner_cannot_resume_or_delete_after_an_operators_suspension() {
     let atrium = Atrium::start().await;
     let used = Used::begin(&atrium).await;
     used.act("/suspend").await;

@@ -8,7 +8,7 @@ use sqlx::Connection as _;
 use crate::{Ask as _, PATIENCE, alike};
 
 #[tokio::test]
-async fn a_code_lets_one_person_in_once() {
+async fn an_invitation_code_admits_one_user_once() {
     let atrium = Atrium::start().await;
     let (owner, guest, late) = (atrium.guest().await, atrium.guest().await, atrium.guest().await);
     let org = owner.organization("Club").await.unwrap();
@@ -22,7 +22,7 @@ async fn a_code_lets_one_person_in_once() {
     let joined = accept(&guest.client, &code).answers(200).await;
     assert_eq!((joined.at("/org/id"), joined.at("/org/role")), (org.clone(), "member".into()));
 
-    // Who has joined stays what they are, and does not use up a code.
+    // A user who is a member already keeps their role and does not use up a code.
     let better = invite(json!({ "role": "admin" })).answers(201).await;
     let unchanged = accept(&guest.client, &better.at("/code")).answers(200).await;
     assert_eq!(unchanged.at("/org/role"), "member");
@@ -66,7 +66,7 @@ async fn a_code_lets_one_person_in_once() {
     assert_eq!(statuses, ["EXPIRED", "REVOKED", "OPEN", "ACCEPTED"]);
     accept(&late.client, &better.at("/code")).answers(200).await;
 
-    // Who reads the database cannot join.
+    // A reader of the database cannot join.
     let mut connection = atrium.superuser().await;
     let stored: Vec<String> = sqlx::query_scalar("SELECT row_to_json(invitations)::text FROM invitations")
         .fetch_all(&mut connection)
@@ -77,7 +77,7 @@ async fn a_code_lets_one_person_in_once() {
 }
 
 #[tokio::test]
-async fn of_two_with_the_same_code_one_joins() {
+async fn concurrent_acceptances_of_one_code_admit_one_user() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
@@ -105,7 +105,7 @@ async fn of_two_with_the_same_code_one_joins() {
 }
 
 #[tokio::test]
-async fn nobody_gives_away_more_than_they_have() {
+async fn no_member_can_grant_a_higher_role_than_their_own() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
@@ -148,7 +148,7 @@ async fn nobody_gives_away_more_than_they_have() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_nobody_was_given_is_refused() {
+async fn a_forged_cursor_is_rejected() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Cursors").await.unwrap();
@@ -161,7 +161,7 @@ async fn a_cursor_that_nobody_was_given_is_refused() {
 }
 
 #[tokio::test]
-async fn roles_change_up_to_ones_own_and_never_the_last_owners() {
+async fn role_changes_stop_at_the_callers_role_and_at_the_last_owner() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
@@ -203,7 +203,7 @@ async fn roles_change_up_to_ones_own_and_never_the_last_owners() {
 }
 
 #[tokio::test]
-async fn two_owners_who_remove_each_other_leave_one() {
+async fn concurrent_removals_leave_one_owner() {
     let atrium = Atrium::builder().apis(2).start().await;
     for round in 0..8 {
         let owner = atrium.guest().await;
@@ -233,7 +233,7 @@ async fn two_owners_who_remove_each_other_leave_one() {
 }
 
 #[tokio::test]
-async fn who_is_removed_sees_and_says_nothing_more_in_any_process() {
+async fn a_removed_member_loses_access_in_every_process() {
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Goodbye").await.unwrap();
@@ -249,7 +249,7 @@ async fn who_is_removed_sees_and_says_nothing_more_in_any_process() {
     let mut gone = elsewhere.events(&window.events(), None).await.unwrap();
     let mut configs = elsewhere.events(&format!("/v1/orgs/{org}/configs/events"), None).await.unwrap();
     let mut kept = stays.client.at(atrium.api(1).url()).events(&others.events(), None).await.unwrap();
-    // Both processes know the session.
+    // Both processes have cached the session.
     for client in [&leaver.client, &elsewhere] {
         client.post(window.actions()).json(json!({ "action": "ready" })).answers(202).await;
     }
@@ -274,7 +274,7 @@ async fn who_is_removed_sees_and_says_nothing_more_in_any_process() {
         .refused(404, "invitation_not_found")
         .await;
 
-    // Everybody else goes on.
+    // All other streams continue.
     stays.press(&others, "deployed").await.unwrap();
     loop {
         let event = kept.must_see("chat.action", PATIENCE).await;
@@ -282,7 +282,7 @@ async fn who_is_removed_sees_and_says_nothing_more_in_any_process() {
             break;
         }
     }
-    // Who is invited anew is a member like any other.
+    // A user who is invited again is a member like any other.
     leaver.join(&org, &owner.invite(&org, "member").await.unwrap()).await.unwrap();
     let window = leaver.open_chat(&org, &project).await.unwrap();
     let mut back = elsewhere.events(&window.events(), None).await.unwrap();
@@ -290,7 +290,7 @@ async fn who_is_removed_sees_and_says_nothing_more_in_any_process() {
     back.must_see("chat.action", PATIENCE).await;
 }
 
-/// A code that somebody made while they were an admin.
+/// A code created by a user while they were an admin.
 async fn leaver_code(owner: &Guest, leaver: &Guest, org: &str) -> String {
     let path = format!("/v1/orgs/{org}/members/{}", leaver.id);
     owner.client.patch(&path).json(json!({ "role": "admin" })).answers(200).await;
@@ -298,7 +298,7 @@ async fn leaver_code(owner: &Guest, leaver: &Guest, org: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_deleted_projects_streams_end_and_others_go_on() {
+async fn deleting_a_project_ends_only_its_own_streams() {
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Projects").await.unwrap();
@@ -316,7 +316,7 @@ async fn a_deleted_projects_streams_end_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn quotas_hold_when_many_add_the_last_one_at_once() {
+async fn quotas_hold_under_concurrent_creates() {
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Quotas").await.unwrap();
@@ -346,7 +346,7 @@ async fn quotas_hold_when_many_add_the_last_one_at_once() {
     let first = owner.client.get(&projects).answers(200).await.at("/items/0/id");
     owner.client.delete(format!("{projects}/{first}")).answers(204).await;
     owner.client.post(&projects).json(json!({ "name": "Room again" })).answers(201).await;
-    // Who is a member already needs no room.
+    // A user who is a member already needs no free place.
     let code = owner.invite(&org, "viewer").await.unwrap();
     owner.client.post("/v1/invitations/accept").json(json!({ "code": code })).answers(200).await;
 }

@@ -1,4 +1,4 @@
-//! The name of PostgreSQL and Redis is gone for a while, and with it every connection.
+//! The names of PostgreSQL and Redis cannot be resolved for a while, and all connections are lost.
 
 use atrium_harness::{Atrium, client::Client, guest::patiently};
 use atrium_servers::postgres::Durability;
@@ -18,13 +18,13 @@ async fn cut(atrium: &Atrium) {
 }
 
 #[tokio::test]
-async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
+async fn processes_report_unresolvable_server_names_and_recover() {
     let servers = Atrium::builder().private_postgres(Durability::Volatile).private_redis();
     let atrium = servers.own_names().full_workers(2).start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();
     let (window, mut events) = watched_chat(&guest, &org).await;
-    // Accepted, and on its way for as long as nobody works.
+    // Accepted, and pending while no worker runs.
     atrium.worker(1).sigkill().await;
     atrium.worker(0).suspend();
     let accepted = guest.create_organization("On its way").await.unwrap();
@@ -40,11 +40,11 @@ async fn without_the_name_of_its_servers_atrium_says_so_and_recovers() {
         assert!(!refused.text().contains("atrium.test"), "nothing of the outage's inside is told");
     }
     guest.pressing(&window, "ready").refused(503, "unavailable").await;
-    // The processes wait; ending them, or sending no requests there, would help nobody.
+    // The processes wait; killing them, or removing them from the load balancer, would not help.
     for service in atrium.services().filter(|service| service.name() != "workers-1") {
         Client::new(service.admin_url()).get("/readyz").answers(200).await;
     }
-    // One that is started now ends with what is wrong, for whoever starts it again.
+    // A process that is started now exits with the reason, and the supervisor restarts it.
     let error = atrium.worker(1).respawn().await.unwrap_err().to_string();
     assert!(error.contains("cannot connect with ATRIUM_DATABASE_URL") && error.contains("lookup"), "{error}");
 

@@ -21,10 +21,10 @@ use crate::{Ask as _, PATIENCE};
 
 /// Requests of the tenant that is watched, after those that set its scene.
 const STEPS: usize = 150;
-/// Requests that the other tenant has to have made meanwhile, or it was not busy.
+/// The number of requests that the other tenant must have sent meanwhile, or it was not busy.
 const BUSY: usize = 100;
 
-/// What somebody else has, as far as one could name it. Where there is nobody else, nobody has it.
+/// The ids of another tenant that a caller could name. Without another tenant, unknown ids.
 struct Theirs {
     org: String,
     project: String,
@@ -41,7 +41,7 @@ impl Theirs {
 }
 
 #[tokio::test]
-async fn a_tenants_answers_do_not_depend_on_another_tenant() {
+async fn responses_to_a_tenant_do_not_depend_on_other_tenants() {
     let seed = std::env::var("WALL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
 
@@ -77,7 +77,7 @@ async fn settle(atrium: &Atrium) -> (Guest, Theirs) {
     (them, Theirs { org, project, session, operation, user })
 }
 
-/// Does all that a tenant does, under the same names, until told to stop.
+/// Sends all requests of a tenant, under the same names, until it is stopped.
 async fn be_busy(them: Guest, org: String, stop: Arc<AtomicBool>, requests: Arc<AtomicUsize>) {
     let client = &them.client;
     let count = || requests.fetch_add(1, Ordering::Relaxed);
@@ -236,7 +236,7 @@ impl Script {
         }
     }
 
-    /// Reaches for what somebody else has.
+    /// Requests resources of the other tenant.
     async fn reach(&mut self, us: &Guest, theirs: &Theirs, org: &str) {
         let client = &us.client;
         let Theirs { org: their_org, project, session, operation, user } = theirs;

@@ -44,7 +44,7 @@ async fn an_organization_is_accepted_committed_and_renamed() {
 }
 
 #[tokio::test]
-async fn strangers_learn_nothing() {
+async fn strangers_cannot_detect_an_organization() {
     let atrium = Atrium::start().await;
     let (owner, stranger) = (atrium.guest().await, atrium.guest().await);
     let org = owner.organization("Secret").await.unwrap();
@@ -121,7 +121,7 @@ async fn strangers_learn_nothing() {
 }
 
 #[tokio::test]
-async fn until_it_is_committed_nothing_can_be_changed_below() {
+async fn a_pending_organization_rejects_changes() {
     let atrium = Atrium::builder().workers([]).start().await;
     let guest = atrium.guest().await;
     let client = &guest.client;
@@ -172,7 +172,7 @@ async fn a_failed_creation_can_still_be_read() {
 }
 
 #[tokio::test]
-async fn a_create_that_is_sent_again_happens_once() {
+async fn a_repeated_organization_create_takes_effect_once() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let create =
@@ -227,7 +227,7 @@ async fn a_create_that_is_sent_again_happens_once() {
 }
 
 #[tokio::test]
-async fn a_list_is_read_page_by_page() {
+async fn organizations_are_listed_by_page() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let mut created = Vec::new();

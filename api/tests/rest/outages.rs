@@ -1,4 +1,4 @@
-//! PostgreSQL or Redis away: said clearly, and over when it is over.
+//! Outages of PostgreSQL or Redis: reported clearly, and over when the server is back.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use crate::{Ask as _, end_of, until};
 
 #[tokio::test]
-async fn without_postgresql_the_api_says_so_and_recovers() {
+async fn the_api_reports_an_unavailable_postgresql_and_recovers() {
     let atrium = Atrium::builder().private_postgres(Durability::Durable).start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();
@@ -19,9 +19,9 @@ async fn without_postgresql_the_api_says_so_and_recovers() {
     assert!(refused.header("retry-after").is_some());
     guest.client.post("/v1/orgs").json(json!({ "name": "During" })).refused(503, "unavailable").await;
     atrium.client().post("/v1/auth/guest").refused(503, "unavailable").await;
-    // Nothing of the outage's inside is told.
+    // The response reveals no internals of the outage.
     assert!(!refused.text().contains("127.0.0.1") && !refused.text().to_lowercase().contains("postgres"));
-    // What needs no database goes on; a token is believed as before.
+    // Operations without the database continue; a token is accepted as before.
     guest.client.get("/v1/auth/me").answers(200).await;
     atrium.client().get("/").answers(200).await;
     let admin = atrium_harness::client::Client::new(atrium.api(0).admin_url());
@@ -37,7 +37,7 @@ async fn without_postgresql_the_api_says_so_and_recovers() {
 
 // The proxy needs a thread while the test's end waits for the database to be dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_whose_lines_died_without_a_word_give_their_connections_back() {
+async fn writes_on_silently_dead_connections_free_the_pool() {
     let builder = Atrium::builder().database_by_proxy();
     let atrium = builder.setting("ATRIUM_DATABASE_CONNECTIONS", "2").start().await;
     let guest = atrium.guest().await;
@@ -67,7 +67,7 @@ async fn writes_whose_lines_died_without_a_word_give_their_connections_back() {
 }
 
 #[tokio::test]
-async fn without_redis_what_must_last_is_still_accepted() {
+async fn durable_writes_are_accepted_without_redis() {
     let atrium = Atrium::builder().private_redis().start().await;
     let guest = atrium.guest().await;
     let org = guest.organization("Before").await.unwrap();

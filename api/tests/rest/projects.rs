@@ -1,4 +1,4 @@
-//! Projects: made, read, renamed and deleted by those who may.
+//! Projects: created, read, renamed and deleted by permitted members.
 
 use atrium_harness::Atrium;
 use serde_json::json;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::Ask as _;
 
 #[tokio::test]
-async fn a_project_lives_and_ends() {
+async fn a_project_is_created_renamed_and_deleted() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Projects").await.unwrap();
@@ -44,7 +44,7 @@ async fn a_project_lives_and_ends() {
 }
 
 #[tokio::test]
-async fn roles_decide_who_may_change_projects() {
+async fn only_some_roles_can_change_projects() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
@@ -70,7 +70,7 @@ async fn roles_decide_who_may_change_projects() {
 }
 
 #[tokio::test]
-async fn of_many_who_rename_at_once_one_wins_each_round() {
+async fn concurrent_renames_have_one_winner_per_version() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
@@ -95,7 +95,7 @@ async fn of_many_who_rename_at_once_one_wins_each_round() {
 }
 
 #[tokio::test]
-async fn a_cursor_survives_what_happens_between_two_pages() {
+async fn a_cursor_stays_valid_across_inserts_and_deletes() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Pages").await.unwrap();

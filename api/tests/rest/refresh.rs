@@ -52,7 +52,7 @@ const AFTER_THE_GRACE: &str =
     "UPDATE refresh_tokens SET used_at = used_at - interval '31 seconds' WHERE used_at IS NOT NULL";
 
 #[tokio::test]
-async fn a_refresh_gives_new_tokens_and_leaves_the_old_access_token_alone() {
+async fn a_refresh_issues_new_tokens_and_keeps_the_old_access_token_valid() {
     let atrium = Atrium::start().await;
     let (signed_in, first) = sign_in(&atrium).await;
     let attributes = "; HttpOnly; SameSite=Strict; Path=/v1/auth; Max-Age=2592000";
@@ -94,7 +94,7 @@ async fn a_refresh_gives_new_tokens_and_leaves_the_old_access_token_alone() {
 }
 
 #[tokio::test]
-async fn twenty_at_once_get_one_successor_and_nobody_is_signed_out() {
+async fn twenty_concurrent_refreshes_get_one_successor() {
     let atrium = Atrium::builder().apis(3).start().await;
     let (_, first) = sign_in(&atrium).await;
     let requests = (0..20).map(|at| tokio::spawn(refresh(&atrium, at % 3, &first).answers(200)));
@@ -124,7 +124,7 @@ async fn twenty_at_once_get_one_successor_and_nobody_is_signed_out() {
 }
 
 #[tokio::test]
-async fn a_copied_token_ends_the_sign_in_everywhere() {
+async fn a_reused_refresh_token_ends_the_sign_in_session_everywhere() {
     let atrium = Atrium::builder().apis(2).start().await;
     let (signed_in, first) = sign_in(&atrium).await;
     let (bystander, others) = sign_in(&atrium).await;
@@ -141,7 +141,7 @@ async fn a_copied_token_ends_the_sign_in_everywhere() {
     }
     let other = atrium.client_of(1).bearer(refreshed.at("/access_token"));
     until_refused(&other).await;
-    // Thief and owner alike, whichever token they hold, at whichever process.
+    // Both the thief and the owner, with any token, at any process.
     for (api, token) in [(0, &second), (1, &second), (1, &first)] {
         refresh(&atrium, api, token).refused(401, "refresh_token_reused").await;
     }
@@ -170,7 +170,7 @@ async fn a_copied_token_ends_the_sign_in_everywhere() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_its_sign_in() {
+async fn a_stream_ends_with_its_sign_in_session() {
     let atrium = Atrium::builder().apis(2).start().await;
     let (signed_in, first) = sign_in(&atrium).await;
     let client = atrium.client_of(1).bearer(signed_in.at("/access_token"));
@@ -186,7 +186,7 @@ async fn a_stream_ends_with_its_sign_in() {
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_refresh_token() {
+async fn a_sign_out_revokes_the_refresh_token() {
     let atrium = Atrium::builder().apis(2).start().await;
     let browser = atrium.client().with_cookies();
     let signed_in = browser.post("/v1/auth/guest").answers(201).await;
@@ -236,7 +236,7 @@ async fn another_sign_in(atrium: &Atrium, token: &str) -> String {
 }
 
 #[tokio::test]
-async fn signing_out_everywhere_ends_all_sign_ins_of_the_user_and_of_nobody_else() {
+async fn signing_out_everywhere_ends_all_sessions_of_that_user_only() {
     let atrium = Atrium::builder().apis(3).start().await;
     let (first, first_token) = sign_in(&atrium).await;
     let (bystander, others) = sign_in(&atrium).await;
@@ -247,10 +247,10 @@ async fn signing_out_everywhere_ends_all_sign_ins_of_the_user_and_of_nobody_else
         sign_ins.push((reply, token));
     }
     let sign_out = |reply: &Reply| atrium.client().bearer(reply.at("/access_token")).post("/v1/auth/logout");
-    // What is not understood signs nobody out.
+    // A malformed token signs no user out.
     sign_out(&sign_ins[0].0).json(json!({ "everywhere": "yes" })).refused(422, "validation_failed").await;
     sign_out(&sign_ins[0].0).json(json!({ "all": true })).refused(422, "validation_failed").await;
-    // Nor does one sign-in end the others unless it is asked to.
+    // One sign-in session ends the others only on request.
     sign_out(&sign_ins[2].0).json(json!({ "everywhere": false })).answers(204).await;
     for (reply, _) in &sign_ins[..2] {
         holds(&atrium.client(), reply).await;
@@ -274,7 +274,7 @@ async fn signing_out_everywhere_ends_all_sign_ins_of_the_user_and_of_nobody_else
 }
 
 #[tokio::test]
-async fn whatever_else_is_wrong_with_a_token_is_one_answer() {
+async fn all_invalid_refresh_tokens_get_the_same_response() {
     let atrium = Atrium::start().await;
     let (signed_in, token) = sign_in(&atrium).await;
     let (_, others) = sign_in(&atrium).await;
@@ -298,10 +298,10 @@ async fn whatever_else_is_wrong_with_a_token_is_one_answer() {
         format!("{token}A"),
         format!("{token}="),
         signed_in.at("/access_token"),
-        // Forged: who knows the ids has no secret.
+        // Forged: knowing the ids is not enough.
         text([user, auth_session, &[0; 32]]),
         text([user, auth_session, &theirs[32..]]),
-        // Foreign: a secret of one's own behind somebody else's ids.
+        // Foreign: a valid secret with the ids of another user.
         text([&theirs[..16], auth_session, secret]),
         text([user, &theirs[16..32], secret]),
         text([&theirs[..16], &theirs[16..32], secret]),
@@ -328,7 +328,7 @@ async fn whatever_else_is_wrong_with_a_token_is_one_answer() {
 }
 
 #[tokio::test]
-async fn another_site_cannot_refresh() {
+async fn a_refresh_from_another_site_is_rejected() {
     let atrium = Atrium::start().await;
     let (signed_in, token) = sign_in(&atrium).await;
     let ask = || {
@@ -362,7 +362,7 @@ async fn another_site_cannot_refresh() {
 }
 
 #[tokio::test]
-async fn a_sign_in_ends_with_disuse_and_after_half_a_year() {
+async fn a_sign_in_session_expires_when_unused_and_after_half_a_year() {
     let atrium = Atrium::start().await;
     let (_, token) = sign_in(&atrium).await;
     // On its last day but one: what it gives now ends with the session.

@@ -1,4 +1,4 @@
-//! Requests that are sent again: a create has its effect once, whatever happened to the first attempt.
+//! Repeated requests: a create takes effect once, whatever happened to the first attempt.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,7 +15,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::{Ask as _, operations::Operation, until, world::World};
 
 #[test]
-fn every_create_can_be_sent_again_or_says_why_not() {
+fn every_create_accepts_an_idempotency_key_or_documents_why_not() {
     for operation in Operation::all() {
         let promised = operation.repeatable || operation.not_repeatable.is_some();
         assert_eq!(
@@ -28,7 +28,7 @@ fn every_create_can_be_sent_again_or_says_why_not() {
 }
 
 #[tokio::test]
-async fn every_create_has_its_effect_once_under_its_key() {
+async fn a_repeated_create_takes_effect_once() {
     let atrium = Atrium::start().await;
     let world = World::create(&atrium, &["admin"]).await;
     let mut creates = 0;
@@ -45,7 +45,7 @@ async fn every_create_has_its_effect_once_under_its_key() {
         assert!([201, 202].contains(&first.code()), "{}", first.describe());
         let again = create("owner", body.clone()).send().await.unwrap();
         if again.code() == 409 {
-            // Its answer holds a secret. What was made is named, so that it can be taken back.
+            // Its response contains a secret. The created resource is named, so that it can be revoked.
             let again = again.must_be(409, "response_not_stored");
             assert_eq!(again.headers[LOCATION], first.headers[LOCATION]);
             assert!(again.header("location").unwrap().ends_with(&first.at("/id")));
@@ -61,7 +61,7 @@ async fn every_create_has_its_effect_once_under_its_key() {
                 (None, Some("true"))
             );
         }
-        // Other bytes are another request, and somebody else's key is another key.
+        // Other bytes are another request, and another caller's key is another key.
         create("owner", format!("{body} ")).refused(422, "idempotency_key_reused").await;
         let other = create("admin", body).send().await.unwrap().must(first.code());
         assert_ne!(other.at("/id"), first.at("/id"), "{}", operation.id);
@@ -100,7 +100,7 @@ async fn held_up(atrium: &Atrium) -> PgConnection {
     connection
 }
 
-/// Waits until somebody waits for what [`held_up`] holds.
+/// Waits until a transaction waits for the lock of [`held_up`].
 async fn somebody_waits(atrium: &Atrium) {
     let mut connection = atrium.superuser().await;
     let waits = "SELECT count(*) FROM pg_locks
@@ -113,7 +113,7 @@ async fn somebody_waits(atrium: &Atrium) {
 }
 
 #[tokio::test]
-async fn fifty_at_once_make_one_organization() {
+async fn fifty_concurrent_creates_with_one_key_create_one_organization() {
     let atrium = Atrium::builder().apis(2).start().await;
     let guest = atrium.guest().await;
     let elsewhere = Guest { client: guest.client.at(atrium.api(1).url()), ..guest.clone() };
@@ -139,7 +139,7 @@ async fn fifty_at_once_make_one_organization() {
 }
 
 #[tokio::test]
-async fn while_the_first_is_at_work_its_repetition_is_told_to_wait() {
+async fn a_repetition_during_the_first_request_is_told_to_wait() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let hold = held_up(&atrium).await;
@@ -153,7 +153,7 @@ async fn while_the_first_is_at_work_its_repetition_is_told_to_wait() {
     assert_eq!(made(&atrium, "Slow").await, (1, 1));
 }
 
-/// Asks until it is answered, by whichever process is there, and sees that there is one organization, which comes to be.
+/// Repeats the request until a process responds, and checks that there is one organization, which gets committed.
 async fn goes_on(atrium: &Atrium, guest: &Guest, name: &str, key: &str) -> Reply {
     let reply = patiently(|| create(guest, name, key)).await.unwrap().must(202);
     assert_eq!(made(atrium, name).await, (1, 1), "{name}");
@@ -163,7 +163,7 @@ async fn goes_on(atrium: &Atrium, guest: &Guest, name: &str, key: &str) -> Reply
 }
 
 #[tokio::test]
-async fn after_a_lost_database_connection_the_same_organization_goes_on() {
+async fn a_repeated_create_after_a_lost_database_connection_finds_the_same_organization() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let hold = held_up(&atrium).await;
@@ -184,7 +184,7 @@ async fn after_a_lost_database_connection_the_same_organization_goes_on() {
 }
 
 #[tokio::test]
-async fn after_a_killed_process_the_same_organization_goes_on() {
+async fn a_repeated_create_after_a_killed_process_finds_the_same_organization() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     // Once in the middle of the transaction, then wherever the create happens to be.
@@ -211,7 +211,7 @@ async fn after_a_killed_process_the_same_organization_goes_on() {
 }
 
 #[tokio::test]
-async fn a_key_is_remembered_for_a_day_at_its_address() {
+async fn an_idempotency_key_is_kept_for_a_day_per_route() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let first = create(&guest, "Once", "key-1").answers(202).await;

@@ -1,4 +1,4 @@
-//! Signing out: it holds in every process, on every stream, and whatever else has failed.
+//! Signing out takes effect in every process and on every stream, despite other failures.
 
 use atrium_harness::{
     Atrium,
@@ -11,7 +11,7 @@ use crate::{Ask as _, PATIENCE, until, until_refused};
 
 const APIS: usize = 3;
 
-/// Asks every process until it refuses the token.
+/// Sends requests to every process until it rejects the token.
 async fn all_refuse(atrium: &Atrium, token: &str) {
     for api in 0..APIS {
         let client = atrium.client_of(api).bearer(token);
@@ -20,7 +20,7 @@ async fn all_refuse(atrium: &Atrium, token: &str) {
     }
 }
 
-/// Every process refuses the token, now and without having to find out.
+/// Every process rejects the token immediately.
 async fn all_know(atrium: &Atrium, token: &str) {
     for api in 0..APIS {
         atrium.client_of(api).bearer(token).get("/v1/auth/me").refused(401, "unauthenticated").await;
@@ -28,7 +28,7 @@ async fn all_know(atrium: &Atrium, token: &str) {
 }
 
 #[tokio::test]
-async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_afterwards() {
+async fn a_sign_out_holds_everywhere_despite_later_failures() {
     let mut atrium =
         Atrium::builder().apis(APIS).private_redis().private_postgres(Durability::Durable).start().await;
     let guest = atrium.guest().await;
@@ -36,7 +36,7 @@ async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_af
     let project = guest.project(&org, "Harbor").await.unwrap();
     let window = guest.open_chat(&org, &project).await.unwrap();
     let bystander = guest.invite_guest(&org, "admin").await.unwrap();
-    // An operation that goes on, since nobody works.
+    // An operation that stays pending, because no worker runs.
     atrium.worker(0).suspend();
     let operation = guest.create_organization("Southwind").await.unwrap().operation;
 
@@ -63,13 +63,13 @@ async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_af
     }
     all_refuse(&atrium, &token).await;
     atrium.worker(0).resume();
-    // Nobody else was signed out.
+    // No other user was signed out.
     bystander.configure(&org, "chat.max_active_sessions", json!(2), "still here").await.unwrap();
     others.must_see("config.changed", PATIENCE).await;
 
     atrium.redis().flush_all().await.unwrap();
     all_know(&atrium, &token).await;
-    // A process that was not there reads it from PostgreSQL before it believes anybody.
+    // A process that was down reads it from PostgreSQL before it accepts any token.
     let newcomer = Client::new(atrium.add_api().await.url());
     newcomer.bearer(&token).get("/v1/auth/me").refused(401, "unauthenticated").await;
 
@@ -82,7 +82,7 @@ async fn a_sign_out_holds_in_every_process_and_on_every_stream_whatever_fails_af
     atrium.postgres().sigkill().await;
     all_know(&atrium, &token).await;
     all_know(&atrium, second).await;
-    // Who was not signed out goes on, and cannot be: the answer says so.
+    // A user whose sign-out failed stays signed in, and the response reports the failure.
     third.client.get("/v1/auth/me").answers(200).await;
     third.client.post("/v1/auth/logout").refused(503, "unavailable").await;
     third.client.get("/v1/auth/me").answers(200).await;

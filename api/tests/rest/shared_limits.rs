@@ -1,4 +1,4 @@
-//! Limits over three API processes: one number, whatever becomes of Redis.
+//! Limits over three API processes: one number, in every state of Redis.
 
 #![expect(clippy::print_stdout, reason = "how many were admitted is worth reading")]
 
@@ -39,7 +39,7 @@ async fn admitted(atrium: &Atrium, guest: &Guest, apis: &[usize], requests: usiz
     join_all(senders).await.into_iter().sum()
 }
 
-/// Whoever decided it, the headers of a refusal say one thing.
+/// All processes send the same headers with a rejection.
 fn agrees(refused: &atrium_contract::Reply) {
     let wait = refused.header("retry-after").unwrap();
     assert_eq!(refused.header("ratelimit"), Some(format!("\"requests\";r=0;t={wait}").as_str()));
@@ -60,7 +60,7 @@ async fn unshared(atrium: &Atrium) -> f64 {
 }
 
 #[tokio::test]
-async fn three_processes_admit_together_what_one_would() {
+async fn three_processes_share_one_limit() {
     let atrium = three().await;
     for _ in 0..5 {
         let guest = atrium.guest().await;
@@ -82,11 +82,11 @@ async fn three_processes_admit_together_what_one_would() {
 }
 
 #[tokio::test]
-async fn without_redis_at_most_one_share_more_is_given_and_its_return_opens_nothing() {
+async fn an_outage_of_redis_grants_at_most_one_extra_share() {
     let mut atrium = three().await;
     let (spender, other) = (atrium.guest().await, atrium.guest().await);
     let begun = Instant::now();
-    // Everything at one process: the others have never heard of this person.
+    // All requests at one process: the others have never seen this user.
     let mut total = admitted(&atrium, &spender, &[0], 150).await;
     assert!(total >= LIMIT - SHARE, "{total} admitted");
     atrium.redis().sigkill().await;
@@ -109,7 +109,7 @@ async fn without_redis_at_most_one_share_more_is_given_and_its_return_opens_noth
     }
     total += admitted(&atrium, &spender, &[0, 1, 2], 300).await;
     assert!(total <= LIMIT + SHARE + refill(begun), "{total} admitted");
-    // A new process knows nothing but what Redis says.
+    // A new process has only the state in Redis.
     let url = atrium.add_api().await.url();
     let fresh = Guest { client: spender.client.at(url), ..spender.clone() };
     let mut more = 0;
@@ -122,7 +122,7 @@ async fn without_redis_at_most_one_share_more_is_given_and_its_return_opens_noth
 }
 
 #[tokio::test]
-async fn a_flush_opens_no_door_and_locks_none() {
+async fn a_flush_neither_lifts_limits_nor_locks_callers_out() {
     let atrium = three().await;
     let (spread, stuck, newcomer) = (atrium.guest().await, atrium.guest().await, atrium.guest().await);
     let begun = Instant::now();
@@ -140,7 +140,7 @@ async fn a_flush_opens_no_door_and_locks_none() {
 }
 
 #[tokio::test]
-async fn a_redis_that_does_not_answer_slows_nobody() {
+async fn a_hanging_redis_does_not_slow_requests() {
     let atrium = three().await;
     let guest = atrium.guest().await;
     guest.client.get("/v1/auth/me").answers(200).await;
@@ -158,7 +158,7 @@ async fn a_redis_that_does_not_answer_slows_nobody() {
 }
 
 #[tokio::test]
-async fn tokens_that_do_not_hold_are_counted_by_address_and_lock_out_nobody_who_is_known() {
+async fn invalid_tokens_are_limited_by_address_without_locking_out_valid_ones() {
     let builder = Atrium::builder().default_value("limits.bad_tokens_per_minute", json!(20));
     let atrium = builder.setting("ATRIUM_TRUSTED_PROXY_HOPS", "1").start().await;
     let client = atrium.client();
@@ -185,7 +185,7 @@ async fn tokens_that_do_not_hold_are_counted_by_address_and_lock_out_nobody_who_
     }
     let refilled = begun.elapsed().as_secs() / 3 + 1;
     assert!((20..=20 + refilled).contains(&looked_at), "{looked_at} tokens were looked at");
-    // From this address, only who was seen before is believed; from others, everybody.
+    // From this address, only tokens that were valid before are accepted; from others, all valid ones.
     from(&known.client, "1.1.1.1").answers(200).await;
     from(&bad, "2.2.2.2").refused(401, "unauthenticated").await;
     let newcomer = Guest::sign_in(&client).await.unwrap();
@@ -196,7 +196,7 @@ async fn tokens_that_do_not_hold_are_counted_by_address_and_lock_out_nobody_who_
 }
 
 #[tokio::test]
-async fn sign_ins_of_all_addresses_together_have_a_limit() {
+async fn sign_ins_of_all_addresses_share_a_limit() {
     let builder = Atrium::builder().default_value("limits.sign_ins_per_minute_total", json!(6)).apis(2);
     let atrium = builder.setting("ATRIUM_TRUSTED_PROXY_HOPS", "1").start().await;
     let (begun, mut admitted) = (Instant::now(), 0);

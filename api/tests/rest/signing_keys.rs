@@ -27,7 +27,7 @@ fn add_key(atrium: &Atrium, kid: &str) {
     put_in_place(atrium, kid);
 }
 
-/// Makes a key beside the folder.
+/// Creates a key next to the folder.
 fn write_key(atrium: &Atrium, kid: &str) -> PathBuf {
     let folder = atrium.wiring().logs.join("new-keys");
     std::fs::create_dir_all(&folder).unwrap();
@@ -55,11 +55,11 @@ async fn sign_in(client: &Client) -> String {
     client.post("/v1/auth/guest").answers(201).await.at("/access_token")
 }
 
-/// People who sign in everywhere and read everywhere with what they got anywhere.
+/// Users who sign in at every process and use their tokens at every process.
 struct Traffic {
     /// Tokens in use, newest last.
     tokens: RwLock<Vec<String>>,
-    /// Of the key that is being removed: nobody has one that is still good.
+    /// For the key that is being removed: no user has a valid token of it.
     retired: RwLock<Option<String>>,
     failures: RwLock<Vec<String>>,
     requests: AtomicU32,
@@ -110,7 +110,7 @@ impl Traffic {
 }
 
 #[tokio::test]
-async fn keys_are_added_used_and_removed_under_traffic_without_a_failed_request() {
+async fn signing_keys_rotate_under_traffic_without_a_failed_request() {
     let atrium =
         Atrium::builder().apis(3).default_value("limits.sign_ins_per_minute", json!(1_000_000)).start().await;
     let traffic = Arc::new(Traffic {
@@ -142,7 +142,7 @@ async fn keys_are_added_used_and_removed_under_traffic_without_a_failed_request(
             until("the new key signs", async || kid_of(&sign_in(&atrium.client_of(api)).await) == new).await;
         }
 
-        // What is to be removed signs no more, and nobody holds a token of it any longer.
+        // The old key signs no more, and no token of it is valid any longer.
         *traffic.retired.write().await = Some(old.to_owned());
         std::fs::remove_file(file_of(&atrium, old)).unwrap();
         for api in 0..3 {
@@ -158,7 +158,7 @@ async fn keys_are_added_used_and_removed_under_traffic_without_a_failed_request(
 }
 
 #[tokio::test]
-async fn a_token_of_a_key_that_has_just_come_is_believed_by_its_first_reader() {
+async fn a_token_of_a_new_signing_key_is_accepted_immediately() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let claims = {
@@ -172,13 +172,13 @@ async fn a_token_of_a_key_that_has_just_come_is_believed_by_its_first_reader() {
         let client = atrium.client().bearer(jsonwebtoken::encode(&header, &claims, &key).unwrap());
         client.get("/v1/auth/me").refused(401, "unauthenticated").await;
         put_in_place(&atrium, kid);
-        // Not at the next look into the folder: at once, however short ago the last look was.
+        // Not at the next read of the folder but immediately, even right after the last read.
         client.get("/v1/auth/me").answers(200).await;
     }
 }
 
 #[tokio::test]
-async fn published_keys_are_kept_for_a_minute_and_asked_for_again_by_their_tag() {
+async fn published_keys_are_cached_for_a_minute_and_revalidated_by_etag() {
     let atrium = Atrium::start().await;
     let ask = || atrium.client().get("/.well-known/jwks.json");
     let first = ask().answers(200).await;

@@ -1,4 +1,4 @@
-//! What the API tells its operator: names of routes, never names of people or things.
+//! The API's logs and metrics: names of routes, never names of users or resources.
 
 use atrium_harness::{Atrium, client::Client};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::Ask as _;
 
 #[tokio::test]
-async fn metrics_and_logs_name_routes_and_hold_no_secrets() {
+async fn metrics_and_logs_name_routes_and_contain_no_secrets() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Telemetry").await.unwrap();

@@ -37,8 +37,8 @@ pub(crate) async fn read_all(stream: &mut TcpStream, patience: Duration) -> Stri
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Sends bytes and reads what comes back until the server closes. Not being able to send all of it is no failure:
-/// a server need not listen to the end of nonsense.
+/// Sends bytes and reads the response until the server closes. A partial send is no failure: a server may stop reading
+/// malformed input.
 pub(crate) async fn exchange(atrium: &Atrium, bytes: &[u8]) -> String {
     let mut stream = connect(atrium).await;
     let (mut reader, mut writer) = stream.split();

@@ -1,4 +1,4 @@
-//! Where generated requests find one of everything: what an operation's path may name, and who may ask.
+//! One resource of each kind for generated requests, and callers with each role.
 
 use std::collections::BTreeMap;
 

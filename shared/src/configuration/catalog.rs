@@ -27,7 +27,7 @@ use crate::messages::ChatAction;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Scope {
-    /// By the operator, for everybody.
+    /// By the operator, for all organizations.
     Default,
     /// For one organization.
     Organization,
@@ -35,7 +35,7 @@ pub enum Scope {
     Project,
 }
 
-/// Who may set a key. For everybody, in the default scope, only the operator may.
+/// Who may set a key. In the default scope, only the operator may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -50,11 +50,11 @@ pub enum Setter {
 pub struct Key {
     /// The name, such as `chat.max_active_sessions`.
     pub name: &'static str,
-    /// What it does, for the person who sets it.
+    /// The effect of the key, for the person who sets it.
     pub description: &'static str,
     /// The JSON Schema (draft 2020-12) a value must satisfy.
     pub schema: Value,
-    /// The value when nobody sets any.
+    /// The value if no scope sets one.
     pub builtin: Value,
     /// Where it may be set.
     pub scopes: &'static [Scope],
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_schema_refuses_is_explained() {
+    fn rejected_values_get_an_explanation() {
         let key = find("chat.max_active_sessions").expect("in the catalog");
         for (value, fits) in
             [(json!(1), true), (json!(20), true), (json!(0), false), (json!("3"), false), (json!(2.5), false)]

@@ -1,4 +1,4 @@
-//! What holds for an organization or a project, typed: the form in which processes use configuration.
+//! The effective values of an organization or a project, typed: the form in which processes use configuration.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{catalog, lists::SessionOverflow};
 use crate::messages::ChatAction;
 
-/// The values that hold, of every key of the catalog. Fields are documented there.
+/// The effective values of all keys of the catalog. Fields are documented there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the catalog describes every key once")]
 pub struct Effective {
@@ -47,7 +47,7 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// The values when nobody sets any.
+    /// The values if no scope sets any.
     ///
     /// # Errors
     /// Never, as a test shows.
@@ -58,8 +58,8 @@ impl Effective {
     /// Lays values over each other, the later over the earlier, all over the built-in ones.
     ///
     /// # Errors
-    /// When a value is not of its key's type: this release cannot apply it. Keys that it does not know, of a newer
-    /// release beside it, are passed over.
+    /// If a value does not have its key's type: this release cannot apply it. Unknown keys, of a newer release that
+    /// runs at the same time, are skipped.
     pub fn merge<I>(layers: impl IntoIterator<Item = I>) -> Result<Self, serde_json::Error>
     where
         I: IntoIterator<Item = (String, Value)>,
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_schema_accepts_can_be_read() {
+    fn values_that_a_schema_accepts_can_be_read() {
         let key = catalog::find("chat.max_active_sessions").expect("in the catalog");
         for value in [json!(1), json!(20)] {
             assert_eq!(key.violations(&value), [], "{value}");

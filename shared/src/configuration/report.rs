@@ -1,7 +1,7 @@
 //! Which process applies which revision: reported to Redis by every process, read by the status resource.
 //!
-//! Reports are hints for people. They may vanish with Redis and come back with the next report. When one came is the
-//! time of Redis: between the clocks of two processes, one that lives could look as if it had fallen silent.
+//! Reports are hints for people. They may be lost with Redis and return with the next report. Their times are the time
+//! of Redis: by another process's clock, a live process could look dead.
 
 use std::collections::HashMap;
 
@@ -18,13 +18,13 @@ use crate::{
 /// Redis' time: seconds since 1970, and microseconds.
 type RedisTime = (i64, i64);
 
-/// What one process says about one organization.
+/// The report of one process about one organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The process's name.
     pub process: String,
-    /// The revision it applies; none when it does not hold this organization's configuration, and would load the
-    /// newest at first use.
+    /// The revision it applies; none if it has not loaded this organization's configuration, and would load the newest
+    /// at first use.
     pub revision: Option<i64>,
     /// When it began to.
     pub applied_at: Option<OffsetDateTime>,
@@ -59,7 +59,7 @@ pub async fn leave(redis: &Redis, process: &str) -> RedisResult<()> {
     redis.shared().hdel(CONFIG_PROCESSES_KEY, process).await
 }
 
-/// What every process that lives says about an organization, by process name.
+/// The reports of all live processes about an organization, by process name.
 ///
 /// # Errors
 /// When Redis is unavailable.
@@ -79,7 +79,7 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
         .into_iter()
         .partition(|(_, seen)| i128::from(now - seen) <= CONFIGURATION_REPORT_TIMEOUT.as_millis() as i128);
     if !silent.is_empty() {
-        // Whoever was killed did not say so; whoever only was slow reports again.
+        // A killed process never removed its report; a slow one reports again.
         let silent: Vec<String> = silent.into_iter().map(|(process, _)| process).collect();
         let _: () = redis::pipe()
             .hdel(CONFIG_PROCESSES_KEY, &silent)

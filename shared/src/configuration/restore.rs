@@ -23,8 +23,8 @@ pub struct RestoredValue {
     pub revision: i64,
 }
 
-/// A change to restore in the history. It gets the time of the import, and its author is a name without an id: who made
-/// the change is only claimed by the export and cannot be checked.
+/// A change to restore in the history. It gets the time of the import, and its author is a name without an id: the
+/// export's claim about the author cannot be checked.
 #[derive(Clone, Debug, Serialize)]
 pub struct RestoredChange {
     /// The revision that it created.

@@ -1,8 +1,8 @@
 //! The configuration that this process applies, kept up to date.
 //!
-//! Three things bring news: an event on the live stream (milliseconds), the reconcile query (seconds, without
-//! Redis), and first use. All three end in the same step: load the newest snapshot, and swap it in if it is newer
-//! than what is there. So events may be lost, doubled or out of order, and nothing goes backwards.
+//! Three things trigger a load: an event on the live stream (milliseconds), the reconcile query (seconds, without
+//! Redis), and first use. All three end in the same step: load the newest snapshot, and swap it in if it is newer than
+//! the cached one. So events may be lost, repeated or out of order, and revisions never go back.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,7 +28,7 @@ use crate::{
 };
 
 const RECONCILE_JITTER: f64 = 0.1;
-/// How many organizations are loaded at once after a burst of events.
+/// How many organizations are loaded concurrently after a burst of events.
 const LOADS_AT_ONCE: usize = 4;
 const PRINCIPAL: Principal = Principal::System("configuration");
 
@@ -66,12 +66,12 @@ enum News {
 }
 
 impl ConfigurationStore {
-    /// Loads the platform's configuration, and keeps everything up to date from then on. Organizations are loaded
-    /// when they are first used, or when an event says that they changed.
+    /// Loads the platform's configuration and keeps all cached ones up to date. Organizations are loaded at first use,
+    /// or on an event.
     ///
     /// # Errors
-    /// When the database does not answer, or holds a platform configuration that this release cannot apply: there
-    /// is no last good one yet.
+    /// If the database does not respond, or stores a platform configuration that this release cannot apply: there is no
+    /// last good one yet.
     pub async fn start(
         database: Database,
         watcher: Watcher,
@@ -98,13 +98,13 @@ impl ConfigurationStore {
         Ok(store)
     }
 
-    /// What holds for everybody.
+    /// The defaults of all organizations.
     #[must_use]
     pub fn platform(&self) -> Arc<Snapshot> {
         Arc::clone(&self.0.state.read().platform.snapshot)
     }
 
-    /// What holds in an organization; loaded when it is not here yet.
+    /// The effective values of an organization; loads them if they are not cached.
     ///
     /// # Errors
     /// When it has to be loaded and the database does not answer.
@@ -115,7 +115,7 @@ impl ConfigurationStore {
         self.load(org).await
     }
 
-    /// What holds in an organization, if it is here.
+    /// The effective values of an organization, if they are cached.
     #[must_use]
     pub fn held(&self, org: OrgId) -> Option<Arc<Snapshot>> {
         let state = self.0.state.read();
@@ -131,7 +131,7 @@ impl ConfigurationStore {
         self.0.changed.subscribe()
     }
 
-    /// Takes news from the live stream: an entry's fields, or a gap.
+    /// Takes updates from the live stream: an entry's fields, or a gap.
     pub fn take(&self, event: &TailEvent) {
         let news = match event {
             TailEvent::Entry { stream: Live::Config, fields, .. } => {
@@ -219,7 +219,7 @@ impl ConfigurationStore {
             Ok(revisions) => {
                 let there: HashMap<_, _> = revisions.into_iter().collect();
                 let mut state = self.0.state.write();
-                // Gone, or about to go: revision 0 says that nobody should hold it.
+                // Purged or in deletion: revision 0 removes it from all caches.
                 state.orgs.retain(|org, _| there.get(org).is_some_and(|revision| *revision > 0));
                 drop(state);
                 there
@@ -315,7 +315,7 @@ impl State {
         let beneath = &platform.snapshot.values().organization;
         for (org, held) in &mut self.orgs {
             match Snapshot::build(*org, beneath, held.snapshot.values().clone()) {
-                // The organization's own revision is the same, and so is since when it holds.
+                // The organization's own revision is the same, and so is the time since which it applies.
                 Ok(snapshot) => held.snapshot = Arc::new(snapshot),
                 Err(error) => {
                     tracing::error!(%org, %error, "a new default does not fit; the last good one stays");

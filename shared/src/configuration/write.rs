@@ -23,7 +23,7 @@ pub struct Change {
     pub key: String,
     /// The new value; none unsets the key, so that the value of the scope below applies again.
     pub value: Option<Value>,
-    /// Who makes the change; none for the operator.
+    /// The author of the change; none for the operator.
     pub author: Option<Author>,
     /// Why, 1 to 500 characters.
     pub reason: String,
@@ -31,7 +31,7 @@ pub struct Change {
     pub expected_revision: Option<i64>,
 }
 
-/// Who makes a change.
+/// The author of a change.
 #[derive(Clone, Debug)]
 pub enum Author {
     /// A member, by id and public name.
@@ -59,7 +59,7 @@ impl Author {
     }
 }
 
-/// Why a change was not made. The revision is the same as before.
+/// Why a change was not made. The revision is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// No configuration key has this name.
@@ -95,7 +95,7 @@ pub struct HistoryEntry {
     pub revision: i64,
     /// The key.
     pub key: String,
-    /// The project that it was made for, if any.
+    /// The project of the change, if any.
     pub project_id: Option<ProjectId>,
     /// What it did.
     pub action: HistoryAction,
@@ -103,7 +103,7 @@ pub struct HistoryEntry {
     pub old_value: Option<Value>,
     /// The value since the change.
     pub new_value: Option<Value>,
-    /// The user who made it; none for a service or the operator.
+    /// The author, if a user; none for a service or the operator.
     pub author_id: Option<UserId>,
     /// The author's public name; none for the operator.
     pub author_name: Option<String>,
@@ -114,7 +114,7 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// Who made it; none for the operator, and for authors that an import named.
+    /// The author; none for the operator, and for authors named by an import.
     #[must_use]
     pub fn author(&self) -> Option<Author> {
         let name = self.author_name.clone()?;

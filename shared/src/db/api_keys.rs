@@ -14,7 +14,7 @@ const PRINCIPAL: Principal = Principal::System("api keys");
 /// A valid key.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// Its name, given by the member who created it.
+    /// Its name, chosen by its creator.
     pub name: String,
     scopes: Vec<String>,
     /// When it expires; none: never.

@@ -145,7 +145,7 @@ impl Database {
         )
         .fetch_one(mine.conn())
         .await?;
-        // Ended before the next one begins: requests that hold one connection and wait for another could exhaust the
+        // Ended before the next one begins: requests that own one connection and wait for another could exhaust the
         // pool.
         drop(mine);
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await

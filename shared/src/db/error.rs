@@ -3,7 +3,7 @@
 /// Why a transaction or one of its statements failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// There is no such row, or the transaction may not see it: the caller is not told which.
+    /// The row does not exist, or is invisible to the transaction: the caller cannot tell which.
     #[error("not found")]
     NotFound,
     /// The constraint with this name was violated.
@@ -13,7 +13,7 @@ pub enum DbError {
     /// another. A retry is safe, because nothing was committed.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// A defect: a statement that the database refuses, or a row that cannot be decoded.
+    /// A defect: a statement that the database rejects, or a row that cannot be decoded.
     #[error("PostgreSQL refused: {0}")]
     Unexpected(#[source] sqlx::Error),
 }

@@ -192,8 +192,9 @@ impl OrgTx {
         matches!(self.access, Access::System)
     }
 
-    /// Revokes access that other processes may have cached: that of `principal_id`, or of everybody, to one project, or
-    /// to the whole organization. Every process applies it within a second of the commit, and ends open streams.
+    /// Revokes access that other processes may have cached: that of `principal_id`, or of all principals, to one
+    /// project, or to the whole organization. Every process applies it within a second of the commit, and ends open
+    /// streams.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -243,7 +244,7 @@ impl OrgTx {
         Ok(message.id)
     }
 
-    /// Adds a message that is delivered at once, and one that is delivered at the `deadline`.
+    /// Adds a message that is delivered immediately, and one that is delivered at the `deadline`.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -273,8 +274,8 @@ impl OrgTx {
     /// Commits, and wakes the relay if a message was added.
     ///
     /// # Errors
-    /// When the database refuses or cannot be reached. Then nothing was committed, or, if the connection broke
-    /// at the very end, everything was; a repetition with the same idempotency key tells which.
+    /// If the database rejects it or is unreachable. Then nothing was committed, or, if the connection broke at the
+    /// very end, everything was; a repetition with the same idempotency key finds out.
     pub async fn commit(self) -> Result<(), DbError> {
         self.inner.commit().await?;
         if self.enqueued {

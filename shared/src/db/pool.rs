@@ -10,8 +10,8 @@ use sqlx::{
 use super::time_limit::in_time;
 use crate::settings::Pooling;
 
-/// How long a request waits for a free connection before it is asked to try again. The default of sqlx, 30 s, is longer
-/// than any client waits.
+/// How long a request waits for a free connection before it gets 503. The default of sqlx, 30 s, is longer than any
+/// client waits.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a server that can be reached takes at most to answer a trivial statement.
@@ -109,9 +109,9 @@ fn is_of_a_dead_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Checks a connection that returns to the pool. It is closed, which frees its place in the pool, when it no longer
-/// answers, or is still inside of a transaction whose `BEGIN` was abandoned; sqlx would wait for its answer forever.
-/// The check costs a round trip for which nobody waits.
+/// Checks a connection that returns to the pool. It is closed, which frees its slot in the pool, if it no longer
+/// responds, or is still inside of a transaction whose `BEGIN` was abandoned; sqlx would wait for its response forever.
+/// The check costs a round trip that delays no request.
 async fn is_fit_for_the_next(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     // Inside of a transaction, `now()` is when it began. The statement is not prepared: a prepared statement is bound
     // and executed by two messages, and the second one never has the time at which the transaction began.
@@ -128,7 +128,7 @@ async fn is_fit_for_the_next(connection: &mut PgConnection) -> Result<bool, sqlx
 /// table's statistics favor reading the whole table: the length of a queue changes faster than its statistics.
 ///
 /// # Errors
-/// When the address is not one of PostgreSQL, or the server refuses the connection.
+/// If the address is not one of PostgreSQL, or the server rejects the connection.
 pub async fn connect_pool(url: &str, connections: u32, process_name: &str) -> Result<PgPool, sqlx::Error> {
     let planning = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
     let options = url.parse::<PgConnectOptions>()?.options(planning);
@@ -147,13 +147,13 @@ async fn open(
         .min_connections(connections)
         .idle_timeout(None)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A test before every use would cost a round trip. A broken connection is noticed at its first statement, and
-        // the client is asked to try again.
+        // A test before every use would cost a round trip. A broken connection is detected at its first statement, and
+        // the client gets 503.
         .test_before_acquire(false)
         .after_release(|connection, _| Box::pin(is_fit_for_the_next(connection)))
         .connect_with(options.clone())
         .await;
-    // A pool that is refused retries until its timeout and does not report why. One more attempt does.
+    // A pool that is rejected retries until its timeout and does not report why. One more attempt does.
     match pool {
         Err(sqlx::Error::PoolTimedOut) => {
             let attempt = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;

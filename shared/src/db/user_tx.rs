@@ -36,7 +36,7 @@ impl UserTx {
     /// Commits.
     ///
     /// # Errors
-    /// When the database refuses or cannot be reached.
+    /// If the database rejects it or is unreachable.
     pub async fn commit(self) -> Result<(), DbError> {
         Ok(self.inner.commit().await?)
     }

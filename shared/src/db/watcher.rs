@@ -19,7 +19,7 @@ pub struct RevokedAccess {
     pub org: OrgId,
     /// The id of the revocation.
     pub id: Uuid,
-    /// A user's id or an API key's; none for everybody.
+    /// The id of a user or an API key; none for all principals.
     pub principal: Option<Uuid>,
     /// One project; none for the whole organization.
     pub project: Option<ProjectId>,
@@ -165,7 +165,7 @@ impl Watcher {
         Ok(in_time(expired.execute(&self.pool)).await?.rows_affected())
     }
 
-    /// Deletes expired recorded answers and sign-in sessions of users who did not return: those of active users are
+    /// Deletes expired recorded responses and sign-in sessions of users who did not return: those of active users are
     /// deleted with their requests. Returns how many.
     ///
     /// # Errors

@@ -1,9 +1,8 @@
 //! The signing keys of this process: read at start, and again every few seconds while it runs.
 //!
-//! The algorithm belongs to the key and is never read from a token, which rules out the whole class of attacks
-//! that begin with a token's own `alg`. A token's `kid` is only ever compared with names we loaded; it is never
-//! made into a path. One that we do not know makes us look into the folder at once, before the token is refused:
-//! another process may have read it sooner.
+//! The algorithm belongs to the key and is never read from a token, which rules out all attacks through a token's own
+//! `alg`. A token's `kid` is only compared with the names of loaded keys; it never becomes a path. An unknown `kid`
+//! triggers a read of the folder before the token is rejected: another process may have read the key sooner.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -43,7 +42,7 @@ struct Inner {
 /// The last reading of the folder.
 struct Reading {
     began_at: Instant,
-    /// What was wrong, so that it is said once and not at every reading.
+    /// The last error, so that it is logged once and not at every read.
     wrong: Vec<String>,
 }
 
@@ -67,7 +66,7 @@ impl Keyring {
         })))
     }
 
-    /// Signs a new access token for a user's sign-in; returns it with what it says.
+    /// Signs a new access token for a user's sign-in session; returns it with its claims.
     ///
     /// # Errors
     /// When the key cannot sign.
@@ -84,7 +83,7 @@ impl Keyring {
         Ok((token, claims))
     }
 
-    /// What a token says, if it is ours and still holds. Does not look at revocations.
+    /// The claims of a token, if it is ours and valid. Does not check revocations.
     ///
     /// # Errors
     /// When the token is malformed, of another key or algorithm, expired, or lacks a claim.
@@ -121,7 +120,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Makes sure that the folder was read after that moment. However many wait for it, they wait for one reading.
+    /// Makes sure that the folder was read after that time. Concurrent callers share one read.
     async fn read_since(&self, moment: Instant) {
         let mut reading = self.0.reading.lock().await;
         if reading.began_at < moment {

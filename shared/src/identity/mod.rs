@@ -1,4 +1,4 @@
-//! Who somebody is: access tokens, the keys that sign them, and the tokens that were signed out early.
+//! Identity: access tokens, the keys that sign them, and revoked sign-in sessions.
 
 mod keyring;
 mod revocations;

@@ -1,9 +1,9 @@
 //! Sign-in sessions that ended before their access tokens expired. A token carries its session's id as `sid`.
 //!
-//! PostgreSQL holds them; every API process keeps those that still matter in memory and asks for news twice a
-//! second, with an overlap, since a row becomes visible only some time after its timestamp was taken. Redis plays no
-//! part, so losing it opens no door. A revocation ends some time after the longest token that it is about, which bounds
-//! the memory.
+//! PostgreSQL stores them; every API process caches those that still matter and polls for new ones twice a second, with
+//! an overlap, since a row becomes visible only some time after its timestamp was taken. Redis is not involved, so
+//! losing it accepts no revoked token. A revocation expires some time after the longest token that it concerns, which
+//! bounds the memory.
 //!
 //! Since when, and until when, is the database's time: its clock stamps the rows, and ours may be wrong. How long that
 //! is from now is measured by the monotonic clock, so that nothing is forgotten early when ours is set.

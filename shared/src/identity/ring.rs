@@ -1,9 +1,9 @@
-//! What a folder of signing keys holds at one moment: `<kid>.pem` files, Ed25519 in PKCS#8.
+//! The signing keys in a folder at one moment: `<kid>.pem` files, Ed25519 in PKCS#8.
 //!
-//! All of them verify. The greatest name whose time has come signs. A key's time is the moment in its name
-//! (`2026-12-01T0930Z`), or else five minutes after its file was written: by then every process has read it. A folder
-//! that stamps all its files anew at every change, as a mounted Kubernetes secret does, tells nothing about their
-//! age: there, names carry the moment.
+//! All of them verify. The key with the greatest name that is active signs. A key becomes active at the time in its
+//! name (`2026-12-01T0930Z`), or else five minutes after its file was written: by then every process has read it. A
+//! folder that changes the times of all its files at every update, such as a mounted Kubernetes secret, has no usable
+//! file times: there, names contain the time.
 
 use std::{
     collections::BTreeMap,
@@ -22,8 +22,8 @@ use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use super::{Claims, TokenError, token};
 use crate::ids::{AuthSessionId, UserId};
 
-/// How old a key's file must be before it signs, where its name does not say when. Longer than any process takes to
-/// read it, and than services keep the published keys.
+/// The age at which a key signs if its name contains no time. Longer than any process takes to read it, and than
+/// services cache the published keys.
 const ACTIVATION: Duration = Duration::from_secs(5 * 60);
 
 /// Why keys could not be read; names the file.
@@ -32,7 +32,7 @@ pub enum KeyringError {
     /// The folder cannot be read.
     #[error("ATRIUM_SIGNING_KEYS_DIR cannot be read: {0}")]
     Folder(#[source] std::io::Error),
-    /// The folder holds no key.
+    /// The folder contains no key.
     #[error(
         "ATRIUM_SIGNING_KEYS_DIR holds no <kid>.pem file; \
          make one with: openssl genpkey -algorithm ed25519 -out 2026-01.pem"
@@ -78,7 +78,7 @@ impl Ring {
             let known = last.and_then(|ring| ring.keys.get(&kid));
             match Key::read(&path, &kid, known) {
                 Ok(key) => drop(keys.insert(kid, key)),
-                // Gone since the folder was listed, or a link to what is gone.
+                // Removed since the folder was listed, or a link to a removed file.
                 Err(None) => {}
                 Err(Some(reason)) => {
                     unusable.push(KeyringError::Key { file: file_name(&path), reason });
@@ -120,7 +120,7 @@ impl Ring {
 
 impl Key {
     /// Reads a key and signs and verifies once with it: a library without its cryptography fails here, and not at the
-    /// first request. One that is still what it was stays. The reason is `None` for a file that has just gone.
+    /// first request. An unchanged key is kept. The reason is `None` for a file that was just removed.
     fn read(path: &Path, kid: &str, known: Option<&Arc<Self>>) -> Result<Arc<Self>, Option<String>> {
         let wrong = |error: jsonwebtoken::errors::Error| Some(error.to_string());
         let unreadable =
@@ -158,7 +158,7 @@ impl Key {
     }
 }
 
-/// The name of the key in a file, if it is one. Hidden files are somebody's work in progress.
+/// The name of the key in a file, if it is one. Hidden files are temporary.
 fn kid(path: &Path) -> Option<String> {
     let kid = path.file_stem()?.to_str()?;
     (path.extension()? == "pem" && !kid.starts_with('.')).then(|| kid.to_owned())
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_key_signs_at_once_and_a_new_one_when_everybody_has_read_it() {
+    fn a_new_signing_key_signs_after_every_process_has_read_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let first = generate(folder.path(), "2026-01").expect("a key");
         let now = crate::clock::now();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_in_the_name_counts_and_not_the_file() {
+    fn the_time_in_the_name_counts_before_the_files_own() {
         let folder = tempfile::tempdir().expect("a folder");
         for kid in ["2026-11-30T1200Z", "2026-12-01T093000Z"] {
             generate(folder.path(), kid).expect("a key");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_leaves_its_key_and_stops_no_other() {
+    fn an_unreadable_file_keeps_its_key_and_affects_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let [first, second] = ["a", "b"].map(|kid| generate(folder.path(), kid).expect("a key"));
         let (ring, _) = read(folder.path(), None);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_swapped_for_another_is_read_as_a_whole() {
+    fn a_swapped_folder_is_read_consistently() {
         let folder = tempfile::tempdir().expect("a folder");
         let version = |name: &str, kids: &[&str]| {
             let path = folder.path().join(name);
@@ -277,7 +277,7 @@ mod tests {
         version("..2", &["b"]);
         link("..2", "..data_tmp");
         std::fs::rename(folder.path().join("..data_tmp"), folder.path().join("..data")).expect("swapped");
-        // The link to what is gone is still there, and the one to what is new is not yet.
+        // The link to the old folder still exists, and the one to the new folder does not yet.
         assert!(matches!(Ring::read(folder.path(), Some(&ring)), Err(KeyringError::Empty)));
         link("..data/b.pem", "b.pem");
         let (ring, unusable) = read(folder.path(), Some(&ring));

@@ -20,10 +20,10 @@ const AUDIENCE: &str = "atrium";
 /// Longer than any token of ours; what is longer is not looked at.
 const MAX_TOKEN_LENGTH: usize = 2048;
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who signed it: the public address.
+    /// The issuer: the public address.
     pub iss: String,
     /// Whom it is for.
     pub aud: String,
@@ -33,7 +33,7 @@ pub struct Claims {
     pub jti: Uuid,
     /// The sign-in session it comes from, by which all its tokens are revoked.
     pub sid: AuthSessionId,
-    /// When it was made, seconds since 1970.
+    /// When it was issued, seconds since 1970.
     pub iat: i64,
     /// When it ends, seconds since 1970.
     pub exp: i64,
@@ -41,7 +41,7 @@ pub struct Claims {
     pub name: String,
 }
 
-/// Why a token was not made, or not believed. The text is for the log; a client only learns that it failed.
+/// Why a token was not issued, or not accepted. The text is for the log; a client only learns that it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// Too long to be ours.
@@ -50,7 +50,7 @@ pub enum TokenError {
     /// No key of that name.
     #[error("the token names no key that we know")]
     UnknownKey,
-    /// The header asks for something we do not do.
+    /// The header requires an unsupported feature.
     #[error("the token's header carries {0}")]
     Header(&'static str),
     /// Signature, time or claims are wrong.
@@ -99,7 +99,7 @@ pub(super) fn verify<'k>(
     if header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some() {
         return Err(TokenError::Header("a key or a key's address"));
     }
-    // Whoever does not understand a critical extension must refuse the token; we understand none.
+    // A token with an unsupported critical extension must be rejected; none is supported.
     if header.crit.is_some() {
         return Err(TokenError::Header("a critical extension"));
     }
@@ -107,7 +107,7 @@ pub(super) fn verify<'k>(
 
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.leeway = LEEWAY_SECONDS;
-    // Ours have none. What says that it is of later is of later, whoever signed it.
+    // Our tokens have no `nbf`. One with a later `nbf` is not valid yet, whoever signed it.
     validation.validate_nbf = true;
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[AUDIENCE]);

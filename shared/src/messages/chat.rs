@@ -72,7 +72,7 @@ pub enum CloseReason {
     Replaced,
     /// Its user closed it.
     Closed,
-    /// Nobody has looked at it for two minutes.
+    /// No window has shown it for two minutes.
     Expired,
 }
 
@@ -87,7 +87,7 @@ pub struct ActionEntry {
     pub project: ProjectId,
     /// The window it was pressed in.
     pub session: SessionId,
-    /// Who pressed it.
+    /// The user who pressed it.
     pub user: UserId,
     /// Their public name.
     pub user_name: String,
@@ -122,7 +122,7 @@ impl OutboxMessage for SessionClosed {
 /// An event as the chat worker adds it to its shard's live stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveChatEntry {
-    /// The epoch of the live stream. One letter, because it stands in every entry.
+    /// The epoch of the live stream. One letter, because it is part of every entry.
     #[serde(rename = "e")]
     pub epoch: String,
     /// The organization.
@@ -148,7 +148,7 @@ pub struct ActionEvent {
     pub project_id: ProjectId,
     /// The window it was pressed in.
     pub session_id: SessionId,
-    /// Who pressed it.
+    /// The user who pressed it.
     pub user: ActionUser,
     /// What was pressed.
     pub action: ChatAction,
@@ -162,7 +162,7 @@ impl LiveEvent for ActionEvent {
     const NAME: &'static str = "chat.action";
 }
 
-/// Who pressed an action.
+/// The user who pressed an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ActionUser {
     /// The user.

@@ -8,13 +8,13 @@ use serde::{
 };
 use serde_json::Value;
 
-/// An entry is not one of the type that was asked for.
+/// An entry does not have the requested type.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed entry: {0}")]
 pub struct MalformedEntry(#[from] serde::de::value::Error);
 
-/// A type that is written to a stream, a field of Redis for each of its own. Every field must be written as text, and
-/// none may be optional: an empty value and a missing one would be two ways to say the same.
+/// A type that is written to a stream, one Redis field for each of its own. Every field is written as text, and none
+/// may be optional: an empty value and a missing one would be two ways to write the same.
 pub trait StreamEntry: Serialize + DeserializeOwned {
     /// The names and values to add.
     ///
@@ -31,7 +31,7 @@ pub trait StreamEntry: Serialize + DeserializeOwned {
         fields.into_iter().map(text).collect()
     }
 
-    /// Reads an entry's fields; those that this release does not know are ignored.
+    /// Reads an entry's fields; unknown ones are ignored.
     ///
     /// # Errors
     /// When a field is missing or malformed.

@@ -16,7 +16,7 @@ pub enum Topic {
     Saga,
     /// An organization's configuration has a new revision.
     Config,
-    /// Something to tell in a project's chat that must not be lost, such as a session's end.
+    /// An event for a project's chat that must not be lost, such as a session's end.
     Chat,
 }
 
@@ -45,14 +45,14 @@ pub trait OutboxMessage: Serialize + DeserializeOwned + Sync {
 /// A message of the outbox as the relay adds it to a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEntry {
-    /// The message's id, by which the inbox knows it.
+    /// The message's id, the key of its inbox row.
     pub message: MessageId,
     /// Whose it is.
     pub org: OrgId,
     /// Its row in the outbox.
     #[serde(with = "as_text")]
     pub outbox: i64,
-    /// The message itself, JSON: of the type that the stream's topic says.
+    /// The message itself as JSON, of the type that belongs to the stream's topic.
     pub payload: String,
 }
 

@@ -1,4 +1,5 @@
-//! Sagas: what wakes the engine, the hint that an operation has news, and what the workers store for whoever reads it.
+//! Sagas: the message that wakes the engine, the hint that an operation has new events, and the results that the
+//! workers store.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,7 @@ impl OutboxMessage for SagaWake {
 /// An entry of the live stream of operations. It does not name the organization, of which it could be the last trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationEntry {
-    /// The operation with news.
+    /// The operation with new events.
     pub operation: SagaId,
 }
 

@@ -59,7 +59,7 @@ impl OrgTx {
     }
 }
 
-/// Checks that the organization has another owner. The caller holds the organization's lock: see
+/// Checks that the organization has another owner. The caller owns the organization's lock: see
 /// [`lock`](super::lifecycle::lock).
 ///
 /// # Errors

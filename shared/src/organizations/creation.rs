@@ -109,8 +109,8 @@ async fn change_status(tx: &mut OrgTx, from: OrgStatus, to: OrgStatus) -> Result
     Ok(changed.rows_affected() == 1)
 }
 
-/// A readable name for URLs and namespaces. It has a random suffix, so that it is free, and so that nobody learns from
-/// it whether another organization has the same name.
+/// A readable name for URLs and namespaces. It has a random suffix, so that it is free, and does not reveal whether
+/// another organization has the same name.
 fn slug(name: &str) -> String {
     const LONGEST: usize = 40;
     const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
@@ -142,7 +142,7 @@ mod tests {
     use super::slug;
 
     #[test]
-    fn slugs_are_names_for_addresses() {
+    fn slugs_are_safe_in_urls() {
         for (name, words) in [
             ("Northwind", "northwind"),
             ("  Ärzte & Söhne GmbH!", "rzte-s-hne-gmbh"),

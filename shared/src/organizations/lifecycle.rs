@@ -50,7 +50,7 @@ const PURGE_ALLOWANCE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// status.
 ///
 /// # Errors
-/// [`DbError::NotFound`] when it is gone.
+/// [`DbError::NotFound`] if it was purged.
 pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), DbError> {
     let org = tx.org();
     let row = sqlx::query!(
@@ -117,7 +117,7 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
     Ok(audit::record(tx, change.after(json!({ "resumed_by": by, "reason": reason }))).await?)
 }
 
-/// Requests the deletion: the organization is closed at once, and purged when the grace period is over. Returns the
+/// Requests the deletion: the organization is closed immediately, and purged after the grace period. Returns the
 /// operation's id.
 ///
 /// # Errors
@@ -154,7 +154,7 @@ pub async fn request_deletion(
     Ok(deletion)
 }
 
-/// Cancels the deletion within its grace period: the organization gets its former status back at once.
+/// Cancels the deletion within its grace period: the organization immediately returns to its former status.
 ///
 /// # Errors
 /// [`OrganizationError::NotDeleting`] when there is no deletion, [`OrganizationError::Deleting`] when it is too late.

@@ -17,7 +17,7 @@ pub struct CurrentName {
 /// The organization's name and version. Locks its row.
 ///
 /// # Errors
-/// [`DbError::NotFound`] when it is gone.
+/// [`DbError::NotFound`] if it was purged.
 pub async fn lock_name(tx: &mut OrgTx) -> Result<CurrentName, DbError> {
     let org = tx.org();
     Ok(sqlx::query_as!(

@@ -1,9 +1,9 @@
 //! What a consumer does with an entry that it was given, other than its work.
 //!
-//! Redis has no fence: a consumer that was stopped for a while, and whose entry was given to another meanwhile, may
-//! acknowledge, claim or delete it all the same. So whatever rests on the entry being ours is one script that first
-//! looks in whose name it is pending. Acknowledging is not: who has committed the effect, or found it done, is right
-//! to end the entry, whoever holds it.
+//! Redis has no fencing: a consumer that was stopped for a while, and whose entry was claimed by another meanwhile,
+//! could still acknowledge, claim or delete it. So everything that requires the entry to be ours is one script that
+//! first checks in whose name it is pending. Acknowledging is not: a consumer that has committed the effect, or found
+//! it done, may end the entry, whoever has it.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use redis::{
 
 use super::{GROUP, Inbound, Redis, StreamId, lua};
 
-/// Dead letters that a stream keeps at least. What leaves it at the other end still stands in PostgreSQL, if it came
-/// from the outbox.
+/// The minimum number of dead letters that a stream keeps. Older ones remain in PostgreSQL, if they came from the
+/// outbox.
 const DEAD_LETTERS_KEPT: usize = 10_000;
 
 /// Ends entries of an inbound stream, over the shared connection: the consumer's own is blocked in a read. Cheap to
@@ -43,8 +43,8 @@ impl Acknowledger {
         Ok(reply.ids.first().map(|StreamPendingId { times_delivered, .. }| *times_delivered))
     }
 
-    /// Says that the entries are still worked on, so that nobody claims them. Returns how many are pending in this
-    /// consumer's name; the others are left to whom they belong.
+    /// Resets the idle time of entries in progress, so that no consumer claims them. Returns how many are pending in
+    /// this consumer's name; the others belong to other consumers.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -57,8 +57,8 @@ impl Acknowledger {
         call.invoke_async(&mut self.redis.shared()).await
     }
 
-    /// Gives an entry back unfinished: it can be claimed at once by whoever waits for entries that are idle for
-    /// `idle`, and this delivery does not count.
+    /// Hands an unfinished entry over: consumers that claim entries idle for `idle` can claim it immediately, and this
+    /// delivery does not count.
     ///
     /// # Errors
     /// When Redis is unavailable: the entry is claimed later, as a dead consumer's is.

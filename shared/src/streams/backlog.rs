@@ -1,11 +1,11 @@
 //! How far the group of an inbound stream is behind, as a number of our own.
 //!
-//! Redis keeps one, `lag`, by counting what was added and what was read: it is unknown after an entry was
-//! deleted that nobody had read, or for a group that was made at an id, and is wrong after a trim. We count instead.
-//! Entries up to the last one that was delivered are in somebody's hands, all others are the backlog; since an entry
-//! is deleted when it is done, there are few of the former, however many there are of the latter, and the length of
-//! the stream without them is the answer. To be right in every case, both ends are counted in turn, a page at a time,
-//! until one is through. Where neither is after some pages, there are at least as many as were counted.
+//! Redis has its own count, `lag`, of added and read entries: it is unknown after an unread entry was deleted, or for a
+//! group that was created at an id, and is wrong after a trim. So entries are counted here. Entries up to the last
+//! delivered one are pending, all others are the backlog; since an entry is deleted when it is done, there are few
+//! pending ones, and the length of the stream without them is the backlog. To be exact in every case, both ends are
+//! counted in turn, a page at a time, until one is complete. If neither is after some pages, the result is a lower
+//! bound.
 //!
 //! Where there is no group, as after a flush, nothing is known: that is not 0.
 
@@ -13,7 +13,7 @@ use redis::RedisResult;
 
 use super::{GROUP, Inbound, Redis, lua};
 
-/// Entries that are counted at once, and how many times at each end.
+/// Entries per page, and the maximum number of pages at each end.
 const PAGE: usize = 250;
 const PAGES: usize = 8;
 
@@ -28,7 +28,7 @@ pub enum Backlog {
     Unknown,
 }
 
-/// What there is to say of an inbound stream and its group, all of one moment.
+/// The signals of an inbound stream and its group, all of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSignals {
     /// What is waiting.

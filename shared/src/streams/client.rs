@@ -1,12 +1,12 @@
 //! Connections to Redis: one shared and self-healing for commands, a dedicated one for every blocking loop.
 //!
-//! A blocked command on a shared connection blocks everybody on it, and the library's response timeout, if it ends
-//! a blocking read early, leaves the next message in a dead call's hands. So loops that block have a connection of
-//! their own whose timeout is longer than the block.
+//! A blocked command on a shared connection blocks all its users, and the library's response timeout, if it ends a
+//! blocking read early, delivers the next message to an abandoned call. So loops that block have a connection of their
+//! own whose timeout is longer than the block.
 //!
-//! The library connects again when it is told that a connection is closed. Of one that went half open it is never
-//! told: every command on it ends in a timeout, for as long as the process lives. So the shared connection is asked
-//! every second whether anybody is there, and replaced when nobody answers.
+//! The library reconnects when it notices that a connection is closed. It does not notice a half-open one: every
+//! command on it times out, for as long as the process lives. So the shared connection is pinged every second, and
+//! replaced when no reply arrives.
 
 use std::{
     sync::{Arc, Weak},

@@ -1,8 +1,8 @@
 //! Reading an inbound stream as one of a group: every entry goes to one consumer, and stays *pending* in its name
 //! until it is acknowledged. What a dead consumer left pending is claimed by the others.
 //!
-//! Each entry of an answer is decoded by itself: the library decodes an answer whole, so that one entry with a name
-//! that is no text would hide all others in it, each time it is asked for again.
+//! Each entry of a reply is decoded by itself: the library decodes a reply whole, so one entry with a binary field name
+//! would hide all others in it, at each read.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,7 +10,7 @@ use redis::{AsyncCommands as _, Cmd, FromRedisValue as _, RedisResult, Value, ai
 
 use super::{Acknowledger, GROUP, Inbound, Redis, StreamId, client::BLOCK, lua};
 
-/// How many times `XAUTOCLAIM` is asked at most before something else has its turn.
+/// Maximum number of consecutive `XAUTOCLAIM` calls before other work continues.
 const CLAIM_PAGES: usize = 100;
 /// Entries that are looked at for whether they were skipped: more than consumers have in hand, so that those in front
 /// do not hide the rest.
@@ -96,10 +96,10 @@ impl ConsumerGroup {
         Acknowledger::new(self.redis.clone(), self.stream, &self.consumer)
     }
 
-    /// Waits up to a second for at most `count` entries that nobody was given yet.
+    /// Waits up to a second for at most `count` entries that were never delivered.
     ///
     /// # Errors
-    /// When Redis is unavailable; the next call connects again. A group that Redis lost is made again here.
+    /// If Redis is unavailable; the next call reconnects. A group that Redis lost is created again here.
     pub async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(count);
@@ -118,8 +118,8 @@ impl ConsumerGroup {
         Ok(entries_read(self.ask(&command).await?).first().map(|entry| entry.id))
     }
 
-    /// Takes at most `count` entries that nobody was given yet, if the key `lease` holds `token`; none where it does
-    /// not. A reader that was stopped past its lease and goes on thus takes nothing out of its successor's hands.
+    /// Takes at most `count` undelivered entries, if the key `lease` has the value `token`; none otherwise. So a reader
+    /// that was stopped past its lease takes no entries of its successor.
     ///
     /// # Errors
     /// As [`Self::read`]; also when the key is not in the stream's slot.
@@ -143,11 +143,11 @@ impl ConsumerGroup {
         Ok(if reply == Value::Int(0) { None } else { Some(entries_read(reply)) })
     }
 
-    /// Takes over at most `count` entries that somebody was given longer than `idle` ago and has not acknowledged.
+    /// Claims at most `count` entries that were delivered longer than `idle` ago and not acknowledged.
     ///
-    /// `XAUTOCLAIM` looks at no more than ten times `count` of the pending entries, and may find none of them idle
-    /// for long enough; so it is asked on, from the cursor that it returns, until it finds some or has been all the
-    /// way round. Where it was is kept from call to call, or the last ones would have to wait for the first.
+    /// `XAUTOCLAIM` checks at most ten times `count` of the pending entries, and may find none of them idle for long
+    /// enough; so it is called again, from the cursor that it returns, until it finds some or has checked all. The
+    /// cursor is kept from call to call, or the last ones would have to wait for the first.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -171,8 +171,9 @@ impl ConsumerGroup {
         Ok(Vec::new())
     }
 
-    /// Leaves the group, so that the names of processes that ended do not fill it. Not with anything pending, which
-    /// would be lost: hence one script. Without it, somebody else [forgets](Self::remove_silent_consumers) the name.
+    /// Removes this consumer from the group, so that names of ended processes do not accumulate. Not while it has
+    /// pending entries, which would be lost: hence one script. If this does not run, another process
+    /// [removes](Self::remove_silent_consumers) the name.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -203,9 +204,9 @@ impl ConsumerGroup {
         Ok(reply)
     }
 
-    /// Looks for entries that stand behind what the group was given, and are pending for nobody: it was made, or set,
-    /// too late in the stream, or a consumer was deleted with its entries. Redis would never deliver them. Where there
-    /// is one, the group goes back to it, and what is delivered twice by that is known by then. True: it did.
+    /// Looks for entries that the group has passed but that are pending for no consumer: the group was created, or set,
+    /// too late in the stream, or a consumer was deleted with its entries. Redis would never deliver them. If there is
+    /// one, the group is set back to it, and the inbox detects repeated deliveries. Returns whether it was.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -231,8 +232,8 @@ impl ConsumerGroup {
         Ok(reply)
     }
 
-    /// The connection, made anew where needed, with the group in place. It begins at `0`: at `$` it would skip what
-    /// was published before the group existed.
+    /// The connection, reconnected if needed, with the group created. The group begins at `0`: at `$` it would skip
+    /// entries published before it existed.
     async fn connect(&mut self) -> RedisResult<MultiplexedConnection> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);

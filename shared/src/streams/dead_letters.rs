@@ -57,8 +57,8 @@ impl DeadLetter {
         }
     }
 
-    /// Puts the entry back into its stream, byte for byte, in one step, so that it is in one of the two whoever dies.
-    /// False: it is gone.
+    /// Puts the entry back into its stream, byte for byte, in one step, so that it is in exactly one of the two after
+    /// any crash. False: it no longer exists.
     ///
     /// # Errors
     /// When Redis is unavailable, or has no memory left.
@@ -71,7 +71,7 @@ impl DeadLetter {
             .await
     }
 
-    /// Removes an entry for good. False: it is gone.
+    /// Removes an entry for good. False: it no longer exists.
     ///
     /// # Errors
     /// When Redis is unavailable.

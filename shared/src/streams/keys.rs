@@ -47,13 +47,13 @@ pub fn chat_run_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:run")
 }
 
-/// The lease on a chat shard: holds its owner's fencing token.
+/// The lease on a chat shard: its value is the owner's fencing token.
 #[must_use]
 pub fn chat_lease_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:lease")
 }
 
-/// The processes that share the shards of a role: sorted set of process → when it said so last, milliseconds.
+/// The processes that share the shards of a role: sorted set of process → time of its last heartbeat, milliseconds.
 #[must_use]
 pub fn shard_processes_key(role: &str) -> String {
     format!("atrium:{{{role}}}:processes")
@@ -62,10 +62,10 @@ pub fn shard_processes_key(role: &str) -> String {
 /// How many shards the counters of limits have: a constant of the deployment, like the chat's.
 const LIMIT_SHARDS: u8 = 16;
 
-/// The API processes that live: sorted set of process name → when it said so last, milliseconds.
+/// The live API processes: sorted set of process name → time of its last heartbeat, milliseconds.
 pub const API_PROCESSES_KEY: &str = "atrium:{limits}:processes";
 
-/// Where something is counted for all API processes. Named by a digest, so that no name tells whose it is.
+/// A counter shared by all API processes. Named by a digest, so that the name does not reveal its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitKeys {
     /// The counter.
@@ -75,7 +75,7 @@ pub struct LimitKeys {
 }
 
 impl LimitKeys {
-    /// The keys for what `digest` stands for, under one policy.
+    /// The keys for a `digest` under one policy.
     #[must_use]
     pub fn of(policy: &str, digest: &[u8; 16]) -> Self {
         let shard = digest[0] % LIMIT_SHARDS;
@@ -84,7 +84,7 @@ impl LimitKeys {
     }
 }
 
-/// The keys that say of each shard of counters since when it is whole.
+/// The keys that record, per shard of counters, since when it is complete.
 pub fn limit_whole_keys() -> impl Iterator<Item = String> {
     (0..LIMIT_SHARDS).map(whole_key)
 }
@@ -169,7 +169,7 @@ impl fmt::Display for Inbound {
     }
 }
 
-/// An entry of a live stream that only says where to look. The type fixes the stream.
+/// A hint in a live stream. The type determines the stream.
 pub trait Hint: StreamEntry {
     /// The stream it is announced on.
     const STREAM: Live;
@@ -186,7 +186,7 @@ impl Hint for RevisionEntry {
 /// A stream that every process reads from end to end; entries are for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Live {
-    /// Operations with news; a hint to read PostgreSQL.
+    /// Operations with new events; a hint to read PostgreSQL.
     Operation,
     /// Organizations with a new configuration revision; a hint to read PostgreSQL.
     Config,
@@ -240,17 +240,17 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_stand_beside_their_stream() {
+    fn dead_letters_are_in_the_slot_of_their_stream() {
         assert_eq!(Inbound::Chat(3).dead_letters(), "atrium:{chat.3}:dead");
     }
 
     #[test]
-    fn a_fence_stands_beside_its_stream() {
+    fn a_fencing_token_key_is_in_the_slot_of_its_stream() {
         assert_eq!(Inbound::Saga.fence(7), "atrium:{saga}:fence:7");
     }
 
     #[test]
-    fn a_counter_and_what_says_that_it_is_whole_are_in_one_slot() {
+    fn a_counter_and_its_completeness_key_are_in_one_slot() {
         let keys = LimitKeys::of("sign_ins", &[0xab; 16]);
         assert_eq!(keys.counter, format!("atrium:{{limits.11}}:sign_ins:{}", "ab".repeat(16)));
         assert_eq!(keys.whole, "atrium:{limits.11}:whole");

@@ -1,5 +1,4 @@
-//! Every Lua script that runs in Redis: a file each in `lua/`, loaded once. A file says at its beginning what its keys
-//! and arguments are.
+//! All Lua scripts that run in Redis: one file each in `lua/`, loaded once. A file begins with its keys and arguments.
 //!
 //! A script runs alone: nothing else happens in Redis meanwhile. It is not rolled back when a command in it fails, as
 //! `XADD` does when Redis is out of memory, so what may fail comes before what must not happen without it. All keys of
@@ -52,7 +51,7 @@ scripts! {
     LIMITS_TAKE = "limits_take",
     /// Reports a worker as alive, and lists those that are.
     MEMBERS_HEARTBEAT = "members_beat",
-    /// Finds entries that nobody will be given.
+    /// Finds entries that no consumer will receive.
     NOT_LIVE = "not_live",
     /// Reads new entries behind a lease.
     READ_LEASED = "read_leased",
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn no_script_is_made_elsewhere() {
+    fn no_script_is_created_outside_this_module() {
         let root = shared().parent().expect("the workspace");
         let made = ["Script", "::new("].concat();
         for package in ["api/src", "shared/src", "workers/src", "tools"] {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{Live, Redis, client::BLOCK};
 
-/// How often a quiet tail looks whether its streams are still the ones it knows.
+/// How often an idle tail checks that its streams were not replaced.
 const VERIFY_EVERY: Duration = Duration::from_secs(5);
 const PAGE: usize = 500;
 
@@ -95,8 +95,8 @@ impl Tail {
         }
     }
 
-    /// Waits for news. Never fails: while Redis is unavailable it retries, and reports afterwards what may be missing.
-    /// Returns with nothing now and then, so that the caller can look at its cancellation.
+    /// Waits for entries. Never fails: while Redis is unavailable it retries, and reports a possible gap afterwards.
+    /// Returns without entries now and then, so that the caller can check its cancellation.
     pub async fn next(&mut self) -> Vec<TailEvent> {
         match self.try_next().await {
             Ok(events) => {
@@ -165,8 +165,8 @@ impl Tail {
         for ((stream, cursor), look) in self.cursors.iter_mut().zip(looks.chunks_exact(2)) {
             let last = look[0].ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
             let at = *cursor.get_or_insert(last);
-            // Gone when it was trimmed, and then others may have gone with it unread; and when Redis lost it, and goes
-            // on with another history. At the very beginning there is no entry to find.
+            // Missing after a trim, which may have removed other unread entries, and after Redis lost it and continues
+            // with another history. At the very beginning there is no entry to find.
             let known = at == StreamId::default() || !look[1].ids.is_empty();
             if !known {
                 gaps.push(TailEvent::Gap { stream: *stream });

@@ -1,7 +1,7 @@
 //! The admin port: metrics and probes, apart from the public listener so that no route can expose them.
 //!
-//! Liveness (`/healthz`) knows only that the process answers: an unavailable database is no reason to be killed.
-//! Readiness (`/readyz`) knows the process's own state: everything loaded, and not draining.
+//! Liveness (`/healthz`) checks only that the process responds: an unavailable database is no reason to be killed.
+//! Readiness (`/readyz`) checks the process's own state: everything loaded, and not draining.
 
 use std::{
     convert::Infallible,
@@ -56,8 +56,8 @@ impl Readiness {
     }
 }
 
-/// Listens on `address` and serves until the process is forced to end. Returns the address that was bound, which
-/// differs from the one asked for when its port was 0.
+/// Listens on `address` and serves until the process is forced to end. Returns the bound address, which differs from
+/// the requested one if its port was 0.
 ///
 /// # Errors
 /// When the address cannot be bound.

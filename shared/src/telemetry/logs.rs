@@ -40,7 +40,7 @@ impl LogLevel {
     }
 }
 
-/// Libraries stay at `warn`: what they say at `debug` drowns what Atrium says, and may hold values.
+/// Libraries stay at `warn`: their `debug` lines would drown those of Atrium, and may contain values.
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(format!(
         "warn,atrium_api={level},atrium_workers={level},atrium_shared={level},atrium_ctl={level}"

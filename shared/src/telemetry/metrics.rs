@@ -1,8 +1,8 @@
 //! All metrics, in one place: what a dashboard or an alert may rely on.
 //!
-//! One table gives each metric its constant, name, kind, labels and meaning. From it come the descriptions that
-//! `/metrics` serves, and tests hold `docs/signals.md` and the code that emits metrics against it. Labels hold names
-//! from a short list (a route's template, a topic, a reason), never an id.
+//! One table gives each metric its constant, name, kind, labels and meaning. The descriptions that `/metrics` serves
+//! come from it, and tests compare `docs/signals.md` and the code that emits metrics with it. Labels have values from a
+//! short list (a route's template, a topic, a reason), never an id.
 
 use std::time::Duration;
 
@@ -157,7 +157,7 @@ metrics! {
     REFRESHES = Counter "atrium_refreshes_total" ["outcome"];
 }
 
-/// Seconds; from half a millisecond, where the live path works, to the ten seconds after which nobody waits.
+/// Seconds; from half a millisecond, typical for the live path, to ten seconds, after which no client waits.
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 

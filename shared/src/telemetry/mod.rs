@@ -1,4 +1,4 @@
-//! What a process tells about itself: log lines, metrics, and the admin port that serves them.
+//! Telemetry of a process: log lines, metrics, and the admin port that serves them.
 
 pub mod admin;
 pub mod logs;

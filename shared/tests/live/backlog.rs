@@ -1,5 +1,5 @@
-//! The backlog is the true number of entries that a group has not been given, in every case in which the number that
-//! Redis keeps is not, or it is said not to be known.
+//! The backlog is the exact number of undelivered entries in every case in which Redis' own number is wrong, or it is
+//! reported as unknown.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Stage {
         StreamSignals::read(&self.redis, STREAM).await.expect("Redis answers")
     }
 
-    /// What Redis itself says.
+    /// Redis' own number.
     async fn lag(&mut self) -> Option<usize> {
         let groups: StreamInfoGroupsReply =
             self.connection.xinfo_groups(STREAM.to_string()).await.expect("a group");
@@ -76,7 +76,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn a_plain_stream() {
+async fn the_backlog_of_a_plain_stream_is_counted() {
     let mut stage = Stage::set().await;
     stage.add(7).await;
     stage.make_group("0").await;
@@ -90,7 +90,7 @@ async fn a_plain_stream() {
 }
 
 #[tokio::test]
-async fn an_entry_deleted_before_it_was_delivered() {
+async fn a_deleted_entry_is_not_counted() {
     let mut stage = Stage::set().await;
     let ids = stage.add(10).await;
     stage.make_group("0").await;
@@ -102,11 +102,11 @@ async fn an_entry_deleted_before_it_was_delivered() {
 }
 
 #[tokio::test]
-async fn a_group_made_at_an_id_or_at_the_end() {
+async fn a_group_created_at_an_id_or_at_the_end_is_counted_from_there() {
     for at_end in [false, true] {
         let mut stage = Stage::set().await;
         let ids = stage.add(10).await;
-        // Redis does not even know it for a group at the last id that is named rather than `$`.
+        // Redis does not know it even for a group at the last id that is given as an id and not as `$`.
         stage.make_group(if at_end { &ids[9] } else { &ids[3] }).await;
         stage.add(2).await;
         let right = if at_end { 2 } else { 8 };
@@ -126,7 +126,7 @@ async fn a_group_made_at_an_id_or_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_stream_trimmed_past_its_group() {
+async fn a_stream_trimmed_past_its_group_is_counted() {
     let mut stage = Stage::set().await;
     stage.add(100).await;
     stage.make_group("0").await;
@@ -140,7 +140,7 @@ async fn a_stream_trimmed_past_its_group() {
 }
 
 #[tokio::test]
-async fn no_group_no_stream_and_what_a_flush_leaves_are_unknown() {
+async fn the_backlog_is_unknown_without_group_or_stream_and_after_a_flush() {
     let mut stage = Stage::set().await;
     let unknown =
         StreamSignals { backlog: Backlog::Unknown, pending: None, oldest_ms: None, dead_letters: 0 };
@@ -158,7 +158,7 @@ async fn no_group_no_stream_and_what_a_flush_leaves_are_unknown() {
 }
 
 #[tokio::test]
-async fn a_long_stream_is_counted_from_its_shorter_end_and_else_at_least() {
+async fn a_long_backlog_is_counted_from_its_shorter_end_or_bounded() {
     let mut stage = Stage::set().await;
     stage.make_group("0").await;
     stage.add(9_000).await;

@@ -1,4 +1,4 @@
-//! Every process applies the newest configuration, whatever becomes of the events that announce it.
+//! Every process applies the newest configuration, even if events that announce it are lost.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ struct Process {
 }
 
 impl Process {
-    /// A process that holds an organization's configuration at revision 1, and hears of changes only what it is told.
+    /// A process with an organization's configuration at revision 1 that gets updates only from the test.
     async fn start(redis_url: &str) -> Self {
         let database = TestDatabase::create().await;
         let variables = [
@@ -103,7 +103,7 @@ impl Drop for Process {
 }
 
 #[tokio::test]
-async fn an_event_is_enough_and_older_or_doubled_ones_change_nothing() {
+async fn one_event_suffices_and_old_or_repeated_events_change_nothing() {
     let process = Process::start(TestRedis::database().await.url()).await;
     for value in 4..8_u32 {
         let revision = process.set(process.org, json!(value)).await;
@@ -117,8 +117,8 @@ async fn an_event_is_enough_and_older_or_doubled_ones_change_nothing() {
 }
 
 #[tokio::test]
-async fn without_any_event_the_reconcile_query_finds_every_change_and_nothing_goes_backwards() {
-    // An address where nobody listens: Redis is unavailable from the start.
+async fn reconciling_finds_every_change_without_events_and_never_goes_back() {
+    // An address without a server: Redis is unavailable from the start.
     let process = Process::start("redis://127.0.0.1:1").await;
     let mut last = 0;
     for value in [5, 6, 7] {
@@ -135,7 +135,7 @@ async fn without_any_event_the_reconcile_query_finds_every_change_and_nothing_go
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_and_gaps_make_everything_be_looked_at() {
+async fn gaps_and_malformed_notices_trigger_a_full_reconcile() {
     let process = Process::start(TestRedis::database().await.url()).await;
     process.set(process.org, json!(9)).await;
     process.tell(&[("revision", "soon")]);
@@ -157,7 +157,7 @@ async fn a_default_reaches_every_organization_that_has_not_set_its_own() {
 }
 
 #[tokio::test]
-async fn what_a_process_cannot_apply_leaves_the_last_good_one_and_shows() {
+async fn an_inapplicable_revision_keeps_the_last_good_one_and_is_reported() {
     let process = Process::start(TestRedis::database().await.url()).await;
     let revision = process.set(process.org, json!(4)).await;
     process.tell_revision(revision);
@@ -182,7 +182,7 @@ async fn what_a_process_cannot_apply_leaves_the_last_good_one_and_shows() {
 }
 
 #[tokio::test]
-async fn two_writers_on_one_revision_are_one_change() {
+async fn concurrent_writers_on_one_revision_make_one_change() {
     let process = Process::start(TestRedis::database().await.url()).await;
     let write = async |value: u32| {
         let mut tx = process.db.org_tx(&SYSTEM, process.org).await.expect("a transaction");

@@ -59,7 +59,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn an_old_entry_behind_many_young_ones_is_claimed() {
+async fn an_old_entry_behind_many_new_ones_is_claimed() {
     let mut stage = Stage::set().await;
     stage.add(2_501).await;
     let entries = stage.consumer("busy").read(3_000).await.expect("entries");
@@ -80,7 +80,7 @@ async fn an_old_entry_behind_many_young_ones_is_claimed() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_not_text_does_not_hide_its_neighbors() {
+async fn a_binary_entry_does_not_hide_its_neighbors() {
     let mut stage = Stage::set().await;
     stage.add(1).await;
     for (name, value) in [(&b"\xff"[..], &b"1"[..]), (b"n", b"\xff")] {
@@ -98,7 +98,7 @@ async fn an_entry_that_is_not_text_does_not_hide_its_neighbors() {
 }
 
 #[tokio::test]
-async fn who_lost_an_entry_can_neither_keep_it_nor_give_it_up() {
+async fn a_consumer_that_lost_an_entry_cannot_keep_or_hand_over_it() {
     let mut stage = Stage::set().await;
     let fields = [(&b"n"[..], &b"\xff"[..])];
     let _: String = stage.connection.xadd(STREAM.to_string(), "*", &fields).await.expect("an entry");
@@ -127,7 +127,7 @@ async fn who_lost_an_entry_can_neither_keep_it_nor_give_it_up() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_is_no_delivery_and_neither_is_what_was_handed_over() {
+async fn heartbeats_and_handovers_do_not_count_as_deliveries() {
     let mut stage = Stage::set().await;
     stage.add(1).await;
     let mut owner = stage.consumer("owner");
@@ -152,7 +152,7 @@ async fn a_heartbeat_is_no_delivery_and_neither_is_what_was_handed_over() {
 }
 
 #[tokio::test]
-async fn dead_letters_do_not_grow_without_bound() {
+async fn the_number_of_dead_letters_is_bounded() {
     let mut stage = Stage::set().await;
     let () = redis::cmd("EVAL")
         .arg("for i = 1, 11000 do redis.call('XADD', KEYS[1], '*', 'n', i) end")
@@ -173,7 +173,7 @@ async fn dead_letters_do_not_grow_without_bound() {
 }
 
 #[tokio::test]
-async fn nobody_leaves_a_group_with_entries_in_hand() {
+async fn a_consumer_with_pending_entries_is_not_removed() {
     let mut stage = Stage::set().await;
     stage.add(2).await;
     let (mut idle, mut busy) = (stage.consumer("idle"), stage.consumer("busy"));

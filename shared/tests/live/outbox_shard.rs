@@ -9,7 +9,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 #[tokio::test]
-async fn a_messages_shard_is_the_same_in_sql_and_in_rust() {
+async fn sql_and_rust_compute_the_same_shard() {
     let database = TestDatabase::create().await;
     let mut connection = database.superuser().await;
     let aggregates: Vec<Uuid> =

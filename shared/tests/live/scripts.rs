@@ -1,5 +1,5 @@
-//! Each Lua script does in a real Redis what its first lines say. What consumers, relays and limits make of the answers
-//! is tested where they are.
+//! Each Lua script does in a real Redis what its header says. The use of the results by consumers, relays and limits is
+//! tested there.
 
 use atrium_harness::TestRedis;
 use atrium_shared::streams::lua;
@@ -57,7 +57,7 @@ async fn pending(redis: &mut MultiplexedConnection, consumer: &str) -> usize {
 }
 
 #[tokio::test]
-async fn keep_counts_what_is_still_the_consumers() {
+async fn keep_counts_the_entries_still_owned_by_the_consumer() {
     let redis = &mut redis().await;
     stream(redis, &["1-0", "2-0"], 1).await;
     let kept: usize = call(redis, &lua::KEEP, &[STREAM], &[GROUP, "a", "1-0", "2-0"]).await;
@@ -67,7 +67,7 @@ async fn keep_counts_what_is_still_the_consumers() {
 }
 
 #[tokio::test]
-async fn what_is_handed_over_can_be_claimed_at_once() {
+async fn handed_over_entries_can_be_claimed_immediately() {
     let redis = &mut redis().await;
     stream(redis, &["1-0"], 1).await;
     let _: () = call(redis, &lua::HAND_OVER, &[STREAM], &[GROUP, "a", "1-0", "60000"]).await;
@@ -100,7 +100,7 @@ async fn a_dead_letter_is_moved_by_its_consumer_and_replayed_once() {
 }
 
 #[tokio::test]
-async fn a_consumer_leaves_or_is_forgotten_only_with_nothing_pending() {
+async fn a_consumer_is_removed_only_without_pending_entries() {
     let redis = &mut redis().await;
     stream(redis, &["1-0"], 1).await;
     for consumer in ["b", "c"] {
@@ -116,7 +116,7 @@ async fn a_consumer_leaves_or_is_forgotten_only_with_nothing_pending() {
 }
 
 #[tokio::test]
-async fn a_group_goes_back_to_what_it_has_skipped() {
+async fn a_group_is_moved_back_to_skipped_entries() {
     let redis = &mut redis().await;
     stream(redis, &["1-0", "1-1"], 2).await;
     let arguments = [GROUP, "100"];
@@ -131,7 +131,7 @@ async fn a_group_goes_back_to_what_it_has_skipped() {
 }
 
 #[tokio::test]
-async fn signals_tell_what_waits_and_what_is_pending() {
+async fn signals_report_backlog_and_pending_entries() {
     let redis = &mut redis().await;
     let none: Vec<u64> = call(redis, &lua::SIGNALS, &[STREAM, DEAD], &[GROUP, "10", "2"]).await;
     assert_eq!(none, [0], "there is no group");
@@ -141,7 +141,7 @@ async fn signals_tell_what_waits_and_what_is_pending() {
 }
 
 #[tokio::test]
-async fn what_is_read_behind_a_lease_needs_its_token() {
+async fn reads_under_a_lease_need_its_token() {
     let redis = &mut redis().await;
     stream(redis, &["1-0"], 0).await;
     let _: () = redis.set("{s}:lease", "mine").await.expect("a lease");
@@ -153,7 +153,7 @@ async fn what_is_read_behind_a_lease_needs_its_token() {
 }
 
 #[tokio::test]
-async fn a_fence_refuses_a_lower_token() {
+async fn a_lower_fencing_token_is_rejected() {
     let redis = &mut redis().await;
     let keys = [STREAM, "{s}:fence"];
     let two = ["7", "2", "a", "1", "4", "a", "2", "b", "3"];
@@ -169,7 +169,7 @@ async fn a_fence_refuses_a_lower_token() {
 }
 
 #[tokio::test]
-async fn an_entry_that_nobody_will_be_given_is_not_live() {
+async fn an_entry_before_the_group_and_not_pending_is_not_live() {
     let redis = &mut redis().await;
     stream(redis, &["1-0", "2-0", "3-0"], 2).await;
     let asked = [GROUP, "1-0", "1-0", "2-0", "another", "3-0", "3-0", "9-0", "9-0"];
@@ -181,7 +181,7 @@ async fn an_entry_that_nobody_will_be_given_is_not_live() {
 }
 
 #[tokio::test]
-async fn a_chat_lease_has_one_owner_and_its_batches_need_it() {
+async fn a_chat_lease_has_one_owner_and_guards_its_batches() {
     let redis = &mut redis().await;
     let keys = ["{s}:lease", "{s}:epoch", "{s}:run", "{s}:live"];
     let take = async |redis: &mut _, token: &str, run: &str| -> Option<(String, String)> {
@@ -222,7 +222,7 @@ async fn a_chat_lease_has_one_owner_and_its_batches_need_it() {
 }
 
 #[tokio::test]
-async fn a_silent_process_is_not_counted() {
+async fn a_process_without_heartbeat_is_not_counted() {
     let redis = &mut redis().await;
     let _: usize = redis.zadd("processes", "silent", 1).await.expect("a member");
     let living: Vec<String> = call(redis, &lua::MEMBERS_HEARTBEAT, &["processes"], &["one", "4000"]).await;
@@ -233,7 +233,7 @@ async fn a_silent_process_is_not_counted() {
 }
 
 #[tokio::test]
-async fn a_bucket_gives_what_it_has_and_nothing_after_it_was_lost() {
+async fn a_bucket_grants_its_cells_and_none_after_a_loss() {
     let redis = &mut redis().await;
     let keys = ["{l}:bucket", "{l}:whole"];
     // A window of a minute, a cell for each second.

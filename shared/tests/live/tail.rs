@@ -17,7 +17,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// A tail that has read one entry, and stands behind it.
+    /// A tail that has read one entry, and is positioned after it.
     async fn set() -> Self {
         let server = PrivateRedis::start().await.expect("Redis starts");
         let redis = Redis::new(&Secret::from(server.url(0))).expect("an address");
@@ -64,7 +64,7 @@ fn name(event: &TailEvent) -> String {
 }
 
 #[tokio::test]
-async fn a_restart_that_lost_nothing_is_no_gap() {
+async fn a_restart_without_loss_causes_no_gap() {
     let mut stage = Stage::set().await;
     stage.restart().await;
     stage.add("2").await;
@@ -72,7 +72,7 @@ async fn a_restart_that_lost_nothing_is_no_gap() {
 }
 
 #[tokio::test]
-async fn what_was_trimmed_unread_is_a_gap() {
+async fn trimming_unread_entries_causes_a_gap() {
     let mut stage = Stage::set().await;
     stage.restart().await;
     stage.add("2").await;
@@ -84,7 +84,7 @@ async fn what_was_trimmed_unread_is_a_gap() {
 }
 
 #[tokio::test]
-async fn another_history_is_a_gap_whether_its_ids_are_lower_or_higher() {
+async fn a_replaced_stream_causes_a_gap_with_lower_and_higher_ids() {
     for id in ["5-0", "99999999999999-0"] {
         let mut stage = Stage::set().await;
         stage.restart().await;
@@ -97,7 +97,7 @@ async fn another_history_is_a_gap_whether_its_ids_are_lower_or_higher() {
 }
 
 #[tokio::test]
-async fn entries_come_in_order_however_they_are_read() {
+async fn entries_arrive_in_order() {
     let mut stage = Stage::set().await;
     for revision in 2..1200 {
         stage.add(&revision.to_string()).await;

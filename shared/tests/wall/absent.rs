@@ -1,4 +1,4 @@
-//! What users who never come back leave behind goes, and nothing else does.
+//! Expired rows of users who do not return are deleted, and no others.
 
 use atrium_harness::{TestDatabase, TestRedis};
 use atrium_shared::{
@@ -16,7 +16,7 @@ async fn count(connection: &mut PgConnection, query: &'static str) -> i64 {
 }
 
 #[tokio::test]
-async fn what_is_over_is_deleted_for_users_who_never_come_back() {
+async fn expired_rows_of_absent_users_are_deleted() {
     let (database, redis) = (TestDatabase::create().await, TestRedis::database().await);
     let db = through(&database.urls().app, 1, Pooling::Session).await;
     let user = found(&db).await.user;
@@ -52,7 +52,7 @@ async fn what_is_over_is_deleted_for_users_who_never_come_back() {
         sqlx::query(statement).bind(user).bind(count).execute(&mut superuser).await.expect(statement);
     }
 
-    // The role sees how old it is, and deletes what is over, whatever it asks for.
+    // The role sees the age only, and deletes only expired rows, whatever its statement says.
     let mut narrow = PgConnection::connect(&database.urls().watcher).await.expect("the role can log in");
     for statement in [
         "SELECT key FROM idempotency_keys",

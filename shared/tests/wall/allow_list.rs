@@ -1,7 +1,7 @@
 //! The list of what there may be: every table, grant, policy, key, trigger and function, one to a line.
 //!
-//! `allow_list.txt` is that list; `catalog.sql` asks the database for the same lines. A migration changes the list in
-//! the same commit, so that a reviewer reads what it opens. The rules that no line can lift are in the file beside.
+//! `allow_list.txt` is that list; `catalog.sql` reads the same lines from the database. A migration changes the list in
+//! the same commit, so that a reviewer reads what it grants. The rules that no line can weaken are in the next file.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ const TENANTS: [(&str, &str); 2] = [
 ];
 
 #[tokio::test]
-async fn the_catalog_says_what_the_list_says() {
+async fn the_database_catalog_equals_the_allow_list() {
     let database = TestDatabase::create().await;
     let differences = differences(&mut database.superuser().await).await;
     assert!(
@@ -56,7 +56,7 @@ async fn facts(connection: &mut PgConnection) -> BTreeSet<String> {
     lines
         .into_iter()
         .map(|line| {
-            // The role number 0, which is everybody, has no name.
+            // The role number 0, which means all roles, has no name.
             let line = line.replace(": - may ", ": PUBLIC may ").replace(" to - ", " to PUBLIC ");
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
             TENANTS.iter().fold(line, |line, (long, short)| line.replace(long, short))

@@ -1,4 +1,4 @@
-//! The audit log is added to, and nothing else; and whoever goes around that is found out.
+//! The audit log is append-only; and tampering is detected.
 
 use atrium_harness::TestDatabase;
 use atrium_shared::{
@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::tenants::{SYSTEM, Tenant, found, through};
 
-/// A database, a way in for as many writers at once as a test wants, and an organization.
+/// A database with connections for any number of concurrent writers, and an organization.
 async fn scene() -> (TestDatabase, Database, Tenant) {
     let database = TestDatabase::create().await;
     let db = through(&database.urls().app, 8, Pooling::Session).await;
@@ -33,7 +33,7 @@ async fn verify(db: &Database, org: OrgId) -> Verdict {
     audit::verify(&mut tx).await.expect("the log can be read")
 }
 
-/// What a superuser does who is careful enough to switch triggers off.
+/// The tampering of a superuser who is careful enough to disable triggers.
 async fn tamper(connection: &mut PgConnection, org: OrgId, statements: &str) {
     let statements =
         format!("SET session_replication_role = replica; {statements}; RESET session_replication_role")
@@ -51,7 +51,7 @@ async fn neither_the_application_nor_the_owner_can_rewrite_the_log() {
         "UPDATE audit_log SET hash = sha256('')",
         "DELETE FROM audit_log",
         "TRUNCATE audit_log",
-        // What is the database's to say, nobody else says.
+        // Columns that only the database sets.
         "INSERT INTO audit_log (org_id, actor_kind, actor_name, action, target_kind, target_id, seq)
          VALUES (ORG, 'system', '', 'x', 'x', 'x', 7)",
         "INSERT INTO audit_log (org_id, actor_kind, actor_name, action, target_kind, target_id, at)
@@ -82,7 +82,7 @@ async fn neither_the_application_nor_the_owner_can_rewrite_the_log() {
 }
 
 #[tokio::test]
-async fn whoever_tampers_with_the_log_is_found_out_at_the_right_entry() {
+async fn tampering_with_the_log_is_found_at_the_right_entry() {
     let (database, db, _) = scene().await;
     let mut superuser = database.superuser().await;
     for (what, statements, broken) in [
@@ -140,7 +140,7 @@ async fn whoever_tampers_with_the_log_is_found_out_at_the_right_entry() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_cut_off_is_told_by_the_hash_that_was_noted_down() {
+async fn a_truncated_log_is_detected_by_a_recorded_hash() {
     let (database, db, tenant) = scene().await;
     for number in 1..=5 {
         record(&db, tenant, &format!("name {number}")).await;
@@ -164,7 +164,7 @@ async fn a_log_that_was_cut_off_is_told_by_the_hash_that_was_noted_down() {
 }
 
 #[tokio::test]
-async fn writers_at_the_same_time_make_one_chain_without_gaps() {
+async fn concurrent_writers_make_one_chain_without_gaps() {
     const WRITERS: i64 = 8;
     const EACH: i64 = 25;
     let (_database, db, tenant) = scene().await;

@@ -28,7 +28,7 @@ async fn tables(connection: &mut PgConnection) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn without_a_tenant_a_fresh_and_a_reused_connection_see_nothing() {
+async fn without_a_tenant_new_and_reused_connections_see_nothing() {
     let two = two().await;
     let mut connection = two.database.app().await;
     let tables = tables(&mut connection).await;
@@ -64,7 +64,7 @@ async fn a_tenant_sees_its_own_rows_and_no_others() {
 }
 
 #[tokio::test]
-async fn who_is_no_member_does_not_get_in_and_learns_nothing() {
+async fn a_nonmember_gets_no_access_and_no_information() {
     let two = two().await;
     let stranger = Principal::User(two.theirs.user);
     for org in [two.ours.org, OrgId::new(), OrgId::PLATFORM] {
@@ -73,7 +73,7 @@ async fn who_is_no_member_does_not_get_in_and_learns_nothing() {
 }
 
 #[tokio::test]
-async fn a_key_opens_its_own_organization_under_its_scopes_while_it_holds() {
+async fn an_api_key_opens_only_its_own_organization_while_valid() {
     let two = two().await;
     let text = ApiKeyText::new(two.ours.org);
     let mut tx = two.db.org_tx(&SYSTEM, two.ours.org).await.expect("a transaction");
@@ -125,7 +125,7 @@ async fn a_key_opens_its_own_organization_under_its_scopes_while_it_holds() {
 }
 
 #[tokio::test]
-async fn writes_across_the_wall_are_refused_or_touch_nothing() {
+async fn cross_tenant_writes_are_rejected_or_change_nothing() {
     let two = two().await;
     let mut tx = two.db.org_tx(&SYSTEM, two.ours.org).await.expect("a transaction");
     let updated = sqlx::query("UPDATE projects SET name = 'taken' WHERE id = $1")
@@ -165,7 +165,7 @@ async fn writes_across_the_wall_are_refused_or_touch_nothing() {
 }
 
 #[tokio::test]
-async fn a_users_refresh_tokens_are_out_of_reach_for_others() {
+async fn refresh_tokens_are_invisible_to_other_users() {
     let two = two().await;
     let (mine, theirs) = (AuthSessionId::new(), AuthSessionId::new());
     for (tenant, auth_session) in [(two.ours, mine), (two.theirs, theirs)] {
@@ -224,7 +224,7 @@ async fn run(
 }
 
 #[tokio::test]
-async fn what_a_dropped_transaction_did_is_gone_and_so_is_its_tenant() {
+async fn a_dropped_transaction_is_rolled_back_with_its_tenant() {
     let two = two().await;
     let mut tx = two.db.org_tx(&SYSTEM, two.ours.org).await.expect("a transaction");
     sqlx::query("UPDATE projects SET name = 'half done'").execute(tx.conn()).await.expect("an update");
@@ -243,7 +243,7 @@ async fn what_a_dropped_transaction_did_is_gone_and_so_is_its_tenant() {
 }
 
 #[tokio::test]
-async fn the_application_cannot_go_around_the_wall() {
+async fn the_application_cannot_bypass_the_wall() {
     let two = two().await;
     for statement in [
         "TRUNCATE projects",
@@ -273,7 +273,7 @@ async fn the_application_cannot_go_around_the_wall() {
 }
 
 #[tokio::test]
-async fn a_second_permissive_policy_opens_nothing() {
+async fn a_second_permissive_policy_grants_nothing() {
     let two = two().await;
     sqlx::raw_sql("CREATE POLICY open ON projects FOR ALL TO atrium_app USING (true) WITH CHECK (true)")
         .execute(&mut two.database.superuser().await)
@@ -303,7 +303,7 @@ async fn the_narrow_roles_see_their_tables_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_operation_is_found_by_its_id_without_reading_all_of_them() {
+async fn an_operation_is_looked_up_by_an_index() {
     let Two { database, db, ours, .. } = two().await;
     sqlx::query(
         "INSERT INTO sagas (org_id, id, kind, created_by, deadline_at)

@@ -17,13 +17,13 @@ const OF_USERS: &[&str] = &[
 ];
 /// Tables with one row for an organization: the organization is the whole key.
 const ONE_PER_ORG: &[&str] = &["orgs", "config_heads"];
-/// Global uniqueness on purpose: slugs end in random characters, so a clash tells nothing.
+/// Global uniqueness on purpose: slugs end in random characters, so a clash reveals nothing.
 const GLOBAL_KEY: &[&str] = &["org_slugs"];
 /// Tables of no tenant, for a narrow role alone: the application sees nothing of them and may touch nothing.
 pub(crate) const OF_NOBODY: &[&str] = &["relay_leases"];
 
 #[tokio::test]
-async fn the_catalog_has_no_weakness() {
+async fn the_database_catalog_has_no_weakness() {
     let database = TestDatabase::create().await;
     let weaknesses = weaknesses(&mut database.superuser().await).await;
     assert!(weaknesses.is_empty(), "{weaknesses:#?}");

@@ -1,5 +1,5 @@
--- Everything in the catalog that decides who sees, touches or notices what: one line for each fact, beginning with
--- what it is about. Compared with allow_list.txt.
+-- Every fact of the database catalog that decides who can read, change or detect rows: one line each, beginning with
+-- its object. Compared with allow_list.txt.
 WITH relations AS (
     SELECT pg_class.*, pg_class.oid AS relid, oid::regclass::text AS name
       FROM pg_class

@@ -6,7 +6,7 @@ const DOCUMENTS: [&str; 2] =
     [include_str!("../../../docs/security/tenancy.md"), include_str!("../../../SECURITY.md")];
 
 #[test]
-fn every_test_that_the_documents_name_exists() {
+fn every_test_named_in_documents_exists() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut code = String::new();
     for folder in ["api/tests", "shared/tests", "workers/tests"] {

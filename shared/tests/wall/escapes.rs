@@ -11,14 +11,14 @@ use crate::{
     tenants::{SYSTEM, two},
 };
 
-/// Whether PostgreSQL refuses; anything else that goes wrong is no refusal.
+/// Whether PostgreSQL denies it; any other error is no denial.
 async fn is_refused(connection: &mut PgConnection, statement: &str) -> bool {
     let result = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await;
     result.is_err_and(|error| error.as_database_error().is_some())
 }
 
 #[tokio::test]
-async fn no_table_can_be_emptied_copied_in_or_redefined_by_the_application() {
+async fn the_application_cannot_truncate_copy_into_or_alter_tables() {
     let database = TestDatabase::create().await;
     let world = World::make(&mut database.superuser().await).await;
     let mut connection = database.app().await;
@@ -58,7 +58,7 @@ async fn no_table_can_be_emptied_copied_in_or_redefined_by_the_application() {
             format!("SET ROLE atrium_owner; TABLE {name}"),
             format!("SET row_security = off; TABLE {name}"),
         ] {
-            // As somebody: what is refused to nobody could still be allowed to a tenant.
+            // As a tenant: a statement that is denied without a tenant could still be allowed with one.
             let named = Viewpoint::Own.named(&world.tenants[0]);
             sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {named}")))
                 .execute(&mut connection)
@@ -74,7 +74,7 @@ async fn no_table_can_be_emptied_copied_in_or_redefined_by_the_application() {
 }
 
 #[tokio::test]
-async fn a_copy_of_a_table_holds_ones_own_rows_only() {
+async fn a_copied_table_contains_only_the_tenants_own_rows() {
     let database = TestDatabase::create().await;
     let world = World::make(&mut database.superuser().await).await;
     let [us, them] = &world.tenants;
@@ -94,7 +94,7 @@ async fn a_copy_of_a_table_holds_ones_own_rows_only() {
 }
 
 #[tokio::test]
-async fn the_planners_statistics_tell_nothing_of_the_rows() {
+async fn planner_statistics_reveal_no_rows() {
     let database = TestDatabase::create().await;
     let mut superuser = database.superuser().await;
     let world = World::make(&mut superuser).await;
@@ -114,7 +114,7 @@ async fn the_planners_statistics_tell_nothing_of_the_rows() {
 
 /// Two projects with one id, in two organizations, each with everything that hangs on a project.
 #[tokio::test]
-async fn deleting_a_project_reaches_nothing_of_another_organization_even_under_the_same_id() {
+async fn deleting_a_project_never_touches_another_organization() {
     let two = two().await;
     let mut superuser = two.database.superuser().await;
     let shared = ProjectId::new();

@@ -1,5 +1,5 @@
-//! Whether an answer tells that somebody else has something: every key and every reference is tried with another
-//! tenant's value and with nobody's, in a row of one's own.
+//! Whether a response reveals that another tenant has a value: every key and every reference is tried with another
+//! tenant's value and with an unused one, in a row of the caller.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::{
 /// Keys that must be unique among all tenants, so that a clash can be seen. The server makes the values, from at least
 /// 48 random bits; no request names one.
 const UNIQUE_AMONG_ALL: &[&str] = &["org_slugs_pkey", "revoked_auth_sessions_pkey"];
-/// Users stand outside of organizations, so what refers to one tells whether there is one. The server takes their ids
+/// Users are outside of organizations, so a reference to one reveals whether they exist. The server takes their ids
 /// from tokens and from members' lists.
 const OUTSIDE_OF_ORGANIZATIONS: &str = "users";
 
@@ -56,7 +56,7 @@ impl Guess<'_> {
         UNIQUE_AMONG_ALL.contains(&self.constraint) || self.refers_to == Some(OUTSIDE_OF_ORGANIZATIONS)
     }
 
-    /// The answers to somebody else's value and to nobody's.
+    /// The results for another tenant's value and for an unused one.
     pub(crate) async fn tried(
         &self,
         connection: &mut PgConnection,

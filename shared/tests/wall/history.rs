@@ -1,4 +1,4 @@
-//! The history of a configuration is not deleted, but with an organization that never opened, or that is gone.
+//! The history of a configuration is deleted only with an organization that never opened, or that is purged.
 
 use atrium_harness::TestDatabase;
 use atrium_shared::{
@@ -31,7 +31,7 @@ async fn status(superuser: &mut PgConnection, org: OrgId, status: &'static str) 
 }
 
 #[tokio::test]
-async fn history_goes_with_an_organization_that_never_opened_or_is_gone_and_only_so() {
+async fn configuration_history_is_deleted_only_with_its_organization() {
     let database = TestDatabase::create().await;
     let db = through(&database.urls().app, 2, Pooling::Session).await;
     let mut superuser = database.superuser().await;

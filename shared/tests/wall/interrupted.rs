@@ -1,5 +1,5 @@
-//! Requests that end in the middle: the future is dropped while a statement runs, or the task panics. Whoever gets the
-//! connection next finds nothing of it.
+//! Interrupted requests: the future is dropped while a statement runs, or the task panics. The next user of the
+//! connection finds no trace of it.
 
 use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
@@ -15,8 +15,8 @@ use crate::tenants::{SYSTEM, Tenant, Two, two};
 /// Longer than anything here takes on a busy machine; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whoever comes next sees their own, what was begun is gone, and the connection is the one that was used before:
-/// the pool has no other.
+/// The next transaction sees its own rows, the interrupted one is rolled back, and the connection is the same: the pool
+/// has no other.
 async fn nothing_is_left(two: &Two, server: i32) {
     let mut tx = two.db.user_tx(two.theirs.user).await.expect("a transaction for a user");
     assert_eq!(self::server(tx.conn()).await, server, "the same connection");
@@ -33,7 +33,7 @@ async fn nothing_is_left(two: &Two, server: i32) {
     let mut tx = two.db.org_tx(&SYSTEM, two.ours.org).await.expect("a transaction");
     assert_eq!(names(tx.conn()).await, ["one"], "nothing of the change was kept");
     drop(tx);
-    // Outside of any transaction the connection names nobody.
+    // Outside of any transaction the connection has no tenant.
     let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM projects")
         .fetch_one(&mut two.database.app().await)
         .await
@@ -85,7 +85,7 @@ async fn a_future_dropped_while_its_statement_runs_leaves_nothing() {
     tokio::time::timeout(PATIENCE, asleep).await.expect("the statement runs");
     request.abort();
     assert!(request.await.expect_err("it was dropped").is_cancelled());
-    // Until the statement has ended, nobody gets the connection.
+    // Until the statement has ended, no other transaction gets the connection.
     let free = async {
         while two.db.user_tx(two.theirs.user).await.is_err() {
             tokio::task::yield_now().await;
@@ -96,7 +96,7 @@ async fn a_future_dropped_while_its_statement_runs_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_future_dropped_at_every_point_of_its_way_leaves_nothing() {
+async fn a_future_dropped_at_any_await_point_leaves_nothing() {
     let two = two().await;
     let server = half_done(&two.db, two.ours).await.1;
     let mut superuser = two.database.superuser().await;
@@ -116,8 +116,8 @@ async fn a_future_dropped_at_every_point_of_its_way_leaves_nothing() {
     }
 }
 
-/// Returns when the connection waits for its next transaction. One that is left inside of one waits, too, until the
-/// server ends it: under whoever has it then.
+/// Returns when the connection is idle. One that is left inside of a transaction is idle, too, until the server ends
+/// it: under its next user.
 async fn outside_of_any_transaction(superuser: &mut PgConnection, server: i32) {
     let idle = async {
         loop {

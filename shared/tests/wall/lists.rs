@@ -1,5 +1,5 @@
-//! Closed lists: what a CHECK of the database allows is what the enum in Rust holds, and each kind of list is written in
-//! one way.
+//! Closed lists: a CHECK of the database allows exactly the values of the Rust enum, and each kind of list has one
+//! casing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ use strum::VariantArray;
 
 type Names = BTreeSet<String>;
 
-/// Every column with a closed list, and the enum that it holds.
+/// Every column with a closed list, and its enum.
 fn columns() -> BTreeMap<&'static str, Names> {
     BTreeMap::from([
         ("audit_log.actor_kind", names::<ActorKind>()),
@@ -51,7 +51,7 @@ fn names<E: VariantArray + Copy + Into<&'static str>>() -> Names {
 struct List {
     column: String,
     values: Names,
-    /// The CHECK says nothing else, so the list is everything that the column may hold.
+    /// The CHECK has no other condition, so the list is everything that the column allows.
     whole: bool,
 }
 
@@ -78,7 +78,7 @@ fn lists_between(definition: &str, begin: &str, end: &str) -> Vec<List> {
 }
 
 #[test]
-fn a_list_in_a_check_is_read_whole_or_as_a_part() {
+fn check_constraints_are_parsed() {
     let whole = lists("CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text])))");
     let values = Names::from(["admin".to_owned(), "owner".to_owned()]);
     assert_eq!(whole, [List { column: "role".to_owned(), values, whole: true }]);
@@ -93,7 +93,7 @@ fn a_list_in_a_check_is_read_whole_or_as_a_part() {
 }
 
 #[tokio::test]
-async fn a_check_allows_exactly_what_its_enum_holds() {
+async fn check_constraints_equal_their_enums() {
     let database = TestDatabase::create().await;
     let checks: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint
@@ -126,7 +126,7 @@ async fn a_check_allows_exactly_what_its_enum_holds() {
 }
 
 #[tokio::test]
-async fn a_value_has_one_name_in_sql_json_and_rust() {
+async fn closed_lists_have_the_same_values_in_sql_json_and_rust() {
     let database = TestDatabase::create().await;
     in_sql::<ActorKind>(&database).await;
     in_sql::<CloseReason>(&database).await;
@@ -176,7 +176,7 @@ fn in_json<E: VariantArray + Copy + Into<&'static str> + Serialize>() {
 }
 
 #[test]
-fn each_kind_of_list_is_written_in_one_way() {
+fn each_kind_of_closed_list_has_one_casing() {
     let all = |lists: &[Names]| -> Vec<String> { lists.iter().flatten().cloned().collect() };
     let statuses = all(&[names::<OrgStatus>(), names::<SagaStatus>(), names::<StepStatus>()]);
     let others = all(&[
@@ -212,7 +212,7 @@ fn each_kind_of_list_is_written_in_one_way() {
 }
 
 #[tokio::test]
-async fn a_statement_ends_before_its_answer_is_given_up() {
+async fn the_statement_timeout_is_shorter_than_the_response_timeout() {
     let database = TestDatabase::create().await;
     let timeout: i64 = sqlx::query_scalar(
         "SELECT (EXTRACT(EPOCH FROM substring(setting FROM '=(.*)')::interval) * 1000)::bigint

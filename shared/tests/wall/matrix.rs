@@ -1,8 +1,7 @@
 //! Every table × every verb × every tenant, on fresh and on reused connections, generated from the catalog: a table
 //! that is added later is in it the day it is added.
 //!
-//! One's own works where it is granted. A row of somebody else gets the answer that a row of nobody gets, and that
-//! is 0 rows or a refusal.
+//! Own rows can be used as granted. A foreign row gets the same result as a missing row, which is 0 rows or a denial.
 
 use std::fmt;
 
@@ -39,7 +38,7 @@ pub(crate) enum Viewpoint {
     Foreign,
     /// A user and no organization, after a row of an organization they are no member of.
     Stranger,
-    /// Nobody, after anybody's.
+    /// No tenant, after a transaction with one.
     Nobody,
 }
 
@@ -100,7 +99,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it was refused for want of a privilege, and not by a policy or a trigger.
+    /// Whether it was denied for lack of a privilege, and not by a policy or a trigger.
     fn is_denied(&self) -> bool {
         let denied = |text: &str| text.starts_with("permission denied") || text.starts_with("must be owner");
         matches!(self, Self::Refused { text, .. } if denied(text))
@@ -131,7 +130,8 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    /// Runs statements in one transaction as whom `named` says; answers what came of the last, or of the first that was refused.
+    /// Runs statements in one transaction as the role and tenant of `named`; returns the result of the last one, or of
+    /// the first denied one.
     pub(crate) async fn run(
         self,
         connection: &mut PgConnection,
@@ -163,7 +163,7 @@ impl Entry {
     }
 }
 
-/// One cell: says what is wrong with it, if anything is.
+/// One cell: returns its errors, if any.
 pub(crate) async fn cell(
     connection: &mut PgConnection,
     entry: Entry,
@@ -209,9 +209,9 @@ fn expected(table: &Table, verb: Verb, outcome: &Outcome) -> bool {
         Outcome::Rows(1) => true,
         // The row is there already, and nothing may be done to it.
         Outcome::Rows(0) => verb == Verb::OnConflict || verb == Verb::Merge && !updates && !table.may_delete,
-        // The wall was asked before the keys and the checks were.
+        // The wall was checked before the keys and the checks.
         Outcome::Refused { code, .. } if ["23505", "23P01"].contains(&code.as_str()) => verb == Verb::Insert,
-        // So was it before a trigger that asks for the state of a row; a row behind the wall has none.
+        // It was also checked before a trigger that reads the state of a row; a row behind the wall has none.
         Outcome::Refused { code, .. } if code == "23514" => {
             [Verb::Insert, Verb::OnConflict, Verb::Delete].contains(&verb)
         }
@@ -221,7 +221,7 @@ fn expected(table: &Table, verb: Verb, outcome: &Outcome) -> bool {
     }
 }
 
-/// A row that nobody has.
+/// A row of no tenant.
 fn nobodys(table: &Table, us: &Inhabitant) -> Row {
     let mut row = us.row(table).clone();
     table.scramble(&mut row, &table.tenant);
@@ -231,7 +231,7 @@ fn nobodys(table: &Table, us: &Inhabitant) -> Row {
     row
 }
 
-/// One's own row under each verb. It stands in the table, so to be inserted it goes first, where it may.
+/// The tenant's own row under each verb. It exists, so for an insert it is deleted first, where allowed.
 fn own(table: &Table, verb: Verb, row: &Row) -> Vec<String> {
     match verb {
         Verb::Insert if table.may_delete && !table.held => {
@@ -342,8 +342,8 @@ fn further(
     }
 }
 
-/// The first thing that is wrong with a table, tried by a superuser in a transaction: the cells; the cells again
-/// beside a second permissive policy; what the application and the owner must not do at all; guesses.
+/// The first error of a table, tried by a superuser in a transaction: the cells; the cells again with a second
+/// permissive policy; everything denied to the application and the owner; guesses.
 pub(crate) async fn breach(connection: &mut PgConnection, world: &World, table: &Table) -> Option<String> {
     if let Some(wrong) = breach_of_cells(connection, world, table, &Viewpoint::ALL).await {
         return Some(wrong);
@@ -365,7 +365,7 @@ pub(crate) async fn breach(connection: &mut PgConnection, world: &World, table: 
             return Some(format!("{role}: {statement}: {outcome}"));
         }
     }
-    // Without a tenant, whatever may be read at all shows nothing.
+    // Without a tenant, every readable table is empty.
     for name in readable(connection).await {
         let select = format!("SELECT 1 FROM {name}");
         let outcome = Entry::Savepoint("atrium_app").run(connection, "", &[select]).await;
@@ -382,7 +382,7 @@ pub(crate) async fn breach(connection: &mut PgConnection, world: &World, table: 
     None
 }
 
-/// What the application may read beside tables: views of any kind.
+/// What the application may read apart from tables: views of any kind.
 async fn readable(connection: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(
         "SELECT oid::regclass::text FROM pg_class
@@ -412,7 +412,7 @@ async fn breach_of_cells(
     None
 }
 
-/// Who else tries what, and whether that is answered with 0 rows rather than with a refusal.
+/// The other roles with their statements, and whether the result is 0 rows and not a denial.
 fn beyond(table: &Table) -> Vec<(&'static str, String, bool)> {
     let Table { name, .. } = table;
     let select = format!("SELECT 1 FROM {name}");
@@ -429,7 +429,7 @@ fn beyond(table: &Table) -> Vec<(&'static str, String, bool)> {
         // Even the owner: the wall is forced.
         ("atrium_owner", select.clone(), true),
     ];
-    // Refused for its column, whatever the row.
+    // Denied for its column, whatever the row.
     if let Some(column) = table.columns.iter().find(|column| !column.may_update) {
         beyond.push(("atrium_app", format!("UPDATE {name} SET \"{0}\" = \"{0}\"", column.name), false));
     }
@@ -447,7 +447,7 @@ fn beyond(table: &Table) -> Vec<(&'static str, String, bool)> {
 }
 
 #[tokio::test]
-async fn no_table_has_a_breach_for_the_owner_beside_a_second_policy_or_by_guessing() {
+async fn every_table_holds_against_owners_second_policies_and_guesses() {
     let database = TestDatabase::create().await;
     let mut connection = database.superuser().await;
     let world = World::make(&mut connection).await;

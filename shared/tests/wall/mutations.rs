@@ -1,6 +1,6 @@
-//! Weakens the wall in a scratch database, one way at a time, and counts who notices: the lint (the rules and the
-//! allow list), which must notice every one, and what the tables do, which shows that the lint is not alone. What
-//! was not noticed here would not be noticed in a migration.
+//! Weakens the wall in a scratch database, one way at a time, and counts the detections: by the lint (the rules and the
+//! allow list), which must detect every one, and by the behavior of the tables, which shows that the lint is not alone.
+//! A weakening that is not detected here would not be detected in a migration.
 
 use std::collections::BTreeMap;
 
@@ -120,7 +120,7 @@ async fn generated(connection: &mut PgConnection, world: &World) -> Vec<Mutation
         for reference in table.references() {
             add("drop a reference", format!("ALTER TABLE {name} DROP CONSTRAINT {}", reference.name));
         }
-        // A column in which the tenants' rows differ, or the key could not even be made.
+        // A column in which the tenants' rows differ, or the key could not be created.
         let [us, them] = world.tenants.each_ref().map(|tenant| tenant.row(table));
         for key in table.unique().filter(|key| key.columns.len() > 1) {
             let differs = |column: &&String| **column != table.tenant && us[*column] != them[*column];
@@ -136,7 +136,7 @@ async fn generated(connection: &mut PgConnection, world: &World) -> Vec<Mutation
     mutations
 }
 
-/// Every policy is dropped, widened and given to others; the guard is made one of many.
+/// Every policy is dropped, widened and granted to others; the restrictive policy is made permissive.
 async fn policies(connection: &mut PgConnection, table: &str, add: &mut impl FnMut(&'static str, String)) {
     let policies: Vec<(String, bool, bool)> = sqlx::query_as(
         "SELECT policyname::text, qual IS NOT NULL AND qual <> 'true',
@@ -191,7 +191,7 @@ async fn every_weakening_is_noticed() {
     // By kind: how many there were, how many the tables' behavior showed.
     let mut shown: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for Mutation { kind, table, statement } in &mutations {
-        // Dropped, and so taken back, at once: one scratch database is enough for all.
+        // Dropped, and so rolled back, immediately: one scratch database is enough for all.
         let mut tx = connection.begin().await.expect("a transaction");
         sqlx::raw_sql(AssertSqlSafe(statement.as_str()))
             .execute(&mut *tx)
@@ -253,7 +253,7 @@ const AGAINST_THE_RULES: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn the_rules_refuse_what_a_line_in_the_list_could_allow() {
+async fn the_allow_list_cannot_weaken_the_rules() {
     let database = TestDatabase::create().await;
     let mut connection = database.superuser().await;
     for statement in AGAINST_THE_RULES {

@@ -1,5 +1,6 @@
 //! Non-interference: a tenant's operations have the same results whether it is alone or others work in between, on the
-//! same few connections. Among the operations are reaches for what the others have; alone, nobody has it.
+//! same few connections. The operations include accesses to the others' resources; when the tenant is alone, these do
+//! not exist.
 //!
 //! The operations are drawn from a seed; `WALL_SEED` sets it.
 
@@ -32,13 +33,13 @@ async fn a_tenants_results_do_not_depend_on_the_others() {
 }
 
 #[tokio::test]
-async fn the_comparison_notices_a_table_that_is_open_to_reading() {
+async fn the_comparison_detects_a_readable_table() {
     let weakening =
         "ALTER POLICY tenant ON projects USING (true); ALTER POLICY guard ON projects USING (true)";
     assert!(difference(7, weakening).await.is_some());
 }
 
-/// The first result in which a tenant beside others, whose wall was weakened, differs from the same tenant alone.
+/// The first result in which a tenant among others, whose wall was weakened, differs from the same tenant alone.
 async fn difference(seed: u64, weakening: &'static str) -> Option<String> {
     let database = TestDatabase::create().await;
     sqlx::raw_sql(weakening)
@@ -75,7 +76,7 @@ async fn difference(seed: u64, weakening: &'static str) -> Option<String> {
     None
 }
 
-/// What a statement does: its rows, and who may be meant by `$1`.
+/// The effect of a statement: its rows, and the tenants that `$1` may name.
 const OWN: &[&str] = &[
     "SELECT count(*)::text FROM projects",
     "SELECT string_agg(name || version, ',' ORDER BY name, version) FROM projects",
@@ -130,7 +131,7 @@ async fn run(db: Database, tenant: Tenant, others: Vec<(OrgId, ProjectId)>, seed
             } else {
                 OWN[random.random_range(0..OWN.len())]
             };
-            // What is refused ends the transaction, and with it the operation.
+            // A denied statement ends the transaction, and with it the operation.
             if well {
                 let result = perform(&mut tx, statement, reaches.then_some(other)).await;
                 well = result.is_ok();
@@ -152,7 +153,7 @@ async fn perform(
 ) -> Result<Vec<Option<String>>, String> {
     let query = sqlx::query(statement);
     let query = match other {
-        // Every statement has both parameters, or is told of the type of those it has not.
+        // Every statement has both parameters, or declares the type of those it does not use.
         Some((org, project)) if statement.contains("$1") => query.bind(org).bind(project),
         Some((_, project)) => {
             let statement = statement.replace("$2", "$1");
@@ -165,7 +166,7 @@ async fn perform(
     rows(query.fetch_all(tx.conn()).await)
 }
 
-/// The rows' texts, or what the database said.
+/// The texts of the rows, or the database's error.
 fn rows(result: sqlx::Result<Vec<sqlx::postgres::PgRow>>) -> Result<Vec<Option<String>>, String> {
     match result {
         Ok(rows) => {

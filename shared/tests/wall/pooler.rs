@@ -16,7 +16,7 @@ use crate::tenants::{SYSTEM, Tenant, found, through};
 
 /// Of both tenants together.
 const TRANSACTIONS: usize = 10_000;
-/// What each tenant has in flight at once; all of it goes through one server connection.
+/// The number of concurrent transactions of each tenant; all of them use one server connection.
 const AT_ONCE: usize = 4;
 
 /// What a tenant saw in its transactions.
@@ -36,7 +36,7 @@ async fn one_server_connection(database: &TestDatabase) -> PrivatePgBouncer {
 async fn two_tenants_on_one_server_connection_never_meet() {
     let database = TestDatabase::create().await;
     let pooler = one_server_connection(&database).await;
-    // Two processes, as far as PgBouncer can tell.
+    // Two processes, from PgBouncer's view.
     let (one, other) = tokio::join!(
         through(pooler.url(), AT_ONCE as u32, Pooling::Transaction),
         through(pooler.url(), AT_ONCE as u32, Pooling::Transaction),
@@ -110,7 +110,7 @@ impl Seen {
 
 /// What the test above would see if a tenant were named for longer than its transaction.
 #[tokio::test]
-async fn a_tenant_named_for_the_session_would_reach_the_poolers_next_client() {
+async fn a_session_level_tenant_would_leak_through_a_transaction_pooler() {
     let database = TestDatabase::create().await;
     let pooler = one_server_connection(&database).await;
     let db = through(pooler.url(), 1, Pooling::Transaction).await;

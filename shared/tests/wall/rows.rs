@@ -1,8 +1,7 @@
-//! A row of every table for each of two tenants, made from the catalog: a table that is added later has its rows the
-//! day it is added.
+//! A row of every table for each of two tenants, generated from the catalog: a new table is covered immediately.
 //!
-//! References are followed, in order; everything else comes from the column's type, or from the words that a CHECK
-//! names. Where a CHECK refuses the row, the columns it speaks of are tried in all combinations.
+//! References are followed, in order; other values come from the column's type, or from the words in a CHECK. If a
+//! CHECK rejects the row, the columns it names are tried in all combinations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +11,7 @@ use uuid::Uuid;
 
 use crate::catalog::OF_NOBODY;
 
-/// Values that cannot be guessed, or that say more than a guess: table, column, and what stands there.
+/// Values that cannot be generated, or that are better than a generated one: table, column, value.
 const SAMPLES: &[(&str, &str, &str)] = &[
     // Past its grace: only then may its row be deleted.
     ("orgs", "status", "'DELETING'"),
@@ -62,7 +61,7 @@ pub(crate) struct Constraint {
     definition: String,
 }
 
-/// A table, and who may do what with it.
+/// A table, and the rights on it.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Table {
     pub(crate) name: String,
@@ -85,7 +84,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// What tells one row from another.
+    /// The columns that identify a row.
     pub(crate) fn key(&self) -> &[String] {
         let key = |kind| self.constraints.iter().find(|constraint| constraint.kind == kind);
         let key = key("p").or_else(|| key("u"));
@@ -120,7 +119,7 @@ impl Table {
         self.columns.iter().filter(|column| column.may_update).map(|column| column.name.as_str()).collect()
     }
 
-    /// Another value in this column, of nobody.
+    /// Another value in this column, of no tenant.
     pub(crate) fn scramble(&self, row: &mut Row, column: &str) {
         let kind = &self.columns.iter().find(|there| there.name == column).expect("the column exists").kind;
         let random = rand::random::<u128>();
@@ -183,7 +182,7 @@ impl Inhabitant {
 }
 
 async fn tables(connection: &mut PgConnection) -> Vec<Table> {
-    // A table without a guard, which another test refuses, is somebody's all the same.
+    // A table without row-level security, which another test rejects, still has an owner.
     let mut tables: Vec<Table> = sqlx::query_as(
         "SELECT relname::text AS name, coalesce(guard[1], CASE WHEN of_org THEN 'org_id' ELSE 'user_id' END) AS tenant,
                 coalesce(guard[2], CASE WHEN of_org THEN 'org' ELSE 'user' END) AS side,
@@ -290,7 +289,7 @@ async fn insert_sample(connection: &mut PgConnection, table: &Table, tenant: &In
         if !refused.insert(check) {
             stuck();
         }
-        // All combinations of what the CHECK speaks of; the first that it does not refuse is kept.
+        // All combinations of the columns in the CHECK; the first that it accepts is kept.
         let columns: Vec<&Column> =
             table.columns.iter().filter(|column| constraint.columns.contains(&column.name)).collect();
         let choices: Vec<Vec<String>> =
@@ -313,7 +312,7 @@ async fn insert_sample(connection: &mut PgConnection, table: &Table, tenant: &In
     }
 }
 
-/// What may stand in a column, the likeliest first.
+/// Possible values of a column, the likeliest first.
 fn candidates(table: &Table, column: &Column, tenant: &Inhabitant) -> Vec<String> {
     if column.name == table.tenant {
         return vec![quoted(&tenant.id(table.side).to_string())];
@@ -349,7 +348,7 @@ fn candidates(table: &Table, column: &Column, tenant: &Inhabitant) -> Vec<String
                 "timestamptz" => "now() + interval '1 minute'",
                 "bool" => "false",
                 "_text" | "_uuid" => "'{}'",
-                // Not the same for both tenants: a clash with one's own would tell nothing.
+                // Different for the two tenants: a clash with an own row would reveal nothing.
                 "int8" | "int4" => "1 + floor(random() * 1000000)::int",
                 "inet" => "'127.0.0.1'",
                 _ => "1",

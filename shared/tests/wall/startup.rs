@@ -1,4 +1,4 @@
-//! A process whose role could pass the wall does not start, and says why.
+//! A process whose role could bypass the wall does not start, and reports the reason.
 
 use atrium_harness::TestDatabase;
 use atrium_shared::db::{Reach, Watcher, check_role, connect_pool};
@@ -20,14 +20,14 @@ async fn the_roles_of_the_application_are_accepted() {
 }
 
 #[tokio::test]
-async fn a_superuser_is_refused() {
+async fn a_superuser_is_rejected() {
     let database = TestDatabase::create().await;
     let refusal = refusal(&database.urls().owner, Reach::Tenant).await.unwrap_or_default();
     assert!(refusal.contains("is a superuser") && refusal.contains("atrium_app"), "{refusal}");
 }
 
 #[tokio::test]
-async fn a_role_that_owns_a_table_is_refused() {
+async fn a_role_that_owns_a_table_is_rejected() {
     let database = TestDatabase::create().await;
     sqlx::raw_sql("ALTER TABLE projects OWNER TO atrium_app")
         .execute(&mut database.superuser().await)
@@ -38,7 +38,7 @@ async fn a_role_that_owns_a_table_is_refused() {
 }
 
 #[tokio::test]
-async fn a_table_without_the_wall_is_refused() {
+async fn a_table_without_row_level_security_is_rejected() {
     let database = TestDatabase::create().await;
     sqlx::raw_sql("ALTER TABLE projects NO FORCE ROW LEVEL SECURITY")
         .execute(&mut database.superuser().await)
@@ -48,9 +48,9 @@ async fn a_table_without_the_wall_is_refused() {
     assert!(refusal.contains("may touch projects"), "{refusal}");
 }
 
-/// What lies before the wall of the table behind it.
+/// The wall's own condition, before the conditions of the table.
 #[tokio::test]
-async fn a_view_a_materialized_view_and_a_partition_are_refused() {
+async fn views_materialized_views_and_partitions_are_rejected() {
     for mistake in [
         "CREATE VIEW side_door AS SELECT * FROM projects",
         "CREATE MATERIALIZED VIEW side_door AS SELECT * FROM projects",
@@ -70,10 +70,10 @@ async fn a_view_a_materialized_view_and_a_partition_are_refused() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_bypass_the_wall_or_become_another_is_refused() {
+async fn a_role_that_can_bypass_the_wall_or_change_role_is_rejected() {
     let database = TestDatabase::create().await;
     let mut superuser = database.superuser().await;
-    // Roles belong to the server that other tests use, too: these are nobody else's.
+    // Roles belong to the server that other tests use, too: these belong to this test.
     let role = format!("atrium_test_{}", database.name());
     for (mistake, reason) in
         [("BYPASSRLS", "has BYPASSRLS"), ("IN ROLE atrium_owner", "may become atrium_owner")]
@@ -94,7 +94,7 @@ async fn a_role_that_may_bypass_the_wall_or_become_another_is_refused() {
 }
 
 #[tokio::test]
-async fn a_narrow_role_with_a_wider_view_is_refused() {
+async fn a_narrow_role_with_additional_rights_is_rejected() {
     let database = TestDatabase::create().await;
     sqlx::raw_sql("GRANT SELECT (name) ON orgs TO atrium_relay")
         .execute(&mut database.superuser().await)
@@ -107,7 +107,7 @@ async fn a_narrow_role_with_a_wider_view_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_called_that() {
+async fn an_unreachable_server_is_reported_as_such() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = nobody.expect("a port that was free a moment ago");
     let error = connect_pool(&format!("postgres://atrium_app:secret@{address}/atrium"), 1, "test").await;

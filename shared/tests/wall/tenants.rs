@@ -10,8 +10,8 @@ use sqlx::AssertSqlSafe;
 
 pub(crate) const SYSTEM: Principal = Principal::System("test");
 
-/// Two organizations with a member and a project each, and a way in through one single connection: whoever comes
-/// next gets the one that was used before.
+/// Two organizations with a member and a project each, on a single connection: every transaction gets the connection
+/// that was used before.
 pub(crate) struct Two {
     pub(crate) database: TestDatabase,
     pub(crate) db: Database,

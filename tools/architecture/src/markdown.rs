@@ -71,7 +71,7 @@ mod tests {
         | head | other |\n|---|---|\n| `a` | |\n| b | c, d |\n\n```sh\n$ make dev  # `not a span`\n```\n\n### Sub\n\n## Two\n\nEnd.\n";
 
     #[test]
-    fn rows_are_without_heads() {
+    fn table_rows_exclude_the_head() {
         assert_eq!(rows(DOCUMENT), [["`a`", ""], ["b", "c, d"]]);
     }
 

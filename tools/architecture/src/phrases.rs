@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_arrow_is_refused() {
+    fn a_line_without_an_arrow_is_rejected() {
         assert!(parse("any more").is_err());
     }
 }

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_its_seed_and_number() {
+    fn a_round_is_determined_by_its_seed_and_number() {
         for round in [0, 1, 999] {
             let drawn = format!("{:?}", Plan::draw(3, round, &all()));
             assert_eq!(drawn, format!("{:?}", Plan::draw(3, round, &all())));

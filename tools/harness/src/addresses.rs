@@ -91,7 +91,7 @@ mod tests {
     use super::Addresses;
 
     #[test]
-    fn what_was_written_is_read() {
+    fn an_environment_file_round_trips() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("env");
         let addresses = Addresses::default()
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_that_is_gone_is_not_live() {
+    fn a_stopped_stack_is_not_live() {
         assert!(!Addresses::default().is_live());
         // This process lives, but is no devstack.
         assert!(!Addresses::default().owned_by_us().is_live());

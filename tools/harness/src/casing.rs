@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_casing_is_told_from_the_others() {
+    fn each_casing_is_recognized() {
         assert!(is_snake("in_review") && is_snake("ready") && is_screaming("COMPENSATING"));
         assert!(is_kebab("token-expiring") && is_pair("config:read", ':') && is_pair("api_key.created", '.'));
         for wrong in ["", "_", "a_", "inReview", "in-review", "IN_REVIEW", "in review"] {

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_not() {
+    fn other_lines_are_ignored() {
         assert_eq!(seen(r#"{"message":"ready","admin":"127.0.0.1:42"}"#), None);
         assert_eq!(seen("INFO atrium_api: ready admin=127.0.0.1:42"), None);
         assert_eq!(seen(""), None);

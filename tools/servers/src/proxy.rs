@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hung_connection_delivers_later_what_was_sent() {
+    async fn a_hung_connection_delivers_its_data_later() {
         let mut pair = pair().await;
         pair.proxy.set(Link::Hung);
         pair.client.write_all(b"late").await.expect("sent");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_one_side_of_a_half_open_connection_is_told() {
+    async fn a_half_open_connection_notifies_one_side_only() {
         let mut pair = pair().await;
         pair.proxy.set(Link::ClientUnaware);
         assert_eq!(read(&mut pair.server).await, Some(Vec::new()), "the server was told");

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verifier_is_the_one_of_rfc_7677() {
+    fn a_verifier_matches_the_example_of_rfc_7677() {
         // The example of section 3: its client key proves the password "pencil" with this salt.
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
         let rounds = NonZeroU32::new(4096).expect("not zero");

@@ -5,7 +5,7 @@ use atrium_servers::postgres::{Durability, PrivatePostgres};
 use sqlx::{Connection as _, PgConnection};
 
 #[tokio::test]
-async fn a_role_that_may_create_roles_is_enough_and_running_again_changes_nothing() {
+async fn migrating_needs_only_createrole_and_is_idempotent() {
     let server = PrivatePostgres::start(Durability::Volatile).await.expect("PostgreSQL starts");
     let mut superuser = PgConnection::connect(&server.superuser_url("postgres")).await.expect("it answers");
     for statement in

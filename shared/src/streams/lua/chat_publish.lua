@@ -2,10 +2,9 @@
 -- of names and values of the event to publish (0: nothing), and these. Answers the id of the last event published, or
 -- nothing when the lease is not the token's.
 --
--- An entry that is no longer pending was published by somebody before: it is not published again. The lease is the
--- fence: whoever lost it, by a pause or a flush, changes nothing. A script is not rolled back when a command in it
--- fails, as XADD does when Redis is out of memory: so it publishes first and acknowledges after, and what could not be
--- published stays pending.
+-- An entry that is no longer pending was published before: it is not published again. The lease is the fence: a process
+-- that lost it, by a pause or a flush, changes nothing. A script is not rolled back when a command in it fails, as XADD
+-- does when Redis is out of memory: so it publishes first and acknowledges after, and unpublished entries stay pending.
 
 if redis.call('GET', KEYS[3]) ~= ARGV[1] or redis.call('GET', KEYS[4]) ~= ARGV[2] then return false end
 local published, i = '', 5

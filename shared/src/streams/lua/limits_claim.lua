@@ -1,5 +1,5 @@
--- KEYS: hash of process → `count:ms`, whole. ARGV: process, how many it holds, how many more it wants, quota,
--- milliseconds after which all have said their numbers again, milliseconds after which a process is silent, whether
+-- KEYS: hash of process → `count:ms`, complete since. ARGV: process, its number of permits, how many more it requests,
+-- quota, milliseconds after which all have reported again, milliseconds after which a process counts as dead, whether
 -- the caller has seen these keys before. Returns how many more it gets.
 
 local time = redis.call('TIME')

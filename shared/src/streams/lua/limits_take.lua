@@ -1,8 +1,8 @@
--- KEYS: bucket, whole. ARGV: window, interval (both in microseconds), cells to take, what the bucket lacks as far as
--- the caller knows, whether the caller has seen these buckets before, how much a bucket may have when others are lost.
--- Returns how many cells were taken, and what the bucket lacks now.
+-- KEYS: bucket, complete since. ARGV: window, interval (both in microseconds), cells to take, the missing cells of the
+-- bucket that the caller knows of, whether the caller has seen these buckets before, the maximum level of a bucket when
+-- others are lost. Returns how many cells were taken, and the missing cells now.
 --
--- A bucket is the moment at which it will be full. One beyond the window was made by a clock that has been set back.
+-- A bucket is the time at which it will be full. A time beyond the window was written before the clock was set back.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

@@ -1,5 +1,5 @@
--- KEYS: the set. ARGV: this process, milliseconds of silence after which one is gone. One that spoke later than now
--- did so before the clock was set back; if it lives, it will say so again.
+-- KEYS: the set. ARGV: this process, milliseconds without heartbeat after which a process is removed. A heartbeat in
+-- the future was written before the clock was set back; a live process will send another.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,8 +1,8 @@
--- KEYS: stream. ARGV: group, then for each entry its id and its message. Removes orphans; answers the ids of whatever
--- is not live.
+-- KEYS: stream. ARGV: group, then for each entry its id and its message. Removes orphans; returns the ids of entries
+-- that no consumer will receive.
 --
--- A group that is not there begins with the first entry when it is made. An entry with another message is from
--- another history of Redis, before or after a loss: not ours.
+-- A missing group starts with the first entry when it is created. An entry with another message is from another history
+-- of Redis, before or after a loss: not ours.
 
 local function above(id, other)
     local ms, seq = string.match(id, '^(%d+)-(%d+)$')

@@ -110,7 +110,7 @@ fn the_document_lists_what_the_migration_reads() {
 }
 
 #[test]
-fn programs_read_their_settings_as_this_test_does_and_no_others() {
+fn programs_read_exactly_the_documented_settings() {
     for (main, expected) in [
         ("api/src/main.rs", "common api finish"),
         ("workers/src/main.rs", "common workers finish"),
