@@ -104,7 +104,10 @@ function operationBody(item, operation) {
     parameters.length > 0 && [h("h3", {}, "Parameters"), parameterTable(parameters)],
     operation["requestBody"] !== undefined && requestBody(resolved(operation["requestBody"])),
     h("h3", {}, "Responses"),
-    Object.entries(operation["responses"]).map(([status, response]) => answer(status, resolved(response))),
+    Object.entries(operation["responses"])
+      .filter(([status]) => status !== "default")
+      .map(([status, response]) => answer(status, resolved(response))),
+    problems(operation["x-problem-codes"] ?? []),
   );
 }
 
@@ -138,21 +141,46 @@ function requestBody(body) {
 
 /** @param {string} status @param {Json} response */
 function answer(status, response) {
-  const kind = status.startsWith("2") ? "good" : status.startsWith("5") ? "bad" : "plain";
-  const codes = Object.values(response["content"] ?? {})[0]?.schema?.properties?.code?.enum ?? [];
   return h(
     "details",
     { class: "answer", open: status.startsWith("2") },
-    h(
-      "summary",
-      {},
-      badge(status, kind),
-      h("span", {}, inline(response["description"])),
-    ),
-    codes.length > 0 &&
-      h("p", {}, "Codes: ", codes.map((/** @type {string} */ code, /** @type {number} */ at) => [at > 0 ? ", " : "", h("a", { href: `/docs/errors#${code}` }, h("code", {}, code))]).flat()),
+    h("summary", {}, badge(status, status.startsWith("2") ? "good" : "plain"), h("span", {}, inline(response["description"]))),
     headerList(response["headers"] ?? {}),
     mediaTypes(response["content"] ?? {}),
+  );
+}
+
+/**
+ * The errors of an operation: all have the same body, so their codes are enough.
+ *
+ * @param {string[]} codes
+ */
+function problems(codes) {
+  const known = document_["components"]["schemas"]["ProblemCode"]["x-problems"];
+  /** @type {Map<number, string[]>} */
+  const byStatus = new Map();
+  for (const code of codes) {
+    const { status } = known[code];
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
+  }
+  const statuses = [...byStatus].sort(([a], [b]) => a - b);
+  return h(
+    "details",
+    { class: "answer" },
+    h("summary", {}, badge("4xx, 5xx"), h("span", {}, "Problems")),
+    h(
+      "dl",
+      { class: "fields" },
+      statuses.map(([status, ofStatus]) => [
+        h("dt", {}, badge(String(status), status >= 500 ? "bad" : "plain")),
+        h(
+          "dd",
+          {},
+          ofStatus.map((code, at) => [at > 0 ? ", " : "", h("a", { href: `/docs/errors#${code}` }, h("code", {}, code))]).flat(),
+        ),
+      ]),
+    ),
+    mediaTypes(document_["components"]["responses"]["ProblemResponse"]["content"]),
   );
 }
 

@@ -88,6 +88,9 @@ export function follow(path, options) {
         handle(JSON.parse(event.data));
       });
     }
+    source.addEventListener("position", (event) => {
+      if (event.lastEventId !== "") lastId = event.lastEventId;
+    });
     source.addEventListener("reset", (event) => {
       // The place we came from is gone. The event's own id, if it has one, is where the stream goes on.
       lastId = event.lastEventId === lastId ? "" : event.lastEventId;

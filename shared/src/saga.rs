@@ -15,8 +15,8 @@ use crate::{
     messages::{DeletionCertificate, OperationFailure, SagaWake, WakeReason},
 };
 
-/// What a saga does. During an upgrade, another release may start kinds that this one does not know, so a kind that is
-/// read from the database stays text.
+/// The purpose of a saga. During an upgrade, another release may start kinds that this one does not know, so a kind
+/// that is read from the database stays text.
 #[derive(
     Clone,
     Copy,
@@ -139,6 +139,7 @@ pub struct Operation {
     /// Its steps, in order; empty until a worker has planned them.
     pub steps: Vec<OperationStep>,
     /// Why it is compensated.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<OperationFailure>,
     /// When it is compensated unless it has ended.
     #[serde(with = "time::serde::rfc3339")]
@@ -153,6 +154,7 @@ pub struct Operation {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
     /// Only of a deletion whose organization is purged: what was removed, and what a search found afterwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<DeletionCertificate>,
 }
 
@@ -181,7 +183,7 @@ pub struct OperationStep {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
-    /// What to tell the person who waits.
+    /// A message for the waiting user.
     pub detail: Option<String>,
 }
 
@@ -194,7 +196,7 @@ pub struct SagaEvent {
     pub step: Option<String>,
     /// The step's new status, or the saga's.
     pub status: String,
-    /// What to tell the person who waits.
+    /// A message for the waiting user.
     pub detail: Option<String>,
     /// When.
     pub at: OffsetDateTime,
@@ -238,7 +240,7 @@ pub async fn start_within(
 }
 
 /// Has a PENDING saga compensated. Returns whether it was PENDING. The caller must know that the saga has not passed
-/// its pivot: what comes after it cannot be undone.
+/// its pivot: later steps cannot be undone.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -276,7 +278,7 @@ pub const CANCELED: &str = "canceled";
 /// [`DbError::NotFound`] when there is no such saga.
 pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     let org = tx.org();
-    // Every step holds the lock of this row while it runs, so no step begins before this transaction ends.
+    // Every step locks this row while it runs, so no step begins before this transaction ends.
     let saga = sqlx::query!(
         r#"SELECT kind, status AS "status: SagaStatus", COALESCE(failure->>'code' = $3, false) AS "is_canceled!"
              FROM sagas

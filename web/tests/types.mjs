@@ -42,7 +42,7 @@ function declaration(name, schema) {
 
 /** The type of what `schema` allows, for a line that begins with `indent`. */
 function type(schema, indent) {
-  const unknown = Object.keys(schema).filter((keyword) => !KEYWORDS.has(keyword));
+  const unknown = Object.keys(schema).filter((keyword) => !KEYWORDS.has(keyword) && !keyword.startsWith("x-"));
   if (unknown.length > 0) throw new Error(`docs/api/openapi.yaml: not a keyword of a schema: ${unknown.join(", ")}`);
   if (schema.$ref !== undefined) return schema.$ref.replace("#/components/schemas/", "");
   if (schema.const !== undefined) return JSON.stringify(schema.const);

@@ -114,7 +114,7 @@ function deleting(org, context) {
     ["All of its data will be removed at ", moment(org.delete_at ?? ""), "."],
     "Until then you can read everything, and an owner can cancel the deletion. Changes and live chat are disabled.",
     mayAct(org.role, "owner") && action("Cancel the deletion", "restore", org, context),
-    mayAct(org.role, "owner") && org.suspended_by !== null && h("p", { class: "fine" }, "If the deletion is canceled, the organization is suspended again."),
+    mayAct(org.role, "owner") && org.suspended_by !== undefined && h("p", { class: "fine" }, "If the deletion is canceled, the organization is suspended again."),
     !mayAct(org.role, "owner") && h("p", { class: "fine" }, "An owner can cancel it."),
   );
 }

@@ -98,7 +98,7 @@ export async function operation({ root, params, signal, again }) {
   const drawAll = (now) => {
     for (const step of now.steps) draw(step.name, step.status, step.detail, step.attempts);
     drawStatus(now.status, now.failure);
-    if (now.certificate !== null) fill(panel, certificate(now, now.certificate));
+    if (now.certificate !== undefined) fill(panel, certificate(now, now.certificate));
   };
 
   const panel = h("section", { class: "panel narrow" }, steps, outcome);
@@ -255,7 +255,7 @@ function home() {
  * @returns {Promise<Organization | null>}
  */
 async function organizationIn({ org_id, certificate: proof }, signal) {
-  if (proof !== null) return null;
+  if (proof !== undefined) return null;
   try {
     /** @type {{ data: Organization }} */
     const { data } = await request("GET", `/v1/orgs/${org_id}`, { signal });

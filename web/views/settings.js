@@ -8,7 +8,7 @@ import { canRestore, organizationOf } from "../organization.js";
 import { organizationFrame } from "./frames.js";
 
 /** @import {Page, ViewContext} from "../page" */
-/** @import {AuditEntry, ConfigValue, Organization, OrganizationDeleting} from "../types" */
+/** @import {AuditEntry, ConfigValue, Organization, OrganizationAccepted} from "../types" */
 
 const GRACE = "organization.deletion_grace_seconds";
 
@@ -93,7 +93,7 @@ async function deletion(org, signal, root) {
         const isName = name.value.trim() === org.name;
         name.setCustomValidity(isName ? "" : `The name does not match ${org.name}.`);
         if (!name.reportValidity()) return false;
-        /** @type {{ data: OrganizationDeleting }} */
+        /** @type {{ data: OrganizationAccepted }} */
         const { data } = await request("DELETE", `/v1/orgs/${org.id}`, { signal });
         location.hash = address("operations", data.operation_id);
         return true;

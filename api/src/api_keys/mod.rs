@@ -1,7 +1,7 @@
 //! Keys of services. The organization's admins make and revoke them; a key stays when its maker leaves.
 //!
-//! A key stands in the answer that made it and nowhere else. So a create that comes again under its `Idempotency-Key` is
-//! not answered as the first time, but with where to find the key that was made, to revoke it.
+//! Only the response that creates a key contains it. So a create that is repeated under its `Idempotency-Key` does not
+//! get the first response again, but the address of the key that was created, so that it can be revoked.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -93,7 +93,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let user = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    // Nobody gives away more than they have.
+    // A caller cannot grant more rights than their own role has.
     for scope in &scopes {
         tx.require(scope.role())?;
     }
@@ -211,7 +211,9 @@ fn scopes(value: Value) -> Result<Vec<ApiScope>, String> {
 pub(crate) fn components() -> Vec<Component> {
     vec![
         received::<ApiKeyCreate>("ApiKeyCreate"),
+        component::<ApiScope>("ApiScope"),
         component::<Vec<ApiScope>>("ApiScopes"),
+        component::<ApiKeyStatus>("ApiKeyStatus"),
         component::<ApiKey>("ApiKey"),
         component::<Created>("ApiKeyCreated"),
         component::<List<ApiKey>>("ApiKeyList"),

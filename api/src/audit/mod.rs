@@ -1,11 +1,11 @@
-//! The audit log, for those who answer for the organization: who changed what, newest first.
+//! The audit log, for admins and owners: the changes in an organization and their actors, newest first.
 //!
 //! The entries are written by the transactions that make the changes; here they are only read.
 
 use std::sync::Arc;
 
 use atrium_shared::{
-    audit::{self, Action, Entry},
+    audit::{self, Action, ActorKind, Entry},
     tenancy::Role,
 };
 use http::StatusCode;
@@ -21,7 +21,7 @@ use crate::{
     state::App,
 };
 
-/// `GET /v1/orgs/{org}/audit`, whatever state the organization is in.
+/// `GET /v1/orgs/{org}/audit`, in every state of the organization.
 ///
 /// # Errors
 /// When the caller is no admin, or the query is invalid.
@@ -46,6 +46,7 @@ fn action(name: &str) -> Result<Action, Problem> {
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Action>("AuditAction"),
+        component::<ActorKind>("ActorKind"),
         component::<Entry>("AuditEntry"),
         component::<List<Entry>>("AuditEntryList"),
     ]

@@ -26,7 +26,7 @@ pub(super) struct Counters {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Counter {
+pub(super) struct Counter {
     #[schemars(with = "ChatAction")]
     action: String,
     count: i64,

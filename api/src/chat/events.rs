@@ -1,8 +1,8 @@
 //! A project's chat as an event stream, for one session.
 //!
-//! The stream reads its shard's ring from a cursor. One that resumes from before what the ring holds reads Redis in
-//! pages first, and joins the ring in one step as soon as the ring holds everything after its position; both speak
-//! of the same ids, so the hand-over has neither a gap nor a repetition.
+//! The stream reads its shard's ring from a cursor. A stream that resumes from before the start of the ring reads Redis
+//! in pages first, and joins the ring in one step as soon as the ring contains everything after its position. Both use
+//! the same ids, so the handover has neither a gap nor a repetition.
 
 use std::{
     pin::Pin,
@@ -15,7 +15,7 @@ use atrium_shared::{
     ids::{OrgId, ProjectId, SessionId},
     messages::SessionClosedEvent,
     streams::{Redis, StreamId, chat_shard},
-    telemetry::metrics::{SSE_RESETS, SSE_RESUMES},
+    telemetry::metrics::SSE_RESUMES,
 };
 use metrics::counter;
 use redis::RedisError;
@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::{
     http::{problem::Problem, request::Request, response::Response},
     live::{
-        answer::{self, Next, Source},
+        answer::{self, Next, Opening, Resume, Source},
         frame::Batch,
         open_streams::StreamKind,
         position::Position,
@@ -38,27 +38,28 @@ use crate::{
 
 /// How long ago a session may have been read when a stream of it opens. Short: coming back checks again.
 const MAX_AGE: Duration = Duration::from_secs(2);
-/// How many streams read from Redis at once: the pages of the others are not in memory yet.
+/// How many streams read from Redis concurrently: the pages of the others are not in memory yet.
 static READS: Semaphore = Semaphore::const_new(64);
-/// After this many empty pages in a row, Redis does not have what the ring says it had.
+/// After this many consecutive empty pages, Redis has lost entries that the ring had read.
 const EMPTY_PAGES: u32 = 3;
 
 /// `GET …/chat/sessions/{session}/events`.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`](crate::http::problem::Code::LastEventIdInvalid), and `not_found` for a session that
-/// is not the caller's.
+/// `not_found` for a session that is not the caller's.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    answer::try_again(respond(app, request).await)
+    answer::retry_later(&request.headers, respond(app, request).await)
 }
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
-    let position: Option<Position> = answer::last_event_id(request)?
-        .map(|id| id.parse())
-        .transpose()
-        .map_err(|_| answer::last_event_id_invalid())?;
+    let options = answer::options(request)?;
+    let (position, is_lost): (Option<Position>, bool) = match &options.resume {
+        Resume::Now => (None, false),
+        Resume::After(id) => id.parse().map_or((None, true), |position| (Some(position), false)),
+        Resume::Unknown => (None, true),
+    };
     let user = request.signed_in_user()?;
     let key = SessionKey { org, project, session, user: user.id };
 
@@ -71,48 +72,44 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         return Ok(after_the_end(session, closed, position));
     }
     let permit = app.quotas.enter(org).await?;
-    Ok(answer::open(
-        &app.live.streams,
-        StreamKind::Chat,
-        user.into(),
-        (org, Some(project)),
-        checked_at,
-        permit,
-        |registration| {
-            let stream = registration.stream();
-            let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
-            // An end that passed by before the ring was entered would never be seen there.
-            let over = app.live.sessions.is_closed(session);
-            ChatSource {
-                phase: match position {
-                    Some(position) => Phase::Resuming(Resuming::from(position)),
-                    None if over => Phase::Over,
-                    None => Phase::Opening(None),
-                },
-                subscription,
-                session,
-                topic: (org, project),
-                redis: app.redis.clone(),
-                announced: None,
-                _present: app.live.presence.enter(org, session, Arc::clone(stream)),
-            }
-        },
-    ))
+    let about = (org, Some(project));
+    let opening =
+        Opening { kind: StreamKind::Chat, credential: user.into(), about, checked_at, permit, options };
+    answer::open(&app.live.streams, opening, |registration| {
+        let stream = registration.stream();
+        let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
+        // An end that passed by before the ring was entered would never be seen there.
+        let over = app.live.sessions.is_closed(session);
+        ChatSource {
+            phase: match position {
+                Some(position) => Phase::Starting(position),
+                None if over => Phase::Over,
+                None => Phase::Opening(None),
+            },
+            is_lost,
+            subscription,
+            session,
+            topic: (org, project),
+            redis: app.redis.clone(),
+            announced: None,
+            _present: app.live.presence.enter(org, session, Arc::clone(stream)),
+        }
+    })
 }
 
-/// The answer to a client that opens the stream of a session that has ended. A client that was disconnected at the end
-/// receives the event now, once: its id lies after the end, so a client that resumes from it receives nothing.
+/// The response to a client that opens the stream of a session that has ended. A client that was disconnected at the
+/// end receives the event now, once: its id lies after the end, so a client that resumes from it receives nothing.
 fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
     let (Some(position), Some(at)) = (position, closed.at) else {
-        return answer::nothing_more();
+        return answer::no_content();
     };
     let after_end = u64::try_from(at.unix_timestamp_nanos() / 1_000_000 + 1).unwrap_or_default();
     if position.id.ms >= after_end {
-        return answer::nothing_more();
+        return answer::no_content();
     }
     let id = Position { epoch: position.epoch, id: StreamId { ms: after_end, seq: 0 } };
     let data = SessionClosedEvent { session_id: session, reason: closed.reason, at };
-    answer::once(&answer::event(Some(&id), &data))
+    answer::single_event(&answer::event(Some(&id), &data))
 }
 
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, RedisError>> + Send>>;
@@ -123,20 +120,24 @@ struct ChatSource {
     session: SessionId,
     topic: TopicKey,
     phase: Phase,
+    /// Whether the client's own position was unknown.
+    is_lost: bool,
     redis: Redis,
-    /// The last position that the client was told without an event.
+    /// The last position that was sent without a chat event.
     announced: Option<Position>,
     _present: Present,
 }
 
 enum Phase {
-    /// New: about to tell the client where the live stream stands, so that even who has seen no event can resume.
+    /// New: about to send the newest position, so that a client that has seen no chat event can resume, too.
     Opening(Option<Reading<Option<Position>>>),
+    /// New, with the client's position: about to confirm it.
+    Starting(Position),
     /// On the way from a position to the ring.
     Resuming(Resuming),
     /// Reading the ring.
     Live,
-    /// The client should come back: for what it missed, when Redis can be read again; or to be told that its
+    /// The client has to reconnect: to read missed events once Redis is available again, or to be notified that its
     /// session has ended.
     Over,
 }
@@ -151,7 +152,7 @@ struct Resuming {
     page_end: StreamId,
     /// Whether Redis had no more when it was last read.
     at_end: bool,
-    /// Whether Redis has said that the position exists.
+    /// Whether Redis has confirmed that the position exists.
     verified: bool,
     /// Whether anything was read from Redis.
     from_redis: bool,
@@ -184,7 +185,7 @@ enum Progress {
     Again,
     /// Nothing more for now.
     Wait,
-    /// The ring goes on from here.
+    /// The ring continues from here.
     Joined,
     /// The session's end was among what was missed.
     Closed,
@@ -198,9 +199,15 @@ impl Source for ChatSource {
     fn poll(&mut self, context: &mut Context<'_>, _news: bool, batch: &mut Batch) -> Next {
         loop {
             match &mut self.phase {
+                Phase::Starting(position) => {
+                    let position = position.clone();
+                    self.phase = Phase::Resuming(Resuming::from(position.clone()));
+                    self.announce(position, batch);
+                }
                 Phase::Opening(reading) => {
                     if let Some(position) = self.subscription.cursor() {
                         self.announce(position, batch);
+                        self.report_loss(batch);
                         self.phase = Phase::Live;
                         continue;
                     }
@@ -209,10 +216,15 @@ impl Source for ChatSource {
                         Poll::Pending => return Next::Open,
                         Poll::Ready(Ok(Some(position))) => {
                             self.announce(position.clone(), batch);
+                            self.report_loss(batch);
                             self.phase = Phase::Resuming(Resuming::from_tip(position));
                         }
-                        // There is no history to resume from, or nobody to ask: what comes is live.
-                        Poll::Ready(_) => self.phase = Phase::Live,
+                        // There is no history to resume from, or Redis is unavailable: all events are new ones.
+                        Poll::Ready(_) => {
+                            batch.event(&answer::position(None));
+                            self.report_loss(batch);
+                            self.phase = Phase::Live;
+                        }
                     }
                 }
                 Phase::Resuming(resuming) => {
@@ -248,9 +260,8 @@ impl Source for ChatSource {
     }
 
     fn heartbeat(&mut self, batch: &mut Batch) {
-        batch.comment();
-        // Moves the client's position past what other projects said: one that is quiet for long could otherwise not
-        // be resumed once its last event is no longer kept.
+        // Moves the client's position past the events of other projects: without this, a project that is quiet for long
+        // could not be resumed after its last event is trimmed.
         if matches!(self.phase, Phase::Live)
             && let Some(position) = self.subscription.position()
             && self.announced.as_ref() != Some(&position)
@@ -262,16 +273,22 @@ impl Source for ChatSource {
 
 impl ChatSource {
     fn announce(&mut self, position: Position, batch: &mut Batch) {
-        batch.position(&position);
+        batch.event(&answer::position(Some(&position)));
         self.announced = Some(position);
     }
 
-    /// Tells that something was missed. The stream goes on from where its cursor stands.
+    /// Reports that the client's own position was unknown.
+    fn report_loss(&mut self, batch: &mut Batch) {
+        if std::mem::take(&mut self.is_lost) {
+            self.reset(ResetReason::HistoryLost, batch);
+        }
+    }
+
+    /// Reports that events were missed. The stream continues from its cursor.
     fn reset(&mut self, reason: ResetReason, batch: &mut Batch) {
-        counter!(SSE_RESETS, "reason" => <&str>::from(reason)).increment(1);
         let position = self.subscription.position();
         let id = position.as_ref().map(|position| position as &dyn std::fmt::Display);
-        batch.event(&answer::event(id, &answer::Reset { reason }));
+        batch.event(&answer::reset(id, reason));
     }
 }
 

@@ -9,7 +9,7 @@ pub mod counters;
 pub mod events;
 pub mod sessions;
 
-use atrium_shared::messages::{ActionEvent, ChatAction, SessionClosedEvent};
+use atrium_shared::messages::{ActionEvent, ChatAction, CloseReason, SessionClosedEvent};
 
 use crate::http::schema::{Component, component, event_component, received};
 
@@ -20,8 +20,10 @@ pub(crate) fn components() -> Vec<Component> {
         component::<ChatAction>("ChatAction"),
         component::<sessions::Opened>("ChatSession"),
         component::<actions::Accepted>("ChatPressAccepted"),
+        component::<counters::Counter>("ChatCounter"),
         component::<counters::Counters>("ChatCounters"),
         event_component::<ActionEvent>("ChatActionEvent"),
+        component::<CloseReason>("ChatSessionCloseReason"),
         event_component::<SessionClosedEvent>("ChatSessionClosedEvent"),
     ]
 }

@@ -1,7 +1,7 @@
 //! Changes of an organization's configuration as an event stream: revisions, never values.
 //!
-//! The stream compares the revision it told last with the one this process applies: an event means that whoever asks
-//! this API now sees it. Revisions that follow each other quickly may be told as one, since each reading shows all.
+//! The stream compares the last revision it sent with the one that this process applies: an event means that this API
+//! now responds with it. Consecutive revisions may be sent as one, since a read returns all of them.
 
 use std::{sync::Arc, task::Context, time::Instant};
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     http::{problem::Problem, request::Request, response::Response},
     live::{
-        answer::{self, Next, Source},
+        answer::{self, Next, Opening, Source},
         frame::Batch,
         hints::Listening,
         open_streams::StreamKind,
@@ -33,15 +33,14 @@ impl LiveEvent for Changed {
 /// `GET /v1/orgs/{org}/configs/events`.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`](crate::http::problem::Code::LastEventIdInvalid) for what is no revision of this
-/// organization.
+/// When the caller is no member, the organization is suspended or being deleted, or a quota is exceeded.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    answer::try_again(respond(app, request).await)
+    answer::retry_later(&request.headers, respond(app, request).await)
 }
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
-    let seen = answer::last_event_id(request)?.map(|id| answer::number(&id)).transpose()?;
+    let options = answer::options(request)?;
     let credential = request.caller()?.credential();
 
     let checked_at = Instant::now();
@@ -52,38 +51,36 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         .await?
         .unwrap_or_default();
     drop(tx);
-    if seen.is_some_and(|seen| seen > newest) {
-        return Err(answer::last_event_id_invalid());
-    }
+    let (seen, is_lost) = match options.resume.number() {
+        Some(seen) if seen.is_none_or(|seen| seen <= newest) => (seen, false),
+        // Not an id of this stream, or one of a revision that a restore of the database has removed.
+        _ => (None, true),
+    };
     // From now on this process follows the organization's revisions.
     let applied = app.configuration.org(org).await?.revision();
     let permit = app.quotas.enter(org).await?;
-    Ok(answer::open(
-        &app.live.streams,
-        StreamKind::Config,
-        credential,
-        (org, None),
-        checked_at,
-        permit,
-        |registration| {
-            ConfigSource {
-                org,
-                told: seen,
-                // The client may have read just before it came: what is applied now is where it begins.
-                begin: applied,
-                defaults: app.configuration.platform().revision(),
-                configuration: app.configuration.clone(),
-                _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
-            }
-        },
-    ))
+    let about = (org, None);
+    let opening = Opening { kind: StreamKind::Config, credential, about, checked_at, permit, options };
+    answer::open(&app.live.streams, opening, |registration| ConfigSource {
+        org,
+        // The client may have read just before it connected: what is applied now is where it begins.
+        sent: seen.unwrap_or(applied),
+        started: false,
+        is_lost,
+        defaults: app.configuration.platform().revision(),
+        configuration: app.configuration.clone(),
+        _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
+    })
 }
 
 struct ConfigSource {
     org: OrgId,
-    /// The last revision the client knows of; none before the first comparison.
-    told: Option<i64>,
-    begin: i64,
+    /// The last revision that the client has seen.
+    sent: i64,
+    /// Whether the client's position was sent.
+    started: bool,
+    /// Whether the client's own position was unknown.
+    is_lost: bool,
     defaults: i64,
     configuration: ConfigurationStore,
     _listening: Listening<OrgId>,
@@ -91,20 +88,22 @@ struct ConfigSource {
 
 impl Source for ConfigSource {
     fn poll(&mut self, _context: &mut Context<'_>, _news: bool, batch: &mut Batch) -> Next {
-        // Looking costs a lock and two comparisons, so there is no need to be told first.
+        // The check costs a lock and two comparisons, so it needs no hint.
         let applied = self.configuration.held(self.org).map_or(0, |snapshot| snapshot.revision());
-        let told = *self.told.get_or_insert_with(|| {
-            batch.position(&self.begin);
-            self.begin
-        });
-        if applied > told {
-            self.told = Some(applied);
+        if !std::mem::replace(&mut self.started, true) {
+            batch.event(&answer::position(Some(&self.sent)));
+            if self.is_lost {
+                batch.event(&answer::reset(Some(&self.sent), ResetReason::HistoryLost));
+            }
+        }
+        if applied > self.sent {
+            self.sent = applied;
             batch.event(&answer::event(Some(&applied), &Changed { revision: applied }));
         }
         let defaults = self.configuration.platform().revision();
         if defaults > self.defaults {
             self.defaults = defaults;
-            batch.event(&answer::event(None, &answer::Reset { reason: ResetReason::DefaultsChanged }));
+            batch.event(&answer::reset(None, ResetReason::DefaultsChanged));
         }
         Next::Open
     }

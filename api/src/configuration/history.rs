@@ -1,4 +1,4 @@
-//! Who changed a key, from what to what, when and why.
+//! The history of a key: each change with its author, old and new value, time and reason.
 
 use std::sync::Arc;
 
@@ -37,8 +37,9 @@ pub(super) struct HistoryItem {
     action: HistoryAction,
     old_value: Option<Value>,
     new_value: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     author: Option<User>,
-    /// The name of the service's key, where a service made the change.
+    /// The name of the API key, if a service made the change.
     api_key: Option<String>,
     reason: String,
     #[serde(with = "time::serde::rfc3339")]

@@ -1,7 +1,7 @@
-//! Configuration over REST: the values in force for an organization or one of its projects, and their changes.
+//! Configuration over REST: the effective values of an organization or one of its projects, and their changes.
 //!
-//! What is answered is read from PostgreSQL in the caller's transaction, not from this process's snapshot: who has
-//! just changed something must see it, whichever process they ask next.
+//! Responses are read from PostgreSQL in the caller's transaction, not from this process's snapshot, so that a caller
+//! sees their own change in every process.
 
 pub mod change;
 pub mod events;
@@ -12,7 +12,7 @@ pub mod status;
 
 use atrium_shared::{
     configuration::{
-        Source, Values,
+        HistoryAction, Source, Values,
         catalog::{self, Scope, Setter},
     },
     db::OrgTx,
@@ -83,7 +83,7 @@ struct ConfigurationEntry {
     revision: i64,
 }
 
-/// One key in force, at the organization's revision.
+/// One key with its effective value, at the organization's revision.
 fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Problem> {
     let revision = layers.revision();
     let mut response = json(StatusCode::OK, &ConfigurationEntry { value: layers.value(key), revision })?;
@@ -101,6 +101,7 @@ pub(crate) fn components() -> Vec<Component> {
         component::<ConfigValue>("ConfigValue"),
         component::<ConfigurationEntry>("ConfigEntry"),
         component::<read::Configuration>("ConfigList"),
+        component::<HistoryAction>("ConfigAction"),
         component::<history::HistoryItem>("ConfigChange"),
         component::<List<history::HistoryItem>>("ConfigHistory"),
         component::<layers::Layer>("ConfigLayer"),

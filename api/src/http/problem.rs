@@ -4,8 +4,8 @@
 //! for people, and pointers to what is wrong. What went wrong *inside* is its cause: logged with the request's id,
 //! never sent.
 //!
-//! A title is a noun phrase. A detail is one sentence that says what is wrong with which value, and what to do.
-//! A [`FieldError`]'s detail is a phrase that follows the name of its field: "must be a string".
+//! A title is a noun phrase. A detail is one sentence that names the invalid value and what to do. A [`FieldError`]'s
+//! detail is a phrase that follows the name of its field: "must be a string".
 
 use std::{borrow::Cow, fmt};
 
@@ -64,16 +64,13 @@ codes! {
     /// The body is not JSON.
     MalformedJson = BAD_REQUEST, "malformed_json", "Malformed JSON",
         "Safe, but it fails again with the same body.";
-    /// The id to resume from is not one of this stream.
-    LastEventIdInvalid = BAD_REQUEST, "last_event_id_invalid", "Invalid last event id",
-        "Safe, but it fails again with the same id.";
     /// There is no token, or it is not valid.
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Missing or invalid credentials",
         "Safe, and useful with a valid token.";
-    /// A refresh token that was used before: somebody may have a copy, so the whole sign-in session has ended.
+    /// A refresh token that was used before: it may have been copied, so the whole sign-in session has ended.
     RefreshTokenReused = UNAUTHORIZED, "refresh_token_reused", "Reused refresh token",
         "Safe, but it fails again with any token of this sign-in.";
-    /// A browser sent a cookie along with a request that another site made.
+    /// A browser sent a cookie with a request that another site made.
     CrossSiteRequest = FORBIDDEN, "cross_site_request", "Cross-site request",
         "Safe, but it fails again from the same page.";
     /// The route accepts no API keys.
@@ -88,7 +85,7 @@ codes! {
     /// The organization can be read, not changed.
     OrganizationSuspended = FORBIDDEN, "organization_suspended", "Suspended organization",
         "Safe, and useful once the organization is resumed.";
-    /// The organization can be read, not changed, and will soon be gone.
+    /// The organization can be read, not changed, and will be purged.
     OrganizationDeleting = FORBIDDEN, "organization_deleting", "Organization in deletion",
         "Safe, and useful once the deletion is canceled.";
     /// Only the operator may set the key.
@@ -130,7 +127,7 @@ codes! {
     /// The resource was created with this idempotency key before, and the answer held a secret, which is not kept.
     ResponseNotStored = CONFLICT, "response_not_stored", "Response not stored",
         "Safe, but it fails again with the same key.";
-    /// The user has as many open sessions as allowed, and the configuration says to refuse more.
+    /// The user has as many open sessions as allowed, and the configuration says to reject more.
     ChatSessionLimit = CONFLICT, "chat_session_limit", "Chat session limit reached",
         "Safe, and useful once another session is closed or has expired.";
     /// The session has ended.
@@ -163,7 +160,7 @@ codes! {
     /// The project's configuration does not offer the action.
     ChatActionNotOffered = UNPROCESSABLE_ENTITY, "chat_action_not_offered", "Chat action not offered",
         "Safe, but it fails again until the project's configuration offers the action.";
-    /// An update must say which version it changes.
+    /// An update must contain the version that it changes.
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "Missing If-Match header",
         "Safe, but it fails again without the header.";
     /// The organization has sent more requests, or has more streams open, than the operator allows.
@@ -287,14 +284,14 @@ impl Problem {
         Self::new(Code::Unauthenticated, detail).challenge()
     }
 
-    /// Somebody has a copy of the refresh token.
+    /// The refresh token may have been copied.
     #[must_use]
     pub fn refresh_token_reused() -> Self {
         let detail = "This refresh token was used before, so somebody may have a copy of it; sign in again.";
         Self::new(Code::RefreshTokenReused, detail).challenge()
     }
 
-    /// A service asks for what only a signed-in user may do.
+    /// A service called an operation for signed-in users only.
     #[must_use]
     pub fn api_key_not_accepted() -> Self {
         Self::new(
@@ -395,7 +392,7 @@ impl Problem {
         self.0.code
     }
 
-    /// How long to wait before trying again, as `Retry-After` says; 0 where it says nothing.
+    /// Seconds to wait before the next attempt, from `Retry-After`; 0 without the header.
     #[must_use]
     pub fn retry_after_seconds(&self) -> u64 {
         let header = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
@@ -496,8 +493,8 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-/// Constraints that a valid request can violate, because it races with another one. Every other constraint repeats a
-/// check that was made before, so violating it is a bug.
+/// Constraints that a valid request can violate because it races with another one. Every other constraint repeats an
+/// earlier check, so violating it is a bug.
 fn from_constraint(name: &str) -> Problem {
     match name {
         // The project, or the whole organization, was deleted while the request ran.

@@ -1,8 +1,8 @@
-//! The shape of what is sent and received, as JSON Schema made from the Rust type: a test holds the API description
-//! against it.
+//! The shape of request and response bodies, as JSON Schema derived from the Rust type: a test compares the API
+//! description with it.
 
 use atrium_shared::messages::LiveEvent;
-use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
+use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
 /// A body, or a part of one: its name among the components of the API description, and its schema.
@@ -18,14 +18,7 @@ pub struct Component {
 
 /// The component for `T` as it is sent.
 pub(crate) fn component<T: JsonSchema>(name: &'static str) -> Component {
-    // A struct sends its own fields and no others.
-    let close = |schema: &mut Schema| {
-        if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
-            schema.insert("additionalProperties".to_owned(), false.into());
-        }
-    };
-    let settings = SchemaSettings::draft2020_12().for_serialize();
-    generate::<T>(name, settings.with_transform(RecursiveTransform(close)))
+    generate::<T>(name, SchemaSettings::draft2020_12().for_serialize())
 }
 
 /// The component for the data of an event.

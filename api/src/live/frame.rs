@@ -58,24 +58,17 @@ impl Batch {
         self.joined.extend_from_slice(framed);
     }
 
-    /// Adds a block without an event, which moves the client's position, so that a reconnect resumes from there.
-    pub fn position(&mut self, id: &dyn Display) {
-        self.join();
-        // Writing to a buffer in memory cannot fail.
-        let _ = write!(self.joined, "id: {id}\n\n");
-    }
-
-    /// Adds a comment, which clients skip.
+    /// Adds a comment, which clients skip. No empty line follows: some clients dispatch an event without data there.
     pub fn comment(&mut self) {
         self.join();
-        self.joined.extend_from_slice(b":\n\n");
+        self.joined.extend_from_slice(b":\n");
     }
 
-    /// Adds the first block of a stream: the wait before a reconnect. It is sent immediately, so that proxies and
-    /// clients see that the stream is open.
-    pub fn greeting(&mut self, retry_ms: u64) {
+    /// Sets the wait before a reconnect. The field belongs to the next event, for the same reason.
+    pub fn retry(&mut self, retry_ms: u64) {
         self.join();
-        let _ = write!(self.joined, ": atrium\nretry: {retry_ms}\n\n");
+        // Writing to a buffer in memory cannot fail.
+        let _ = writeln!(self.joined, "retry: {retry_ms}");
     }
 
     fn join(&mut self) {
@@ -135,15 +128,12 @@ mod tests {
         assert_eq!(bytes.as_ptr(), a.as_ptr(), "not copied");
 
         let mut batch = Batch::default();
-        batch.greeting(2000);
+        batch.retry(2000);
         batch.event(&a);
         batch.event(&b);
-        batch.position(&"e-2-0");
+        batch.comment();
         assert_eq!(batch.events(), 2);
-        assert_eq!(
-            batch.into_bytes(),
-            ": atrium\nretry: 2000\n\nevent: a\ndata: 1\n\nevent: b\ndata: 2\n\nid: e-2-0\n\n"
-        );
+        assert_eq!(batch.into_bytes(), "retry: 2000\nevent: a\ndata: 1\n\nevent: b\ndata: 2\n\n:\n");
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub struct OpenStream {
     access: AccessGrant,
     /// When that access was checked.
     checked_at: Instant,
+    /// The heartbeat interval that the client chose, instead of the configured one.
+    heartbeat: Option<Duration>,
     waker: AtomicWaker,
     commands: AtomicU8,
     /// Time of the last write, in milliseconds since the registry was created.
@@ -215,7 +217,7 @@ impl OpenStreams {
     }
 
     /// Adds a stream that was opened with this token, about an organization and possibly one of its projects, to which
-    /// the caller had access at `checked_at`.
+    /// the caller had access at `checked_at`. `heartbeat` overrides the configured interval.
     #[must_use]
     pub fn register(
         &self,
@@ -223,6 +225,7 @@ impl OpenStreams {
         credential: Credential,
         (org, project): (OrgId, Option<ProjectId>),
         checked_at: Instant,
+        heartbeat: Option<Duration>,
     ) -> Registration {
         let remaining = credential.expires_at - clock::now();
         let stream = Arc::new(OpenStream {
@@ -232,6 +235,7 @@ impl OpenStreams {
             expires_at: credential.expires_at,
             access: AccessGrant { org, principal: credential.principal, project },
             checked_at,
+            heartbeat,
             waker: AtomicWaker::new(),
             commands: AtomicU8::new(0),
             written_at: AtomicU64::new(self.now_ms()),
@@ -309,7 +313,8 @@ impl OpenStreams {
     /// Sends every stream the commands that are due.
     fn tick(&self, now: Instant, heartbeat: Duration, poll: bool) {
         // One tick early, because clients rely on the interval.
-        let idle_ms = u64::try_from(heartbeat.saturating_sub(TICK).as_millis()).unwrap_or(u64::MAX);
+        let idle_ms =
+            |interval: Duration| u64::try_from(interval.saturating_sub(TICK).as_millis()).unwrap_or(u64::MAX);
         let now_ms = self.now_ms();
         for stream in self.lock().iter() {
             let remaining = stream.ends_at.saturating_duration_since(now);
@@ -318,7 +323,8 @@ impl OpenStreams {
             } else if remaining <= TOKEN_EXPIRING_BEFORE && !stream.has(WARNED) {
                 stream.command(EXPIRING | WARNED);
             }
-            if now_ms.saturating_sub(stream.written_at.load(Ordering::Relaxed)) >= idle_ms
+            if now_ms.saturating_sub(stream.written_at.load(Ordering::Relaxed))
+                >= idle_ms(stream.heartbeat.unwrap_or(heartbeat))
                 && !stream.has(HEARTBEAT)
             {
                 stream.command(HEARTBEAT);
@@ -394,7 +400,7 @@ mod tests {
     }
 
     fn register_as(streams: &OpenStreams, kind: StreamKind, credential: Credential) -> Registration {
-        streams.register(kind, credential, (OrgId::new(), None), Instant::now())
+        streams.register(kind, credential, (OrgId::new(), None), Instant::now(), None)
     }
 
     fn commands(registration: &Registration) -> Commands {
@@ -431,6 +437,19 @@ mod tests {
         quiet.record_write();
         streams.tick(Instant::now(), interval, false);
         assert!(!commands(&quiet).heartbeat);
+    }
+
+    #[test]
+    fn a_client_can_choose_its_heartbeat_interval() {
+        let streams = OpenStreams::new(Shutdown::new());
+        let about = (OrgId::new(), None);
+        let chosen = TICK + Duration::from_millis(40);
+        let credential = credential(Duration::from_secs(900));
+        let own = streams.register(StreamKind::Chat, credential, about, Instant::now(), Some(chosen));
+        let configured = register(&streams, StreamKind::Chat);
+        std::thread::sleep(Duration::from_millis(60));
+        streams.tick(Instant::now(), HEARTBEAT_INTERVAL, false);
+        assert!(commands(&own).heartbeat && !commands(&configured).heartbeat);
     }
 
     #[test]

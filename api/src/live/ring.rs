@@ -453,6 +453,7 @@ mod tests {
             credential,
             (OrgId::new(), None),
             std::time::Instant::now(),
+            None,
         )
     }
 

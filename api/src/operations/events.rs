@@ -1,7 +1,7 @@
 //! An operation's progress as an event stream.
 //!
 //! The events are rows, numbered without gaps, so nothing is lost without Redis: a hint on the live stream makes the
-//! stream read at once, and it reads once a second anyway.
+//! stream read immediately, and it also reads once a second.
 
 use std::{
     pin::Pin,
@@ -27,10 +27,11 @@ use crate::{
         response::Response,
     },
     live::{
-        answer::{self, Next, Source},
+        answer::{self, Next, Opening, Source},
         frame::Batch,
         hints::Listening,
         open_streams::StreamKind,
+        ring::ResetReason,
     },
     state::App,
 };
@@ -61,6 +62,7 @@ pub(super) struct FinishedEvent<'a> {
     seq: i64,
     #[schemars(with = "SagaStatus")]
     status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a OperationFailure>,
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -74,24 +76,25 @@ impl LiveEvent for FinishedEvent<'_> {
 /// `GET /v1/operations/{operation}/events`.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`] for an id that the operation has not come to.
+/// When the caller may not see the operation, or a quota is exceeded.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    answer::try_again(respond(app, request).await)
+    answer::retry_later(&request.headers, respond(app, request).await)
 }
 
 async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem> {
     let id: SagaId = request.path("operation")?;
-    let seen = answer::last_event_id(request)?.map(|id| answer::number(&id)).transpose()?.unwrap_or(0);
+    let options = answer::options(request)?;
+    let resume = options.resume.number().map(Option::unwrap_or_default);
     let user = request.signed_in_user()?;
 
     let checked_at = Instant::now();
     let mut tx = match app.database.operation_tx(user.id, id).await {
         Err(DbError::NotFound) => {
             let end = purged(app, user.id, id).await?;
-            return Ok(if seen < end.seq {
-                answer::once(&frame(id, &end, None).bytes)
+            return Ok(if resume.is_some_and(|seen| seen >= end.seq) {
+                answer::no_content()
             } else {
-                answer::nothing_more()
+                answer::single_event(&frame(id, &end, None).bytes)
             });
         }
         tx => tx?,
@@ -107,32 +110,32 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     .fetch_one(tx.conn())
     .await?;
     drop(tx);
-    if seen > saga.newest {
-        return Err(answer::last_event_id_invalid());
-    }
+    // All events of an operation are kept, so an unknown position is answered with all of them.
+    let resume = resume.filter(|seen| *seen <= saga.newest);
+    let seen = resume.unwrap_or_default();
     if seen == saga.newest && matches!(saga.status, SagaStatus::Committed | SagaStatus::Failed) {
-        return Ok(answer::nothing_more());
+        return Ok(answer::no_content());
     }
     let user_id = user.id;
     let permit = app.quotas.enter(org).await?;
-    Ok(answer::open(
-        &app.live.streams,
-        StreamKind::Operation,
-        user.into(),
-        (org, None),
-        checked_at,
-        permit,
-        |registration| OperationSource {
-            app: Arc::clone(app),
-            user: user_id,
-            id,
-            seen,
-            may_have_news: false,
-            reading: None,
-            pending: Vec::new().into_iter(),
-            _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
-        },
-    ))
+    let mut first = vec![answer::position(Some(&seen))];
+    if resume.is_none() {
+        first.push(answer::reset(Some(&seen), ResetReason::HistoryLost));
+    }
+    let first = first.into_iter().map(|bytes| Framed { bytes, last: false }).collect::<Vec<_>>();
+    let about = (org, None);
+    let opening =
+        Opening { kind: StreamKind::Operation, credential: user.into(), about, checked_at, permit, options };
+    answer::open(&app.live.streams, opening, |registration| OperationSource {
+        app: Arc::clone(app),
+        user: user_id,
+        id,
+        seen,
+        may_have_news: false,
+        reading: None,
+        pending: first.into_iter(),
+        _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
+    })
 }
 
 /// What was read: events after the last seen, and why the operation failed, if it has.
@@ -204,7 +207,7 @@ impl Source for OperationSource {
                         "an operation cannot be read now; trying again"
                     );
                 }
-                // The membership is gone, or the organization is.
+                // The membership or the organization no longer exists.
                 Err(_) => return Next::End,
             }
         }

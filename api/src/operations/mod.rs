@@ -1,7 +1,7 @@
-//! Operations: long-running work as a resource. Each shows a saga to those who may watch or cancel it.
+//! Operations: long-running work as a resource. Each shows a saga to the users who may watch or cancel it.
 //!
-//! A saga of an organization that was purged went with it; what remains for whoever asked for the deletion is its
-//! certificate, which is shown as an operation that has committed.
+//! A purge also removes the organization's sagas; the user who requested the deletion keeps its certificate, which is
+//! shown as a committed operation.
 
 pub mod events;
 
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use atrium_shared::{
     db::{DbError, Principal},
     ids::{SagaId, UserId},
-    messages::{DeletionCertificate, OperationFailure},
+    messages::{DeletionCertificate, DeletionSearch, OperationFailure},
     organizations::{Certificate, OrganizationError},
-    saga::{self, Operation, OperationStep, SagaStatus, StepStatus},
+    saga::{self, Operation, OperationStep, SagaKind, SagaStatus, StepStatus},
     tenancy::Role,
 };
 use http::StatusCode;
@@ -30,7 +30,7 @@ use crate::{
 /// `GET /v1/operations/{operation}`
 ///
 /// # Errors
-/// When the caller neither asked for it nor is a member of its organization.
+/// If the caller neither requested it nor is a member of its organization.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let id = request.path("operation")?;
     let user = request.signed_in_user()?.id;
@@ -63,7 +63,8 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         Err(error) => return Err(error.into()),
     };
     let mut tx = match app.database.org_tx(&Principal::User(user), org).await {
-        // They asked for it, and are no member: of what failed nobody is, and what goes on is for others to say.
+        // The user requested it and is not a member: a failed creation has no members, and a running deletion is shown
+        // to members only.
         Err(DbError::NotFound) => {
             let mut tx = app.database.operation_tx(user, id).await?;
             let operation = saga::operation(&mut tx, id).await?;
@@ -91,7 +92,7 @@ fn too_late() -> Problem {
     )
 }
 
-/// What remains of a deletion that this user asked for.
+/// The certificate of a deletion that this user requested.
 async fn certificate(app: &App, user: UserId, id: SagaId) -> Result<Certificate, DbError> {
     Certificate::read(&mut app.database.user_tx(user).await?, id).await
 }
@@ -102,6 +103,8 @@ pub(crate) fn components() -> Vec<Component> {
         component::<Operation>("Operation"),
         component::<OperationFailure>("OperationFailure"),
         component::<DeletionCertificate>("DeletionCertificate"),
+        component::<DeletionSearch>("DeletionSearch"),
+        component::<SagaKind>("OperationKind"),
         component::<SagaStatus>("OperationStatus"),
         component::<OperationStep>("OperationStep"),
         component::<StepStatus>("OperationStepStatus"),

@@ -1,7 +1,7 @@
 //! Organizations: creating one starts a saga; until it commits, the organization can be read and not used.
 //!
-//! Creation, import and deletion are stored in one transaction together with the saga that does the rest, and are
-//! answered with 202 and the operation to watch. Suspending and resuming take effect at once.
+//! Creation, import and deletion are stored in one transaction together with the saga that does the rest; the response
+//! is 202 with the operation. Suspending and resuming take effect immediately.
 
 pub mod create;
 pub mod export;
@@ -42,15 +42,16 @@ pub struct Organization {
     pub slug: String,
     /// Where it is in its life.
     pub status: OrgStatus,
-    /// Who suspended it, if it is, or was when its deletion was asked for.
+    /// Who suspended it, also while it is being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended_by: Option<SuspendedBy>,
-    /// From when on it is purged, if its deletion was asked for and not canceled.
+    /// When it is purged, if its deletion was requested and not canceled.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub delete_at: Option<OffsetDateTime>,
     /// The member's role.
     pub role: Role,
-    /// When it was asked for.
+    /// When it was requested.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
@@ -107,8 +108,9 @@ pub(crate) fn respond(organization: &Organization) -> Result<Response, Problem> 
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Organization>("Organization"),
+        component::<OrgStatus>("OrganizationStatus"),
+        component::<SuspendedBy>("SuspendedBy"),
         component::<List<Organization>>("OrganizationList"),
         component::<Accepted>("OrganizationAccepted"),
-        component::<Accepted>("OrganizationDeleting"),
     ]
 }

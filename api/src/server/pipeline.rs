@@ -1,4 +1,5 @@
-//! One request, from its head to its answer: find the route, find out who asks, count, call the handler.
+//! One request, from its head to its response: finds the route, authenticates the caller, applies limits, calls the
+//! handler.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -23,7 +24,7 @@ use crate::{
         request_id::{RequestId, X_REQUEST_ID},
         response::{self, Response},
     },
-    live::answer::try_again,
+    live::answer::retry_later,
     routes::{Access, Found, Limit, Route, Routes},
     state::App,
 };
@@ -84,7 +85,7 @@ pub async fn answer(
     response
 }
 
-/// What HTTP itself asks of a request's head, and hyper leaves to us.
+/// Checks of the request head that HTTP requires and hyper leaves to its users.
 fn check_head(head: &http::request::Parts) -> Result<(), Problem> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
@@ -102,7 +103,7 @@ async fn run(
 ) -> (Result<Response, Problem>, Option<QuotaStatus>) {
     if let Err(problem) = admit(app, route, &mut request).await {
         let refused = Err(problem);
-        let answered = if route.stream { try_again(refused) } else { refused };
+        let answered = if route.stream { retry_later(&request.headers, refused) } else { refused };
         return (answered, request.quota_status());
     }
     let handler = route.handler;
@@ -120,7 +121,7 @@ async fn run(
     app.shutdown.spawn(async move {
         let handled = timeout(longest, panic::catch(handler(&task_app, &mut request))).await;
         let result = handled.unwrap_or_else(|_| Err(Problem::unavailable("the handler hung")));
-        // Nobody waits for it when the client has gone.
+        // No receiver is left if the client has disconnected.
         let _ = answered.send((result, request.quota_status()));
     });
     match timeout(route.time_limit, answer).await {
@@ -130,7 +131,7 @@ async fn run(
     }
 }
 
-/// Who asks, whether a browser was made to, and whether they may ask again.
+/// Authenticates the caller, checks the origin and applies the rate limit.
 async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(), Problem> {
     match route.access {
         Access::User => {
@@ -149,7 +150,7 @@ async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(
         Limit::Refreshes => request.set_quota_status(app.rate_limits.refresh(request.client).await?),
         Limit::Requests => {
             let status = app.rate_limits.request(request.caller()?.id()).await?;
-            // A stream's handler counts it, and holds a permit while it is open.
+            // A stream's handler counts it, and keeps a permit while it is open.
             if !route.stream {
                 app.quotas.count(request).await?;
             }
@@ -160,7 +161,7 @@ async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(
     Ok(())
 }
 
-/// Headers that do not depend on what was asked.
+/// Headers that do not depend on the route.
 fn finish(
     app: &App,
     id: &RequestId,
@@ -182,16 +183,16 @@ fn finish(
     }
 }
 
-/// The client's address: the peer's, or what the proxies before us say. Every trusted proxy has appended the
-/// address it saw, so with `hops` of them the client's stands `hops` from the right; whatever stands further left
-/// is the client's own invention.
+/// The client's address: the peer's, or the one that the proxies report. Every trusted proxy has appended the address
+/// it saw, so with `hops` of them the client's is at position `hops` from the right; entries further left are set by
+/// the client and not trusted.
 fn client(peer: IpAddr, headers: &HeaderMap, hops: usize) -> IpAddr {
     let forwarded = || {
         let values = headers.get_all("x-forwarded-for").iter();
         let entries: Vec<&[u8]> =
             values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
         let entry = entries.len().checked_sub(hops).map(|index| entries[index])?;
-        // Only the one that is believed has to be text.
+        // Only the trusted entry has to be valid text.
         let entry = std::str::from_utf8(entry).ok()?.trim();
         let address = entry
             .parse()
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn forwarded_addresses_are_used_from_trusted_proxies_only() {
         let peer: IpAddr = "10.0.0.1".parse().expect("an address");
         let headers = |value: &str| {
             HeaderMap::from_iter([(

@@ -1,4 +1,4 @@
-//! The chat through the public API: who may do what, and what everybody sees.
+//! The chat through the public API: permissions, and the events that members see.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::scene::{SOON, Scene, actions, answered, open, refused};
 
 #[tokio::test]
-async fn everybody_sees_an_action_once_and_it_is_counted() {
+async fn every_member_sees_an_action_once_and_it_is_counted() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let (a, b) = (&scene.owner, scene.member().await);
@@ -29,7 +29,7 @@ async fn everybody_sees_an_action_once_and_it_is_counted() {
 }
 
 #[tokio::test]
-async fn a_project_does_not_hear_another_one() {
+async fn a_project_receives_no_events_of_other_projects() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let mut quiet = open(&scene.owner, &scene.window(&scene.owner).await, None).await;
@@ -43,7 +43,7 @@ async fn a_project_does_not_hear_another_one() {
 }
 
 #[tokio::test]
-async fn the_fourth_session_closes_the_oldest_which_is_told() {
+async fn a_fourth_chat_session_closes_the_oldest_with_an_event() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let (guest, other) = (&scene.owner, scene.member().await);
@@ -64,7 +64,7 @@ async fn the_fourth_session_closes_the_oldest_which_is_told() {
     assert_eq!(told.json()["reason"], json!("replaced"));
     assert!(stream.must_end(SOON).await.is_empty());
 
-    // Who was away is told on coming back, once.
+    // A client that was disconnected gets the event once after reconnecting.
     let mut late = open(guest, &first, Some(&seen)).await;
     let told_late = late.must_next(SOON).await;
     assert_eq!(told_late.json()["reason"], json!("replaced"));
@@ -80,7 +80,7 @@ async fn the_fourth_session_closes_the_oldest_which_is_told() {
 }
 
 #[tokio::test]
-async fn many_windows_at_once_are_still_at_most_three() {
+async fn concurrent_opens_leave_at_most_three_chat_sessions() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let mut opening = tokio::task::JoinSet::new();
@@ -100,7 +100,7 @@ async fn many_windows_at_once_are_still_at_most_three() {
 }
 
 #[tokio::test]
-async fn configuration_decides_about_sessions_and_actions_live() {
+async fn configuration_changes_apply_to_open_chat_sessions() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let owner = &scene.owner;
@@ -121,7 +121,7 @@ async fn configuration_decides_about_sessions_and_actions_live() {
     assert_eq!(opened.json()["actions"], json!(["thumbs_up"]));
 }
 
-/// Sets a key of the organization, and waits until this process says that it applies it.
+/// Sets a key of the organization, and waits until this process reports that it applies it.
 async fn set(guest: &Guest, scene: &Scene, changes: &mut EventStream, key: &str, value: serde_json::Value) {
     let reply = guest.configure(&scene.org, key, value, "a test").await.expect("set");
     let revision = reply.json()["revision"].as_i64().expect("a number");
@@ -129,7 +129,7 @@ async fn set(guest: &Guest, scene: &Scene, changes: &mut EventStream, key: &str,
 }
 
 #[tokio::test]
-async fn only_those_who_may_press_and_close() {
+async fn only_permitted_members_press_and_close() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let (member, viewer, stranger) = (scene.member().await, scene.join("viewer").await, atrium.guest().await);
@@ -171,7 +171,7 @@ async fn only_those_who_may_press_and_close() {
 }
 
 #[tokio::test]
-async fn what_is_no_action_is_refused() {
+async fn unknown_actions_are_rejected() {
     let atrium = Atrium::start().await;
     let scene = Scene::begin(&atrium).await;
     let window = scene.window(&scene.owner).await;
@@ -207,7 +207,7 @@ async fn actions_are_limited_per_person_and_project() {
 }
 
 #[tokio::test]
-async fn without_redis_actions_are_refused_and_open_streams_stay() {
+async fn without_redis_actions_are_rejected_and_streams_stay_open() {
     let atrium = Atrium::builder().private_redis().start().await;
     let scene = Scene::begin(&atrium).await;
     let window = scene.window(&scene.owner).await;
@@ -224,7 +224,7 @@ async fn without_redis_actions_are_refused_and_open_streams_stay() {
 
     atrium.redis().respawn().await.expect("Redis");
     let id = scene.owner.press(&window, "deployed").await.expect("accepted again");
-    // Whether Redis lost its last moments or not: the stream goes on, if need be after a reset.
+    // Whether Redis lost its last writes or not: the stream continues, possibly after a reset.
     let begun = std::time::Instant::now();
     while stream.must_next(SOON).await.json()["id"] != json!(id) {
         assert!(begun.elapsed() < SOON);

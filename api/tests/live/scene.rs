@@ -1,4 +1,4 @@
-//! What the tests of the live path begin with: an organization with a project, and people who chat in it.
+//! The starting point of the tests of the live path: an organization with a project and members.
 
 use std::time::Duration;
 
@@ -55,9 +55,20 @@ pub(crate) async fn answered(request: Request, status: u16) -> Reply {
     request.send().await.expect("an answer").must(status)
 }
 
-/// Sends a request that has to be refused in this way.
+/// Sends a request that must be rejected with this status and code.
 pub(crate) async fn refused(request: Request, status: u16, code: &str) -> Reply {
     request.send().await.expect("an answer").must_be(status, code)
+}
+
+/// Opens a stream that must begin with a reset because its position is unknown.
+pub(crate) async fn reset_stream(request: Request) -> EventStream {
+    let mut stream = request.events().await.expect("a stream");
+    let reset = stream.must_next(SOON).await;
+    assert_eq!(
+        (reset.event.as_str(), reset.json()),
+        ("reset", serde_json::json!({ "reason": "history_lost" }))
+    );
+    stream
 }
 
 /// Opens the stream of a guest's window, after `last_event_id`.

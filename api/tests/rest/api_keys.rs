@@ -38,7 +38,7 @@ async fn run(atrium: &Atrium, statement: &'static str) {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_kept_as_a_hash_and_made_by_admins_only() {
+async fn an_api_key_is_shown_once_hashed_and_created_by_admins_only() {
     let atrium = Atrium::start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let (admin, member) =
@@ -69,7 +69,7 @@ async fn a_key_is_shown_once_kept_as_a_hash_and_made_by_admins_only() {
     let ask = |guest: &Guest, body: Value| guest.client.post(&path).json(body);
     ask(&member, json!({ "name": "a", "scopes": ["config:read"] })).refused(403, "forbidden").await;
     member.client.get(&path).refused(403, "forbidden").await;
-    // Nobody gives away more than they have.
+    // A caller cannot grant more rights than their own role has.
     ask(&admin, json!({ "name": "a", "scopes": ["export:read"] })).refused(403, "forbidden").await;
     ask(&owner, json!({ "name": "a", "scopes": ["export:read"] })).answers(201).await;
     for wrong in [
@@ -110,7 +110,7 @@ async fn a_key_is_shown_once_kept_as_a_hash_and_made_by_admins_only() {
 }
 
 #[tokio::test]
-async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
+async fn an_api_key_is_accepted_exactly_within_its_scopes() {
     let atrium = Atrium::start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let project = owner.project(&org, "Harbor").await.unwrap();
@@ -121,15 +121,16 @@ async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
     let contract = Contract::load().unwrap();
     for route in routes::table() {
         let method = route.method.as_str().to_ascii_lowercase();
-        let documented = &contract.document()["paths"][route.template][method.as_str()]["x-api-key-scope"];
-        assert_eq!(documented.as_str(), route.scope.map(ApiScope::name), "{method} {}", route.template);
+        let ways = &contract.document()["paths"][route.template][method.as_str()]["security"];
+        let documented = ways.as_array().into_iter().flatten().find_map(|way| way["apiKeyAuth"][0].as_str());
+        assert_eq!(documented, route.scope.map(ApiScope::name), "{method} {}", route.template);
         if route.access != routes::Access::User {
             continue;
         }
         let path = route.template.replace("{org}", &org).replace("{project}", &project);
         let path = path.replace("{key}", "chat.max_active_sessions").replace("{operation}", &org);
         for (scope, client) in &keys {
-            // What is asked for wrongly changes nothing, and shows who is let in.
+            // An invalid request changes nothing, and still shows which callers are admitted.
             let path = if route.method == Method::GET { path.clone() } else { format!("{path}?nothing=1") };
             let request = client.request(route.method.clone(), path).unchecked();
             let about = format!("{method} {} with {scope}", route.template);
@@ -158,7 +159,7 @@ async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_service_changes_things_in_its_own_name() {
+async fn changes_by_a_service_are_recorded_under_its_key() {
     let atrium = Atrium::start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let created = make(&owner, &org, &all_scopes()).await;
@@ -166,13 +167,13 @@ async fn a_service_changes_things_in_its_own_name() {
     let path = format!("/v1/orgs/{org}/configs/chat.max_active_sessions");
     let tag = service.get(&path).answers(200).await.etag().unwrap().to_owned();
     let change = service.put(&path).if_match(tag).json(json!({ "value": 2, "reason": "by a service" }));
-    // Another site's script has no key; who has it may ask from anywhere.
+    // A script of another site has no key, so a key is accepted from every origin.
     change.header("origin", "https://elsewhere.example").answers(200).await;
     let history = owner.client.get(format!("{path}/history")).answers(200).await;
     assert_eq!(history.json()["items"][0]["author"], Value::Null);
     assert_eq!(history.at("/items/0/api_key"), "Deployment");
 
-    // Asked twice, made once; and apart from what anybody else calls by that name.
+    // Repeated, created once; and separate from other callers' use of the same idempotency key.
     let projects = format!("/v1/orgs/{org}/projects");
     let create =
         |client: &Client| client.post(&projects).json(json!({ "name": "Harbor" })).idempotency_key("same");
@@ -198,7 +199,7 @@ async fn a_service_changes_things_in_its_own_name() {
 }
 
 #[tokio::test]
-async fn what_is_no_key_that_holds_is_refused_alike() {
+async fn all_invalid_api_keys_get_the_same_response() {
     let atrium = Atrium::start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let path = format!("/v1/orgs/{org}/configs");
@@ -236,7 +237,7 @@ async fn what_is_no_key_that_holds_is_refused_alike() {
     ] {
         replies.push(atrium.client().bearer(&wrong).get(&path).send().await.unwrap());
     }
-    // A browser's cookie holds no key.
+    // API keys are not accepted in a cookie.
     let cookie = format!("atrium_session={key}");
     replies.push(atrium.client().get(&path).header("cookie", cookie).send().await.unwrap());
     alike(&replies, 401, "unauthenticated");
@@ -248,7 +249,7 @@ async fn what_is_no_key_that_holds_is_refused_alike() {
 }
 
 #[tokio::test]
-async fn elsewhere_a_key_is_a_stranger() {
+async fn an_api_key_gets_not_found_in_other_organizations() {
     let atrium = Atrium::start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let (other, others_org) = owner_of(&atrium, "Southwind").await;
@@ -284,7 +285,7 @@ async fn elsewhere_a_key_is_a_stranger() {
 }
 
 #[tokio::test]
-async fn a_key_counts_for_itself_and_its_use_is_noted_once_a_minute() {
+async fn an_api_key_has_its_own_rate_limit_and_a_last_use_per_minute() {
     let atrium = Atrium::builder().default_limits().start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let path = format!("/v1/orgs/{org}/configs");
@@ -325,7 +326,7 @@ async fn a_key_counts_for_itself_and_its_use_is_noted_once_a_minute() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_refused_by_every_process_and_its_streams_end() {
+async fn a_revoked_api_key_is_rejected_by_every_process_and_its_streams_end() {
     let atrium = Atrium::builder().apis(3).start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let (path, events) = (format!("/v1/orgs/{org}/configs"), format!("/v1/orgs/{org}/configs/events"));
@@ -355,7 +356,7 @@ async fn a_revoked_key_is_refused_by_every_process_and_its_streams_end() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_its_key_s_time() {
+async fn a_stream_ends_when_its_api_key_expires() {
     let atrium = Atrium::start().await;
     let (owner, org) = owner_of(&atrium, "Northwind").await;
     let created = make(&owner, &org, &["config:read"]).await;

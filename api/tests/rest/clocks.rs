@@ -2,10 +2,11 @@
 //! one does is no worse than it has to be, and over when the clock is right again.
 
 use atrium_harness::{Atrium, client::Client, guest::Guest};
+use atrium_shared::timings::TOKEN_LIFETIME;
 use serde_json::json;
 
 use crate::{
-    Ask as _, PATIENCE,
+    Ask as _, PATIENCE, by_cookie,
     configs::all_apply,
     refresh::{refresh, refresh_token},
     until_refused, watched_chat,
@@ -14,7 +15,7 @@ use crate::{
 const HOUR: i64 = 3600;
 
 #[tokio::test]
-async fn a_worker_whose_clock_jumps_does_everything_once_and_nothing_early() {
+async fn a_worker_with_a_jumping_clock_does_everything_once_and_on_time() {
     let atrium = Atrium::builder().own_clocks().start().await;
     let (worker, guest) = (atrium.worker(0), atrium.guest().await);
     let org = guest.organization("Clocks").await.unwrap();
@@ -51,7 +52,7 @@ async fn a_worker_whose_clock_jumps_does_everything_once_and_nothing_early() {
 }
 
 #[tokio::test]
-async fn an_api_process_whose_clock_jumps_believes_others_less_and_locks_nobody_out() {
+async fn an_api_process_with_a_jumping_clock_recovers_without_locking_users_out() {
     let atrium = Atrium::builder().apis(2).own_clocks().start().await;
     let [right, wrong] = [0, 1].map(|api| atrium.client_of(api));
     let clock = atrium.api(1).clock();
@@ -93,7 +94,7 @@ async fn an_api_process_whose_clock_jumps_believes_others_less_and_locks_nobody_
     holds(&right, &token).await;
     Guest::sign_in(&wrong).await.unwrap().organization("From ahead").await.unwrap();
     all_apply(&guest.client, &org, &revision, 3).await;
-    // A sign-out lasts longer than such a token, wherever it is asked for.
+    // A revocation outlives such a token, whichever process the sign-out goes to.
     let (left_ahead, _) = sign_in(&wrong).await;
     right.bearer(&left_ahead).post("/v1/auth/logout").answers(204).await;
     until_refused(&wrong.bearer(&left_ahead)).await;
@@ -120,12 +121,12 @@ async fn an_api_process_whose_clock_jumps_believes_others_less_and_locks_nobody_
     let revision = configure(3).await;
     stream.must_see("config.changed", PATIENCE).await;
     all_apply(&wrong.bearer(guest.client.token().unwrap()), &org, &revision, 3).await;
-    // A sign-out that it takes holds everywhere.
+    // A sign-out at this process takes effect in all processes.
     let (left_behind, _) = sign_in(&right).await;
     wrong.bearer(&left_behind).post("/v1/auth/logout").answers(204).await;
     until_refused(&right.bearer(&left_behind)).await;
 
-    // Right again: nobody is locked out, and nobody comes back who has left.
+    // The clock is right again: no user is locked out, and no signed-out user is accepted.
     clock.set(0).unwrap();
     for api in [&wrong, &right] {
         holds(api, &token).await;
@@ -135,4 +136,19 @@ async fn an_api_process_whose_clock_jumps_believes_others_less_and_locks_nobody_
         }
     }
     refresh(&atrium, 1, &renewal).answers(200).await;
+}
+
+/// The clocks of processes differ a little, so a token is accepted for some seconds after its end. A stream that is
+/// opened with such a token would end immediately, and again after each reconnect.
+#[tokio::test]
+async fn an_expired_token_opens_no_stream_while_other_requests_still_accept_it() {
+    let atrium = Atrium::builder().own_clocks().start().await;
+    let guest = atrium.guest().await;
+    let creation = guest.create_organization("Clocks").await.unwrap();
+    let path = format!("/v1/operations/{}/events", creation.operation);
+    guest.committed(&creation.operation).await.unwrap();
+    atrium.api(0).clock().set(TOKEN_LIFETIME.as_secs().cast_signed() + 2).unwrap();
+    guest.client.get(format!("/v1/operations/{}", creation.operation)).answers(200).await;
+    guest.client.get(&path).refused(401, "unauthenticated").await;
+    by_cookie(&atrium, &guest, &path).refused(401, "unauthenticated").await;
 }

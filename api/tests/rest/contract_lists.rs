@@ -10,7 +10,7 @@ use serde_json::Value;
 use strum::VariantArray as _;
 
 #[test]
-fn each_kind_of_list_is_written_in_one_way() {
+fn each_kind_of_closed_list_has_one_casing() {
     for code in Code::ALL {
         assert!(is_snake(code.name()), "{}: codes are snake_case", code.name());
     }

@@ -1,19 +1,19 @@
-//! Rate limits: as many as the configuration says, with headers that say so.
+//! Rate limits: requests up to the configured number, with headers that report it.
 
 use std::time::{Duration, Instant};
 
 use atrium_harness::{Atrium, guest::Guest};
 use serde_json::json;
 
-use crate::{Ask as _, until};
+use crate::{Ask as _, by_cookie, until};
 
 #[tokio::test]
-async fn limits_hold_say_so_and_change_live() {
+async fn limits_are_enforced_reported_and_changed_live() {
     let atrium = Atrium::builder().default_limits().start().await;
     let client = atrium.client();
     let mut last = None;
     for attempt in 0..10 {
-        // What a client claims about its address is not believed.
+        // A client's own claim about its address is not used.
         let forged = format!("10.0.0.{attempt}");
         let reply = client.post("/v1/auth/guest").header("x-forwarded-for", forged).answers(201).await;
         assert_eq!(reply.header("ratelimit-policy"), Some("\"sign_ins\";q=10;w=60"));
@@ -41,7 +41,7 @@ async fn limits_hold_say_so_and_change_live() {
     };
     assert!(admitted >= 100, "{admitted} admitted");
     assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=100;w=60"));
-    // Pages and keys are everybody's.
+    // Pages and keys need no sign-in.
     client.get("/").answers(200).await;
 
     atrium.set_default("limits.requests_per_minute", json!(1000)).await;
@@ -49,7 +49,7 @@ async fn limits_hold_say_so_and_change_live() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_the_client_is_who_the_proxy_says() {
+async fn behind_a_proxy_the_forwarded_address_is_counted() {
     let atrium = Atrium::builder().default_limits().setting("ATRIUM_TRUSTED_PROXY_HOPS", "1").start().await;
     let client = atrium.client();
     let sign_in = |forwarded: String| client.post("/v1/auth/guest").header("x-forwarded-for", forwarded);
@@ -62,14 +62,15 @@ async fn behind_a_proxy_the_client_is_who_the_proxy_says() {
 }
 
 #[tokio::test]
-async fn a_stream_over_the_limit_is_told_when_to_come_back_and_not_refused() {
+async fn a_stream_over_the_limit_is_a_problem_for_programs_and_a_retry_for_browsers() {
     let builder = Atrium::builder().default_limits().default_value("limits.requests_per_minute", json!(20));
     let atrium = builder.start().await;
     let guest = atrium.guest().await;
     let creation = guest.create_organization("Northwind").await.unwrap();
     while guest.client.get("/v1/auth/me").send().await.unwrap().code() == 200 {}
     let path = format!("/v1/operations/{}/events", creation.operation);
-    let mut stream = guest.client.events(&path, None).await.unwrap();
+    guest.client.get(&path).refused(429, "rate_limited").await;
+    let mut stream = by_cookie(&atrium, &guest, &path).events().await.unwrap();
     assert!(stream.next().await.is_none(), "an event over the limit");
     let retry = stream.retry().unwrap();
     assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&retry), "{retry:?}");

@@ -1,4 +1,4 @@
-//! The REST API, asked over real sockets of real processes. Every answer is held against the contract on the way.
+//! The REST API over real sockets of real processes. Every response is checked against the contract.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
@@ -58,7 +58,7 @@ async fn watched_chat(guest: &Guest, org: &str) -> (Window, Follower) {
     (window, events)
 }
 
-/// Sends a request and says what has to come.
+/// Sends a request and checks its response.
 trait Ask {
     /// Sends it; the answer has to have this status.
     async fn answers(self, status: u16) -> Reply;
@@ -76,7 +76,7 @@ impl Ask for Request {
     }
 }
 
-/// Waits until a process refuses a token that it would believe otherwise.
+/// Waits until a process rejects a token that it would accept otherwise.
 async fn until_refused(client: &Client) {
     until(&format!("{} believes it no more", client.base()), async || {
         client.get("/v1/auth/me").send().await.unwrap().code() == 401
@@ -84,7 +84,7 @@ async fn until_refused(client: &Client) {
     .await;
 }
 
-/// Waits until the operation at this address has ended, and says how.
+/// Waits until the operation at this address has ended, and returns its status.
 async fn end_of(client: &Client, operation: &str) -> String {
     let mut status = String::new();
     until("an end", async || {
@@ -105,12 +105,18 @@ async fn failed_creation(guest: &Guest) -> Creation {
     }
 }
 
-/// What a process says about a metric, named with its labels; 0 when it says nothing.
+/// A metric of a process, named with its labels; 0 if absent.
 async fn metric(atrium: &Atrium, api: usize, name: &str) -> f64 {
     let admin = Client::new(atrium.api(api).admin_url());
     let metrics = admin.get("/metrics").answers(200).await.text();
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// A request as a page's `EventSource` sends it: with the session cookie.
+fn by_cookie(atrium: &Atrium, guest: &Guest, path: &str) -> Request {
+    let cookie = format!("atrium_session={}", guest.client.token().unwrap());
+    atrium.client().get(path).header("cookie", cookie).header("sec-fetch-site", "same-origin")
 }
 
 /// Waits until each of the first `apis` API processes counts as many that live. Until then the first one that started
@@ -124,7 +130,7 @@ async fn every_process_counts(atrium: &Atrium, apis: usize) {
     }
 }
 
-/// Makes sure that these are all this problem and cannot be told apart: the same bytes, but for the request's id.
+/// Checks that all of these are this problem and indistinguishable: the same bytes, except for the request id.
 #[track_caller]
 fn alike(replies: &[Reply], status: u16, code: &str) {
     assert_eq!(

@@ -15,13 +15,13 @@ pub(crate) struct Operation {
     pub(crate) template: String,
     /// The names in the path, in their order.
     pub(crate) path: Vec<String>,
-    /// Whether it can be asked without a sign-in.
+    /// Whether it needs no sign-in.
     pub(crate) public: bool,
     /// Whether an access token is all it takes to be known.
     pub(crate) by_token: bool,
     /// The least role that may use it, by its name.
     pub(crate) least_role: Option<String>,
-    /// The same where somebody else is its object.
+    /// The same if another member is its object.
     pub(crate) least_role_for_others: Option<String>,
     /// A valid body, where it takes one.
     pub(crate) body: Option<Value>,
@@ -85,7 +85,7 @@ impl Operation {
                 .collect(),
             by_token: {
                 let ways = operation["security"].as_array().or_else(|| document["security"].as_array());
-                ways.is_some_and(|ways| ways.iter().any(|way| way.get("bearer").is_some()))
+                ways.is_some_and(|ways| ways.iter().any(|way| way.get("bearerAuth").is_some()))
             },
             public: operation["security"].as_array().is_some_and(Vec::is_empty),
             least_role: text("x-minimum-role"),
@@ -100,7 +100,16 @@ impl Operation {
                 .map(|(name, _)| name.clone())
                 .collect(),
             stream: responses.get("200").is_some_and(|ok| ok["content"].get("text/event-stream").is_some()),
-            statuses: responses.keys().map(|status| status.parse().expect("a status")).collect(),
+            statuses: responses
+                .keys()
+                .filter(|status| *status != "default")
+                .map(|status| status.parse().expect("a status"))
+                .chain(operation["x-problem-codes"].as_array().into_iter().flatten().map(|code| {
+                    let problems = &document["components"]["schemas"]["ProblemCode"]["x-problems"];
+                    let status = problems[code.as_str().expect("a code")]["status"].as_u64();
+                    status.and_then(|status| u16::try_from(status).ok()).expect("a status")
+                }))
+                .collect(),
             repeatable: named("header", "Idempotency-Key"),
             not_repeatable: text("x-not-repeatable"),
             query: query.collect::<Vec<_>>().join("&"),

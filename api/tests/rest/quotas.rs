@@ -1,4 +1,4 @@
-//! Quotas of organizations: what their members use together, over all processes, and nobody else.
+//! Quotas of organizations: shared by their members over all processes, and by no one else.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use atrium_harness::{Atrium, client::EventStream};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE, alike, every_process_counts, metric, until};
+use crate::{Ask as _, PATIENCE, alike, by_cookie, every_process_counts, metric, until};
 
 const QUOTA: usize = 60;
 
 #[tokio::test]
-async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_all() {
+async fn the_request_quota_counts_members_and_ignores_strangers() {
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Busy").await.unwrap();
@@ -27,7 +27,7 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
     })
     .await;
 
-    // A stranger knows the id.
+    // A stranger who knows the id.
     let stranger = atrium.guest().await;
     let nowhere = format!("/v1/orgs/{}", stranger.id);
     let mut answers = vec![stranger.client.get(&nowhere).send().await.unwrap()];
@@ -68,12 +68,13 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
     answers.push(stranger.client.get(&path).send().await.unwrap());
     alike(&answers, 404, "not_found");
     member.client.get("/v1/auth/me").answers(200).await;
-    // A stream is told when to come back: an EventSource would never come back from a 429. On a slow machine the quota
-    // may have room for it again.
+    // A browser's stream gets the wait before the next attempt: an EventSource never reconnects after a 429. On a slow
+    // machine the quota may have capacity again.
     let begun = Instant::now();
     loop {
         while owner.client.get(&path).send().await.unwrap().code() == 200 {}
-        let mut stream = owner.client.events(&format!("{path}/configs/events"), None).await.unwrap();
+        let mut stream =
+            by_cookie(&atrium, &owner, &format!("{path}/configs/events")).events().await.unwrap();
         if stream.next().await.is_none() {
             assert!(stream.retry().unwrap() >= Duration::from_secs(1));
             break;
@@ -82,8 +83,8 @@ async fn requests_of_all_members_count_together_and_those_of_strangers_not_at_al
     }
 }
 
-/// Asks for several streams at once, spread over the processes, which hold some already. Returns those that are open
-/// when all others have ended.
+/// Opens several streams concurrently, spread over the processes, which have some open already. Returns the open ones
+/// after all others were rejected.
 async fn streams(
     atrium: &Atrium,
     apis: usize,
@@ -94,27 +95,26 @@ async fn streams(
 ) -> Vec<EventStream> {
     let opening = (0..count).map(|index| {
         let client = owner.client.at(atrium.api(index % apis).url());
-        async move { client.events(path, None).await.unwrap() }
-    });
-    let mut open = join_all(opening).await;
-    let begun = Instant::now();
-    // A stream over the quota has ended, and the processes count the rest.
-    loop {
-        let mut still = Vec::new();
-        for mut stream in open {
-            let next = tokio::time::timeout(Duration::from_millis(20), stream.next()).await;
-            if matches!(next, Ok(None)) {
-                assert!(stream.retry().unwrap() >= Duration::from_secs(4), "comes back too soon");
-            } else {
-                still.push(stream);
+        async move {
+            match client.events(path, None).await {
+                Ok(stream) => Some(stream),
+                Err(error) => {
+                    let refused = error.reply().unwrap().clone().must_be(429, "quota_exceeded");
+                    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 4);
+                    None
+                }
             }
         }
-        open = still;
+    });
+    let open: Vec<_> = join_all(opening).await.into_iter().flatten().collect();
+    let begun = Instant::now();
+    loop {
         let counted = counted(atrium, 0..apis).await;
         if (held + open.len()) as f64 == counted {
             return open;
         }
         assert!(begun.elapsed() < PATIENCE, "{} streams look open, {counted} are", open.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -126,7 +126,7 @@ async fn counted(atrium: &Atrium, apis: impl Iterator<Item = usize>) -> f64 {
     sum
 }
 
-/// How many streams the processes say in Redis that they hold.
+/// The number of open streams that the processes report in Redis.
 async fn said(atrium: &Atrium) -> u32 {
     let mut redis = atrium.redis_connection().await;
     let keys: Vec<String> =
@@ -140,7 +140,7 @@ async fn said(atrium: &Atrium) -> u32 {
 }
 
 #[tokio::test]
-async fn as_many_streams_as_the_quota_allows_are_open_whoever_races_dies_or_forgets() {
+async fn open_streams_never_exceed_the_quota_during_races_crashes_and_flushes() {
     let atrium = Atrium::builder().apis(3).private_redis().start().await;
     every_process_counts(&atrium, 3).await;
     let owner = atrium.guest().await;
@@ -157,7 +157,7 @@ async fn as_many_streams_as_the_quota_allows_are_open_whoever_races_dies_or_forg
     assert_eq!(open.len(), 6);
     assert_eq!(counted(&atrium, 0..3).await, 6.0);
 
-    // What was lost is said again: nobody gets a place that is taken.
+    // Lost counts are reported again: no stream is opened above the quota.
     atrium.redis().flush_all().await.unwrap();
     assert!(streams(&atrium, 3, &path, &owner, 6, 15).await.is_empty());
     until("the numbers that a flush lost are said again", async || said(&atrium).await == 6).await;

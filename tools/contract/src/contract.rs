@@ -12,8 +12,14 @@ use crate::reply::Reply;
 use crate::schemas::Schemas;
 use crate::templates::Templates;
 
-/// Answers outside every operation: an unknown path, or a path without the method.
-const UNROUTED: &str = "x-unrouted-responses";
+/// The problem codes of an operation.
+const PROBLEM_CODES: &str = "x-problem-codes";
+/// The problem codes where there is no operation: an unknown path, or a path without the method.
+const UNROUTED_PROBLEM_CODES: &str = "x-unrouted-problem-codes";
+/// The status of each problem code, and the headers that come with it.
+const PROBLEMS: &str = "/components/schemas/ProblemCode/x-problems";
+/// The one response of all problems.
+const PROBLEM_RESPONSE: &str = "/components/responses/ProblemResponse";
 /// The schema of each event's data, beside the schema of a stream's media type.
 const EVENTS: &str = "x-sse-events";
 
@@ -29,6 +35,14 @@ pub struct Contract {
 #[derive(Debug, thiserror::Error)]
 #[error("violates docs/api/openapi.yaml: {0}")]
 pub struct Violation(String);
+
+/// What the document says about a method and a path.
+enum Route {
+    /// The pointer to the operation.
+    Operation(String),
+    /// There is no operation, because the document lacks this.
+    Missing(&'static str),
+}
 
 /// A response as the document describes it, with the pointer to it.
 struct Documented<'a> {
@@ -96,11 +110,15 @@ impl Contract {
         operations
     }
 
-    /// Checks an answer against the contract.
+    /// Checks an answer against the contract. A page of the web app is no part of it.
     ///
     /// # Errors
     /// When the two differ.
     pub fn check(&self, reply: &Reply) -> Result<(), Violation> {
+        let route = self.route(&reply.method, &reply.path);
+        if matches!(route, Route::Missing(_)) && is_page(reply) {
+            return Ok(());
+        }
         let (documented, media) = self.head(&reply.method, &reply.path, reply.status, &reply.headers)?;
         let Some((name, media)) = media else {
             if reply.body.is_empty() || reply.method == Method::HEAD {
@@ -108,7 +126,7 @@ impl Contract {
             }
             return Err(Violation(format!("got a body, but none is documented: {}", reply.describe())));
         };
-        if media.get("schema").is_none() || !is_json(&name) {
+        if media.get("schema").is_none() || !is_json(&name) || reply.method == Method::HEAD {
             return Ok(());
         }
         let body: Value = serde_json::from_slice(&reply.body)
@@ -116,7 +134,27 @@ impl Contract {
         let pointer = format!("{}/content/{}/schema", documented.pointer, escaped(&name));
         self.schemas
             .check(&pointer, &body)
-            .map_err(|reason| Violation(format!("{}\n{reason}", reply.describe())))
+            .map_err(|reason| Violation(format!("{}\n{reason}", reply.describe())))?;
+        if is_error(reply.status) { self.check_problem(&route, reply, &body) } else { Ok(()) }
+    }
+
+    /// Checks that the operation documents the code of a problem, and the code its status and its headers.
+    fn check_problem(&self, route: &Route, reply: &Reply, body: &Value) -> Result<(), Violation> {
+        let code = body["code"].as_str().unwrap_or_default();
+        if !self.codes(route).any(|known| known == code) {
+            return Err(Violation(format!("the code is not documented: {}", reply.describe())));
+        }
+        let problem = self.problem(code);
+        if problem["status"] != reply.status.as_u16() {
+            let status = &problem["status"];
+            return Err(Violation(format!("the code has the status {status}: {}", reply.describe())));
+        }
+        for header in problem["headers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if !reply.headers.contains_key(header) {
+                return Err(Violation(format!("the header `{header}` is missing: {}", reply.describe())));
+            }
+        }
+        Ok(())
     }
 
     /// Checks status and headers of an answer whose body is still to come.
@@ -227,35 +265,59 @@ impl Contract {
         Ok((documented, Some((name.clone(), media))))
     }
 
-    /// The documented response of a request.
+    /// The documented response of a request. All errors share one.
     fn response(&self, method: &Method, path: &str, status: StatusCode) -> Result<Documented<'_>, Violation> {
-        let path = path.split('?').next().unwrap_or_default();
         let code = status.as_str();
-        let route = self.templates.find(path);
-        let operation = route.and_then(|template| {
-            let item = &self.document["paths"][template];
-            let method = method.as_str().to_ascii_lowercase();
-            // HEAD is answered like GET.
-            let method =
-                if method == "head" && item.get("head").is_none() { "get".to_owned() } else { method };
-            item.get(&method).map(|_| format!("/paths/{}/{method}/responses", escaped(template)))
-        });
-        let Some(responses) = operation else {
-            let expected = if route.is_some() { "405" } else { "404" };
-            let what = if route.is_some() { "its method" } else { "its path" };
-            if code != expected || self.document[UNROUTED].get(code).is_none() {
-                return Err(Violation(format!("{method} {path} → {code}: {what} is not documented")));
+        let route = self.route(method, path);
+        if is_error(status) {
+            if !self.codes(&route).any(|known| self.problem(known)["status"] == status.as_u16()) {
+                let what = match route {
+                    Route::Operation(_) => "no problem code of the operation has the status",
+                    Route::Missing(what) => what,
+                };
+                return Err(Violation(format!("{method} {path} → {code}: {what}")));
             }
-            return self.documented(&format!("/{UNROUTED}/{code}")).ok_or_else(|| dangling(UNROUTED));
-        };
-        let class = format!("{}XX", &code[..1]);
-        for key in [code, &class, "default"] {
-            let pointer = format!("{responses}/{key}");
-            if self.document.pointer(&pointer).is_some() {
-                return self.documented(&pointer).ok_or_else(|| dangling(&pointer));
-            }
+            return self.documented(PROBLEM_RESPONSE).ok_or_else(|| dangling(PROBLEM_RESPONSE));
         }
-        Err(Violation(format!("{method} {path} → {code}: the status is not documented")))
+        let operation = match route {
+            Route::Operation(pointer) => pointer,
+            Route::Missing(what) => return Err(Violation(format!("{method} {path} → {code}: {what}"))),
+        };
+        let pointer = format!("{operation}/responses/{code}");
+        if self.document.pointer(&pointer).is_none() {
+            return Err(Violation(format!("{method} {path} → {code}: the status is not documented")));
+        }
+        self.documented(&pointer).ok_or_else(|| dangling(&pointer))
+    }
+
+    /// The operation of a request.
+    fn route(&self, method: &Method, path: &str) -> Route {
+        let path = path.split('?').next().unwrap_or_default();
+        let Some(template) = self.templates.find(path) else {
+            return Route::Missing("its path is not documented");
+        };
+        let item = &self.document["paths"][template];
+        let method = method.as_str().to_ascii_lowercase();
+        // HEAD is answered like GET.
+        let method = if method == "head" && item.get("head").is_none() { "get".to_owned() } else { method };
+        if item.get(&method).is_none() {
+            return Route::Missing("its method is not documented");
+        }
+        Route::Operation(format!("/paths/{}/{method}", escaped(template)))
+    }
+
+    /// The problem codes of an operation, or of a request without one.
+    fn codes(&self, route: &Route) -> impl Iterator<Item = &str> {
+        let codes = match route {
+            Route::Operation(pointer) => self.document.pointer(&format!("{pointer}/{PROBLEM_CODES}")),
+            Route::Missing(_) => self.document.get(UNROUTED_PROBLEM_CODES),
+        };
+        codes.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// Status and headers of a problem code; null for an unknown one.
+    fn problem(&self, code: &str) -> &Value {
+        self.document.pointer(PROBLEMS).map_or(&Value::Null, |problems| &problems[code])
     }
 
     fn documented(&self, pointer: &str) -> Option<Documented<'_>> {
@@ -275,6 +337,17 @@ impl Contract {
             }
         }
     }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+/// Whether this is a file of the web app, which the contract leaves out.
+fn is_page(reply: &Reply) -> bool {
+    matches!(reply.method, Method::GET | Method::HEAD)
+        && !reply.path.starts_with("/v1/")
+        && (reply.status == StatusCode::OK || reply.status == StatusCode::NOT_MODIFIED)
 }
 
 fn dangling(pointer: &str) -> Violation {

@@ -19,8 +19,12 @@ pub(crate) struct Schemas {
 }
 
 impl Schemas {
+    /// The document's schemas, closed: clients have to accept fields that they do not know, so the document leaves
+    /// objects open; what the API sends today has to be documented all the same.
     pub(crate) fn new(document: &Value) -> Self {
-        Self { document: document.clone(), compiled: Mutex::default() }
+        let mut document = document.clone();
+        close(&mut document["components"]["schemas"]);
+        Self { document, compiled: Mutex::default() }
     }
 
     /// Checks a value against the schema at this pointer of the document.
@@ -56,5 +60,21 @@ impl Schemas {
         let validator = Arc::new(validator);
         compiled.insert(pointer.to_owned(), Arc::clone(&validator));
         Ok(validator)
+    }
+}
+
+/// Allows no other fields in any object that names its fields.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(keywords) => {
+            keywords.values_mut().for_each(close);
+            if keywords.get("properties").is_some_and(Value::is_object)
+                && keywords.get("type").is_some_and(|kind| kind == "object")
+            {
+                keywords.entry("additionalProperties").or_insert(Value::Bool(false));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
     }
 }

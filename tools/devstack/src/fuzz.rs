@@ -21,7 +21,7 @@ use tokio::process::Command;
 
 /// The seed and the options of each run: what does not depend on the seed is done once.
 const RUNS: [(&str, &[&str]); 3] = [("1", &["--max-examples", "5"]), ("2", RANDOM), ("3", RANDOM)];
-const RANDOM: &[&str] = &["--max-examples", "8", "--phases", "fuzzing,stateful", "--exclude-tag", "Pages"];
+const RANDOM: &[&str] = &["--max-examples", "8", "--phases", "fuzzing,stateful"];
 /// Checks that the environment can be created; Schemathesis needs Python 3.11.
 const PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))";
 

@@ -90,7 +90,7 @@ async fn cookies_come_back() {
 #[tokio::test]
 async fn a_follower_continues_after_the_last_event() {
     let answers = vec![
-        stream("retry: 10\n: hello\n\nid: 1\ndata: {\"n\":1}\n\nid: 2\ndata: {\"n\":2}\n\ndata: cut"),
+        stream("retry: 10\n: hello\nid: 1\ndata: {\"n\":1}\n\nid: 2\ndata: {\"n\":2}\n\ndata: cut"),
         stream("id: 3\nevent: last\ndata: {\"n\":3}\n\n"),
         "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".to_owned(),
     ];
@@ -117,7 +117,7 @@ async fn a_refused_stream_reports_the_answer() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "the status is not documented")]
+#[should_panic(expected = "no problem code of the operation has the status")]
 async fn an_answer_that_violates_the_contract_panics() {
     let (address, _serving) = server(vec![json_answer("418 I'm a teapot", "", "{}")]).await;
     let contract = Arc::new(Contract::load().expect("the repository has a contract"));

@@ -10,8 +10,7 @@ use crate::reply::Reply;
 const DOCUMENT: &str = r##"
 openapi: 3.1.0
 info: { title: T, version: "1" }
-x-unrouted-responses:
-  "404": { $ref: "#/components/responses/Problem" }
+x-unrouted-problem-codes: [route_not_found]
 paths:
   /things:
     post:
@@ -24,7 +23,8 @@ paths:
           content:
             application/json:
               schema: { $ref: "#/components/schemas/Thing" }
-        "422": { $ref: "#/components/responses/Problem" }
+        default: { $ref: "#/components/responses/ProblemResponse" }
+      x-problem-codes: [name_invalid, too_many_things]
   /things/{thing}:
     delete:
       responses:
@@ -43,17 +43,25 @@ components:
   headers:
     RequestId: { required: true, schema: { type: string } }
   responses:
-    Problem:
+    ProblemResponse:
       description: A problem.
       content:
         application/problem+json:
           schema:
             type: object
             required: [code]
+            properties: { code: { $ref: "#/components/schemas/ProblemCode" } }
   schemas:
+    ProblemCode:
+      type: string
+      enum: [name_invalid, not_yours, route_not_found, too_many_things]
+      x-problems:
+        name_invalid: { status: 422 }
+        not_yours: { status: 403 }
+        route_not_found: { status: 404 }
+        too_many_things: { status: 429, headers: [Retry-After] }
     Thing:
       type: object
-      additionalProperties: false
       required: [id, name]
       properties:
         id: { type: string, format: uuid }
@@ -95,8 +103,36 @@ fn verdict(reply: &Reply) -> String {
 fn documented_answers_pass() {
     assert_eq!(verdict(&made(THING)), "");
     assert_eq!(verdict(&reply(Method::DELETE, "/things/1", 204, None, "")), "");
-    let problem = reply(Method::POST, "/things", 422, Some("application/problem+json"), r#"{"code":"x"}"#);
+    let problem =
+        reply(Method::POST, "/things", 422, Some("application/problem+json"), r#"{"code":"name_invalid"}"#);
     assert_eq!(verdict(&problem), "");
+}
+
+#[test]
+fn a_problem_has_a_documented_code_with_its_status_and_headers() {
+    let problem = |status: u16, code: &str| {
+        reply(
+            Method::POST,
+            "/things",
+            status,
+            Some("application/problem+json"),
+            &format!(r#"{{"code":"{code}"}}"#),
+        )
+    };
+    assert!(verdict(&problem(403, "not_yours")).contains("no problem code of the operation has the status"));
+    assert!(verdict(&problem(422, "not_yours")).contains("the code is not documented"));
+    assert!(verdict(&problem(422, "too_many_things")).contains("the code has the status 429"));
+    let mut limited = problem(429, "too_many_things");
+    assert!(verdict(&limited).contains("`Retry-After` is missing"));
+    limited.headers.insert("retry-after", HeaderValue::from_static("1"));
+    assert_eq!(verdict(&limited), "");
+}
+
+#[test]
+fn a_page_is_no_part_of_the_contract() {
+    assert_eq!(verdict(&reply(Method::GET, "/app.js", 200, Some("text/javascript"), "x")), "");
+    let beside = reply(Method::GET, "/v1/others", 200, Some("application/json"), "{}");
+    assert!(verdict(&beside).contains("its path is not documented"));
 }
 
 #[test]
@@ -107,9 +143,9 @@ fn an_undocumented_status_is_a_violation() {
 
 #[test]
 fn an_undocumented_path_or_method_is_a_violation() {
-    let answer = reply(Method::GET, "/others", 200, Some("application/json"), THING);
+    let answer = reply(Method::POST, "/others", 201, Some("application/json"), THING);
     assert!(verdict(&answer).contains("its path is not documented"));
-    let answer = reply(Method::PUT, "/things", 200, Some("application/json"), THING);
+    let answer = reply(Method::PUT, "/things", 201, Some("application/json"), THING);
     assert!(verdict(&answer).contains("its method is not documented"));
 }
 

@@ -25,6 +25,7 @@ pub struct EventStream {
     reader: JoinHandle<()>,
     contract: Option<Arc<Contract>>,
     comments: u64,
+    pings: u64,
     retry: Option<Duration>,
     last_event_id: Option<String>,
 }
@@ -46,6 +47,7 @@ impl EventStream {
             reader: tokio::spawn(pump(body, parsed)),
             contract,
             comments: 0,
+            pings: 0,
             retry: None,
             last_event_id: None,
         }
@@ -63,6 +65,12 @@ impl EventStream {
         self.comments
     }
 
+    /// Heartbeats seen as events.
+    #[must_use]
+    pub fn pings(&self) -> u64 {
+        self.pings
+    }
+
     /// How long the server asks clients to wait before they reconnect.
     #[must_use]
     pub fn retry(&self) -> Option<Duration> {
@@ -75,10 +83,10 @@ impl EventStream {
         self.last_event_id.as_deref()
     }
 
-    /// The next event, or `None` when the stream has ended.
+    /// The next event, or `None` when the stream has ended. Positions and pings are counted, but not returned.
     ///
     /// # Panics
-    /// When the client has a contract and the event violates it.
+    /// When the client has a contract and the event violates it, or the stream has an empty line that ends no event.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             match self.items.recv().await? {
@@ -89,9 +97,13 @@ impl EventStream {
                     if let Some(contract) = &self.contract {
                         contract.assert_event(&self.method, &self.path, &event);
                     }
-                    return Some(event);
+                    match event.event.as_str() {
+                        "position" => {}
+                        "ping" => self.pings += 1,
+                        _ => return Some(event),
+                    }
                 }
-                Item::Id(id) => self.last_event_id = Some(id),
+                Item::Empty => panic!("{}: an empty line that ends no event", self.path),
                 Item::Comment(_) => self.comments += 1,
                 Item::Retry(after) => self.retry = Some(after),
             }

@@ -9,8 +9,8 @@ use atrium_contract::Event;
 pub enum Item {
     /// An event.
     Event(Event),
-    /// A position in the stream, sent without an event: where to continue when the connection ends.
-    Id(String),
+    /// An empty line that ends no event: some clients dispatch an event without data there.
+    Empty,
     /// A comment, such as a heartbeat.
     Comment(String),
     /// How long to wait before connecting again.
@@ -27,8 +27,6 @@ pub struct Parser {
     event: String,
     data: Option<String>,
     last_event_id: String,
-    /// The id as of the last empty line: a later one does not count yet.
-    settled_id: String,
 }
 
 impl Parser {
@@ -92,10 +90,8 @@ impl Parser {
 
     fn dispatch(&mut self, at: Instant) -> Option<Item> {
         let event = std::mem::take(&mut self.event);
-        let moved = self.settled_id != self.last_event_id;
-        self.settled_id.clone_from(&self.last_event_id);
         let Some(data) = self.data.take() else {
-            return moved.then(|| Item::Id(self.last_event_id.clone()));
+            return Some(Item::Empty);
         };
         let event = if event.is_empty() { "message".to_owned() } else { event };
         Some(Item::Event(Event { id: self.last_event_id.clone(), event, data, at }))
@@ -116,7 +112,7 @@ mod tests {
     fn events(pieces: &[&[u8]]) -> Vec<(String, String, String)> {
         let event = |item| match item {
             Item::Event(event) => Some((event.id, event.event, event.data)),
-            Item::Id(_) | Item::Comment(_) | Item::Retry(_) => None,
+            Item::Empty | Item::Comment(_) | Item::Retry(_) => None,
         };
         parse(pieces).into_iter().filter_map(event).collect()
     }
@@ -153,12 +149,12 @@ mod tests {
 
     #[test]
     fn comments_are_not_events() {
-        let items = parse(&[b": beat\n\n:\n\n"]);
+        let items = parse(&[b": beat\n:\n"]);
         let comments: Vec<_> = items
             .iter()
             .map(|item| match item {
                 Item::Comment(text) => text.as_str(),
-                Item::Event(_) | Item::Id(_) | Item::Retry(_) => "not a comment",
+                Item::Event(_) | Item::Empty | Item::Retry(_) => "not a comment",
             })
             .collect();
         assert_eq!(comments, ["beat", ""]);
@@ -177,15 +173,10 @@ mod tests {
     }
 
     #[test]
-    fn a_position_without_an_event_counts() {
-        let ids: Vec<_> = parse(&[b"id: 5-0\n\nid: 5-0\n\nid: 6\ndata: x\n\nid: 7\n"])
-            .into_iter()
-            .filter_map(|item| match item {
-                Item::Id(id) => Some(id),
-                Item::Event(_) | Item::Comment(_) | Item::Retry(_) => None,
-            })
-            .collect();
-        assert_eq!(ids, ["5-0"], "once, and neither with an event nor before the empty line");
+    fn an_empty_line_without_an_event_is_noticed() {
+        let empty = |text: &[u8]| parse(&[text]).iter().filter(|item| matches!(item, Item::Empty)).count();
+        assert_eq!(empty(b"retry: 1\nid: 6\ndata: x\n\n:\n"), 0);
+        assert_eq!(empty(b"retry: 1\n\n:\n\nid: 5\n\n"), 3);
     }
 
     #[test]
@@ -199,7 +190,7 @@ mod tests {
             .into_iter()
             .filter_map(|item| match item {
                 Item::Retry(after) => Some(after),
-                Item::Event(_) | Item::Id(_) | Item::Comment(_) => None,
+                Item::Event(_) | Item::Empty | Item::Comment(_) => None,
             })
             .collect();
         assert_eq!(retries, [Duration::from_millis(1500)]);
