@@ -1,4 +1,4 @@
-//! All schemas of what the API reads and sends, for the test that holds `docs/api/openapi.yaml` against them.
+//! The schemas of all bodies that the API reads and sends. A test compares them with `docs/api/openapi.yaml`.
 
 use crate::{
     api_keys, audit, auth, chat, configuration,
@@ -6,7 +6,7 @@ use crate::{
     invitations, live, members, operations, organizations, projects,
 };
 
-/// Every component that has a type.
+/// Every component of the API description that has a Rust type.
 #[must_use]
 pub fn components() -> Vec<Component> {
     [
