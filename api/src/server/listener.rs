@@ -32,7 +32,7 @@ use crate::{
     http::{
         problem::{Code, Problem},
         request_id::RequestId,
-        response::{self, CLIENT_TIMEOUT, on_the_wire},
+        response::{self, CLIENT_TIMEOUT, encode_http1},
     },
     routes::Routes,
     state::App,
@@ -182,7 +182,7 @@ async fn refuse(mut stream: TcpStream, peer: IpAddr, full: Full) {
     let id = RequestId::new();
     let problem = problem.header(header::RETRY_AFTER, HeaderValue::from_static("5"));
     let response = response::problem(problem, &id);
-    let wire = on_the_wire(&response, &id);
+    let wire = encode_http1(&response, &id);
     let exchange = async {
         stream.write_all(&wire).await?;
         stream.shutdown().await?;

@@ -24,7 +24,7 @@ use super::{
 use crate::http::{
     problem::{Code, Problem},
     request_id::{RequestId, X_REQUEST_ID},
-    response::{self, on_the_wire},
+    response::{self, encode_http1},
 };
 
 /// A client's stream on which hyper's own refusals are replaced by problem documents.
@@ -86,7 +86,7 @@ fn problem_for(answer: &[u8], https: bool) -> Bytes {
         code: Some(Code::MalformedRequest),
         cause: None,
     });
-    on_the_wire(&response, &id)
+    encode_http1(&response, &id)
 }
 
 impl AsyncRead for ClientStream {
