@@ -81,7 +81,7 @@ impl IdempotentRequest {
             .execute(tx.conn())
             .await?;
         }
-        // Read even without the lock: its owner may be another repetition, which only reads the recorded response.
+        // Read even if the lock is taken: it may belong to another repetition, which only reads the response.
         let recorded = sqlx::query!(
             "SELECT fingerprint, status, headers, body FROM idempotency_keys
               WHERE caller_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
@@ -105,7 +105,7 @@ impl IdempotentRequest {
     /// Records the response in the transaction that did the work.
     ///
     /// # Errors
-    /// When the database is unavailable, or the key was recorded in the meantime.
+    /// When the database is unavailable.
     pub fn record<'a>(
         &'a self,
         tx: &'a mut OrgTx,

@@ -1,7 +1,7 @@
-//! The web page, the documentation and the API description: files embedded at build time, the same for everybody.
+//! The web page, the documentation and the API description: public files, embedded at build time.
 //!
-//! Their names do not change with their content, so browsers ask every time, with the entity tag of what they
-//! hold; mostly the answer is that it still holds.
+//! Their names do not change with their content, so browsers revalidate them on every use, with the entity tag of the
+//! cached content. The response is usually a 304.
 
 use std::sync::{Arc, LazyLock};
 
@@ -18,19 +18,20 @@ use crate::{
     state::App,
 };
 
-/// Path, media type, content: made by `build.rs` from `web/` and `docs/api`.
+/// Path, media type and content of each file. `build.rs` generates the list from `web/` and `docs/api`.
 static FILES: &[(&str, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 static OPENAPI: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json"));
 
-/// A file, ready to be sent.
+/// A file with its entity tag.
 struct File {
-    kind: &'static str,
+    media_type: &'static str,
     content: &'static [u8],
     etag: String,
 }
 
-static PAGES: LazyLock<Vec<(&'static str, File)>> =
-    LazyLock::new(|| FILES.iter().map(|(path, kind, content)| (*path, File::new(kind, content))).collect());
+static PAGES: LazyLock<Vec<(&'static str, File)>> = LazyLock::new(|| {
+    FILES.iter().map(|(path, media_type, content)| (*path, File::new(media_type, content))).collect()
+});
 static DESCRIPTION: LazyLock<File> = LazyLock::new(|| File::new("application/json", OPENAPI));
 
 /// The paths of the pages and their files.
@@ -38,10 +39,10 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|(path, ..)| *path)
 }
 
-/// `GET /`, `/docs`, `/docs/errors` and what they are made of.
+/// `GET /`, `/docs`, `/docs/errors` and the files that they use.
 ///
 /// # Errors
-/// When the table of routes names a file that there is not, which is a defect.
+/// When the table of routes names a missing file, which is a bug.
 pub async fn page(_: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let page = PAGES.iter().find(|(path, _)| *path == request.uri.path());
     let (_, file) = page.ok_or_else(|| Problem::internal("a route without its file"))?;
@@ -57,14 +58,17 @@ pub async fn openapi(_: &Arc<App>, request: &mut Request) -> Result<Response, Pr
 }
 
 impl File {
-    fn new(kind: &'static str, content: &'static [u8]) -> Self {
-        Self { kind, content, etag: content_etag(content) }
+    fn new(media_type: &'static str, content: &'static [u8]) -> Self {
+        Self { media_type, content, etag: content_etag(content) }
     }
 
     fn respond(&self, request: &HeaderMap) -> Result<Response, Problem> {
-        let whole =
-            bytes(StatusCode::OK, HeaderValue::from_static(self.kind), Bytes::from_static(self.content));
-        let mut response = unless_held(request, &self.etag, whole)?;
+        let complete = bytes(
+            StatusCode::OK,
+            HeaderValue::from_static(self.media_type),
+            Bytes::from_static(self.content),
+        );
+        let mut response = unless_held(request, &self.etag, complete)?;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(response)
     }
@@ -75,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_already_is_not_sent_again() {
+    fn a_matching_if_none_match_returns_304() {
         let file = File::new("text/plain", b"hello");
         let status = |tag: &str| {
             let tag = HeaderValue::try_from(tag).expect("a header value");
@@ -89,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn the_description_is_json_and_keeps_its_order() {
+    fn the_api_description_is_json_in_its_original_order() {
         let text = std::str::from_utf8(OPENAPI).expect("UTF-8");
         assert!(text.starts_with("{\"openapi\":\"3.1.0\""), "{text:.80}");
         assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
     }
 
     #[test]
-    fn the_pages_are_there() {
+    fn the_embedded_files_include_all_pages() {
         for path in ["/", "/docs", "/docs/errors", "/docs/error-catalog.md", "/app.js", "/style.css"] {
             assert!(paths().any(|known| known == path), "{path}");
         }
