@@ -82,7 +82,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     let window = settings.drain;
     let draining = shutdown.draining().clone();
     let shared_limits = Arc::new(Shared::new(redis.clone(), &settings.process_name));
-    // Runs until the last stream has ended, so that every stream's permit is released.
+    // `keep_stream_quotas` runs until the last stream has ended, so that every permit is released.
     let (stream_quotas, keep_stream_quotas) =
         StreamQuotas::new(Arc::clone(&shared_limits), live.streams.done().clone());
     shutdown.spawn_critical("stream quotas", keep_stream_quotas);
@@ -106,7 +106,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
         live,
     });
 
-    // These tasks run until the last connection has ended, so that a logout still takes effect during the drain.
+    // Canceled when the last connection has ended, so that a logout still takes effect during the drain.
     let served = CancellationToken::new();
     shutdown.spawn_critical("revocations", revocations.follow(watcher, served.clone()));
     shutdown.spawn_critical("signing keys", keyring.follow(served.clone()));

@@ -43,6 +43,6 @@ pub struct App {
     pub live: Live,
     /// The phases of stopping: draining, then forced.
     pub shutdown: Shutdown,
-    /// Cancelled shortly after the listener has closed: each connection then ends after its current request.
+    /// Canceled shortly after the listener has closed: each connection then ends after its current request.
     pub closing: CancellationToken,
 }

@@ -138,8 +138,8 @@ impl IdempotentRequest {
         }
     }
 
-    /// The id of the advisory lock. If two keys have the same id, one request is answered as if it were a repetition of
-    /// the other, still in flight, and succeeds when it is sent again.
+    /// The id of the advisory lock. If two keys have the same id, their requests can conflict: one gets
+    /// [`Code::IdempotencyInFlight`] and succeeds when it is repeated.
     fn lock_id(&self) -> i64 {
         let digest = Sha256::new()
             .chain_update(self.caller.as_bytes())
