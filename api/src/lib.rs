@@ -1,10 +1,10 @@
 //! Atrium's API: REST and Server-Sent Events over hyper, without a framework.
 //!
-//! A connection becomes requests in [`server`], a request finds its handler in the one table in [`routes`], and a
-//! handler gets [`state::App`] and an [`http::request::Request`]. Each resource is a folder of its own.
+//! [`server`] reads requests from connections, [`routes`] is the one table that maps requests to handlers, and a
+//! handler receives [`state::App`] and an [`http::request::Request`]. Each resource has its own folder.
 //!
-//! A module imports nothing from the modules before it in this list: `server`, `routes`, `schemas`, the resources (from
-//! `organizations` to `pages`), `state`, `live`, `limits`, `http`.
+//! The modules are layers, and a module imports only from layers below its own. From top to bottom: `server`, `routes`,
+//! `schemas`, the resources (from `organizations` to `pages`), `state`, `live`, `limits`, `http`.
 
 pub mod server;
 

@@ -1,4 +1,4 @@
-//! Wires the API together; everything else has a file of its own.
+//! Starts the API: reads the settings, connects to PostgreSQL and Redis, and wires the modules together.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -82,7 +82,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
     let window = settings.drain;
     let draining = shutdown.draining().clone();
     let shared_limits = Arc::new(Shared::new(redis.clone(), &settings.process_name));
-    // Permits are returned until the last stream has ended.
+    // `keep_stream_quotas` runs until the last stream has ended, so that every permit is released.
     let (stream_quotas, keep_stream_quotas) =
         StreamQuotas::new(Arc::clone(&shared_limits), live.streams.done().clone());
     shutdown.spawn_critical("stream quotas", keep_stream_quotas);
@@ -106,7 +106,7 @@ async fn run(settings: Settings, api: ApiSettings, log_level: LogLevel) -> anyho
         live,
     });
 
-    // Sign-outs count until the last connection has ended.
+    // Canceled when the last connection has ended, so that a logout still takes effect during the drain.
     let served = CancellationToken::new();
     shutdown.spawn_critical("revocations", revocations.follow(watcher, served.clone()));
     shutdown.spawn_critical("signing keys", keyring.follow(served.clone()));

@@ -1,6 +1,6 @@
-//! The table of all routes, with the checks before each handler.
+//! The table of routes: every method and path of the API, and what is checked before its handler runs.
 //!
-//! `docs/api/openapi.yaml` is held against this table, in both directions, by a test.
+//! A test compares `docs/api/openapi.yaml` with this table, in both directions.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -18,38 +18,39 @@ use crate::{
     state::App,
 };
 
-/// What a handler becomes when it is called.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send + 'a>>;
+/// The future that a handler returns.
+pub type HandlerFuture<'a> = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send + 'a>>;
 
 /// A handler: `async fn handler(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem>`.
 ///
-/// Handlers of methods that write run detached from the connection, so that a client that disconnects cannot cut
-/// between a commit and what follows it.
-pub type Handler = for<'a> fn(&'a Arc<App>, &'a mut Request) -> Answer<'a>;
+/// Handlers of methods that write run detached from the connection, so that a disconnecting client cannot stop them
+/// between a commit and the work that follows it.
+pub type Handler = for<'a> fn(&'a Arc<App>, &'a mut Request) -> HandlerFuture<'a>;
 
 /// The callers that a route admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// All callers.
+    /// Every client, without credentials.
     Public,
-    /// Callers with a valid access token.
+    /// A client with a valid access token, or a valid API key where the route has a scope.
     User,
-    /// Callers with a refresh token: the handler verifies it and the origin of the request.
+    /// A client with a refresh token. The handler verifies the token and the origin of the request.
     Refresh,
 }
 
 /// Which rate limit a request counts against before its handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// None: what is public and costs nothing.
+    /// No limit: the route is public and cheap.
     None,
     /// `limits.sign_ins_per_minute`, per address.
     SignIns,
     /// `limits.requests_per_minute`, per user.
     Requests,
-    /// The same number, per address: the user is unknown until the refresh token is looked up.
+    /// The same number, `limits.requests_per_minute`, per address: the user is unknown until the refresh token has been
+    /// looked up.
     Refreshes,
-    /// `limits.chat_actions_per_second`, per user and project: counted by the handler, which has the project's
+    /// `limits.chat_actions_per_second`, per user and project. The handler counts, because it has the project's
     /// configuration.
     ChatActions,
 }
@@ -58,19 +59,20 @@ pub enum Limit {
 pub struct Route {
     /// The method; a `GET` also answers `HEAD`.
     pub method: Method,
-    /// The path, with `{parameters}`. Metrics and logs name requests by it, never by the path that was sent.
+    /// The path, with `{parameters}`. Metrics and logs use it, never the requested path.
     pub template: &'static str,
     /// The callers that it admits.
     pub access: Access,
-    /// What it counts against.
+    /// The rate limit that a request counts against.
     pub limit: Limit,
     /// The largest body, in bytes.
     pub body_limit: usize,
-    /// How long the handler may take before the client gets 503.
+    /// How long the handler may take before the request is answered with 503 and `Retry-After`.
     pub time_limit: Duration,
-    /// Which scope a service's key must have; a route without one takes no keys.
+    /// The scope that an API key must have. A route without a scope accepts no API keys.
     pub scope: Option<ApiScope>,
-    /// Whether it answers with an event stream, whose clients stop forever at a refusal.
+    /// Whether the response is an event stream. An `EventSource` never reconnects after an error status, so errors of
+    /// these routes may be sent as events instead.
     pub stream: bool,
     /// The handler.
     pub handler: Handler,
@@ -114,16 +116,16 @@ impl Route {
     }
 }
 
-/// More than any request of this API needs.
+/// The default body limit, in bytes; larger than any request needs, apart from imports.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// How long a request may take.
+/// The default time limit of a handler.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-// A body that arrives just in time, and an answer of PostgreSQL that does, are both in time together.
+// A request succeeds even if its body and PostgreSQL's reply each take as long as their own timeout allows.
 const _: () = assert!(is_longer(TIME_LIMIT, 1, READ_TIMEOUT.saturating_add(MAX_RESPONSE_TIME)));
 
-/// A row: method, template, handler. By default, it requires a user and counts as a request.
+/// A row: method, template, handler. By default, it requires a user and counts against `Limit::Requests`.
 macro_rules! route {
     ($method:ident $template:literal => $($handler:tt)+) => {
         Route {
@@ -207,26 +209,26 @@ pub fn table() -> Vec<Route> {
     table
 }
 
-/// The table, ready to look things up in.
+/// The table, indexed by path.
 pub struct Routes {
     router: Router<Vec<Arc<Route>>>,
 }
 
 /// The result of looking up a method and a path.
 pub enum Found {
-    /// A handler, and the path's parameters, percent-decoded.
+    /// A route, and the path's parameters, percent-decoded.
     Route(Arc<Route>, Vec<(String, String)>),
-    /// The path exists; the methods it takes.
+    /// The path exists, but not with this method. Contains the value of `Allow`.
     Path(HeaderValue),
-    /// No such path.
+    /// No route has this path.
     Nothing,
 }
 
 impl Routes {
-    /// Makes the table ready.
+    /// Indexes the table.
     ///
     /// # Errors
-    /// When two templates mean the same path.
+    /// When two templates match the same path.
     pub fn new(table: Vec<Route>) -> anyhow::Result<Self> {
         let mut by_template: Vec<(&'static str, Vec<Arc<Route>>)> = Vec::new();
         for route in table {
@@ -242,7 +244,7 @@ impl Routes {
         Ok(Self { router })
     }
 
-    /// Looks a request up.
+    /// Looks up a request by its method and path.
     #[must_use]
     pub fn find(&self, method: &Method, path: &str) -> Found {
         let Ok(found) = self.router.at(path) else {
@@ -252,7 +254,7 @@ impl Routes {
         let Some(route) = found.value.iter().find(|route| route.method == *wanted) else {
             return Found::Path(allowed(found.value));
         };
-        // An encoding that cannot be decoded is no id and no key: the handler finds nothing by that name.
+        // A parameter that cannot be decoded becomes U+FFFD, which is no valid id or key, so the handler answers 404.
         let decoded = |(name, value): (&str, &str)| {
             (name.to_owned(), decode(value, false).unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string()))
         };
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_finds_its_row() {
+    fn requests_match_by_method_and_template() {
         assert_eq!(find("GET", "/v1/orgs"), "GET /v1/orgs []");
         assert_eq!(find("HEAD", "/v1/orgs"), "GET /v1/orgs []");
         assert_eq!(find("GET", "/v1/orgs/a%2Fb"), r#"GET /v1/orgs/{org} [("org", "a/b")]"#);
@@ -297,14 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_paths_have_no_route() {
+    fn unknown_paths_match_no_route() {
         for path in ["/v1/orgs/", "//v1/orgs", "/V1/orgs", "*", "", "/v1", "/v1/orgs//members"] {
             assert_eq!(find("GET", path), "nothing", "{path}");
         }
     }
 
     #[test]
-    fn another_method_gets_the_allowed_methods() {
+    fn an_unsupported_method_returns_the_allowed_ones() {
         assert_eq!(find("DELETE", "/v1/orgs"), r#""GET, HEAD, OPTIONS, POST""#);
         assert_eq!(find("TRACE", "/v1/auth/guest"), r#""OPTIONS, POST""#);
     }

@@ -1,4 +1,4 @@
-//! All schemas of request and response bodies, for the test that compares `docs/api/openapi.yaml` with them.
+//! The schemas of all bodies that the API reads and sends. A test compares them with `docs/api/openapi.yaml`.
 
 use crate::{
     api_keys, audit, auth, chat, configuration,
@@ -6,7 +6,7 @@ use crate::{
     invitations, live, members, operations, organizations, projects,
 };
 
-/// Every component that has a type.
+/// Every component of the API description that has a Rust type.
 #[must_use]
 pub fn components() -> Vec<Component> {
     [

@@ -1,4 +1,4 @@
-//! The state that handlers share: one [`App`] for the process, created at start.
+//! The state that handlers share: one [`App`] for each process, created at start.
 
 use std::sync::Arc;
 
@@ -17,32 +17,32 @@ use crate::{
     live::Live,
 };
 
-/// Everything a handler may need. Shared by an `Arc`; its parts are cheap to clone.
+/// Everything a handler may need, shared in an `Arc`.
 pub struct App {
-    /// Settings of both processes.
+    /// Settings that the API and the workers have in common.
     pub settings: Settings,
-    /// Settings of the API alone.
+    /// Settings of the API only.
     pub api: ApiSettings,
     /// PostgreSQL, behind the tenant wall.
     pub database: Database,
-    /// Redis, for commands.
+    /// The Redis client.
     pub redis: Redis,
-    /// The configuration that this process applies.
+    /// The configuration snapshots that this process has loaded.
     pub configuration: ConfigurationStore,
-    /// The keys of access tokens.
+    /// The keys that sign and verify access tokens.
     pub keyring: Keyring,
-    /// Sign-ins and tokens that were revoked.
+    /// Sign-in sessions that ended before their access tokens expired.
     pub revocations: Revocations,
-    /// The rate limits.
+    /// The rate limits of users and addresses.
     pub rate_limits: Arc<RateLimits>,
-    /// What the members of an organization may use together.
+    /// The quotas of organizations.
     pub quotas: Quotas,
-    /// Exports and imports under way.
+    /// Limits on concurrent exports and imports.
     pub portability: Portability,
-    /// Events on their way to open streams.
+    /// Live events and the streams that send them.
     pub live: Live,
-    /// How far stopping has come: draining, then forced.
+    /// The phases of stopping: draining, then forced.
     pub shutdown: Shutdown,
-    /// Cancelled a moment after the drain began: connections end after the request they are serving.
+    /// Canceled shortly after the listener has closed: each connection then ends after its current request.
     pub closing: CancellationToken,
 }

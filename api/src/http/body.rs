@@ -1,7 +1,7 @@
-//! Bodies of requests: read within a size and a time, then taken apart strictly.
+//! Bodies of requests: read within a size limit and a time limit, then parsed strictly.
 //!
-//! JSON is read into values first, refusing repeated fields and (by the parser's own limit of 128) deep nesting;
-//! fields are then taken one by one, so that one answer names everything that is wrong.
+//! JSON is first parsed into values; repeated fields and nesting deeper than 128 (the parser's own limit) are rejected.
+//! Fields are then taken one by one, so that one response lists every error.
 
 use std::{fmt, time::Duration};
 
@@ -20,10 +20,10 @@ use super::{
     problem::{Code, FieldError, Problem},
 };
 
-/// How long a body may take to arrive as a whole. hyper has no such limit.
+/// How long a complete body may take to arrive. hyper has no such limit.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The body of a request: on the wire, or in memory.
+/// The body of a request: not received yet, or in memory.
 pub(super) struct Reader {
     incoming: Option<Incoming>,
     bytes: Bytes,
@@ -50,14 +50,14 @@ impl Reader {
         Ok(self.bytes.clone())
     }
 
-    /// The body as lines. `None` when it was taken before.
+    /// The body as lines. `None` if it was already read.
     pub(super) fn lines(&mut self, longest: usize, time: Duration) -> Option<Lines> {
         self.incoming.take().map(|incoming| Lines::new(incoming, self.limit, longest, time))
     }
 }
 
 async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem> {
-    // A body whose declared length is too large is rejected before its first byte.
+    // A body whose `Content-Length` is too large is rejected before its first byte is read.
     if incoming.size_hint().lower() > limit as u64 {
         return Err(Problem::body_too_large(limit));
     }
@@ -67,7 +67,7 @@ async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem>
             Problem::new(Code::MalformedRequest, "The body is incomplete or malformed; send it again.")
                 .cause(error)
         })?;
-        // This API ignores trailers.
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         if received.len() + data.len() > limit {
             return Err(Problem::body_too_large(limit));
@@ -77,13 +77,13 @@ async fn receive(mut incoming: Incoming, limit: usize) -> Result<Bytes, Problem>
     Ok(received.freeze())
 }
 
-/// Makes sure that the body is declared as JSON.
+/// Rejects a body that is not declared as JSON.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     require_type(headers, "application/json")
 }
 
-/// Makes sure that the body is declared as what it has to be: a browser sends `text/plain` across sites without asking
-/// first.
+/// Rejects a body that is not declared as `expected`. Other types must not be accepted, because a browser sends
+/// `text/plain` to other sites without a preflight.
 pub(super) fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
     let mut declared = headers.get_all(header::CONTENT_TYPE).iter();
     let fits = |value: &str| {
@@ -101,10 +101,10 @@ pub(super) fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), Pr
     }
 }
 
-/// What is wrong with everything that is no object.
+/// The error detail of a JSON value that is not an object.
 pub const NO_OBJECT: &str = "must be an object";
 
-/// A JSON object whose fields are taken one by one; what is wrong with them is collected.
+/// A JSON object whose fields are taken one by one. Collects the errors in them.
 #[derive(Debug)]
 pub struct Object {
     fields: Map<String, Value>,
@@ -115,16 +115,16 @@ impl Object {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
         Self::read(body)
             .map_err(|error| {
-                // The parser's words name positions and characters, not values.
+                // The parser's message contains positions and characters, but no values.
                 Problem::new(Code::MalformedJson, format!("The body is not valid JSON: {error}."))
             })?
             .ok_or_else(|| Problem::validation(vec![FieldError::body("", NO_OBJECT)]))
     }
 
-    /// Reads an object that is a part of a body. `None`: it is JSON, but no object.
+    /// Parses an object that is part of a body. `None` if the text is JSON, but not an object.
     ///
     /// # Errors
-    /// When it is no JSON.
+    /// When the text is not valid JSON.
     pub fn read(text: &[u8]) -> Result<Option<Self>, serde_json::Error> {
         let Strict(value) = serde_json::from_slice(text)?;
         match value {
@@ -133,7 +133,7 @@ impl Object {
         }
     }
 
-    /// A field that must be there.
+    /// Takes a required field. `None` if it is missing or invalid.
     pub fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
         if self.fields.contains_key(name) {
             self.optional(name, parse).flatten()
@@ -143,7 +143,7 @@ impl Object {
         }
     }
 
-    /// A field that may be there: `Some(None)` when it is not, `None` when it is wrong.
+    /// Takes an optional field: `Some(None)` if it is missing, `None` if it is invalid.
     pub fn optional<T>(
         &mut self,
         name: &str,
@@ -152,33 +152,34 @@ impl Object {
         match self.fields.remove(name).map(parse) {
             None => Some(None),
             Some(Ok(value)) => Some(Some(value)),
-            Some(Err(wrong)) => {
-                self.errors.push(FieldError::body(pointer(name), wrong));
+            Some(Err(detail)) => {
+                self.errors.push(FieldError::body(pointer(name), detail));
                 None
             }
         }
     }
 
-    /// Ends the reading. Returns the fields, or all errors, including unknown fields.
+    /// Returns `parsed`, the value built from the fields, if there were no errors. Fields that were not taken are
+    /// unknown, which is an error.
     ///
     /// # Errors
     /// [`Code::ValidationFailed`].
-    pub fn finish<T>(self, made: Option<T>) -> Result<T, Problem> {
-        self.close(made).map_err(Problem::validation)
+    pub fn finish<T>(self, parsed: Option<T>) -> Result<T, Problem> {
+        self.close(parsed).map_err(Problem::validation)
     }
 
-    /// The same, with further errors of the caller.
+    /// Like [`Self::finish`], for callers that make a problem of the errors themselves.
     ///
     /// # Errors
-    /// Everything that was wrong.
-    pub fn close<T>(mut self, made: Option<T>) -> Result<T, Vec<FieldError>> {
+    /// All errors in the fields.
+    pub fn close<T>(mut self, parsed: Option<T>) -> Result<T, Vec<FieldError>> {
         self.errors.extend(
             self.fields
                 .keys()
                 .map(|name| FieldError::body(pointer(name), "is not a known field").code("unknown")),
         );
-        match made {
-            Some(made) if self.errors.is_empty() => Ok(made),
+        match parsed {
+            Some(parsed) if self.errors.is_empty() => Ok(parsed),
             _ => Err(self.errors),
         }
     }
@@ -186,12 +187,12 @@ impl Object {
 
 /// The JSON pointer to a field.
 fn pointer(name: &str) -> String {
-    // What a client invents may be long; the answer need not repeat all of it.
+    // The name is the client's and may be long; the response repeats only its first characters.
     let name: String = name.chars().take(64).collect();
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Takes a field as it is.
+/// Accepts any value.
 ///
 /// # Errors
 /// Never.
@@ -199,13 +200,13 @@ pub fn any(value: Value) -> Result<Value, String> {
     Ok(value)
 }
 
-/// Takes a field as one of a type's values, which `expected` describes.
+/// Parses one of a type's values, which `expected` describes.
 pub fn one_of<T: DeserializeOwned>(expected: &'static str) -> impl FnOnce(Value) -> Result<T, String> {
     move |value| serde_json::from_value(value).map_err(|_| format!("must be {expected}"))
 }
 
-/// Takes a field as a whole number within a range, however it is written: JSON has one kind of number, so `60`, `60.0`
-/// and `6e1` are the same.
+/// Parses a whole number within a range, in any notation: JSON has one number type, so `60`, `60.0` and `6e1` are
+/// equal.
 pub fn integer(range: std::ops::RangeInclusive<i64>) -> impl FnOnce(Value) -> Result<i64, String> {
     move |value| {
         whole(&value)
@@ -215,13 +216,13 @@ pub fn integer(range: std::ops::RangeInclusive<i64>) -> impl FnOnce(Value) -> Re
 }
 
 fn whole(value: &Value) -> Option<i64> {
-    /// Up to here a floating-point number is exactly the whole number that was written.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let exact = |number: f64| number.fract() == 0.0 && number.abs() <= EXACT;
+    /// 2^53: up to here, a floating-point number represents every whole number exactly.
+    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+    let exact = |number: f64| number.fract() == 0.0 && number.abs() <= MAX_EXACT;
     value.as_i64().or_else(|| value.as_f64().filter(|number| exact(*number)).map(|number| number as i64))
 }
 
-/// Takes a field as a line of text of 1 to `longest` characters, trimmed.
+/// Parses a line of text of 1 to `longest` characters, and trims it.
 pub fn line(longest: usize) -> impl FnOnce(Value) -> Result<String, String> {
     move |value| match value {
         Value::String(text) => check_line(&text, longest),
@@ -229,18 +230,18 @@ pub fn line(longest: usize) -> impl FnOnce(Value) -> Result<String, String> {
     }
 }
 
-/// A name of something: a line of at most 80 characters.
+/// Parses a name: a line of at most 80 characters.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The detail of the error, for people.
 pub fn name(value: Value) -> Result<String, String> {
     line(80)(value)
 }
 
-/// Trims a line of text and makes sure that it is 1 to `longest` characters, none of them a control character.
+/// Trims a line of text and checks that it has 1 to `longest` characters, none of them a control character.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The detail of the error, for people.
 pub fn check_line(text: &str, longest: usize) -> Result<String, String> {
     let text = text.trim();
     if text.chars().any(char::is_control) {
@@ -252,8 +253,8 @@ pub fn check_line(text: &str, longest: usize) -> Result<String, String> {
     }
 }
 
-/// A JSON value in which no object names a field twice: `serde_json` would keep the last one silently, and two
-/// readers of the same text could see two different requests.
+/// A JSON value in which no object repeats a field. `serde_json` would silently keep the last one, so that another
+/// parser could read a different request from the same text.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -320,12 +321,12 @@ mod tests {
 
     use super::*;
 
-    fn refused(body: &str) -> Code {
+    fn parse_error(body: &str) -> Code {
         Object::parse(body.as_bytes()).err().map_or(Code::Internal, |problem| problem.code())
     }
 
     #[test]
-    fn invalid_json_is_rejected() {
+    fn malformed_json_is_rejected() {
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         for wrong in [
             "",
@@ -337,24 +338,24 @@ mod tests {
             "{\"a\":1,\"a\":2}",
             &deep,
         ] {
-            assert_eq!(refused(wrong), Code::MalformedJson, "{wrong:.40}");
+            assert_eq!(parse_error(wrong), Code::MalformedJson, "{wrong:.40}");
         }
-        assert_eq!(refused("{\"a\":{\"b\":1,\"b\":1}}"), Code::MalformedJson);
+        assert_eq!(parse_error("{\"a\":{\"b\":1,\"b\":1}}"), Code::MalformedJson);
         assert!(Object::parse(b"{\"a\":\"\xff\"}").is_err());
     }
 
     #[test]
-    fn a_body_must_be_an_object() {
+    fn json_that_is_not_an_object_is_rejected() {
         for wrong in ["[]", "1", "null", "\"a\""] {
-            assert_eq!(refused(wrong), Code::ValidationFailed, "{wrong}");
+            assert_eq!(parse_error(wrong), Code::ValidationFailed, "{wrong}");
         }
     }
 
     #[test]
-    fn all_errors_are_reported_together() {
+    fn one_problem_lists_every_field_error() {
         let mut object = Object::parse(br#"{"name":3,"~x/y":1}"#).expect("valid JSON");
-        let made = object.required("name", name).zip(object.required("role", name));
-        let problem = object.finish(made).expect_err("three mistakes");
+        let parsed = object.required("name", name).zip(object.required("role", name));
+        let problem = object.finish(parsed).expect_err("three errors");
         let text = format!("{problem:?}");
         for pointer in ["\"/name\"", "\"/role\"", "\"/~0x~1y\""] {
             assert!(text.contains(pointer), "{pointer} is missing in {text}");
@@ -362,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_accepted_in_every_notation() {
+    fn whole_numbers_are_accepted_in_any_notation() {
         let read = |text: &str| integer(60..=100)(serde_json::from_str(text).expect("valid JSON")).ok();
         assert_eq!(["60", "60.0", "6e1", "6000e-2"].map(read), [Some(60); 4]);
         assert_eq!(["59", "60.5", "1e300", "\"60\"", "null", "true"].map(read), [None; 6]);
     }
 
     #[test]
-    fn names_are_trimmed_lines() {
+    fn names_are_trimmed_and_checked() {
         assert_eq!(name("  Ärzte 💉 ".into()), Ok("Ärzte 💉".to_owned()));
         assert!(name("é".repeat(80).into()).is_ok());
         for wrong in ["", "   ", "a\u{0}b", "a\nb", &"é".repeat(81)] {
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn only_json_is_json() {
+    fn only_json_content_types_are_accepted() {
         let check = |value: &'static str| {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
             require_json(&headers).is_ok()

@@ -1,4 +1,4 @@
-//! A body that is read a line at a time, for what should not be in memory as a whole.
+//! Reads a body one line at a time, for bodies that are too large to be kept in memory.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::problem::{Code, Problem};
 
 /// How long a client may send nothing.
-const SILENT: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The lines of a body.
 pub struct Lines {
@@ -19,8 +19,9 @@ pub struct Lines {
     longest: usize,
     deadline: Instant,
     received: usize,
-    /// Bytes that have arrived and were not returned yet, and how many of them contain no line end.
+    /// Bytes that were received but not returned yet.
     buffer: BytesMut,
+    /// How many bytes of the buffer are known to contain no newline.
     searched: usize,
     ended: bool,
 }
@@ -32,13 +33,13 @@ impl Lines {
         Self { incoming, limit, longest, deadline, received: 0, buffer, searched: 0, ended: false }
     }
 
-    /// The next line, its newline included where it has one; `None` after the last.
+    /// The next line, including its newline if it has one; `None` after the last line.
     ///
     /// # Errors
-    /// [`Code::BodyTooLarge`] when the body, or a line of it, is; [`Code::MalformedRequest`] when it breaks off or does
-    /// not arrive in time.
+    /// [`Code::BodyTooLarge`] when the body or a line is too large; [`Code::MalformedRequest`] when the body is
+    /// incomplete or does not arrive in time.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        // A body whose declared length is too large is rejected before its first byte.
+        // A body whose `Content-Length` is too large is rejected before its first byte is read.
         if self.incoming.size_hint().lower() > self.limit as u64 {
             return Err(Problem::body_too_large(self.limit));
         }
@@ -65,10 +66,11 @@ impl Lines {
     }
 
     async fn receive(&mut self) -> Result<(), Problem> {
-        let late =
+        let timed_out =
             |_| Problem::new(Code::MalformedRequest, "The body did not arrive in time; send it faster.");
-        let frame = timeout(SILENT, self.incoming.frame());
-        let Some(frame) = timeout_at(self.deadline, frame).await.map_err(late)?.map_err(late)? else {
+        let frame = timeout(IDLE_TIMEOUT, self.incoming.frame());
+        let Some(frame) = timeout_at(self.deadline, frame).await.map_err(timed_out)?.map_err(timed_out)?
+        else {
             self.ended = true;
             return Ok(());
         };

@@ -1,6 +1,6 @@
-//! The caller: a signed-in user, or a service with an API key.
+//! The caller of a request: a signed-in user, or a service with an API key.
 //!
-//! `auth` determines the caller once for each request, from the access token or the API key; handlers read it from the
+//! `auth` authenticates the access token or the API key once for each request; handlers read the caller from the
 //! request.
 
 use atrium_shared::{
@@ -13,16 +13,16 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A signed-in user, from the claims of the access token.
+/// A signed-in user, with the claims of their access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedInUser {
     /// The user's id.
     pub id: UserId,
     /// The user's public name, guest-NNNN.
     pub name: String,
-    /// The sign-in session that the token comes from, with which it is revoked.
+    /// The token's sign-in session. Revoking the session revokes the token.
     pub auth_session: AuthSessionId,
-    /// When the token ends, and with it every stream it opened.
+    /// When the token expires, which also ends every stream opened with it.
     pub expires_at: OffsetDateTime,
 }
 
@@ -35,19 +35,19 @@ pub enum Caller {
     ApiKey(ApiKeyCaller),
 }
 
-/// A service with an API key of an organization, for the operations within the route's scope.
+/// A service that uses an organization's API key, which has the scope of the route.
 #[derive(Clone, Debug)]
 pub struct ApiKeyCaller {
-    /// The key, and what it is used for.
+    /// The key, and the scope that it is used for.
     pub key: ApiKeyUse,
-    /// What the organization calls the key.
+    /// The key's name in the organization.
     pub name: String,
-    /// When the key ends, if it ends by itself.
+    /// When the key expires, if it does.
     pub expires_at: Option<OffsetDateTime>,
 }
 
 impl Caller {
-    /// Their id: a user's or a key's.
+    /// The id of the user or of the key.
     #[must_use]
     pub fn id(&self) -> Uuid {
         match self {
@@ -56,32 +56,32 @@ impl Caller {
         }
     }
 
-    /// What their open streams depend on.
+    /// The credential that the caller's open streams depend on.
     #[must_use]
     pub fn credential(&self) -> Credential {
         match self {
             Self::User(user) => user.into(),
             Self::ApiKey(caller) => Credential {
                 principal: caller.key.id.uuid(),
-                // A service does not sign in: its streams end with the key, which is the principal.
+                // A service has no sign-in session: its streams end when the key, the principal, is revoked.
                 auth_session: None,
-                expires_at: caller.expires_at.unwrap_or_else(|| clock::now() + FOREVER),
+                expires_at: caller.expires_at.unwrap_or_else(|| clock::now() + NO_EXPIRY),
             },
         }
     }
 }
 
-/// Longer than any connection lives.
-const FOREVER: time::Duration = time::Duration::days(10 * 365);
+/// Stands for "never expires": longer than any connection stays open.
+const NO_EXPIRY: time::Duration = time::Duration::days(10 * 365);
 
-/// What keeps a stream open, and ends it.
+/// The credential that a stream was opened with. The stream ends when the credential expires or is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credential {
-    /// Whose stream it is: a user's id, or a key's.
+    /// The id of the user or of the key.
     pub principal: Uuid,
-    /// The sign-in session that the token comes from; none for a key.
+    /// The token's sign-in session; `None` for a key.
     pub auth_session: Option<AuthSessionId>,
-    /// When it ends by itself.
+    /// When the credential expires.
     pub expires_at: OffsetDateTime,
 }
 
@@ -91,12 +91,12 @@ impl From<&SignedInUser> for Credential {
     }
 }
 
-/// A person, as others see them.
+/// The public data of a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct User {
-    /// Their id.
+    /// The user's id.
     pub id: UserId,
-    /// Their public name.
+    /// The user's public name.
     pub name: String,
 }
 

@@ -1,8 +1,8 @@
-//! Entity tags, and the conditions that requests make with them.
+//! Entity tags, and the conditional requests that use them.
 //!
-//! The entity tag of a resource is its version: `If-Match` of an update contains the version that its author saw. The
-//! tag of a file is a hash of its content: `If-None-Match` contains the client's version, and an unchanged file is not
-//! sent again.
+//! The tag of a resource is its version: an update names in `If-Match` the version that its author read. The tag of a
+//! file is a hash of its content: a client names in `If-None-Match` the content that it has cached, and gets a 304 if
+//! that is still current.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -20,7 +20,7 @@ pub enum IfMatch {
     Any,
     /// `"7"`: this version only.
     Version(i64),
-    /// A tag that this API never sends: it matches nothing.
+    /// A tag that this API never issues: it matches no version.
     Foreign,
 }
 
@@ -35,12 +35,12 @@ impl IfMatch {
         if text == "*" {
             return Ok(Self::Any);
         }
-        // A weak tag never matches in a strong comparison, which If-Match requires.
-        let strong = text.strip_prefix("W/");
-        let tag = strong.unwrap_or(text).strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        // `If-Match` uses the strong comparison, in which a weak tag never matches.
+        let weak = text.strip_prefix("W/");
+        let tag = weak.unwrap_or(text).strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         match tag {
             Some(tag) if !tag.contains('"') => Ok(match tag.parse() {
-                Ok(version) if strong.is_none() => Self::Version(version),
+                Ok(version) if weak.is_none() => Self::Version(version),
                 _ => Self::Foreign,
             }),
             _ => {
@@ -51,20 +51,20 @@ impl IfMatch {
         }
     }
 
-    /// Checks that `version` is the requested one.
+    /// Checks that `version`, the current one, fulfills the condition.
     ///
     /// # Errors
     /// [`Code::PreconditionFailed`].
     pub fn check(self, version: i64) -> Result<(), Problem> {
         match self {
             Self::Any => Ok(()),
-            Self::Version(seen) if seen == version => Ok(()),
+            Self::Version(expected) if expected == version => Ok(()),
             _ => Err(failed()),
         }
     }
 }
 
-/// The resource has changed since the caller read it.
+/// The problem for a resource that has changed since the caller read it.
 #[must_use]
 pub fn failed() -> Problem {
     Problem::new(Code::PreconditionFailed, "The resource has changed since you read it.")
@@ -79,22 +79,22 @@ pub fn etag(version: i64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes are a header value")
 }
 
-/// The entity tag of these bytes.
+/// The entity tag of a file's content.
 #[must_use]
 pub fn content_etag(content: &[u8]) -> String {
     let digest = Sha256::digest(content);
     format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&digest[..12]))
 }
 
-/// The response with its entity tag; or 304 if the client already has this version.
+/// `complete` with its entity tag, or 304 if `If-None-Match` names that tag.
 ///
 /// # Errors
-/// When the tag is no header value, which is a defect.
-pub fn unless_held(request: &HeaderMap, etag: &str, whole: Response) -> Result<Response, Problem> {
-    let held = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut held = held.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
-    let is_held = held.any(|tag| tag == etag || tag == "*");
-    let mut response = if is_held { empty(StatusCode::NOT_MODIFIED) } else { whole };
+/// When the tag is not a valid header value, which is a bug.
+pub fn unless_held(request: &HeaderMap, etag: &str, complete: Response) -> Result<Response, Problem> {
+    let cached = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut cached = cached.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    let is_cached = cached.any(|tag| tag == etag || tag == "*");
+    let mut response = if is_cached { empty(StatusCode::NOT_MODIFIED) } else { complete };
     response.headers_mut().insert(header::ETAG, HeaderValue::try_from(etag).map_err(Problem::internal)?);
     Ok(response)
 }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entity_tags_are_versions() {
+    fn if_match_is_a_version_or_a_star() {
         let parse = |text| IfMatch::parse(Some(text)).map_err(|problem| problem.code());
         assert_eq!(parse("\"7\""), Ok(IfMatch::Version(7)));
         assert_eq!(parse("*"), Ok(IfMatch::Any));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_does_not_match() {
+    fn if_match_fails_for_another_version() {
         assert!(IfMatch::Version(7).check(7).is_ok() && IfMatch::Any.check(7).is_ok());
         assert!(IfMatch::Version(6).check(7).is_err() && IfMatch::Foreign.check(7).is_err());
     }

@@ -1,8 +1,9 @@
-//! `Idempotency-Key`: a create that is sent again has its effect once, and is answered as the first time.
+//! `Idempotency-Key`: a create that is repeated with the same key takes effect once, and returns the first response.
 //!
-//! The response is recorded in the transaction that does the work, so a repetition finds the whole effect and its
-//! response, or nothing. An advisory lock until the end of that transaction detects a repetition that arrives while the
-//! first request is running. Every create supports it, except those that the contract marks as `x-not-repeatable`.
+//! The response is recorded in the transaction that does the work, so a repetition finds either the complete effect
+//! with its response, or nothing. The transaction also takes an advisory lock, so that a repetition detects a first
+//! request that is still running. Every create supports the header, except those that the contract marks as
+//! `x-not-repeatable`.
 
 use atrium_shared::{db::OrgTx, ids::OrgId};
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::{
     response::{Response, bytes, empty},
 };
 
-/// The headers of an answer that are recorded with it.
+/// The response headers that are recorded.
 const RECORDED: [HeaderName; 3] =
     [header::LOCATION, header::ETAG, HeaderName::from_static("operation-location")];
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -28,11 +29,12 @@ pub struct IdempotentRequest {
     caller: Uuid,
     route: String,
     key: String,
+    /// The SHA-256 hash of the body.
     fingerprint: Vec<u8>,
 }
 
 impl IdempotentRequest {
-    /// The request with its key, if it brings one. Reads the body.
+    /// Reads the key and the body. `None` if the request has no key.
     ///
     /// # Errors
     /// [`Code::MalformedRequest`] when the key is not 1 to 255 visible ASCII characters.
@@ -44,7 +46,7 @@ impl IdempotentRequest {
         Self::new(request, key, fingerprint).map(Some)
     }
 
-    /// The same, when the body was read already and has this hash.
+    /// Like [`Self::of`], for a body that was already read and has this hash.
     ///
     /// # Errors
     /// As [`Self::of`].
@@ -57,17 +59,17 @@ impl IdempotentRequest {
         Ok(Self { caller: request.caller()?.id(), route, key, fingerprint })
     }
 
-    /// Looks up the response that was sent before. `None`: this is the first request, and until `tx` ends no other
-    /// request with this key gets this far.
+    /// Returns the recorded response of an earlier request. `None` means that this request is the first; until `tx`
+    /// ends, no other request with this key passes this point.
     ///
     /// # Errors
-    /// [`Code::IdempotencyInFlight`] when the first time is not over, [`Code::IdempotencyKeyReused`] when it was
-    /// another request.
+    /// [`Code::IdempotencyInFlight`] when the first request is still running, [`Code::IdempotencyKeyReused`] when it
+    /// had a different body.
     pub async fn begin(&self, tx: &mut OrgTx) -> Result<Option<Response>, Problem> {
-        let free = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "free!""#, self.lock())
+        let free = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "free!""#, self.lock_id())
             .fetch_one(tx.conn())
             .await?;
-        // A key is remembered for a day; then it can be used again, also before the janitor has come.
+        // A key is valid for a day. After that it can be used again, even if the janitor has not deleted it yet.
         if free {
             sqlx::query!(
                 "DELETE FROM idempotency_keys
@@ -79,7 +81,7 @@ impl IdempotentRequest {
             .execute(tx.conn())
             .await?;
         }
-        // Also while the lock is taken: another repetition, which only reads, may own it.
+        // Read even if the lock is taken: it may belong to another repetition, which only reads the response.
         let recorded = sqlx::query!(
             "SELECT fingerprint, status, headers, body FROM idempotency_keys
               WHERE caller_id = $1 AND route = $2 AND key = $3 AND created_at >= now() - interval '24 hours'",
@@ -100,10 +102,10 @@ impl IdempotentRequest {
         }
     }
 
-    /// Records the answer in the transaction that did the work.
+    /// Records the response in the transaction that did the work.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database is unavailable.
     pub fn record<'a>(
         &'a self,
         tx: &'a mut OrgTx,
@@ -114,8 +116,7 @@ impl IdempotentRequest {
             .iter()
             .filter_map(|name| Some((name.to_string(), response.headers().get(name)?.to_str().ok()?.into())))
             .collect();
-        // Stored as a string, so that the response is repeated byte for byte: jsonb would reorder the fields of an
-        // object.
+        // Stored as a JSON string to preserve every byte: as an object, jsonb would reorder its fields.
         let body = String::from_utf8_lossy(response.body().whole().unwrap_or_default()).into_owned();
         async move {
             let status = i16::try_from(status).map_err(Problem::internal)?;
@@ -137,21 +138,22 @@ impl IdempotentRequest {
         }
     }
 
-    /// The advisory lock's number. Two keys that share one only make each other wait.
-    fn lock(&self) -> i64 {
+    /// The id of the advisory lock. If two keys have the same id, their requests can conflict: one gets
+    /// [`Code::IdempotencyInFlight`] and succeeds when it is repeated.
+    fn lock_id(&self) -> i64 {
         let digest = Sha256::new()
             .chain_update(self.caller.as_bytes())
             .chain_update(self.route.as_bytes())
             .chain_update([0])
             .chain_update(self.key.as_bytes())
             .finalize();
-        let mut number = [0; 8];
-        number.copy_from_slice(&digest[..8]);
-        i64::from_be_bytes(number)
+        let mut id = [0; 8];
+        id.copy_from_slice(&digest[..8]);
+        i64::from_be_bytes(id)
     }
 }
 
-/// The key that the request brings.
+/// The validated `Idempotency-Key` header.
 fn key(request: &Request) -> Result<Option<String>, Problem> {
     let Some(key) = request.header("idempotency-key")? else {
         return Ok(None);
@@ -166,18 +168,18 @@ fn key(request: &Request) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
-/// The record of a response that contained a secret: only the address of the created resource.
+/// The response to record when the real one contains a secret: only the location of the created resource.
 #[must_use]
 pub fn without_secret(location: &HeaderValue) -> Response {
-    let mut kept = empty(StatusCode::CREATED);
-    kept.headers_mut().insert(header::LOCATION, location.clone());
-    kept
+    let mut recorded = empty(StatusCode::CREATED);
+    recorded.headers_mut().insert(header::LOCATION, location.clone());
+    recorded
 }
 
-/// Rejects the repetition of a create whose response contained a secret, and names the created resource.
-pub fn made_before(kept: &Response, detail: &'static str) -> Problem {
+/// The problem for a repeated create whose response contained a secret. Its `Location` is that of the created resource.
+pub fn made_before(recorded: &Response, detail: &'static str) -> Problem {
     let problem = Problem::new(Code::ResponseNotStored, detail);
-    match kept.headers().get(header::LOCATION) {
+    match recorded.headers().get(header::LOCATION) {
         Some(location) => problem.header(header::LOCATION, location.clone()),
         None => problem,
     }

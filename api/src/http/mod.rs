@@ -1,6 +1,6 @@
-//! HTTP as handlers see it: a request with its caller, its query and its body, and an answer or a problem.
+//! HTTP as handlers see it: a request with its caller, query and body, and a response or a problem.
 //!
-//! This module knows no route, limit or resource; all modules above use it.
+//! This is the lowest layer: it does not depend on routes, limits or resources.
 
 pub mod body;
 pub mod body_lines;

@@ -1,11 +1,10 @@
 //! Errors: [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem documents, from one closed list of codes.
 //!
-//! A [`Problem`] is what a handler returns instead of an answer. The client reads its code's title, a detail written
-//! for people, and pointers to what is wrong. What went wrong *inside* is its cause: logged with the request's id,
-//! never sent.
+//! A handler returns a [`Problem`] instead of a response. The client gets the code and its title, a detail for people,
+//! and pointers to the invalid values. The internal cause is logged with the request's id, and never sent.
 //!
-//! A title is a noun phrase. A detail is one sentence that names the invalid value and what to do. A [`FieldError`]'s
-//! detail is a phrase that follows the name of its field: "must be a string".
+//! A title is a noun phrase. A detail is one sentence that states what is wrong with which value, and what to do. A
+//! [`FieldError`]'s detail is a phrase that follows the name of its field: "must be a string".
 
 use std::{borrow::Cow, fmt};
 
@@ -19,7 +18,7 @@ use super::{
     schema::{Component, component},
 };
 
-/// Declares the codes once; the catalog in `docs/api/error-catalog.md` is tested against this list.
+/// Declares the codes. A test compares the catalog in `docs/api/error-catalog.md` with this list.
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal, $retry:literal;)*) => {
         /// Every error of the API.
@@ -30,25 +29,25 @@ macro_rules! codes {
             /// All codes.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The name in answers, logs and the catalog.
+            /// The name in responses, logs and the catalog.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
-            /// The HTTP status this code always comes with.
+            /// The HTTP status of every response with this code.
             #[must_use]
             pub fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
 
-            /// What happened, as a noun phrase of at most five words that never changes.
+            /// The title: a noun phrase of at most five words that never changes.
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
 
-            /// Whether sending the same request again is safe, and when it is useful: the catalog's Retry row.
+            /// The Retry entry of the catalog: whether repeating the request is safe, and when it is useful.
             #[must_use]
             pub fn retry(self) -> &'static str {
                 match self { $(Self::$name => $retry,)* }
@@ -64,13 +63,16 @@ codes! {
     /// The body is not JSON.
     MalformedJson = BAD_REQUEST, "malformed_json", "Malformed JSON",
         "Safe, but it fails again with the same body.";
-    /// There is no token, or it is not valid.
+    /// The event id to resume from does not belong to this stream.
+    LastEventIdInvalid = BAD_REQUEST, "last_event_id_invalid", "Invalid last event id",
+        "Safe, but it fails again with the same id.";
+    /// The token is missing or invalid.
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Missing or invalid credentials",
         "Safe, and useful with a valid token.";
-    /// A refresh token that was used before: it may have been copied, so the whole sign-in session has ended.
+    /// The refresh token was used before. It may have been copied, so its sign-in session was ended.
     RefreshTokenReused = UNAUTHORIZED, "refresh_token_reused", "Reused refresh token",
         "Safe, but it fails again with any token of this sign-in.";
-    /// A browser sent a cookie with a request that another site made.
+    /// A browser sent the cookie with a request that another site made.
     CrossSiteRequest = FORBIDDEN, "cross_site_request", "Cross-site request",
         "Safe, but it fails again from the same page.";
     /// The route accepts no API keys.
@@ -82,16 +84,16 @@ codes! {
     /// The member's role is too low.
     Forbidden = FORBIDDEN, "forbidden", "Insufficient role",
         "Safe, and useful once your role is higher.";
-    /// The organization can be read, not changed.
+    /// The organization is suspended: it can be read, but not changed.
     OrganizationSuspended = FORBIDDEN, "organization_suspended", "Suspended organization",
         "Safe, and useful once the organization is resumed.";
-    /// The organization can be read, not changed, and will be purged.
+    /// The organization is being deleted: it can be read, but not changed.
     OrganizationDeleting = FORBIDDEN, "organization_deleting", "Organization in deletion",
         "Safe, and useful once the deletion is canceled.";
     /// Only the operator may set the key.
     ConfigOperatorOnly = FORBIDDEN, "config_operator_only", "Operator-only configuration key",
         "Safe, but it fails again: only the operator can set this key.";
-    /// It does not exist, or the caller is not allowed to see it.
+    /// The resource does not exist, or the caller is not allowed to see it.
     NotFound = NOT_FOUND, "not_found", "Resource not found",
         "Safe, but it fails again unless you have been invited since.";
     /// The API has no such path.
@@ -106,13 +108,13 @@ codes! {
     /// The path exists, but not with this method.
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed",
         "Safe, but it fails again with the same method.";
-    /// The organization's saga has not committed.
+    /// The saga that creates the organization has not committed.
     OrganizationNotReady = CONFLICT, "organization_not_ready", "Organization not ready",
         "Safe, and useful once the organization is `COMMITTED`.";
     /// The organization has as many projects or members as the operator allows.
     QuotaReached = CONFLICT, "quota_reached", "Organization quota reached",
         "Safe, and useful once there is room.";
-    /// The organization would be left without an owner.
+    /// The change would leave the organization without an owner.
     LastOwner = CONFLICT, "last_owner", "Last owner",
         "Safe, and useful once there is another owner.";
     /// There is no deletion to cancel.
@@ -124,13 +126,14 @@ codes! {
     /// The first request with this idempotency key is still running.
     IdempotencyInFlight = CONFLICT, "idempotency_in_flight", "Idempotency key in flight",
         "Safe with the same key, and useful after a second: the answer is the first request's.";
-    /// The resource was created with this idempotency key before, and the answer held a secret, which is not kept.
+    /// The resource was already created with this idempotency key. The response contained a secret, so it is not
+    /// stored.
     ResponseNotStored = CONFLICT, "response_not_stored", "Response not stored",
         "Safe, but it fails again with the same key.";
-    /// The user has as many open sessions as allowed, and the configuration says to reject more.
+    /// The user has the maximum number of open chat sessions, and the configuration says to reject new ones.
     ChatSessionLimit = CONFLICT, "chat_session_limit", "Chat session limit reached",
         "Safe, and useful once another session is closed or has expired.";
-    /// The session has ended.
+    /// The chat session has ended.
     ChatSessionClosed = CONFLICT, "chat_session_closed", "Closed chat session",
         "Safe, but it fails again in the same session.";
     /// The resource has changed since it was read.
@@ -160,24 +163,24 @@ codes! {
     /// The project's configuration does not offer the action.
     ChatActionNotOffered = UNPROCESSABLE_ENTITY, "chat_action_not_offered", "Chat action not offered",
         "Safe, but it fails again until the project's configuration offers the action.";
-    /// An update must contain the version that it changes.
+    /// The update lacks `If-Match`, which names the version that it changes.
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "Missing If-Match header",
         "Safe, but it fails again without the header.";
-    /// The organization has sent more requests, or has more streams open, than the operator allows.
+    /// The organization exceeds its quota of requests or of open streams.
     QuotaExceeded = TOO_MANY_REQUESTS, "quota_exceeded", "Organization quota exceeded",
         "Safe, and useful after `Retry-After`.";
-    /// Too many requests.
+    /// The user or the address exceeded a rate limit.
     RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Rate limit exceeded",
         "Safe, and useful after `Retry-After`.";
     /// A bug in Atrium.
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal error",
         "Safe for reads. A change may have been made: read the resource first, or repeat it with the same `Idempotency-Key` or `If-Match`, which cannot take effect twice.";
-    /// PostgreSQL or Redis cannot be reached, or the process is at its limit.
+    /// PostgreSQL or Redis cannot be reached, or the process has reached one of its own limits.
     Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
         "Safe for reads, and useful after `Retry-After`. A change was not made, unless the connection to the database broke during its commit: repeat it with the same `Idempotency-Key` or `If-Match`, which cannot take effect twice, or read the resource first.";
 }
 
-/// One error in a request: where it is, and what is wrong.
+/// One error in a request, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
     /// A JSON pointer into the body.
@@ -189,15 +192,15 @@ pub struct FieldError {
     /// The name of a query parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
-    /// What is wrong, for a person.
+    /// What is wrong, for people.
     pub detail: String,
-    /// What is wrong, for a program.
+    /// What is wrong, for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
 }
 
 impl FieldError {
-    /// An error in the body. `pointer` is a JSON pointer, `""` for the whole.
+    /// An error in the body. `pointer` is a JSON pointer, `""` for the whole body.
     pub fn body(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             pointer: Some(pointer.into()),
@@ -232,11 +235,11 @@ impl FieldError {
     }
 }
 
-/// The maximum number of errors in one answer. A small body can contain thousands, and the answer would be many times
-/// as large as the request.
+/// The maximum number of errors in one response. A small body can contain thousands, and the response would be many
+/// times as large as the request.
 pub const MAX_ERRORS: usize = 50;
 
-/// An answer that reports an error.
+/// An error that is returned to the client as a problem document.
 pub struct Problem(Box<Parts>);
 
 /// The document that is sent.
@@ -273,25 +276,26 @@ impl Problem {
         }))
     }
 
-    /// Not there, or not yours: the same words for both, everywhere.
+    /// The resource does not exist or is not visible to the caller. Both have the same text, so that a client cannot
+    /// tell them apart.
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(Code::NotFound, "Not found.")
     }
 
-    /// The caller is not known.
+    /// The caller is not authenticated.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Unauthenticated, detail).challenge()
     }
 
-    /// The refresh token may have been copied.
+    /// The refresh token was used before.
     #[must_use]
     pub fn refresh_token_reused() -> Self {
         let detail = "This refresh token was used before, so somebody may have a copy of it; sign in again.";
         Self::new(Code::RefreshTokenReused, detail).challenge()
     }
 
-    /// A service called an operation for signed-in users only.
+    /// A service called an operation that only signed-in users may call.
     #[must_use]
     pub fn api_key_not_accepted() -> Self {
         Self::new(
@@ -300,7 +304,7 @@ impl Problem {
         )
     }
 
-    /// Says how to authenticate, as every 401 has to.
+    /// Adds `WWW-Authenticate`, which HTTP requires in every 401.
     fn challenge(self) -> Self {
         self.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"atrium\""))
     }
@@ -322,14 +326,14 @@ impl Problem {
         )
     }
 
-    /// Mistakes in the request.
+    /// The request has these errors.
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
         Self::new(Code::ValidationFailed, "The request is invalid; `errors` lists what to correct.")
             .errors(errors)
     }
 
-    /// The body is larger than the route takes.
+    /// The body is larger than the route accepts.
     #[must_use]
     pub fn body_too_large(limit: usize) -> Self {
         Self::new(
@@ -348,7 +352,7 @@ impl Problem {
         .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// Something Atrium needs cannot be reached.
+    /// A service that Atrium needs cannot be reached.
     pub fn unavailable(cause: impl fmt::Display) -> Self {
         Self::new(
             Code::Unavailable,
@@ -358,13 +362,13 @@ impl Problem {
         .cause(cause)
     }
 
-    /// A bug.
+    /// A bug in Atrium.
     pub fn internal(cause: impl fmt::Display) -> Self {
         Self::new(Code::Internal, "This is a bug in Atrium; report the `request_id` to the operator.")
             .cause(cause)
     }
 
-    /// Adds pointers to what is wrong, at most [`MAX_ERRORS`].
+    /// Adds at most [`MAX_ERRORS`] of these errors.
     #[must_use]
     pub fn errors(mut self, mut errors: Vec<FieldError>) -> Self {
         errors.truncate(MAX_ERRORS);
@@ -372,7 +376,7 @@ impl Problem {
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
@@ -392,7 +396,7 @@ impl Problem {
         self.0.code
     }
 
-    /// Seconds to wait before the next attempt, from `Retry-After`; 0 without the header.
+    /// The value of `Retry-After` in seconds; 0 without the header.
     #[must_use]
     pub fn retry_after_seconds(&self) -> u64 {
         let header = self.0.headers.iter().find(|(name, _)| name == header::RETRY_AFTER);
@@ -417,17 +421,17 @@ impl Problem {
             request_id: request_id.as_str(),
             errors,
         };
-        // Strings and numbers only: this cannot fail, and an empty body would still carry the status.
+        // The document contains only strings and numbers, so this cannot fail.
         serde_json::to_vec(&document).unwrap_or_default()
     }
 
-    /// The headers to add to the answer.
+    /// The headers to add to the response.
     pub(super) fn into_headers(self) -> Vec<(HeaderName, HeaderValue)> {
         self.0.headers
     }
 }
 
-/// What this module sends, for the test of the API description.
+/// The schemas of the documents that this module sends, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Document<'static>>("Problem"),
@@ -493,8 +497,8 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-/// Constraints that a valid request can violate because it races with another one. Every other constraint repeats an
-/// earlier check, so violating it is a bug.
+/// Maps the constraints that a valid request can violate because of a race with another request. All other constraints
+/// are also checked in code before, so violating one is a bug.
 fn from_constraint(name: &str) -> Problem {
     match name {
         // The project, or the whole organization, was deleted while the request ran.
@@ -520,13 +524,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_have_one_name_each() {
+    fn code_names_are_unique() {
         let names: HashSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
         assert_eq!(names.len(), Code::ALL.len());
     }
 
     #[test]
-    fn titles_are_short_and_differ() {
+    fn titles_are_short_and_unique() {
         let titles: HashSet<_> = Code::ALL.iter().map(|code| code.title()).collect();
         assert_eq!(titles.len(), Code::ALL.len());
         for title in titles {

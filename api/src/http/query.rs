@@ -1,4 +1,5 @@
-//! The query string of a request: known parameters, each at most once, and the two that every list accepts.
+//! The query string of a request: known parameters, each at most once; and pages of lists, which `limit` and `cursor`
+//! select.
 
 use std::str::FromStr;
 
@@ -15,13 +16,13 @@ use super::{
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// The parameter's value.
+    /// The value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The requested page of a list: `?limit=` from 1 to 100, and the `?cursor=` of an earlier answer.
+    /// The requested page of a list: `?limit=` from 1 to 100, and the `?cursor=` from an earlier response.
     ///
     /// # Errors
     /// [`Code::ValidationFailed`] when either is invalid.
@@ -31,7 +32,7 @@ impl Query {
         if !limit.is_some_and(|limit| (1..=100).contains(&limit)) {
             errors.push(FieldError::parameter("limit", "must be a whole number from 1 to 100"));
         }
-        let after = self.get("cursor").map(open_cursor);
+        let after = self.get("cursor").map(decode_cursor);
         if matches!(after, Some(None)) {
             errors.push(FieldError::parameter("cursor", "must be the `next_cursor` of an earlier answer"));
         }
@@ -42,42 +43,42 @@ impl Query {
     }
 }
 
-/// The parameters that all lists take.
+/// The parameters that every list accepts.
 pub const PAGE: &[&str] = &["limit", "cursor"];
 
 /// The requested page of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page<K> {
-    /// The most items.
+    /// The maximum number of items.
     pub limit: i64,
-    /// The key of the last item of the page before; `None` begins.
+    /// The key of the last item of the previous page; `None` for the first page.
     pub after: Option<K>,
 }
 
 impl<K: Serialize> Page<K> {
-    /// Removes the item that was fetched only to detect a next page, and returns the cursor to it. The query fetches
-    /// [`Self::fetch`] items.
+    /// Makes the page from up to [`Self::fetch`] items: removes the extra item and, if there was one, adds the cursor
+    /// of the next page.
     pub fn cut<T>(&self, mut items: Vec<T>, key: impl Fn(&T) -> K) -> List<T> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = items.len() > limit;
+        let has_next = items.len() > limit;
         items.truncate(limit);
-        let next_cursor = items.last().filter(|_| more).map(|last| seal_cursor(&key(last)));
+        let next_cursor = items.last().filter(|_| has_next).map(|last| encode_cursor(&key(last)));
         List { items, next_cursor }
     }
 
-    /// How many items to fetch: one more than the page size.
+    /// How many items to query: one more than the page has, to detect whether there is a next page.
     #[must_use]
     pub fn fetch(&self) -> i64 {
         self.limit + 1
     }
 }
 
-/// A cursor is opaque so that it may change its meaning; nothing in it is secret, and it opens nothing.
-fn seal_cursor(key: &impl Serialize) -> String {
+/// A cursor is opaque to clients, so that its format can change. It contains no secret and gives no access.
+fn encode_cursor(key: &impl Serialize) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(key).unwrap_or_default())
 }
 
-fn open_cursor<K: DeserializeOwned>(cursor: &str) -> Option<K> {
+fn decode_cursor<K: DeserializeOwned>(cursor: &str) -> Option<K> {
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
 }
 
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percent_encoding_is_decoded_or_rejected() {
+    fn invalid_percent_encoding_is_rejected() {
         assert_eq!(decode("a%20b+c", false).as_deref(), Some("a b+c"));
         assert_eq!(decode("a%20b+c", true).as_deref(), Some("a b c"));
         for wrong in ["%", "%4", "%zz", "%ff", "%+1"] {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_parameters_once_each() {
+    fn unknown_and_repeated_parameters_are_rejected() {
         let code = |query| parse(query, PAGE).map(|_| ()).map_err(|problem| problem.code());
         assert_eq!(code("limit=3&cursor=x&"), Ok(()));
         assert_eq!(code("limit=3&limit=4"), Err(Code::ValidationFailed));
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_where_the_next_begins() {
+    fn the_cursor_continues_after_the_last_item_of_a_page() {
         let page = |query: &str| parse(query, PAGE).and_then(|query| query.page::<i64>());
         let first = page("limit=2").expect("a page");
         let list = first.cut(vec![1_i64, 2, 3], |item| *item);

@@ -1,8 +1,8 @@
 //! How much of a rate limit a caller has left, as reported in headers ([RateLimit header
 //! fields](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/)).
 //!
-//! The answer to an accepted request carries the status of the limit that it was counted against. The answer to a
-//! rejected one carries the status of the limit that was exceeded, and a `Retry-After` that agrees with it.
+//! The response to an accepted request has the status of the limit that the request was counted against. The response
+//! to a rejected one has the status of the limit that was exceeded, and a matching `Retry-After`.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -81,14 +81,14 @@ mod tests {
 
     #[test]
     fn retry_after_agrees_with_the_rate_limit_headers() {
-        let (two, minute) = (NonZeroU32::MIN.saturating_add(1), Duration::from_secs(60));
+        let (quota, window) = (NonZeroU32::MIN.saturating_add(1), Duration::from_secs(60));
         let mut headers = HeaderMap::new();
-        QuotaStatus::new("test", two, minute, 1, Duration::from_secs(30)).apply(&mut headers);
+        QuotaStatus::new("test", quota, window, 1, Duration::from_secs(30)).apply(&mut headers);
         assert_eq!(headers["ratelimit-policy"], "\"test\";q=2;w=60");
         assert_eq!(headers["ratelimit"], "\"test\";r=1;t=30");
         let wait = Duration::from_nanos(29_000_000_001);
-        let refused = QuotaStatus::refusal("test", Code::RateLimited, two, minute, wait);
-        let headers = response::problem(refused, &RequestId::new()).headers().clone();
+        let problem = QuotaStatus::refusal("test", Code::RateLimited, quota, window, wait);
+        let headers = response::problem(problem, &RequestId::new()).headers().clone();
         assert_eq!(headers["ratelimit"], "\"test\";r=0;t=30");
         assert_eq!(headers["retry-after"], "30");
     }

@@ -1,5 +1,5 @@
-//! A request as handlers see it: the caller, the path and its parameters; the body stays on the wire until a handler
-//! reads it.
+//! A request as handlers see it: its caller, path parameters, query and headers. The body is not received until a
+//! handler reads it.
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
@@ -19,15 +19,15 @@ use super::{
     request_body::{Empty, RequestBody},
 };
 
-/// A request that has found its route.
+/// A request that matched a route.
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The address as it was sent.
+    /// The URI as it was sent.
     pub uri: Uri,
     /// The headers.
     pub headers: HeaderMap,
-    /// The client's address, as reported by the trusted proxies.
+    /// The client's address, as reported by the trusted proxies if there are any.
     pub client: IpAddr,
     parameters: Vec<(String, String)>,
     caller: Option<Caller>,
@@ -36,7 +36,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request whose caller is not known yet. `parameters` are those of the path; `body_limit` is in bytes.
+    /// A request that is not authenticated yet. `parameters` are those of the path; `body_limit` is in bytes.
     pub(crate) fn new(
         head: http::request::Parts,
         client: IpAddr,
@@ -56,20 +56,20 @@ impl Request {
         }
     }
 
-    /// Sets the caller after authentication.
+    /// Sets the authenticated caller.
     pub(crate) fn set_caller(&mut self, caller: Caller) {
         self.caller = Some(caller);
     }
 
-    /// The caller. Always set on routes that require a user.
+    /// The authenticated caller. Always set on routes with `Access::User`.
     ///
     /// # Errors
-    /// [`Code::Unauthenticated`] on a route that does not.
+    /// [`Code::Unauthenticated`] on other routes.
     pub fn caller(&self) -> Result<&Caller, Problem> {
         self.caller.as_ref().ok_or_else(|| Problem::unauthenticated("The access token is missing; sign in."))
     }
 
-    /// The signed-in user, on routes that only users may call: those without a scope.
+    /// The signed-in user, for routes that accept no API keys: those without a scope.
     ///
     /// # Errors
     /// As [`Self::caller`]; [`Code::ApiKeyNotAccepted`] for a service.
@@ -80,7 +80,7 @@ impl Request {
         }
     }
 
-    /// The principal for database transactions.
+    /// The principal on whose behalf PostgreSQL is queried.
     ///
     /// # Errors
     /// As [`Self::caller`].
@@ -91,7 +91,7 @@ impl Request {
         })
     }
 
-    /// Whose name goes into a history.
+    /// The author of a configuration change, for the history.
     ///
     /// # Errors
     /// As [`Self::caller`].
@@ -105,7 +105,7 @@ impl Request {
     /// An id from the path, `{name}` in the route's template.
     ///
     /// # Errors
-    /// Malformed is answered like unknown: [`Code::NotFound`].
+    /// [`Code::NotFound`] when it is malformed, as for an unknown id.
     pub fn path<T: FromStr>(&self, name: &str) -> Result<T, Problem> {
         self.parameter(name).and_then(|text| text.parse().ok()).ok_or_else(Problem::not_found)
     }
@@ -116,15 +116,15 @@ impl Request {
         self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The query, of which only the parameters in `known` may be there, once each.
+    /// The query, which may contain only the parameters in `known`, once each.
     ///
     /// # Errors
-    /// Unknown and repeated parameters are [`Code::ValidationFailed`]; broken encoding is [`Code::MalformedRequest`].
+    /// [`Code::ValidationFailed`] for unknown and repeated parameters; [`Code::MalformedRequest`] for invalid encoding.
     pub fn query(&self, known: &[&str]) -> Result<Query, Problem> {
         query::parse(self.uri.query().unwrap_or_default(), known)
     }
 
-    /// A header that may be there once, as text.
+    /// An optional header as text.
     ///
     /// # Errors
     /// [`Code::MalformedRequest`] when it is repeated or not visible ASCII.
@@ -143,36 +143,36 @@ impl Request {
         value.to_str().map(Some).map_err(|_| malformed("must be visible ASCII"))
     }
 
-    /// The condition of an update, which must be there.
+    /// The condition in `If-Match`, which is required.
     ///
     /// # Errors
-    /// [`Code::PreconditionRequired`] without `If-Match`, [`Code::MalformedRequest`] when it is none.
+    /// [`Code::PreconditionRequired`] when the header is missing, [`Code::MalformedRequest`] when it is malformed.
     pub fn if_match(&self) -> Result<IfMatch, Problem> {
         IfMatch::parse(self.header("if-match")?)
     }
 
-    /// The whole body, at most as large as the route takes. May be called again.
+    /// The complete body, up to the route's limit. May be called again.
     ///
     /// # Errors
-    /// [`Code::BodyTooLarge`]; [`Code::MalformedRequest`] when it breaks off or does not arrive in time.
+    /// [`Code::BodyTooLarge`]; [`Code::MalformedRequest`] when it is incomplete or does not arrive in time.
     pub async fn bytes(&mut self) -> Result<Bytes, Problem> {
         self.body.bytes().await
     }
 
-    /// The body as the handler takes it.
+    /// The parsed body.
     ///
     /// # Errors
-    /// As [`Self::bytes`]; [`Code::UnsupportedMediaType`] and [`Code::MalformedJson`] if it is not JSON, and
+    /// As [`Self::bytes`]; [`Code::UnsupportedMediaType`] and [`Code::MalformedJson`] when it is not JSON, and
     /// [`Code::ValidationFailed`] with all errors in its fields.
     pub async fn body<B: RequestBody>(&mut self) -> Result<B, Problem> {
-        // Checked before the body is read: what will not be understood need not be received.
+        // Checked first, so that a body of another type is not received.
         body::require_json(&self.headers)?;
         let mut object = Object::parse(&self.bytes().await?)?;
         let body = B::take(&mut object);
         object.finish(body)
     }
 
-    /// The same, where the body may be left out.
+    /// Like [`Self::body`]; `None` if the body is empty.
     ///
     /// # Errors
     /// As [`Self::body`].
@@ -183,7 +183,7 @@ impl Request {
         self.body().await.map(Some)
     }
 
-    /// The body as lines of at most `longest` bytes, at most as large as the route takes, which have `time` to arrive.
+    /// The body as lines of at most `longest` bytes, up to the route's limit. It must arrive within `time`.
     ///
     /// # Errors
     /// [`Code::UnsupportedMediaType`] when it is not declared as `media_type`.
@@ -192,7 +192,7 @@ impl Request {
         self.body.lines(longest, time).ok_or_else(|| Problem::internal("the body was taken before"))
     }
 
-    /// Makes sure that nothing was sent but, perhaps, an empty object: for what takes no input.
+    /// For operations without input: checks that the body is missing or an empty object.
     ///
     /// # Errors
     /// As [`Self::body`].
@@ -200,18 +200,18 @@ impl Request {
         self.optional_body::<Empty>().await.map(drop)
     }
 
-    /// How much is left of the limit that the request was counted against.
+    /// The status of the rate limit that the request was counted against.
     #[must_use]
     pub fn quota_status(&self) -> Option<QuotaStatus> {
         self.quota_status
     }
 
-    /// Records the state of a rate limit for the headers of the response.
+    /// Sets the status of a rate limit, which the response headers report to the caller.
     pub fn set_quota_status(&mut self, status: QuotaStatus) {
         self.quota_status = Some(status);
     }
 
-    /// Forgets it again: the answer is the refusal of another limit, whose headers it carries.
+    /// Clears it, because the request exceeded another limit and the response has the headers of that limit.
     pub fn clear_quota_status(&mut self) {
         self.quota_status = None;
     }

@@ -1,7 +1,7 @@
-//! The request bodies: one type for each, so that a field is declared in one place.
+//! Typed bodies of requests. Each field is declared in one place.
 //!
-//! `request_body!` declares the type and the check of each field. All fields are read before errors are reported, so a
-//! response lists all errors. A test compares the type's schema with the API description.
+//! `request_body!` declares the type and how each field is parsed. All fields are parsed even if one is invalid, so
+//! that a response lists every error. A test compares the type's schema with the API description.
 
 use schemars::JsonSchema;
 
@@ -12,12 +12,13 @@ use super::{
 
 /// A request body, read from the fields of a JSON object.
 pub trait RequestBody: JsonSchema + Sized {
-    /// Takes all fields from the object, which collects what is wrong with them. `None` when something is.
+    /// Takes all fields from the object, which collects their errors. `None` if any field is invalid.
     fn take(object: &mut Object) -> Option<Self>;
 }
 
-/// Declares a request body. Each field names the method of [`Object`] that reads it, with the check of its value:
-/// `name: Type = required(check)`, or `name: Option<Type> = optional(check)`. Unknown fields are rejected.
+/// Declares the body of a request. Each field names the method of [`Object`] that takes it, and the function that
+/// parses its value: `name: Type = required(parse)`, or `name: Option<Type> = optional(parse)`. Unknown fields are
+/// rejected.
 macro_rules! request_body {
     (
         $(#[$about:meta])*
@@ -43,7 +44,7 @@ macro_rules! request_body {
 
 pub(crate) use request_body;
 
-/// The body of a request that takes no input.
+/// The body of a request without input.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Empty {}
@@ -55,14 +56,14 @@ impl RequestBody for Empty {
 }
 
 request_body! {
-    /// A name for what is created or renamed.
+    /// The name of a resource that is created or renamed.
     pub struct Naming {
         /// The name.
         pub name: String = required(name),
     }
 }
 
-/// What this module reads, for the test of the API description.
+/// The schemas of the bodies that this module reads, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![received::<Empty>("Empty"), received::<Naming>("Naming")]
 }

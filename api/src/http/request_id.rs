@@ -1,9 +1,9 @@
-//! Every request has an id: the client's if it is safe to log and to send back, otherwise a new one.
+//! The id of a request: the client's if it is safe to log and to return, otherwise a new one.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-/// The header that carries the id both ways.
+/// The header of the id, in requests and responses.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request.
@@ -13,7 +13,7 @@ pub struct RequestId(String);
 impl RequestId {
     /// A new id.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "every call gives another value")]
+    #[expect(clippy::new_without_default, reason = "every call returns a different value")]
     pub fn new() -> Self {
         Self(Uuid::now_v7().simple().to_string())
     }
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn only_safe_client_ids_are_used() {
+    fn unsafe_client_ids_are_replaced() {
         assert_eq!(of(b"trace-1_A"), "trace-1_A");
         for wrong in [&b""[..], b"a b", b"\"", b"\xff", &[b'a'; 65]] {
             assert_eq!(of(wrong).len(), 32, "{wrong:?}");

@@ -1,4 +1,4 @@
-//! Answers, and the two kinds of body they have: bytes that are all there, and a stream.
+//! Responses, and their two kinds of body: complete bytes, and a stream.
 
 use std::{
     convert::Infallible,
@@ -22,14 +22,14 @@ use super::{
 /// How long a client may read nothing of a response before it counts as disconnected.
 pub(crate) const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An answer.
+/// A response.
 pub type Response = http::Response<Body>;
 
-/// What a streaming body is to the connection: frames until it ends, or cannot go on.
+/// A streaming body: frames until it ends or fails.
 pub type Stream = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = Cut> + Send>>;
 
-/// A body cannot continue. Its connection is closed without a regular end, so that no client takes the partial body for
-/// complete.
+/// A body failed before its end. hyper then aborts the connection, so that the client does not mistake the received
+/// part for the complete body.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer cannot go on")]
 pub struct Cut;
@@ -40,21 +40,21 @@ impl From<Infallible> for Cut {
     }
 }
 
-/// The body of an answer.
+/// The body of a response.
 pub enum Body {
-    /// The complete body; taken when it is sent.
+    /// The complete body; empty once it has been sent.
     Whole(Bytes),
-    /// A stream of frames: Server-Sent Events, or a body that is too large for memory.
+    /// Frames that are produced while the body is sent: Server-Sent Events, or a body too large to keep in memory.
     Stream(Stream),
 }
 
 impl Body {
-    /// A body of which the end is not known yet.
+    /// A streaming body.
     pub fn stream(body: impl hyper::body::Body<Data = Bytes, Error: Into<Cut>> + Send + 'static) -> Self {
         Self::Stream(Box::pin(body.map_err(Into::into)))
     }
 
-    /// The bytes, when they are all there.
+    /// The bytes of a complete body; `None` for a stream.
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
         match self {
@@ -100,19 +100,19 @@ impl hyper::body::Body for Body {
     }
 }
 
-/// An answer with a JSON body.
+/// A response with a JSON body.
 ///
 /// # Errors
-/// When the value cannot be written as JSON, which is a defect.
+/// When the value cannot be serialized as JSON, which is a bug.
 pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Response, Problem> {
     let body = serde_json::to_vec(value).map_err(Problem::internal)?;
     let mut response = bytes(status, HeaderValue::from_static("application/json"), body.into());
-    // Responses under /v1 are private to the caller.
+    // JSON under /v1 is meant for the caller only.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-/// An answer with these bytes.
+/// A response with these bytes.
 #[must_use]
 pub fn bytes(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response {
     let mut response = Response::new(Body::Whole(body));
@@ -121,7 +121,7 @@ pub fn bytes(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Resp
     response
 }
 
-/// An answer without a body.
+/// A response without a body.
 #[must_use]
 pub fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::default());
@@ -129,7 +129,7 @@ pub fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// The response to a rejected request.
+/// The response that reports a problem.
 #[must_use]
 pub fn problem(problem: Problem, request_id: &RequestId) -> Response {
     let media_type = HeaderValue::from_static("application/problem+json");
@@ -139,26 +139,26 @@ pub fn problem(problem: Problem, request_id: &RequestId) -> Response {
     response
 }
 
-/// A whole answer as HTTP/1.1 writes it, and the end of its connection: for where hyper does not write it.
+/// Encodes a complete response as HTTP/1.1, with `Connection: close`. For responses that hyper does not write.
 #[must_use]
-pub fn on_the_wire(response: &Response, id: &RequestId) -> Bytes {
+pub fn encode_http1(response: &Response, id: &RequestId) -> Bytes {
     let body = response.body().whole().unwrap_or_default();
-    let mut wire = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    let mut encoded = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
     let length = body.len().to_string();
-    let more = [
+    let added = [
         (header::CONTENT_LENGTH, length.as_bytes()),
         (header::CONNECTION, b"close"),
         (X_REQUEST_ID, id.as_str().as_bytes()),
     ];
     let headers = response.headers().iter().map(|(name, value)| (name, value.as_bytes()));
-    for (name, value) in headers.chain(more.iter().map(|(name, value)| (name, *value))) {
+    for (name, value) in headers.chain(added.iter().map(|(name, value)| (name, *value))) {
         for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
-            wire.extend_from_slice(part);
+            encoded.extend_from_slice(part);
         }
     }
-    wire.extend_from_slice(b"\r\n");
-    wire.extend_from_slice(body);
-    wire.into()
+    encoded.extend_from_slice(b"\r\n");
+    encoded.extend_from_slice(body);
+    encoded.into()
 }
 
 /// One page of a list.
@@ -166,7 +166,7 @@ pub fn on_the_wire(response: &Response, id: &RequestId) -> Bytes {
 pub struct List<T> {
     /// The items of this page.
     pub items: Vec<T>,
-    /// Where the next page begins; `null` on the last.
+    /// The cursor of the next page; `null` on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_never_sent() {
+    fn internal_causes_are_never_sent() {
         let problem = Problem::internal("password=hunter2");
         assert_eq!(problem.internal_cause(), Some("password=hunter2"));
         let response = super::problem(problem, &RequestId::new());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_has_a_retry_after_header() {
+    fn unavailable_responses_have_retry_after() {
         let unavailable = Problem::from(DbError::Unavailable(sqlx::Error::PoolTimedOut));
         let response = super::problem(unavailable, &RequestId::new());
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -1,24 +1,31 @@
-//! The shape of request and response bodies, as JSON Schema derived from the Rust type: a test compares the API
-//! description with it.
+//! JSON Schemas of request and response bodies, generated from the Rust types. A test compares the API description with
+//! them.
 
 use atrium_shared::messages::LiveEvent;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-/// A body, or a part of one: its name among the components of the API description, and its schema.
+/// A body or a part of one: its name in the API description, and its schema.
 #[derive(Clone, Debug)]
 pub struct Component {
     /// The name in `components.schemas`.
     pub name: &'static str,
     /// The schema of the type, without references.
     pub schema: Value,
-    /// The event's name, if it is the data of one.
+    /// The name of the event whose data this is, if any.
     pub event: Option<&'static str>,
 }
 
-/// The component for `T` as it is sent.
+/// The component for a `T` that the API sends.
 pub(crate) fn component<T: JsonSchema>(name: &'static str) -> Component {
-    generate::<T>(name, SchemaSettings::draft2020_12().for_serialize())
+    // Serializing a struct writes no fields other than its own.
+    let close = |schema: &mut Schema| {
+        if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
+            schema.insert("additionalProperties".to_owned(), false.into());
+        }
+    };
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    generate::<T>(name, settings.with_transform(RecursiveTransform(close)))
 }
 
 /// The component for the data of an event.
@@ -26,7 +33,7 @@ pub(crate) fn event_component<E: LiveEvent + JsonSchema>(name: &'static str) -> 
     Component { event: Some(E::NAME), ..component::<E>(name) }
 }
 
-/// The component for `T` as it is received. Whether other fields are rejected is up to the type.
+/// The component for a `T` that the API receives. The type decides whether unknown fields are rejected.
 pub(crate) fn received<T: JsonSchema>(name: &'static str) -> Component {
     generate::<T>(name, SchemaSettings::draft2020_12().for_deserialize())
 }

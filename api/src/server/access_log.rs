@@ -1,4 +1,5 @@
-//! One record in the log and two metrics for every answer. Named by the route's template: a path would put ids into labels.
+//! Writes one log record and two metrics for every response. Both use the route's template, because a path would put
+//! ids into labels.
 
 use std::time::{Duration, Instant};
 
@@ -8,31 +9,31 @@ use metrics::{counter, histogram};
 
 use crate::http::{problem::Code, request_id::RequestId};
 
-/// What is recorded of a request.
+/// The record of a request.
 pub struct Record<'a> {
     /// The request's id.
     pub id: &'a RequestId,
-    /// The method that was sent; none when the head could not be read.
+    /// The method that was sent; `None` if the head could not be parsed.
     pub method: Option<&'a Method>,
-    /// The route's template, or `unmatched`.
+    /// The route's template, or `unmatched`, `preflight` or `unparsed`.
     pub route: &'static str,
-    /// The answer's status.
+    /// The status of the response.
     pub status: StatusCode,
-    /// From the request's head to the answer's head.
+    /// The time from the head of the request to the head of the response.
     pub duration: Duration,
     /// The problem's code.
     pub code: Option<Code>,
-    /// What went wrong inside.
+    /// The problem's internal cause.
     pub cause: Option<&'a str>,
 }
 
 /// Logs the record and counts it.
 pub fn write(record: &Record<'_>) {
-    let method = record.method.map_or("none", known);
+    let method = record.method.map_or("none", method_label);
     let status = record.status.as_u16();
     let code = record.code.map(Code::name);
     let milliseconds = record.duration.as_secs_f64() * 1000.0;
-    // A fault of ours is an error, so that it is seen at any level; the rest is the day's work.
+    // Server errors have the level ERROR, so that they are logged at any configured level.
     if record.status.is_server_error() {
         tracing::error!(
             request_id = record.id.as_str(),
@@ -62,34 +63,34 @@ pub fn write(record: &Record<'_>) {
         .record(record.duration.as_secs_f64());
 }
 
-/// Watches over a request until it is answered: a client that disconnects before is recorded, too.
-pub struct Unanswered {
+/// A request without a response yet. If it is dropped in this state, because the client disconnected, that is logged.
+pub struct PendingRequest {
     id: RequestId,
     method: Method,
-    started: Instant,
-    answered: bool,
+    started_at: Instant,
+    finished: bool,
 }
 
-impl Unanswered {
-    /// Begins to watch.
+impl PendingRequest {
+    /// Starts to measure the duration.
     #[must_use]
     pub fn new(id: &RequestId, method: &Method) -> Self {
-        Self { id: id.clone(), method: method.clone(), started: Instant::now(), answered: false }
+        Self { id: id.clone(), method: method.clone(), started_at: Instant::now(), finished: false }
     }
 
-    /// Ends the watch: how long it took.
+    /// The response is ready. Returns the duration.
     #[must_use]
-    pub fn answered(mut self) -> Duration {
-        self.answered = true;
-        self.started.elapsed()
+    pub fn finish(mut self) -> Duration {
+        self.finished = true;
+        self.started_at.elapsed()
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
-        if !self.answered {
-            let milliseconds = self.started.elapsed().as_secs_f64() * 1000.0;
-            let method = known(&self.method);
+        if !self.finished {
+            let milliseconds = self.started_at.elapsed().as_secs_f64() * 1000.0;
+            let method = method_label(&self.method);
             tracing::info!(
                 request_id = self.id.as_str(),
                 method,
@@ -100,8 +101,8 @@ impl Drop for Unanswered {
     }
 }
 
-/// A client may invent methods; a label's values must be few.
-fn known(method: &Method) -> &'static str {
+/// The method as a metric label. Clients can send any method, but the number of label values must be bounded.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

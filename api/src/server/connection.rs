@@ -1,4 +1,4 @@
-//! One connection: hyper with every limit set, and an end that comes when the process stops.
+//! Serves one connection with hyper, with limits on time and memory, and ends it when the process stops.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -9,17 +9,18 @@ use tokio::net::TcpStream;
 use super::{connection_limits::ConnectionPermit, pipeline, unparsed::ClientStream};
 use crate::{routes::Routes, state::App};
 
-/// How long a request's head may take, and how long a connection may rest between two requests: hyper's clock
-/// starts when it begins to wait for a head.
+/// How long a request's head may take to arrive, including the idle time before it, because hyper starts this timer
+/// when it begins to wait for a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// The largest head.
+/// The maximum size of a head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// hyper's buffer limit for a connection in either direction: a client that does not read uses no more memory.
+/// How many bytes hyper buffers for a connection in each direction, which bounds the memory of a client that does not
+/// read.
 const MAX_BUFFER: usize = 64 * 1024;
-/// More headers than any client of ours sends.
+/// The maximum number of headers; real clients send fewer.
 const MAX_HEADERS: usize = 64;
 
-/// Serves a connection to its end, which gives its permit back.
+/// Serves a connection until it ends, which releases its permit.
 pub async fn serve(
     app: Arc<App>,
     routes: Arc<Routes>,
@@ -31,7 +32,7 @@ pub async fn serve(
     let service = service_fn(move |request| {
         let (app, routes, busy) = (Arc::clone(&service_app), Arc::clone(&routes), permit.busy());
         async move {
-            let response = pipeline::answer(&app, &routes, peer, request).await;
+            let response = pipeline::respond(&app, &routes, peer, request).await;
             Ok::<_, Infallible>(busy.until_sent(response))
         }
     });
@@ -47,7 +48,7 @@ pub async fn serve(
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = closing.cancelled() => {
-            // The request at work is answered, then the connection ends. An open stream ends by itself.
+            // The connection ends after the current request. An open stream ends by itself.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 result = connection.as_mut() => result,
@@ -56,7 +57,7 @@ pub async fn serve(
         }
     };
     if let Err(error) = result {
-        // Clients break off, and send what is no HTTP: nothing to act upon.
+        // Clients disconnect early or send data that is not HTTP, which needs no action.
         tracing::debug!(%error, "a connection ended early");
     }
 }

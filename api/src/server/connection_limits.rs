@@ -1,7 +1,7 @@
-//! How many connections there may be: in all, and resting ones from one address.
+//! Limits on the total number of connections, and on the idle connections from one address.
 //!
-//! An idle connection costs memory, so one address may have only a limited number of them. Active connections are not
-//! counted by address: thousands of open streams may come through one proxy.
+//! A connection is idle while it waits for a request. Idle connections cost memory, so their number is limited by
+//! address. Busy connections are not, because one proxy may have thousands of open streams.
 
 use std::{
     collections::HashMap,
@@ -23,59 +23,59 @@ use crate::{
     limits::rate_limits::subscriber,
 };
 
-/// The connections of a process, counted.
+/// The connection counts of a process, and their limits.
 pub struct ConnectionLimits {
     total: AtomicUsize,
     max_total: usize,
-    max_resting: usize,
+    max_idle: usize,
     by_address: Mutex<HashMap<IpAddr, Arc<Address>>>,
 }
 
 #[derive(Default)]
 struct Address {
     connections: AtomicUsize,
-    resting: AtomicUsize,
+    idle: AtomicUsize,
 }
 
-/// Why there is no room for a connection.
+/// The limit that a new connection would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The process has reached its maximum number of connections.
+    /// The process has the maximum number of connections.
     Process,
-    /// This address has too many idle connections.
+    /// The address has the maximum number of idle connections.
     Address,
 }
 
 impl ConnectionLimits {
-    /// Permits for `max_total` connections, of which one address may have `max_resting` idle ones.
+    /// Allows `max_total` connections in total, and `max_idle` idle ones from one address.
     #[must_use]
-    pub fn new(max_total: usize, max_resting: usize) -> Arc<Self> {
-        Arc::new(Self { total: AtomicUsize::new(0), max_total, max_resting, by_address: Mutex::default() })
+    pub fn new(max_total: usize, max_idle: usize) -> Arc<Self> {
+        Arc::new(Self { total: AtomicUsize::new(0), max_total, max_idle, by_address: Mutex::default() })
     }
 
-    /// Takes a permit for a connection; dropping it returns it.
+    /// Acquires a permit for a connection. Dropping the permit releases it.
     ///
     /// # Errors
-    /// When there is no room.
-    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Result<ConnectionPermit, Full> {
+    /// When a limit is reached.
+    pub fn acquire(self: &Arc<Self>, peer: IpAddr) -> Result<ConnectionPermit, Full> {
         if self.total.load(Ordering::Relaxed) >= self.max_total {
             return Err(Full::Process);
         }
         let peer = subscriber(peer);
         let mut by_address = self.by_address.lock();
         let address = Arc::clone(by_address.entry(peer).or_default());
-        if address.resting.load(Ordering::Relaxed) >= self.max_resting {
+        if address.idle.load(Ordering::Relaxed) >= self.max_idle {
             return Err(Full::Address);
         }
         self.total.fetch_add(1, Ordering::Relaxed);
         address.connections.fetch_add(1, Ordering::Relaxed);
-        address.resting.fetch_add(1, Ordering::Relaxed);
+        address.idle.fetch_add(1, Ordering::Relaxed);
         Ok(ConnectionPermit { limits: Arc::clone(self), peer, address })
     }
 
-    /// How many are taken.
+    /// The number of open connections.
     #[must_use]
-    pub fn taken(&self) -> usize {
+    pub fn open_connections(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 }
@@ -88,19 +88,19 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// The connection has a request to answer, until the guard is dropped.
+    /// Marks the connection as busy with a request until the guard is dropped.
     #[must_use]
-    pub fn busy(self: &Arc<Self>) -> Busy {
-        self.address.resting.fetch_sub(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+    pub fn busy(self: &Arc<Self>) -> BusyGuard {
+        self.address.idle.fetch_sub(1, Ordering::Relaxed);
+        BusyGuard(Arc::clone(self))
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.limits.total.fetch_sub(1, Ordering::Relaxed);
-        self.address.resting.fetch_sub(1, Ordering::Relaxed);
-        // The lock keeps a newcomer from taking the entry that is about to be removed.
+        self.address.idle.fetch_sub(1, Ordering::Relaxed);
+        // The lock prevents a new connection from using the entry while it is removed.
         let mut by_address = self.limits.by_address.lock();
         if self.address.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
             by_address.remove(&self.peer);
@@ -108,32 +108,32 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// A connection at work.
-pub struct Busy(Arc<ConnectionPermit>);
+/// Keeps a connection marked as busy.
+pub struct BusyGuard(Arc<ConnectionPermit>);
 
-impl Busy {
-    /// Stays at work until the answer's body has been handed to the connection: a stream, until it ends.
+impl BusyGuard {
+    /// Keeps the connection busy until a streaming body ends. A complete body needs no guard.
     #[must_use]
     pub fn until_sent(self, response: Response) -> Response {
         response.map(|body| match body {
-            Body::Stream(stream) => Body::stream(AtWork { stream, _busy: self }),
+            Body::Stream(stream) => Body::stream(BusyBody { stream, _busy: self }),
             whole @ Body::Whole(_) => whole,
         })
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
-        self.0.address.resting.fetch_add(1, Ordering::Relaxed);
+        self.0.address.idle.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-struct AtWork {
+struct BusyBody {
     stream: Stream,
-    _busy: Busy,
+    _busy: BusyGuard,
 }
 
-impl hyper::body::Body for AtWork {
+impl hyper::body::Body for BusyBody {
     type Data = Bytes;
     type Error = Cut;
 
@@ -162,34 +162,34 @@ mod tests {
     }
 
     #[test]
-    fn one_address_cannot_hold_all_connections() {
+    fn idle_connections_are_limited_by_address() {
         let limits = ConnectionLimits::new(10, 2);
-        let first = Arc::new(limits.take(address(1)).expect("there is room"));
-        let _second = limits.take(address(1)).expect("there is room");
-        assert_eq!(limits.take(address(1)).err(), Some(Full::Address));
-        assert!(limits.take(address(2)).is_ok());
+        let first = Arc::new(limits.acquire(address(1)).expect("there is room"));
+        let _second = limits.acquire(address(1)).expect("there is room");
+        assert_eq!(limits.acquire(address(1)).err(), Some(Full::Address));
+        assert!(limits.acquire(address(2)).is_ok());
         let busy = first.busy();
-        let third = limits.take(address(1)).expect("one of them works");
+        let third = limits.acquire(address(1)).expect("one of them works");
         drop((busy, third));
-        assert_eq!(limits.taken(), 2);
+        assert_eq!(limits.open_connections(), 2);
     }
 
     #[test]
-    fn an_ipv6_network_counts_as_one_address() {
+    fn an_ipv6_network_of_one_subscriber_counts_as_one_address() {
         let limits = ConnectionLimits::new(10, 1);
-        let take = |address: &str| limits.take(address.parse().expect("an address"));
-        let _first = take("2001:db8::1").expect("there is room");
-        assert_eq!(take("2001:db8::2").err(), Some(Full::Address));
-        assert!(take("2001:db8:0:1::1").is_ok());
+        let acquire = |address: &str| limits.acquire(address.parse().expect("an address"));
+        let _first = acquire("2001:db8::1").expect("there is room");
+        assert_eq!(acquire("2001:db8::2").err(), Some(Full::Address));
+        assert!(acquire("2001:db8:0:1::1").is_ok());
     }
 
     #[test]
-    fn permits_are_granted_up_to_the_limit_and_returned() {
+    fn dropped_permits_are_released() {
         let limits = ConnectionLimits::new(2, 2);
-        let taken: Vec<_> = [1, 2].map(|last| limits.take(address(last)).expect("there is room")).into();
-        assert_eq!(limits.take(address(3)).err(), Some(Full::Process));
-        drop(taken);
-        assert!(limits.take(address(3)).is_ok());
+        let permits: Vec<_> = [1, 2].map(|last| limits.acquire(address(last)).expect("there is room")).into();
+        assert_eq!(limits.acquire(address(3)).err(), Some(Full::Process));
+        drop(permits);
+        assert!(limits.acquire(address(3)).is_ok());
         assert!(limits.by_address.lock().is_empty());
     }
 }

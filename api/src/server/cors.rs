@@ -1,5 +1,4 @@
-//! Scripts of other origins: which of them may read responses, and what they may send
-//! ([Fetch](https://fetch.spec.whatwg.org/)).
+//! CORS: which scripts of other origins may send requests and read responses ([Fetch](https://fetch.spec.whatwg.org/)).
 
 use atrium_shared::settings::ApiSettings;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,15 +8,15 @@ use crate::{
     http::response::{Response, empty},
 };
 
-/// What a script may send beyond what browsers always allow.
+/// The headers that a script may send, in addition to those that browsers always allow.
 const ALLOWED_HEADERS: &str =
     "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id";
-/// What a script may read beyond what browsers always allow.
+/// The headers that a script may read, in addition to those that browsers always allow.
 const EXPOSED_HEADERS: &str = "etag, location, operation-location, ratelimit, ratelimit-policy, retry-after, x-request-id, idempotent-replayed";
-/// How long a browser may remember the answer to a preflight, seconds.
+/// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: &str = "600";
 
-/// Answers `OPTIONS` on a path that takes `allow`.
+/// Responds to `OPTIONS` on a path with the methods in `allow`.
 #[must_use]
 pub fn options(api: &ApiSettings, request: &HeaderMap, allow: HeaderValue) -> Response {
     let mut response = empty(StatusCode::NO_CONTENT);
@@ -32,12 +31,13 @@ pub fn options(api: &ApiSettings, request: &HeaderMap, allow: HeaderValue) -> Re
     response
 }
 
-/// Lets a trusted origin's scripts read an answer, cookies included. Others get no header, and so no answer.
+/// Lets scripts of a trusted origin read the response to a request with cookies. Other origins get no header, so
+/// browsers keep the response from their scripts.
 pub fn apply(api: &ApiSettings, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     if api.allowed_origins.is_empty() {
         return;
     }
-    // The response depends on the origin, which caches have to know.
+    // The response differs by origin, so caches must not share it between origins.
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin.filter(|origin| is_trusted(api, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -51,35 +51,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_trusted_origins_are_accepted() {
+    fn only_trusted_origins_are_allowed() {
         let api = crate::auth::tests::api_settings();
-        let answer = |origin| {
+        let allowed_origin = |origin| {
             let origin = HeaderValue::from_static(origin);
             let mut headers = HeaderMap::new();
             apply(&api, Some(&origin), &mut headers);
             headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).cloned()
         };
         assert_eq!(
-            answer("https://friend.example"),
+            allowed_origin("https://friend.example"),
             Some(HeaderValue::from_static("https://friend.example"))
         );
-        assert_eq!(answer("https://evil.example"), None);
+        assert_eq!(allowed_origin("https://evil.example"), None);
     }
 
     #[test]
-    fn a_preflight_names_methods_and_headers() {
+    fn preflights_from_trusted_origins_return_the_allowed_methods() {
         let api = crate::auth::tests::api_settings();
-        let ask = |origin| {
+        let preflight = |origin| {
             let request = HeaderMap::from_iter([
                 (header::ORIGIN, HeaderValue::from_static(origin)),
                 (header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PUT")),
             ]);
             options(&api, &request, HeaderValue::from_static("GET, PUT"))
         };
-        let allowed = ask("https://friend.example");
+        let allowed = preflight("https://friend.example");
         assert_eq!(allowed.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "GET, PUT");
-        let refused = ask("https://evil.example");
-        assert!(!refused.headers().contains_key(header::ACCESS_CONTROL_ALLOW_METHODS));
-        assert_eq!(refused.headers()[header::ALLOW], "GET, PUT");
+        let rejected = preflight("https://evil.example");
+        assert!(!rejected.headers().contains_key(header::ACCESS_CONTROL_ALLOW_METHODS));
+        assert_eq!(rejected.headers()[header::ALLOW], "GET, PUT");
     }
 }

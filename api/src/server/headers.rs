@@ -1,12 +1,12 @@
-//! Headers that every answer carries: what a browser must not do with it.
+//! Security headers of every response.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// The page and the documentation need nothing but their own files; nothing else may load, frame or post them.
+/// The page and the documentation load only their own files. Other sites must not frame them.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
-/// Adds the headers. `https`: whether browsers reach the API over TLS, and must go on to.
+/// Adds the headers. `https`: whether browsers use the API over TLS; if so, HSTS makes them keep doing it.
 pub fn secure(headers: &mut HeaderMap, https: bool) {
     const ALWAYS: [(HeaderName, HeaderValue); 6] = [
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),

@@ -1,9 +1,13 @@
-//! The public listener: accepts connections while there is room, and ends them well when the process stops.
+//! The public listener: accepts connections up to a limit, and ends them gracefully when the process stops.
 //!
-//! The shutdown has steps. SIGTERM makes readiness fail immediately; the listener accepts connections for a moment
-//! longer, because load balancers notice it late, and each response closes its connection. Then the listener closes,
-//! and after a grace period every remaining connection ends after its current request; open streams end themselves,
-//! spread over the drain window. Connections that remain after the window are closed.
+//! Stopping has four phases:
+//!
+//! 1. SIGTERM makes readiness fail immediately. The listener still accepts connections for a moment, because load
+//!    balancers react late; every response closes its connection.
+//! 2. The listener closes.
+//! 3. After a grace period, every remaining connection ends after its current request. Open streams end by themselves,
+//!    spread over the drain window.
+//! 4. At the end of the window, the remaining connections are aborted.
 
 use std::{
     io,
@@ -32,26 +36,27 @@ use crate::{
     http::{
         problem::{Code, Problem},
         request_id::RequestId,
-        response::{self, CLIENT_TIMEOUT, on_the_wire},
+        response::{self, CLIENT_TIMEOUT, encode_http1},
     },
     routes::Routes,
     state::App,
 };
 
-/// Connections that are accepted but not yet ours.
+/// The maximum number of connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 4096;
-/// The most connections of the process, where the system lets it open as many files.
+/// The maximum number of connections of the process, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 20_000;
-/// Files that are not clients' connections: databases, logs, the admin port.
+/// File descriptors that are not client connections: databases, logs, the admin port.
 const OTHER_FILES: usize = 256;
-/// Maximum number of idle connections from one address.
-const MAX_RESTING: usize = 1_000;
-/// Maximum number of concurrent rejections with a response; further connections are closed without one.
-const MAX_REFUSALS: usize = 256;
-/// How long the listener accepts connections after SIGTERM, at most.
-const LINGER: Duration = Duration::from_secs(3);
-/// How long a quiet connection stays after the listener has closed.
-const GRACE: Duration = Duration::from_secs(2);
+/// The maximum number of idle connections from one address.
+const MAX_IDLE: usize = 1_000;
+/// The maximum number of rejection responses that are written concurrently. Above it, connections are closed without a
+/// response.
+const MAX_REJECTIONS: usize = 256;
+/// The maximum time that the listener still accepts connections after SIGTERM.
+const ACCEPT_PERIOD: Duration = Duration::from_secs(3);
+/// How long an idle connection stays open after the listener has closed.
+const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
 /// Opens the public listener.
 ///
@@ -69,26 +74,26 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until the process drains and the last connection has ended.
 ///
 /// # Errors
-/// Never; the signature is that of a critical task.
+/// Never. Critical tasks have this signature.
 pub async fn serve(app: Arc<App>, routes: Arc<Routes>, listener: TcpListener) -> anyhow::Result<()> {
     let connections = TaskTracker::new();
-    let room = room();
-    // Behind a proxy all connections have its address, and their number is its business.
-    let resting = if app.api.trusted_proxy_hops == 0 { MAX_RESTING } else { room };
-    let limits = ConnectionLimits::new(room, resting);
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let max_total = connection_capacity();
+    // Behind a proxy, all connections have its address, so there is no limit by address.
+    let max_idle = if app.api.trusted_proxy_hops == 0 { MAX_IDLE } else { max_total };
+    let limits = ConnectionLimits::new(max_total, max_idle);
+    let rejections = Arc::new(Semaphore::new(MAX_REJECTIONS));
     let stop_accepting = {
         let app = Arc::clone(&app);
         async move {
             app.shutdown.draining().cancelled().await;
-            tokio::time::sleep(LINGER.min(app.settings.drain / 10)).await;
+            tokio::time::sleep(ACCEPT_PERIOD.min(app.settings.drain / 10)).await;
         }
     };
     tokio::pin!(stop_accepting);
     loop {
         let accepted = tokio::select! {
-            // In this order, so that connections accepted before the listener closes are served. Closing it first would
-            // reset them.
+            // Accepting has priority, so that clients that connected before the listener closes are served. Closing the
+            // listener resets connections that are not accepted yet.
             biased;
             accepted = listener.accept() => accepted,
             () = stop_accepting.as_mut() => break,
@@ -96,29 +101,28 @@ pub async fn serve(app: Arc<App>, routes: Arc<Routes>, listener: TcpListener) ->
         let (stream, peer) = match accepted {
             Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
-                // No file descriptors are left, or the connection was closed before it was accepted. Retrying
-                // immediately would not help.
+                // Out of file descriptors, or the client disconnected before the accept. Do not retry in a busy loop.
                 tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        match limits.take(peer) {
+        match limits.acquire(peer) {
             Ok(permit) => {
                 tune(&stream);
-                gauge!(HTTP_CONNECTIONS).set(limits.taken() as f64);
+                gauge!(HTTP_CONNECTIONS).set(limits.open_connections() as f64);
                 let (app, routes) = (Arc::clone(&app), Arc::clone(&routes));
                 let served = connection::serve(app, routes, stream, peer, Arc::new(permit));
                 let limits = Arc::clone(&limits);
                 connections.spawn(async move {
                     served.await;
-                    gauge!(HTTP_CONNECTIONS).set(limits.taken() as f64);
+                    gauge!(HTTP_CONNECTIONS).set(limits.open_connections() as f64);
                 });
             }
             Err(full) => {
-                if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                if let Ok(permit) = Arc::clone(&rejections).try_acquire_owned() {
                     connections.spawn(async move {
-                        refuse(stream, peer, full).await;
+                        reject(stream, peer, full).await;
                         drop(permit);
                     });
                 }
@@ -126,18 +130,18 @@ pub async fn serve(app: Arc<App>, routes: Arc<Routes>, listener: TcpListener) ->
         }
     }
     drop(listener);
-    // A request may be on its way on a connection that looks idle; ending it now would cut that request. Within the
-    // grace it is served, and its answer ends the connection.
-    tokio::time::sleep(GRACE.min(app.settings.drain / 10)).await;
+    // A client may have just sent a request on a connection that still looks idle. During the grace period, such a
+    // request is served, and its response closes the connection.
+    tokio::time::sleep(GRACE_PERIOD.min(app.settings.drain / 10)).await;
     app.closing.cancel();
     connections.close();
     connections.wait().await;
     Ok(())
 }
 
-/// Maximum number of connections. The soft limit on open files, often 1024, is raised to the hard limit: without file
-/// descriptors, connections would be rejected without a response.
-fn room() -> usize {
+/// The maximum number of connections. Raises the soft limit on open files, often 1024, to the hard limit, because a
+/// connection cannot get a response when the process is out of file descriptors.
+fn connection_capacity() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = match setrlimit(Resource::Nofile, raised) {
@@ -148,28 +152,29 @@ fn room() -> usize {
         }
     };
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    let room = files.saturating_sub(OTHER_FILES).clamp(1, MAX_CONNECTIONS);
-    if room < MAX_CONNECTIONS {
+    let capacity = files.saturating_sub(OTHER_FILES).clamp(1, MAX_CONNECTIONS);
+    if capacity < MAX_CONNECTIONS {
         tracing::warn!(
-            room,
+            room = capacity,
             "the limit on open files leaves room for fewer connections than the API could hold"
         );
     }
-    room
+    capacity
 }
 
-/// Small writes are sent immediately; a vanished peer is detected.
+/// Disables Nagle's algorithm, and sets a timeout for peers that disappear without closing the connection.
 fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    // The kernel by itself waits a quarter of an hour for a peer that acknowledges nothing.
+    // By default, the kernel waits about 15 minutes for a peer that acknowledges nothing.
     let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(CLIENT_TIMEOUT)));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a connection cannot be tuned; it works all the same");
     }
 }
 
-/// Says why there is no room, as a whole answer written by hand: hyper is not worth starting for it.
-async fn refuse(mut stream: TcpStream, peer: IpAddr, full: Full) {
+/// Writes a response that states which limit was reached, without the cost of starting hyper, and closes the
+/// connection.
+async fn reject(mut stream: TcpStream, peer: IpAddr, full: Full) {
     tracing::debug!(%peer, ?full, "no room for a connection");
     let problem = match full {
         Full::Process => Problem::new(
@@ -183,14 +188,13 @@ async fn refuse(mut stream: TcpStream, peer: IpAddr, full: Full) {
     let id = RequestId::new();
     let problem = problem.header(header::RETRY_AFTER, HeaderValue::from_static("5"));
     let response = response::problem(problem, &id);
-    let wire = on_the_wire(&response, &id);
+    let encoded = encode_http1(&response, &id);
     let exchange = async {
-        stream.write_all(&wire).await?;
+        stream.write_all(&encoded).await?;
         stream.shutdown().await?;
-        // Closing over what the client has sent and we have not read would reset the connection, and the client
-        // might never see the answer.
-        let mut unread = [0; 1024];
-        while stream.read(&mut unread).await? > 0 {}
+        // Closing a socket that has unread data resets the connection, and the client might lose the response.
+        let mut discarded = [0; 1024];
+        while stream.read(&mut discarded).await? > 0 {}
         io::Result::Ok(())
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), exchange).await;

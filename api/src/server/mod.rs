@@ -1,6 +1,5 @@
-//! From a socket to a handler and back: the listener accepts connections while there is room, a connection speaks
-//! HTTP/1.1 over hyper with every limit set, and the pipeline takes each request through route, caller and limits to
-//! its handler.
+//! The HTTP server. The listener accepts connections up to a limit, a connection serves HTTP/1.1 with hyper, and the
+//! pipeline routes, authenticates and limits each request and calls its handler.
 
 pub mod access_log;
 pub mod connection;

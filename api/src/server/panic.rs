@@ -1,4 +1,4 @@
-//! A panic in a handler is an answer like any other defect; hyper would close the connection without one.
+//! Converts a panic in a handler to a response; hyper would close the connection without one.
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -6,8 +6,8 @@ use futures_util::FutureExt as _;
 
 use crate::http::problem::Problem;
 
-/// Runs a handler's future; a panic becomes a [`Problem`]. What the future had borrowed is not used after
-/// one, and shared state is behind locks that recover.
+/// Runs a handler's future and converts a panic to a [`Problem`]. This is unwind safe: values that the future borrowed
+/// are not used after a panic, and the locks around shared state are not poisoned.
 pub async fn catch<T>(future: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     match AssertUnwindSafe(future).catch_unwind().await {
         Ok(result) => result,
@@ -29,7 +29,7 @@ mod tests {
     use crate::http::problem::Code;
 
     #[tokio::test]
-    async fn a_panic_gets_an_internal_error_response() {
+    async fn panics_become_internal_problems() {
         let panicking = async { if true { panic!("at the {}", "disco") } else { Ok(()) } };
         let problem = catch(panicking).await.expect_err("it panicked");
         assert_eq!((problem.code(), problem.internal_cause()), (Code::Internal, Some("panic: at the disco")));

@@ -1,5 +1,4 @@
-//! One request, from its head to its response: finds the route, authenticates the caller, applies limits, calls the
-//! handler.
+//! Processes one request: finds its route, authenticates its caller, counts it against limits, and calls its handler.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -9,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    access_log::{self, Unanswered},
+    access_log::{self, PendingRequest},
     cors, headers, panic,
 };
 use crate::{
@@ -29,8 +28,8 @@ use crate::{
     state::App,
 };
 
-/// Answers a request from `peer`. Never fails: what goes wrong is an answer too.
-pub async fn answer(
+/// Responds to a request from `peer`. Never fails: errors become responses.
+pub async fn respond(
     app: &Arc<App>,
     routes: &Routes,
     peer: IpAddr,
@@ -38,7 +37,7 @@ pub async fn answer(
 ) -> Response {
     let (head, body) = incoming.into_parts();
     let id = RequestId::of(&head.headers);
-    let unanswered = Unanswered::new(&id, &head.method);
+    let pending = PendingRequest::new(&id, &head.method);
     let origin = head.headers.get(header::ORIGIN).cloned();
     let method = head.method.clone();
 
@@ -58,7 +57,7 @@ pub async fn answer(
             ("unmatched", Err(problem), None)
         }
         (Ok(()), Found::Route(route, parameters)) => {
-            let client = client(peer, &head.headers, app.api.trusted_proxy_hops);
+            let client = client_address(peer, &head.headers, app.api.trusted_proxy_hops);
             let request = Request::new(head, client, parameters, body, route.body_limit);
             let (result, quota_status) = run(app, &route, request).await;
             (route.template, result, quota_status)
@@ -78,14 +77,14 @@ pub async fn answer(
         method: Some(&method),
         route,
         status: response.status(),
-        duration: unanswered.answered(),
+        duration: pending.finish(),
         code,
         cause: cause.as_deref(),
     });
     response
 }
 
-/// Checks of the request head that HTTP requires and hyper leaves to its users.
+/// Checks what HTTP/1.1 requires of `Host`; hyper does not.
 fn check_head(head: &http::request::Parts) -> Result<(), Problem> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
@@ -95,43 +94,45 @@ fn check_head(head: &http::request::Parts) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Everything between the route and the answer, and how much is left of the limit that it was counted against.
+/// Runs a request of a known route. Returns the result, and the status of the limit that the request was counted
+/// against.
 async fn run(
     app: &Arc<App>,
     route: &Route,
     mut request: Request,
 ) -> (Result<Response, Problem>, Option<QuotaStatus>) {
     if let Err(problem) = admit(app, route, &mut request).await {
-        let refused = Err(problem);
-        let answered = if route.stream { retry_later(&request.headers, refused) } else { refused };
-        return (answered, request.quota_status());
+        let rejection = Err(problem);
+        let result = if route.stream { try_again(rejection) } else { rejection };
+        return (result, request.quota_status());
     }
     let handler = route.handler;
-    let late = || Problem::unavailable("the handler took too long");
+    let timed_out = || Problem::unavailable("the handler took too long");
     if !route.writes() {
-        let answered = timeout(route.time_limit, panic::catch(handler(app, &mut request))).await;
-        return (answered.unwrap_or_else(|_| Err(late())), request.quota_status());
+        let result = timeout(route.time_limit, panic::catch(handler(app, &mut request))).await;
+        return (result.unwrap_or_else(|_| Err(timed_out())), request.quota_status());
     }
-    // On a task of its own, which the drain waits for: neither a client that disconnects nor our own time limit stops
-    // it half-way. Only a handler that waits on a connection which died silently is stopped, much later: it would keep
-    // that connection for a quarter of an hour, and a few of them would keep the whole pool.
-    let longest = route.time_limit + MAX_RESPONSE_TIME;
+    // A handler that writes runs on its own task, which the drain waits for, so that neither a disconnecting client nor
+    // the route's time limit stops it half-way. The task has a longer limit of its own, because a database connection
+    // can die silently: the handler would then keep it for about 15 minutes, and a few such handlers would exhaust the
+    // pool.
+    let task_time_limit = route.time_limit + MAX_RESPONSE_TIME;
     let task_app = Arc::clone(app);
-    let (answered, answer) = tokio::sync::oneshot::channel();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
     app.shutdown.spawn(async move {
-        let handled = timeout(longest, panic::catch(handler(&task_app, &mut request))).await;
+        let handled = timeout(task_time_limit, panic::catch(handler(&task_app, &mut request))).await;
         let result = handled.unwrap_or_else(|_| Err(Problem::unavailable("the handler hung")));
-        // No receiver is left if the client has disconnected.
-        let _ = answered.send((result, request.quota_status()));
+        // Fails if the client has disconnected or the route's time limit has passed.
+        let _ = sender.send((result, request.quota_status()));
     });
-    match timeout(route.time_limit, answer).await {
-        Ok(Ok(answered)) => answered,
+    match timeout(route.time_limit, receiver).await {
+        Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => (Err(Problem::unavailable("the handler was stopped")), None),
-        Err(_) => (Err(late()), None),
+        Err(_) => (Err(timed_out()), None),
     }
 }
 
-/// Authenticates the caller, checks the origin and applies the rate limit.
+/// Authenticates the caller, rejects cross-site requests, and counts the request against its limits.
 async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(), Problem> {
     match route.access {
         Access::User => {
@@ -141,7 +142,7 @@ async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(
             }
             request.set_caller(caller);
         }
-        // What is public and changes something must not be done in a browser's name either.
+        // Public routes that write set cookies, so another site must not make a browser call them.
         Access::Public if route.writes() => origin::check(&app.api, &request.headers, false)?,
         Access::Public | Access::Refresh => {}
     }
@@ -150,7 +151,7 @@ async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(
         Limit::Refreshes => request.set_quota_status(app.rate_limits.refresh(request.client).await?),
         Limit::Requests => {
             let status = app.rate_limits.request(request.caller()?.id()).await?;
-            // A stream's handler counts it, and keeps a permit while it is open.
+            // The handler of a stream counts it itself, and takes a permit for as long as the stream is open.
             if !route.stream {
                 app.quotas.count(request).await?;
             }
@@ -161,7 +162,7 @@ async fn admit(app: &Arc<App>, route: &Route, request: &mut Request) -> Result<(
     Ok(())
 }
 
-/// Headers that do not depend on the route.
+/// Adds the headers that every response has.
 fn finish(
     app: &App,
     id: &RequestId,
@@ -178,21 +179,21 @@ fn finish(
         response.insert(X_REQUEST_ID, id);
     }
     if app.shutdown.draining().is_cancelled() {
-        // The next request goes to a process that stays.
+        // The client's next request opens a new connection, to a process that is not draining.
         response.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
-/// The client's address: the peer's, or the one that the proxies report. Every trusted proxy has appended the address
-/// it saw, so with `hops` of them the client's is at position `hops` from the right; entries further left are set by
-/// the client and not trusted.
-fn client(peer: IpAddr, headers: &HeaderMap, hops: usize) -> IpAddr {
+/// The client's address: the peer's, or the one in `X-Forwarded-For`. Every trusted proxy appends the address that it
+/// received the request from, so with `hops` proxies the client's is entry `hops` from the right. The client can forge
+/// every entry to the left of it.
+fn client_address(peer: IpAddr, headers: &HeaderMap, hops: usize) -> IpAddr {
     let forwarded = || {
         let values = headers.get_all("x-forwarded-for").iter();
         let entries: Vec<&[u8]> =
             values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
         let entry = entries.len().checked_sub(hops).map(|index| entries[index])?;
-        // Only the trusted entry has to be valid text.
+        // Only this entry must be valid text; clients may send anything in the others.
         let entry = std::str::from_utf8(entry).ok()?.trim();
         let address = entry
             .parse()
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forwarded_addresses_are_used_from_trusted_proxies_only() {
+    fn forwarded_addresses_count_only_from_trusted_proxies() {
         let peer: IpAddr = "10.0.0.1".parse().expect("an address");
         let headers = |value: &str| {
             HeaderMap::from_iter([(
@@ -216,13 +217,13 @@ mod tests {
                 HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
             )])
         };
-        let seen = |value, hops| client(peer, &headers(value), hops).to_string();
-        assert_eq!(seen("\u{e9}, 1.1.1.1", 1), "1.1.1.1");
-        assert_eq!(seen("1.1.1.1", 0), "10.0.0.1");
-        assert_eq!(seen("6.6.6.6, 1.1.1.1", 1), "1.1.1.1");
-        assert_eq!(seen("6.6.6.6, 1.1.1.1, 2.2.2.2", 2), "1.1.1.1");
-        assert_eq!(seen("[2001:db8::1]:443", 1), "2001:db8::1");
-        assert_eq!(seen("nonsense", 1), "10.0.0.1");
-        assert_eq!(seen("1.1.1.1", 2), "10.0.0.1");
+        let address = |value, hops| client_address(peer, &headers(value), hops).to_string();
+        assert_eq!(address("\u{e9}, 1.1.1.1", 1), "1.1.1.1");
+        assert_eq!(address("1.1.1.1", 0), "10.0.0.1");
+        assert_eq!(address("6.6.6.6, 1.1.1.1", 1), "1.1.1.1");
+        assert_eq!(address("6.6.6.6, 1.1.1.1, 2.2.2.2", 2), "1.1.1.1");
+        assert_eq!(address("[2001:db8::1]:443", 1), "2001:db8::1");
+        assert_eq!(address("nonsense", 1), "10.0.0.1");
+        assert_eq!(address("1.1.1.1", 2), "10.0.0.1");
     }
 }

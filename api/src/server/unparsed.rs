@@ -1,8 +1,7 @@
-//! Requests that hyper cannot parse: it rejects them by itself, with a status and no body. This replaces that response
-//! by a problem document, as for every other error.
+//! Adds a problem document to hyper's responses to requests that it cannot parse, which consist of a status only.
 //!
-//! hyper offers no hook for it, so the socket is wrapped: an answer that begins with a client error and lacks our
-//! request id, which every answer of ours carries, is hyper's own.
+//! hyper has no hook for these responses, so the socket is wrapped: a written response with a 4xx status and without a
+//! request id is hyper's own, because every response of the API has a request id.
 
 use std::{
     io::{self, IoSlice},
@@ -24,29 +23,30 @@ use super::{
 use crate::http::{
     problem::{Code, Problem},
     request_id::{RequestId, X_REQUEST_ID},
-    response::{self, on_the_wire},
+    response::{self, encode_http1},
 };
 
-/// A client's stream on which hyper's own refusals are replaced by problem documents.
+/// A client's stream on which hyper's own error responses are replaced by problem documents.
 pub struct ClientStream {
     stream: TcpStream,
     https: bool,
-    /// The replacement, and the number of bytes of hyper's own response that it replaces.
-    instead: Option<(Bytes, usize)>,
+    /// The remaining bytes of the replacement, and the length of the response that it replaces.
+    replacement: Option<(Bytes, usize)>,
 }
 
 impl ClientStream {
     /// Wraps a connection. `https`: as in [`headers::secure`].
     #[must_use]
     pub fn new(stream: TcpStream, https: bool) -> Self {
-        Self { stream, https, instead: None }
+        Self { stream, https, replacement: None }
     }
 
     fn poll_write_problem(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        while let Some((bytes, stands_for)) = &mut self.instead {
+        while let Some((bytes, replaced_len)) = &mut self.replacement {
             if bytes.is_empty() {
-                let written = *stands_for;
-                self.instead = None;
+                // hyper expects the number of bytes of its own response.
+                let written = *replaced_len;
+                self.replacement = None;
                 return Poll::Ready(Ok(written));
             }
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
@@ -59,17 +59,18 @@ impl ClientStream {
     }
 }
 
-/// Whether these bytes are an answer of hyper's own.
-fn is_bare_refusal(answer: &[u8]) -> bool {
-    answer.starts_with(b"HTTP/1.1 4")
-        && answer.ends_with(b"\r\n\r\n")
-        && !answer
+/// Whether hyper wrote this response by itself.
+fn is_bare_rejection(response: &[u8]) -> bool {
+    response.starts_with(b"HTTP/1.1 4")
+        && response.ends_with(b"\r\n\r\n")
+        && !response
             .windows(X_REQUEST_ID.as_str().len())
             .any(|window| window == X_REQUEST_ID.as_str().as_bytes())
 }
 
-fn problem_for(answer: &[u8], https: bool) -> Bytes {
-    let detail = match answer.get(9..12) {
+/// The problem document that replaces a response of hyper, with its HTTP/1.1 head. Also writes the access log.
+fn problem_for(bare: &[u8], https: bool) -> Bytes {
+    let detail = match bare.get(9..12) {
         Some(b"431") => "The request's headers are too large or too many; send fewer.",
         Some(b"414") => "The request's URL is too long; send a shorter one.",
         _ => "Malformed HTTP request.",
@@ -86,7 +87,7 @@ fn problem_for(answer: &[u8], https: bool) -> Bytes {
         code: Some(Code::MalformedRequest),
         cause: None,
     });
-    on_the_wire(&response, &id)
+    encode_http1(&response, &id)
 }
 
 impl AsyncRead for ClientStream {
@@ -103,15 +104,15 @@ impl AsyncWrite for ClientStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        answer: &[u8],
+        bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.instead.is_none() && is_bare_refusal(answer) {
-            self.instead = Some((problem_for(answer, self.https), answer.len()));
+        if self.replacement.is_none() && is_bare_rejection(bytes) {
+            self.replacement = Some((problem_for(bytes, self.https), bytes.len()));
         }
-        if self.instead.is_some() {
+        if self.replacement.is_some() {
             return self.poll_write_problem(context);
         }
-        Pin::new(&mut self.stream).poll_write(context, answer)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -119,13 +120,13 @@ impl AsyncWrite for ClientStream {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.instead.is_none()
-            && let [answer] = parts
-            && is_bare_refusal(answer)
+        if self.replacement.is_none()
+            && let [bytes] = parts
+            && is_bare_rejection(bytes)
         {
-            self.instead = Some((problem_for(answer, self.https), answer.len()));
+            self.replacement = Some((problem_for(bytes, self.https), bytes.len()));
         }
-        if self.instead.is_some() {
+        if self.replacement.is_some() {
             return self.poll_write_problem(context);
         }
         Pin::new(&mut self.stream).poll_write_vectored(context, parts)
@@ -149,8 +150,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_responses_of_hyper_itself_are_replaced() {
-        assert!(is_bare_refusal(
+    fn only_error_responses_without_a_request_id_are_replaced() {
+        assert!(is_bare_rejection(
             b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
         ));
         for ours in [
@@ -158,7 +159,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             b"data: HTTP/1.1 400\r\n\r\n",
         ] {
-            assert!(!is_bare_refusal(ours), "{}", String::from_utf8_lossy(ours));
+            assert!(!is_bare_rejection(ours), "{}", String::from_utf8_lossy(ours));
         }
     }
 }
