@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use crate::{
     http::{
         body::{integer, name},
-        idempotency::{IdempotentRequest, made_before, without_secret},
+        idempotency::{IdempotentRequest, location_only, response_not_stored},
         problem::Problem,
         query::{PAGE, Page},
         request::Request,
@@ -100,7 +100,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     if let Some(idempotent) = &idempotent
         && let Some(made) = idempotent.begin(&mut tx).await?
     {
-        return Err(made_before(
+        return Err(response_not_stored(
             &made,
             "This `Idempotency-Key` already created the API key at `Location`, and its secret cannot be shown again; if \
              the first answer was lost, revoke that API key and create one with a new `Idempotency-Key`.",
@@ -129,7 +129,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let location =
         HeaderValue::try_from(format!("/v1/orgs/{org}/api-keys/{}", key.id)).map_err(Problem::internal)?;
     if let Some(idempotent) = &idempotent {
-        idempotent.record(&mut tx, &without_secret(&location)).await?;
+        idempotent.record(&mut tx, &location_only(&location)).await?;
     }
     tx.commit().await?;
     let mut response = json(StatusCode::CREATED, &Created { api_key, key: key.to_text() })?;

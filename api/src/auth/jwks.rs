@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::{
     http::{
-        etag::{content_etag, unless_held},
+        etag::{content_etag, not_modified_or},
         problem::Problem,
         request::Request,
         response::{Response, json},
@@ -21,7 +21,7 @@ use crate::{
 pub async fn jwks(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let keys = json(StatusCode::OK, &app.keyring.jwks())?;
     let etag = content_etag(keys.body().whole().unwrap_or_default());
-    let mut response = unless_held(&request.headers, &etag, keys)?;
+    let mut response = not_modified_or(&request.headers, &etag, keys)?;
     // Shorter than a new key waits before it signs.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     Ok(response)

@@ -102,7 +102,7 @@ pub(super) fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), Pr
 }
 
 /// The error detail of a JSON value that is not an object.
-pub const NO_OBJECT: &str = "must be an object";
+pub const NOT_AN_OBJECT: &str = "must be an object";
 
 /// A JSON object whose fields are taken one by one. Collects the errors in them.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Object {
                 // The parser's message contains positions and characters, but no values.
                 Problem::new(Code::MalformedJson, format!("The body is not valid JSON: {error}."))
             })?
-            .ok_or_else(|| Problem::validation(vec![FieldError::body("", NO_OBJECT)]))
+            .ok_or_else(|| Problem::validation(vec![FieldError::body("", NOT_AN_OBJECT)]))
     }
 
     /// Parses an object that is part of a body. `None` if the text is JSON, but not an object.

@@ -90,7 +90,7 @@ pub fn content_etag(content: &[u8]) -> String {
 ///
 /// # Errors
 /// When the tag is not a valid header value, which is a bug.
-pub fn unless_held(request: &HeaderMap, etag: &str, complete: Response) -> Result<Response, Problem> {
+pub fn not_modified_or(request: &HeaderMap, etag: &str, complete: Response) -> Result<Response, Problem> {
     let cached = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut cached = cached.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
     let is_cached = cached.any(|tag| tag == etag || tag == "*");

@@ -170,14 +170,14 @@ fn key(request: &Request) -> Result<Option<String>, Problem> {
 
 /// The response to record when the real one contains a secret: only the location of the created resource.
 #[must_use]
-pub fn without_secret(location: &HeaderValue) -> Response {
+pub fn location_only(location: &HeaderValue) -> Response {
     let mut recorded = empty(StatusCode::CREATED);
     recorded.headers_mut().insert(header::LOCATION, location.clone());
     recorded
 }
 
 /// The problem for a repeated create whose response contained a secret. Its `Location` is that of the created resource.
-pub fn made_before(recorded: &Response, detail: &'static str) -> Problem {
+pub fn response_not_stored(recorded: &Response, detail: &'static str) -> Problem {
     let problem = Problem::new(Code::ResponseNotStored, detail);
     match recorded.headers().get(header::LOCATION) {
         Some(location) => problem.header(header::LOCATION, location.clone()),

@@ -63,9 +63,6 @@ codes! {
     /// The body is not JSON.
     MalformedJson = BAD_REQUEST, "malformed_json", "Malformed JSON",
         "Safe, but it fails again with the same body.";
-    /// The event id to resume from does not belong to this stream.
-    LastEventIdInvalid = BAD_REQUEST, "last_event_id_invalid", "Invalid last event id",
-        "Safe, but it fails again with the same id.";
     /// The token is missing or invalid.
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Missing or invalid credentials",
         "Safe, and useful with a valid token.";

@@ -35,7 +35,7 @@ impl QuotaStatus {
 
     /// The problem for a request that exceeds the limit; the next one is accepted after `wait`.
     #[must_use]
-    pub fn refusal(
+    pub fn rejection(
         policy: &'static str,
         code: Code,
         quota: NonZeroU32,
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(headers["ratelimit-policy"], "\"test\";q=2;w=60");
         assert_eq!(headers["ratelimit"], "\"test\";r=1;t=30");
         let wait = Duration::from_nanos(29_000_000_001);
-        let problem = QuotaStatus::refusal("test", Code::RateLimited, quota, window, wait);
+        let problem = QuotaStatus::rejection("test", Code::RateLimited, quota, window, wait);
         let headers = response::problem(problem, &RequestId::new()).headers().clone();
         assert_eq!(headers["ratelimit"], "\"test\";r=0;t=30");
         assert_eq!(headers["retry-after"], "30");

@@ -43,7 +43,7 @@ impl From<Infallible> for Cut {
 /// The body of a response.
 pub enum Body {
     /// The complete body; empty once it has been sent.
-    Whole(Bytes),
+    Complete(Bytes),
     /// Frames that are produced while the body is sent: Server-Sent Events, or a body too large to keep in memory.
     Stream(Stream),
 }
@@ -58,7 +58,7 @@ impl Body {
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
         match self {
-            Self::Whole(bytes) => Some(bytes),
+            Self::Complete(bytes) => Some(bytes),
             Self::Stream(_) => None,
         }
     }
@@ -66,7 +66,7 @@ impl Body {
 
 impl Default for Body {
     fn default() -> Self {
-        Self::Whole(Bytes::new())
+        Self::Complete(Bytes::new())
     }
 }
 
@@ -79,22 +79,22 @@ impl hyper::body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.get_mut() {
-            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Complete(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Complete(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(stream) => stream.as_mut().poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Complete(bytes) => bytes.is_empty(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Complete(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(stream) => stream.size_hint(),
         }
     }
@@ -115,7 +115,7 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Result<Response, Prob
 /// A response with these bytes.
 #[must_use]
 pub fn bytes(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response {
-    let mut response = Response::new(Body::Whole(body));
+    let mut response = Response::new(Body::Complete(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response

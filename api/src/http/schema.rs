@@ -18,14 +18,7 @@ pub struct Component {
 
 /// The component for a `T` that the API sends.
 pub(crate) fn component<T: JsonSchema>(name: &'static str) -> Component {
-    // Serializing a struct writes no fields other than its own.
-    let close = |schema: &mut Schema| {
-        if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
-            schema.insert("additionalProperties".to_owned(), false.into());
-        }
-    };
-    let settings = SchemaSettings::draft2020_12().for_serialize();
-    generate::<T>(name, settings.with_transform(RecursiveTransform(close)))
+    generate::<T>(name, SchemaSettings::draft2020_12().for_serialize())
 }
 
 /// The component for the data of an event.

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::{
     http::{
         body::{integer, one_of},
-        idempotency::{IdempotentRequest, made_before, without_secret},
+        idempotency::{IdempotentRequest, location_only, response_not_stored},
         problem::{Code, Problem},
         query::{PAGE, Page},
         request::Request,
@@ -112,7 +112,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     if let Some(idempotent) = &idempotent
         && let Some(made) = idempotent.begin(&mut tx).await?
     {
-        return Err(made_before(
+        return Err(response_not_stored(
             &made,
             "This `Idempotency-Key` already created the invitation at `Location`, and its code cannot be shown again; if \
              the first answer was lost, revoke that invitation and create one with a new `Idempotency-Key`.",
@@ -138,7 +138,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let location = HeaderValue::try_from(format!("/v1/orgs/{org}/invitations/{}", invitation.id))
         .map_err(Problem::internal)?;
     if let Some(idempotent) = &idempotent {
-        idempotent.record(&mut tx, &without_secret(&location)).await?;
+        idempotent.record(&mut tx, &location_only(&location)).await?;
     }
     tx.commit().await?;
     let mut response = json(StatusCode::CREATED, &Created { invitation, code: code.to_text() })?;

@@ -94,7 +94,7 @@ impl Limiter {
             }
             Level::Empty { wait } => {
                 counter!(RATE_LIMITED, "policy" => self.policy).increment(1);
-                Err(QuotaStatus::refusal(self.policy, self.code, quota.cells, quota.window, wait))
+                Err(QuotaStatus::rejection(self.policy, self.code, quota.cells, quota.window, wait))
             }
         }
     }

@@ -216,7 +216,7 @@ pub fn open<S: Source>(
     if streams.is_draining() {
         let mut batch = Batch::default();
         drain(&mut batch);
-        return Ok(event_stream(Body::Whole(batch.into_bytes())));
+        return Ok(event_stream(Body::Complete(batch.into_bytes())));
     }
     let registration = streams.register(kind, credential, about, checked_at, options.heartbeat);
     let source = source(&registration);
@@ -248,7 +248,7 @@ pub fn retry_later(headers: &HeaderMap, result: Result<Response, Problem>) -> Re
             // Not before the limit allows it, and spread at random.
             let wait = problem.retry_after_seconds().saturating_sub(1) * 1_000;
             let retry = wait + rand::random_range(RETRY_MS);
-            Ok(event_stream(Body::Whole(format!(": {code}\nretry: {retry}\n").into())))
+            Ok(event_stream(Body::Complete(format!(": {code}\nretry: {retry}\n").into())))
         }
         other => other,
     }
@@ -260,7 +260,7 @@ pub fn single_event(event: &Bytes) -> Response {
     let mut batch = Batch::default();
     batch.retry(rand::random_range(RETRY_MS));
     batch.event(event);
-    event_stream(Body::Whole(batch.into_bytes()))
+    event_stream(Body::Complete(batch.into_bytes()))
 }
 
 /// 204, the only response that stops a native `EventSource` from reconnecting without being an error.

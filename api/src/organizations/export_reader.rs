@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::export_format::{VERSION, hexadecimal};
 use crate::http::{
-    body::{self, NO_OBJECT, Object, integer, line, one_of},
+    body::{self, NOT_AN_OBJECT, Object, integer, line, one_of},
     body_lines::Lines,
     problem::{Code, FieldError, MAX_ERRORS, Problem},
 };
@@ -123,7 +123,7 @@ impl Reader {
         let checked = match Object::read(text) {
             // The parser's words name positions and characters, not values.
             Err(error) => Err(wrong("", format!("is not valid JSON: {error}"))),
-            Ok(None) => Err(wrong("", NO_OBJECT)),
+            Ok(None) => Err(wrong("", NOT_AN_OBJECT)),
             Ok(Some(_)) if self.ended => Err(wrong("", "comes after the `end` line")),
             Ok(Some(object)) => self.object(object),
         };

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::{
     http::{
-        etag::{content_etag, unless_held},
+        etag::{content_etag, not_modified_or},
         problem::Problem,
         request::Request,
         response::{Response, bytes},
@@ -68,7 +68,7 @@ impl File {
             HeaderValue::from_static(self.media_type),
             Bytes::from_static(self.content),
         );
-        let mut response = unless_held(request, &self.etag, complete)?;
+        let mut response = not_modified_or(request, &self.etag, complete)?;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(response)
     }

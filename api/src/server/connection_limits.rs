@@ -117,7 +117,7 @@ impl BusyGuard {
     pub fn until_sent(self, response: Response) -> Response {
         response.map(|body| match body {
             Body::Stream(stream) => Body::stream(BusyBody { stream, _busy: self }),
-            whole @ Body::Whole(_) => whole,
+            whole @ Body::Complete(_) => whole,
         })
     }
 }

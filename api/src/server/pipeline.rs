@@ -103,7 +103,7 @@ async fn run(
 ) -> (Result<Response, Problem>, Option<QuotaStatus>) {
     if let Err(problem) = admit(app, route, &mut request).await {
         let rejection = Err(problem);
-        let result = if route.stream { try_again(rejection) } else { rejection };
+        let result = if route.stream { retry_later(&request.headers, rejection) } else { rejection };
         return (result, request.quota_status());
     }
     let handler = route.handler;
