@@ -4,7 +4,7 @@
 # and nothing is compiled twice.
 DEVSTACK = cargo run --bin atrium-devstack --
 
-.PHONY: dev tour chaos bench check test lint queries fmt tools
+.PHONY: dev tour chaos bench check test contract-test lint queries fmt tools
 
 # Everything at once, until Ctrl-C.
 dev:
@@ -42,6 +42,10 @@ test: tools
 	$(DEVSTACK) fuzz
 	$(DEVSTACK) chaos --seed 1 --rounds 16
 	$(DEVSTACK) exec -- tools/scripts/run-tests.sh --workspace
+
+# The API description, checked with other people's linters, and with generators whose clients have to compile.
+contract-test:
+	@tools/scripts/contract-test.sh
 
 lint: tools
 	cargo fmt --all --check
