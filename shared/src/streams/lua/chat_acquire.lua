@@ -1,6 +1,6 @@
--- KEYS: lease, epoch, run, live stream. ARGV: token, term in milliseconds, this run of Redis, the tip that the owner left,
--- a new history, a new run's digits, the token that the owner left. Answers epoch and tip, or nothing while somebody
--- else has the lease.
+-- KEYS: lease, epoch, run, live stream. ARGV: token, lease period in milliseconds, this run of Redis, the newest entry
+-- under the caller's last lease, digits for a new history, digits for a new run, the token of the caller's last lease.
+-- Returns the epoch and the newest entry, or nothing while another owner has the lease.
 
 local holder = redis.call('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])

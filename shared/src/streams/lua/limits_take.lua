@@ -1,8 +1,9 @@
--- KEYS: bucket, whole. ARGV: window, interval (both in microseconds), cells to take, what the bucket lacks as far as
--- the caller knows, whether the caller has seen these buckets before, how much a bucket may have when others are lost.
--- Returns how many cells were taken, and what the bucket lacks now.
+-- KEYS: bucket, whole. ARGV: window, interval (both in microseconds), cells to take, what the bucket lacks according to
+-- the caller, whether the caller has used these buckets before, how much a bucket may have after buckets were lost.
+-- Returns how many cells were taken, and what the bucket lacks now, in microseconds.
 --
--- A bucket is the moment at which it will be full. One beyond the window was made by a clock that has been set back.
+-- A bucket is stored as the time at which it will be full. A time beyond the window was stored before the clock was
+-- set back. `whole` is the time in microseconds since which the buckets are complete; 0 for always.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

@@ -1,5 +1,6 @@
--- KEYS: the set. ARGV: this process, milliseconds of silence after which one is gone. One that spoke later than now
--- did so before the clock was set back; if it lives, it will say so again.
+-- KEYS: processes. ARGV: process, milliseconds without a heartbeat after which a process is removed. Returns the live
+-- processes. A heartbeat later than now was recorded before the clock was set back and is removed; a live process sends
+-- another one.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
