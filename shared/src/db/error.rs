@@ -3,7 +3,7 @@
 /// Why a transaction or one of its statements failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// There is no such row, or the transaction may not see it: the caller is not told which.
+    /// There is no such row, or the transaction may not see it; callers cannot distinguish these.
     #[error("not found")]
     NotFound,
     /// The constraint with this name was violated.
@@ -13,7 +13,7 @@ pub enum DbError {
     /// another. A retry is safe, because nothing was committed.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// A defect: a statement that the database refuses, or a row that cannot be decoded.
+    /// A defect: a statement that the database rejects, or a row that cannot be decoded.
     #[error("PostgreSQL refused: {0}")]
     Unexpected(#[source] sqlx::Error),
 }
@@ -33,7 +33,7 @@ impl From<sqlx::Error> for DbError {
             sqlx::Error::RowNotFound => Self::NotFound,
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
-            // A connection that was closed in the middle of an answer, for example while it was being opened.
+            // A connection that was closed in the middle of a reply, for example while it was being opened.
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed

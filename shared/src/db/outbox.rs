@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct Outgoing<'a, P> {
     pub(super) id: MessageId,
     payload: Json<&'a P>,
-    /// None: it is sent at once.
+    /// None: it is sent immediately.
     delay: Option<Duration>,
 }
 
