@@ -11,7 +11,7 @@ use strum::{IntoStaticStr, VariantArray};
 pub enum SessionOverflow {
     /// The oldest window is notified and closed.
     CloseOldest,
-    /// The new window is refused.
+    /// The new window is rejected.
     Refuse,
 }
 

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::ConfigurationStore;
 use crate::telemetry::logs::LogLevel;
 
-/// Keeps the level at what the configuration key `log.level` says.
+/// Keeps the log level equal to the value of the configuration key `log.level`.
 ///
 /// # Errors
 /// Never; the signature is that of a critical task.
