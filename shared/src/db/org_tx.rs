@@ -135,7 +135,7 @@ impl OrgTx {
         view: View,
     ) -> Result<Self, DbError> {
         // The values are typed ids, so the text contains no input. `true` ends the settings with the transaction;
-        // otherwise the next client of a transaction pooler would get them.
+        // otherwise the next client of a transaction pooler would inherit them.
         let user = match principal {
             Principal::User(user) => user.to_string(),
             // No user has this id, so the policies for a user's own rows match the rows recorded under the key.
@@ -192,8 +192,8 @@ impl OrgTx {
         matches!(self.access, Access::System)
     }
 
-    /// Revokes access that other processes may have cached: that of `principal_id`, or of everybody, to one project, or
-    /// to the whole organization. Every process applies it within a second of the commit, and ends open streams.
+    /// Revokes access that other processes may have cached: that of `principal_id`, or of all principals, to one project,
+    /// or to the whole organization. Every process applies it within a second of the commit, and ends open streams.
     ///
     /// # Errors
     /// When the database does not answer.

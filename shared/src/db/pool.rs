@@ -15,7 +15,7 @@ use crate::settings::Pooling;
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The longest time that a reachable server takes for a trivial statement.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The application's connections. Cheap to clone.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl Pool {
         let beginning = format!("{begin}; {deallocate}{statements}");
         let connections = self.connections.clone();
         let task = tokio::spawn(async move {
-            let result = tokio::time::timeout(ACQUIRE_TIMEOUT + ANSWER_TIMEOUT, async {
+            let result = tokio::time::timeout(ACQUIRE_TIMEOUT + REPLY_TIMEOUT, async {
                 // After an outage of the server, the pool has dead connections. Each is detected at its next use, which
                 // may be long after the outage. Nothing has been executed yet, so another connection can be tried.
                 for _ in 0..connections.size() {
@@ -116,7 +116,7 @@ async fn is_reusable(connection: &mut PgConnection) -> Result<bool, sqlx::Error>
     // Inside of a transaction, `now()` is its start time. The statement is not prepared: a prepared statement is bound
     // and executed by two messages, so its own time is never the start time of its transaction.
     let outside = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection);
-    match tokio::time::timeout(ANSWER_TIMEOUT, outside).await {
+    match tokio::time::timeout(REPLY_TIMEOUT, outside).await {
         Ok(outside) => outside?.try_get(0),
         Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
