@@ -192,8 +192,9 @@ impl OrgTx {
         matches!(self.access, Access::System)
     }
 
-    /// Revokes access that other processes may have cached: that of `principal_id`, or of all principals, to one project,
-    /// or to the whole organization. Every process applies it within a second of the commit, and ends open streams.
+    /// Revokes access that other processes may have cached: that of `principal_id`, or of all principals, to one
+    /// project or to the whole organization. Every process applies it within a second of the commit, and ends open
+    /// streams.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,5 +1,5 @@
--- KEYS: stream. ARGV: group, then for each entry its id and its message. Returns the ids of the
--- entries that are missing or will not be delivered, and deletes the latter.
+-- KEYS: stream. ARGV: group, then for each entry its id and its message. Returns the ids of the entries that
+-- are missing or will not be delivered, and deletes the latter.
 --
 -- A missing group starts with the first entry when it is created. An entry with another message belongs to another
 -- history of Redis, before or after a loss, and counts as missing.
