@@ -1,4 +1,4 @@
-//! The catalog of keys: what each means, which values it takes, where it may be set.
+//! The catalog of configuration keys: the meaning of each, its valid values, and where it may be set.
 
 use std::sync::LazyLock;
 
@@ -40,9 +40,9 @@ pub enum Scope {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Setter {
-    /// An organization's admins for it and its projects, and the operator.
+    /// An organization's admins, for the organization and its projects, and the operator.
     Admin,
-    /// The operator alone: what an organization must not grant itself.
+    /// The operator alone, because the organization must not change it itself.
     Operator,
 }
 
@@ -50,11 +50,11 @@ pub enum Setter {
 pub struct Key {
     /// The name, such as `chat.max_active_sessions`.
     pub name: &'static str,
-    /// The effect of the key, for the person who sets it.
+    /// Its effect, for the person who sets it.
     pub description: &'static str,
     /// The JSON Schema (draft 2020-12) a value must satisfy.
     pub schema: Value,
-    /// The value if no scope sets one.
+    /// The value when no scope sets one.
     pub builtin: Value,
     /// Where it may be set.
     pub scopes: &'static [Scope],
@@ -63,17 +63,17 @@ pub struct Key {
     validator: Validator,
 }
 
-/// What is wrong with a value, and where in it.
+/// An error in a value, and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// JSON Pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)) into the value; empty for the whole.
+    /// JSON Pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)) into the value; empty for the whole value.
     pub pointer: String,
-    /// What is wrong there.
+    /// What is wrong.
     pub detail: String,
 }
 
 impl Key {
-    /// Everything that is wrong with `value`, or nothing.
+    /// All errors in `value`; empty when it is valid.
     #[must_use]
     pub fn violations(&self, value: &Value) -> Vec<Violation> {
         self.validator
@@ -83,13 +83,13 @@ impl Key {
     }
 }
 
-/// The key of that name.
+/// The key with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.binary_search_by(|key| key.name.cmp(name)).ok().map(|at| &KEYS[at])
 }
 
-/// Every key, by name.
+/// All keys, ordered by name.
 #[must_use]
 pub fn all() -> &'static [Key] {
     &KEYS
@@ -234,7 +234,7 @@ fn key(
     Key { name, description, schema, builtin, scopes, setter, validator }
 }
 
-/// What the operator grants an organization.
+/// A quota, which only the operator may set.
 fn quota(name: &'static str, description: &'static str, schema: Value, builtin: Value) -> Key {
     Key { setter: Setter::Operator, ..key(name, description, schema, builtin, ORGANIZATION) }
 }
@@ -251,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn rejected_values_get_an_explanation() {
+    fn violations_name_the_position_of_the_error() {
         let key = find("chat.max_active_sessions").expect("in the catalog");
-        for (value, fits) in
+        for (value, is_valid) in
             [(json!(1), true), (json!(20), true), (json!(0), false), (json!("3"), false), (json!(2.5), false)]
         {
-            assert_eq!(key.violations(&value).is_empty(), fits, "{value}");
+            assert_eq!(key.violations(&value).is_empty(), is_valid, "{value}");
         }
         let key = find("chat.actions").expect("in the catalog");
         let violations = key.violations(&json!(["ready", "dance"]));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_and_unknown_ones_are_not() {
+    fn find_returns_cataloged_names_only() {
         assert!(all().iter().all(|key| find(key.name).is_some()));
         assert!(find("chat.nothing").is_none());
     }

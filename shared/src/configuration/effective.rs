@@ -1,4 +1,4 @@
-//! The effective values of an organization or a project, typed: the form in which processes use configuration.
+//! The effective configuration of an organization or a project, as the typed values that processes use.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{catalog, lists::SessionOverflow};
 use crate::messages::ChatAction;
 
-/// The effective values of all keys of the catalog. Fields are documented there.
+/// The effective value of every key of the catalog, which documents the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the catalog describes every key once")]
 pub struct Effective {
@@ -47,19 +47,19 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// The values if no scope sets any.
+    /// The values when no scope sets any.
     ///
     /// # Errors
-    /// Never, as a test shows.
+    /// Never, which a test checks.
     pub fn builtin() -> Result<Self, serde_json::Error> {
         Self::merge(std::iter::empty::<[(String, Value); 0]>())
     }
 
-    /// Lays values over each other, the later over the earlier, all over the built-in ones.
+    /// Merges layers of values over the built-in ones; later layers override earlier ones.
     ///
     /// # Errors
-    /// If a value does not have its key's type: this release cannot apply it. Unknown keys, of a newer release that
-    /// runs at the same time, are skipped.
+    /// When a value does not have its key's type, so that this release cannot apply it. Unknown keys, which a newer
+    /// release may have set, are ignored.
     pub fn merge<I>(layers: impl IntoIterator<Item = I>) -> Result<Self, serde_json::Error>
     where
         I: IntoIterator<Item = (String, Value)>,
@@ -78,7 +78,7 @@ impl Effective {
         Duration::from_secs(self.deletion_grace_seconds)
     }
 
-    /// How often a quiet event stream carries a comment.
+    /// How often a quiet event stream sends a comment.
     #[must_use]
     pub fn sse_heartbeat(&self) -> Duration {
         Duration::from_secs(self.sse_heartbeat_seconds)
@@ -92,12 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_builtin_value_can_be_read() {
+    fn builtin_values_can_be_deserialized() {
         assert!(Effective::builtin().is_ok());
     }
 
     #[test]
-    fn values_that_a_schema_accepts_can_be_read() {
+    fn values_that_a_schema_accepts_can_be_deserialized() {
         let key = catalog::find("chat.max_active_sessions").expect("in the catalog");
         for value in [json!(1), json!(20)] {
             assert_eq!(key.violations(&value), [], "{value}");

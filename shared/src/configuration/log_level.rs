@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::ConfigurationStore;
 use crate::telemetry::logs::LogLevel;
 
-/// Applies the configuration key `log.level`.
+/// Keeps the log level equal to the value of the configuration key `log.level`.
 ///
 /// # Errors
 /// Never; the signature is that of a critical task.

@@ -1,13 +1,13 @@
-//! Configuration: what may change while Atrium runs.
+//! Configuration: values that may change while Atrium runs.
 //!
-//! PostgreSQL stores it. Every organization has one revision that only grows; a change stores value, history and a
-//! message in one transaction ([`mod@write`]). A worker turns the message into an event with the revision, never the
-//! value. Each process with the organization's [`Snapshot`] loads a newer one and swaps it whole
-//! ([`ConfigurationStore`]), so a reader sees one revision or the next, never half of each. Without Redis, a reconcile
-//! query does the same every few seconds.
+//! PostgreSQL stores it. Every organization has one revision, which only increases. A change stores the value, its
+//! history and a message in one transaction ([`mod@write`]). A worker turns the message into an event that contains the
+//! revision, never the value. Each process that caches the organization's [`Snapshot`] then loads the newer one and
+//! replaces the whole snapshot ([`ConfigurationStore`]), so a reader never sees a mixture of two revisions. Without
+//! Redis, a reconcile query has the same effect every few seconds.
 //!
-//! The narrowest scope that is set wins: the code's value (`builtin`) < the operator's for all organizations
-//! (`default`) < the organization's < the project's.
+//! A later layer overrides an earlier one: the code (`builtin`), the operator's value for all organizations
+//! (`default`), the organization's, the project's.
 
 pub mod catalog;
 mod effective;

@@ -1,7 +1,7 @@
-//! Which process applies which revision: reported to Redis by every process, read by the status resource.
+//! Which process applies which revision: every process reports it to Redis, and the status resource reads it.
 //!
-//! Reports are hints for people. They may be lost with Redis and return with the next report. Their times are the time
-//! of Redis: by another process's clock, a live process could look dead.
+//! Reports only inform people. Those that Redis loses are replaced by the next reports. The time of a report is that of
+//! Redis, because with the clocks of two processes a live process could appear to have stopped reporting.
 
 use std::collections::HashMap;
 
@@ -18,19 +18,19 @@ use crate::{
 /// Redis' time: seconds since 1970, and microseconds.
 type RedisTime = (i64, i64);
 
-/// The report of one process about one organization.
+/// What one process reports about one organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The process's name.
     pub process: String,
-    /// The revision it applies; none if it has not loaded this organization's configuration, and would load the newest
-    /// at first use.
+    /// The revision that it applies; none when it has not loaded this organization's configuration, and will load the
+    /// newest at first use.
     pub revision: Option<i64>,
-    /// When it began to.
+    /// When it began to apply it.
     pub applied_at: Option<OffsetDateTime>,
 }
 
-/// Says that this process lives, and which revisions it applies.
+/// Reports that this process is live, and which revisions it applies.
 ///
 /// # Errors
 /// When Redis is unavailable.
@@ -51,7 +51,7 @@ pub async fn report(
     pipe.query_async(&mut redis.shared()).await
 }
 
-/// Says that this process ends.
+/// Removes this process, which is ending.
 ///
 /// # Errors
 /// When Redis is unavailable.
@@ -59,7 +59,7 @@ pub async fn leave(redis: &Redis, process: &str) -> RedisResult<()> {
     redis.shared().hdel(CONFIG_PROCESSES_KEY, process).await
 }
 
-/// The reports of all live processes about an organization, by process name.
+/// What every live process reports about an organization, ordered by process name.
 ///
 /// # Errors
 /// When Redis is unavailable.
@@ -75,21 +75,21 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
         .query_async(&mut redis.shared())
         .await?;
     let now = seconds * 1_000 + microseconds / 1_000;
-    let (living, silent): (Vec<_>, Vec<_>) = processes
-        .into_iter()
-        .partition(|(_, seen)| i128::from(now - seen) <= CONFIGURATION_REPORT_TIMEOUT.as_millis() as i128);
-    if !silent.is_empty() {
-        // A killed process never removed its report; a slow one reports again.
-        let silent: Vec<String> = silent.into_iter().map(|(process, _)| process).collect();
+    let (live, expired): (Vec<_>, Vec<_>) = processes.into_iter().partition(|(_, reported_at)| {
+        i128::from(now - reported_at) <= CONFIGURATION_SILENT_AFTER.as_millis() as i128
+    });
+    if !expired.is_empty() {
+        // A killed process did not remove itself. A process that was only slow reports again.
+        let expired: Vec<String> = expired.into_iter().map(|(process, _)| process).collect();
         let _: () = redis::pipe()
-            .hdel(CONFIG_PROCESSES_KEY, &silent)
+            .hdel(CONFIG_PROCESSES_KEY, &expired)
             .ignore()
-            .hdel(config_applied_key(org), &silent)
+            .hdel(config_applied_key(org), &expired)
             .ignore()
             .query_async(&mut redis.shared())
             .await?;
     }
-    let mut status: Vec<Applied> = living
+    let mut status: Vec<Applied> = live
         .into_iter()
         .map(|(process, _)| {
             let report: Option<AppliedReport> =

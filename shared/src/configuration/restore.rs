@@ -1,4 +1,4 @@
-//! The configuration of an imported organization: values, history and revision as the export has them.
+//! Restores the configuration of an imported organization: the values, history and revision of the export.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -23,8 +23,8 @@ pub struct RestoredValue {
     pub revision: i64,
 }
 
-/// A change to restore in the history. It gets the time of the import, and its author is a name without an id: the
-/// export's claim about the author cannot be checked.
+/// A change to restore in the history. It is stored with the time of the import, and with the author's name but no id,
+/// because the author that the export names cannot be verified.
 #[derive(Clone, Debug, Serialize)]
 pub struct RestoredChange {
     /// The revision that it created.
@@ -35,7 +35,7 @@ pub struct RestoredChange {
     pub key: String,
     /// The value before the change.
     pub old_value: Option<Value>,
-    /// The value since the change; none when the key was unset.
+    /// The value after the change; none when the key was unset.
     pub new_value: Option<Value>,
     /// The author's public name according to the export.
     pub author_name: Option<String>,

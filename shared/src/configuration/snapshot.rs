@@ -85,7 +85,8 @@ impl Values {
     }
 }
 
-/// The effective configuration of one organization at one revision, based on one revision of the platform's.
+/// The effective configuration of one organization at one revision, based on one revision of the platform
+/// configuration.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     org: OrgId,

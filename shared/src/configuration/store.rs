@@ -1,8 +1,8 @@
 //! The configuration that this process applies, kept up to date.
 //!
-//! Three things trigger a load: an event on the live stream (milliseconds), the reconcile query (seconds, without
-//! Redis), and first use. All three end in the same step: load the newest snapshot, and swap it in if it is newer than
-//! the cached one. So events may be lost, repeated or out of order, and revisions never go back.
+//! A snapshot is loaded after an event on the live stream (within milliseconds), after the reconcile query (within
+//! seconds, also without Redis), and at first use. In each case the store loads the newest snapshot and replaces the
+//! cached one if it is older. So events may be lost, duplicated or out of order, and a revision never decreases.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,7 +29,7 @@ use crate::{
 
 const RECONCILE_JITTER: f64 = 0.1;
 /// How many organizations are loaded concurrently after a burst of events.
-const LOADS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_LOADS: usize = 4;
 const PRINCIPAL: Principal = Principal::System("configuration");
 
 /// The configuration of this process. Cheap to clone.
@@ -43,35 +43,35 @@ struct Inner {
     process: String,
     state: RwLock<State>,
     changed: watch::Sender<u64>,
-    news: mpsc::UnboundedSender<News>,
+    updates: mpsc::UnboundedSender<Update>,
 }
 
 struct State {
-    platform: Held,
-    orgs: HashMap<OrgId, Held>,
+    platform: AppliedSnapshot,
+    orgs: HashMap<OrgId, AppliedSnapshot>,
 }
 
 /// A snapshot, and since when this process applies it.
 #[derive(Clone)]
-struct Held {
+struct AppliedSnapshot {
     snapshot: Arc<Snapshot>,
     since: OffsetDateTime,
 }
 
-enum News {
-    /// This organization has this revision.
+enum Update {
+    /// The organization has this revision.
     Revision(OrgId, i64),
-    /// Something may have been missed.
+    /// Updates may have been missed.
     Reconcile,
 }
 
 impl ConfigurationStore {
-    /// Loads the platform's configuration and keeps all cached ones up to date. Organizations are loaded at first use,
-    /// or on an event.
+    /// Loads the platform configuration, and starts to keep all configuration up to date. Organizations are loaded
+    /// when they are first used, or when an event announces a change.
     ///
     /// # Errors
-    /// If the database does not respond, or stores a platform configuration that this release cannot apply: there is no
-    /// last good one yet.
+    /// When the database does not answer, or this release cannot apply the stored platform configuration: there is no
+    /// earlier valid one yet.
     pub async fn start(
         database: Database,
         watcher: Watcher,
@@ -81,30 +81,30 @@ impl ConfigurationStore {
     ) -> anyhow::Result<Self> {
         let values = read(&database, OrgId::PLATFORM).await?;
         let platform = Snapshot::build(OrgId::PLATFORM, &Default::default(), values)?;
-        let (news, inbox) = mpsc::unbounded_channel();
+        let (updates, inbox) = mpsc::unbounded_channel();
         let store = Self(Arc::new(Inner {
             database,
             watcher,
             redis,
             process: process.to_owned(),
-            state: RwLock::new(State { platform: Held::now(platform), orgs: HashMap::new() }),
+            state: RwLock::new(State { platform: AppliedSnapshot::now(platform), orgs: HashMap::new() }),
             changed: watch::Sender::new(0),
-            news,
+            updates,
         }));
         gauge!(CONFIG_PLATFORM_REVISION).set(store.platform().revision() as f64);
         let stop = shutdown.draining().clone();
-        shutdown.spawn_critical("configuration", store.clone().keep_up(inbox, stop.clone()));
+        shutdown.spawn_critical("configuration", store.clone().apply_updates(inbox, stop.clone()));
         shutdown.spawn_critical("configuration reports", store.clone().keep_reporting(stop));
         Ok(store)
     }
 
-    /// The defaults of all organizations.
+    /// The platform configuration.
     #[must_use]
     pub fn platform(&self) -> Arc<Snapshot> {
         Arc::clone(&self.0.state.read().platform.snapshot)
     }
 
-    /// The effective values of an organization; loads them if they are not cached.
+    /// The configuration of an organization; loaded when it is not cached.
     ///
     /// # Errors
     /// When it has to be loaded and the database does not answer.
@@ -115,35 +115,37 @@ impl ConfigurationStore {
         self.load(org).await
     }
 
-    /// The effective values of an organization, if they are cached.
+    /// The configuration of an organization, if it is cached.
     #[must_use]
     pub fn held(&self, org: OrgId) -> Option<Arc<Snapshot>> {
         let state = self.0.state.read();
         if org == OrgId::PLATFORM {
             return Some(Arc::clone(&state.platform.snapshot));
         }
-        state.orgs.get(&org).map(|held| Arc::clone(&held.snapshot))
+        state.orgs.get(&org).map(|applied| Arc::clone(&applied.snapshot))
     }
 
-    /// Changes whenever any snapshot was swapped.
+    /// Changes whenever any snapshot was replaced.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 
-    /// Takes updates from the live stream: an entry's fields, or a gap.
+    /// Takes an event of the live stream: an entry's fields, or a gap.
     pub fn take(&self, event: &TailEvent) {
-        let news = match event {
+        let update = match event {
             TailEvent::Entry { stream: Live::Config, fields, .. } => {
-                // A malformed entry may be about any organization: look at all of them.
+                // A malformed entry may be about any organization, so all of them are checked.
                 RevisionEntry::from_fields(fields)
-                    .map_or(News::Reconcile, |RevisionEntry { org, revision }| News::Revision(org, revision))
+                    .map_or(Update::Reconcile, |RevisionEntry { org, revision }| {
+                        Update::Revision(org, revision)
+                    })
             }
-            TailEvent::Gap { stream: Live::Config } => News::Reconcile,
+            TailEvent::Gap { stream: Live::Config } => Update::Reconcile,
             _ => return,
         };
-        // The receiver ends with the process.
-        let _ = self.0.news.send(news);
+        // This fails only while the process drains, when the receiver has been dropped.
+        let _ = self.0.updates.send(update);
     }
 
     /// Reads the live stream of configuration events until the process drains: for processes that read no other
@@ -161,9 +163,9 @@ impl ConfigurationStore {
         Ok(())
     }
 
-    async fn keep_up(
+    async fn apply_updates(
         self,
-        mut inbox: mpsc::UnboundedReceiver<News>,
+        mut inbox: mpsc::UnboundedReceiver<Update>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         loop {
@@ -171,17 +173,17 @@ impl ConfigurationStore {
                 .mul_f64(1.0 + rand::random_range(-RECONCILE_JITTER..RECONCILE_JITTER));
             let first = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                news = inbox.recv() => news,
-                () = tokio::time::sleep(pause) => Some(News::Reconcile),
+                update = inbox.recv() => update,
+                () = tokio::time::sleep(pause) => Some(Update::Reconcile),
             };
-            // A burst is one load per organization, not one per event.
+            // A burst of events causes one load per organization, not one per event.
             let mut orgs = HashSet::new();
             let mut reconcile = false;
-            for news in first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok())) {
-                match news {
-                    News::Revision(org, revision) if self.is_newer(org, revision) => drop(orgs.insert(org)),
-                    News::Revision(..) => {}
-                    News::Reconcile => reconcile = true,
+            for update in first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok())) {
+                match update {
+                    Update::Revision(org, revision) if self.is_newer(org, revision) => drop(orgs.insert(org)),
+                    Update::Revision(..) => {}
+                    Update::Reconcile => reconcile = true,
                 }
             }
             if reconcile {
@@ -192,7 +194,7 @@ impl ConfigurationStore {
     }
 
     async fn load_all(&self, orgs: HashSet<OrgId>) {
-        let permits = Arc::new(tokio::sync::Semaphore::new(LOADS_AT_ONCE));
+        let permits = Arc::new(tokio::sync::Semaphore::new(MAX_CONCURRENT_LOADS));
         let mut loads = tokio::task::JoinSet::new();
         for org in orgs {
             let (store, permits) = (self.clone(), Arc::clone(&permits));
@@ -211,18 +213,18 @@ impl ConfigurationStore {
         self.held(org).is_none_or(|snapshot| snapshot.revision() < revision)
     }
 
-    /// The organizations here, and the platform, whose revision in the database is another one.
+    /// Of the platform and the cached organizations, those with a newer revision in the database.
     async fn outdated(&self) -> Vec<OrgId> {
         let mut orgs: Vec<OrgId> = self.0.state.read().orgs.keys().copied().collect();
         orgs.push(OrgId::PLATFORM);
         match self.0.watcher.config_revisions(&orgs).await {
             Ok(revisions) => {
-                let there: HashMap<_, _> = revisions.into_iter().collect();
+                let stored: HashMap<_, _> = revisions.into_iter().collect();
                 let mut state = self.0.state.write();
-                // Purged or in deletion: revision 0 removes it from all caches.
-                state.orgs.retain(|org, _| there.get(org).is_some_and(|revision| *revision > 0));
+                // Organizations that are deleted, or being deleted, are removed: the latter have revision 0.
+                state.orgs.retain(|org, _| stored.get(org).is_some_and(|revision| *revision > 0));
                 drop(state);
-                there
+                stored
                     .into_iter()
                     .filter(|(org, revision)| self.is_newer(*org, *revision))
                     .map(|(org, _)| org)
@@ -235,46 +237,49 @@ impl ConfigurationStore {
         }
     }
 
-    /// Loads the newest snapshot and swaps it in, unless a newer one came first.
+    /// Loads the newest snapshot and replaces the cached one, unless that is as new or newer.
     async fn load(&self, org: OrgId) -> Result<Arc<Snapshot>, DbError> {
         let values = read(&self.0.database, org).await?;
         let changed_at = values.changed_at;
-        let Some(held) = self.swap(org, values) else {
-            // This release cannot apply what is stored: the last good one stays, and the reported revision shows it.
+        let Some(applied) = self.swap(org, values) else {
+            // This release cannot apply the stored values. The last valid snapshot stays, and the reported revision
+            // shows this.
             counter!(CONFIG_APPLY_FAILURES).increment(1);
             return Ok(self.held(org).unwrap_or_else(|| self.platform()));
         };
         if let Some(changed_at) = changed_at {
-            histogram!(CONFIG_APPLY_SECONDS).record((held.since - changed_at).as_seconds_f64().max(0.0));
+            histogram!(CONFIG_APPLY_SECONDS).record((applied.since - changed_at).as_seconds_f64().max(0.0));
         }
         self.0.changed.send_modify(|version| *version += 1);
-        let applied = (org, held.snapshot.revision(), held.since);
-        // Nothing is held or reported for an organization that does not exist.
-        if org == OrgId::PLATFORM || applied.1 > 0 {
+        let reported = (org, applied.snapshot.revision(), applied.since);
+        // Organizations that do not exist have revision 0. They are neither cached nor reported.
+        if org == OrgId::PLATFORM || reported.1 > 0 {
             let (redis, process) = (self.0.redis.clone(), self.0.process.clone());
             tokio::spawn(async move {
-                if let Err(error) = report::report(&redis, &process, &[applied]).await {
+                if let Err(error) = report::report(&redis, &process, &[reported]).await {
                     tracing::debug!(%error, "an applied revision was not reported; the next report will say it");
                 }
             });
         }
-        Ok(held.snapshot)
+        Ok(applied.snapshot)
     }
 
-    fn swap(&self, org: OrgId, values: Values) -> Option<Held> {
+    /// Replaces the cached snapshot, unless that is as new or newer. Returns the newer of the two; none when `values`
+    /// cannot be applied.
+    fn swap(&self, org: OrgId, values: Values) -> Option<AppliedSnapshot> {
         let mut state = self.0.state.write();
         let current = if org == OrgId::PLATFORM { Some(&state.platform) } else { state.orgs.get(&org) };
         if let Some(current) = current.filter(|current| current.snapshot.revision() >= values.revision) {
             return Some(current.clone());
         }
-        let beneath = if org == OrgId::PLATFORM {
+        let defaults = if org == OrgId::PLATFORM {
             Default::default()
         } else {
             state.platform.snapshot.values().organization.clone()
         };
         let revision = values.revision;
-        let held = match Snapshot::build(org, &beneath, values) {
-            Ok(snapshot) => Held::now(snapshot),
+        let applied = match Snapshot::build(org, &defaults, values) {
+            Ok(snapshot) => AppliedSnapshot::now(snapshot),
             Err(error) => {
                 tracing::error!(%org, revision, %error, "a configuration cannot be applied; the last good one stays");
                 return None;
@@ -282,23 +287,23 @@ impl ConfigurationStore {
         };
         if org == OrgId::PLATFORM {
             gauge!(CONFIG_PLATFORM_REVISION).set(revision as f64);
-            state.rebase(&held);
+            state.rebase(&applied);
         } else if revision > 0 {
-            // Revision 0 means that there is no such organization (yet): not worth remembering.
-            state.orgs.insert(org, held.clone());
+            // An organization with revision 0 does not exist (yet), and is not cached.
+            state.orgs.insert(org, applied.clone());
         }
-        Some(held)
+        Some(applied)
     }
 
     async fn keep_reporting(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(CONFIGURATION_REPORT_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let applied: Vec<_> = {
+            let reported: Vec<_> = {
                 let state = self.0.state.read();
                 let all = state.orgs.iter().chain([(&OrgId::PLATFORM, &state.platform)]);
-                all.map(|(org, held)| (*org, held.snapshot.revision(), held.since)).collect()
+                all.map(|(org, applied)| (*org, applied.snapshot.revision(), applied.since)).collect()
             };
-            if let Err(error) = report::report(&self.0.redis, &self.0.process, &applied).await {
+            if let Err(error) = report::report(&self.0.redis, &self.0.process, &reported).await {
                 tracing::debug!(%error, "applied revisions were not reported; trying again");
             }
         }
@@ -308,15 +313,15 @@ impl ConfigurationStore {
 }
 
 impl State {
-    /// Puts a new platform configuration beneath every organization's own. One whose values no longer fit keeps
-    /// what it had.
-    fn rebase(&mut self, platform: &Held) {
+    /// Rebuilds every organization's snapshot on a new platform configuration. An organization whose snapshot cannot be
+    /// built keeps its last one.
+    fn rebase(&mut self, platform: &AppliedSnapshot) {
         self.platform = platform.clone();
-        let beneath = &platform.snapshot.values().organization;
-        for (org, held) in &mut self.orgs {
-            match Snapshot::build(*org, beneath, held.snapshot.values().clone()) {
-                // The organization's own revision is the same, and so is the time since which it applies.
-                Ok(snapshot) => held.snapshot = Arc::new(snapshot),
+        let defaults = &platform.snapshot.values().organization;
+        for (org, applied) in &mut self.orgs {
+            match Snapshot::build(*org, defaults, applied.snapshot.values().clone()) {
+                // The organization's own revision does not change, so `since` does not either.
+                Ok(snapshot) => applied.snapshot = Arc::new(snapshot),
                 Err(error) => {
                     tracing::error!(%org, %error, "a new default does not fit; the last good one stays");
                 }
@@ -325,7 +330,7 @@ impl State {
     }
 }
 
-impl Held {
+impl AppliedSnapshot {
     fn now(snapshot: Snapshot) -> Self {
         Self { snapshot: Arc::new(snapshot), since: clock::now() }
     }

@@ -1,4 +1,4 @@
-//! Changing configuration, and reading what was changed.
+//! Changes configuration, and reads its history.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -23,11 +23,11 @@ pub struct Change {
     pub key: String,
     /// The new value; none unsets the key, so that the value of the scope below applies again.
     pub value: Option<Value>,
-    /// The author of the change; none for the operator.
+    /// The author; none for the operator.
     pub author: Option<Author>,
     /// Why, 1 to 500 characters.
     pub reason: String,
-    /// The revision that the author has read. None, from the operator's command, overwrites any revision.
+    /// The revision that the author has read. None, as in the operator's command, overwrites any revision.
     pub expected_revision: Option<i64>,
 }
 
@@ -41,7 +41,7 @@ pub enum Author {
 }
 
 impl Author {
-    /// The prefix of API keys' names in the history. No user's name starts with it.
+    /// The prefix of API key names in the history. No user name starts with it.
     const API_KEY: &str = "key:";
 
     fn user(&self) -> Option<UserId> {
@@ -95,15 +95,15 @@ pub struct HistoryEntry {
     pub revision: i64,
     /// The key.
     pub key: String,
-    /// The project of the change, if any.
+    /// The project whose value changed, if any.
     pub project_id: Option<ProjectId>,
-    /// What it did.
+    /// Whether it set or unset the key.
     pub action: HistoryAction,
     /// The value in this scope before the change.
     pub old_value: Option<Value>,
-    /// The value since the change.
+    /// The value in this scope after the change.
     pub new_value: Option<Value>,
-    /// The author, if a user; none for a service or the operator.
+    /// The user who made the change; none for a service or the operator.
     pub author_id: Option<UserId>,
     /// The author's public name; none for the operator.
     pub author_name: Option<String>,
@@ -114,7 +114,7 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// The author; none for the operator, and for authors named by an import.
+    /// Its author; none for the operator, and for authors that an import named.
     #[must_use]
     pub fn author(&self) -> Option<Author> {
         let name = self.author_name.clone()?;
@@ -126,8 +126,8 @@ impl HistoryEntry {
     }
 }
 
-/// Makes a change in `tx`: the value, its history, the new revision and the message that announces it. Returns the new
-/// revision, or the current one when a key is to be unset that is not set.
+/// Makes a change in `tx`: stores the value, its history, the new revision and the message that announces it. Returns
+/// the new revision, or the current one when the change unsets a key that is not set.
 ///
 /// # Errors
 /// See [`ChangeError`]. The transaction must then be dropped.
@@ -136,7 +136,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     let key = catalog::find(&change.key).ok_or(ChangeError::UnknownKey)?;
     check(key, org, &change)?;
 
-    // Under the lock of the head row, revisions are committed in their order.
+    // The lock of the head row makes revisions commit in their order.
     let current =
         sqlx::query_scalar!("SELECT revision FROM config_heads WHERE org_id = $1 FOR UPDATE", org as OrgId)
             .fetch_optional(tx.conn())
@@ -161,7 +161,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     }
     let old = current_value(tx, &change).await?;
     if old.is_none() && change.value.is_none() {
-        // Nothing was set there, so nothing changes.
+        // The key was not set, so nothing changes.
         return Ok(current);
     }
     let revision = current + 1;
@@ -171,7 +171,7 @@ pub async fn apply(tx: &mut OrgTx, change: Change) -> Result<i64, ChangeError> {
     Ok(revision)
 }
 
-/// The change as an entry of the audit log.
+/// The audit entry of the change.
 fn entry(change: &Change, revision: i64, old: Option<Value>) -> audit::Change {
     let action = if change.value.is_some() { Action::ConfigurationSet } else { Action::ConfigurationUnset };
     let entry = audit::Change::new(action, "config", change.key.as_str()).after(json!({
@@ -216,7 +216,7 @@ pub fn check_value(key: &Key, value: &Value) -> Result<(), ChangeError> {
     if !violations.is_empty() {
         return Err(ChangeError::Invalid(violations));
     }
-    // A value that the schema accepts must also be one that a process can apply.
+    // A process must also be able to apply a value that the schema accepts.
     Effective::merge([[(key.name.to_owned(), value.clone())]]).map(drop).map_err(|error| {
         ChangeError::Invalid(vec![Violation { pointer: String::new(), detail: error.to_string() }])
     })
@@ -291,7 +291,7 @@ async fn store(tx: &mut OrgTx, revision: i64, change: &Change, old: Option<&Valu
     Ok(())
 }
 
-/// At most `limit` changes of a key, newest first, from before the revision `before`.
+/// At most `limit` changes of a key before the revision `before`, newest first.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! Keys of services. A key names its organization, so it is looked up in a transaction in that organization.
+//! API keys of services. A key contains its organization, so it is looked up in a transaction in that organization.
 
 use time::OffsetDateTime;
 
@@ -8,13 +8,13 @@ use crate::{
     ids::{ApiKeyId, OrgId},
 };
 
-/// The principal of a look-up: the key's own is known only afterwards.
+/// The principal of the queries in this module: the key's own principal exists only after it was found.
 const PRINCIPAL: Principal = Principal::System("api keys");
 
 /// A valid key.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// Its name, chosen by its creator.
+    /// Its name, chosen by the member who created it.
     pub name: String,
     scopes: Vec<String>,
     /// When it expires; none: never.
@@ -29,7 +29,7 @@ impl ApiKey {
         self.scopes.iter().any(|allowed| allowed == scope.name())
     }
 
-    /// Whether its use should be recorded: no use was in the last minute.
+    /// Whether its use should be recorded: none was in the last minute.
     #[must_use]
     pub fn is_use_worth_noting(&self) -> bool {
         !self.used_lately
@@ -37,7 +37,7 @@ impl ApiKey {
 }
 
 impl Database {
-    /// Looks up a presented key; none when it is not valid now.
+    /// Finds a presented key; none when it is not valid now.
     ///
     /// # Errors
     /// When the database does not answer.

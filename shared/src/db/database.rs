@@ -35,7 +35,7 @@ impl Database {
         .await
     }
 
-    /// The same, for a command that needs only the database.
+    /// Like [`Self::connect`], for a command that needs only the database.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -52,7 +52,7 @@ impl Database {
         Ok(Self { wake: Wake::new(pool.clone()), pool })
     }
 
-    /// Wakes the relay and waits until that is done, for a process that is about to end.
+    /// Wakes the relay and waits until the notification is sent, for a process that is about to end.
     ///
     /// # Errors
     /// When the database does not answer. The relay's poll then finds the message.
@@ -78,8 +78,8 @@ impl Database {
         OrgTx::open(&self.pool, &self.wake, principal, org, View::Current).await
     }
 
-    /// The same on a new connection outside of the pool, for when the pool's connections do not answer or are all in
-    /// use.
+    /// Like [`Self::org_tx`], on a new connection outside of the pool, for when the pool's connections do not answer or
+    /// are all in use.
     ///
     /// # Errors
     /// As [`Self::org_tx`].
@@ -91,8 +91,8 @@ impl Database {
         OrgTx::open(&self.pool.apart(), &self.wake, principal, org, View::Current).await
     }
 
-    /// The same for reading very much of an organization: read-only, and all of it as of one moment. The transaction
-    /// may wait for its reader, but PostgreSQL ends it when it is idle for longer than `idle`.
+    /// Like [`Self::org_tx`], for reading large amounts of data: read-only, with all data as of one moment. The
+    /// transaction may wait for its reader, but PostgreSQL ends it when it is idle for longer than `idle`.
     ///
     /// # Errors
     /// As [`Self::org_tx`].
@@ -132,22 +132,22 @@ impl Database {
     }
 
     /// Begins a transaction that may read the operation `saga`, if `user` requested it or is a member of its
-    /// organization: row-level security shows the look-up only such sagas. A user whose organization could not be
+    /// organization: row-level security shows the query only such sagas. A user whose organization could not be
     /// created is no longer a member of it, and can still read why.
     ///
     /// # Errors
     /// [`DbError::NotFound`] when there is no such operation that the user may read.
     pub async fn operation_tx(&self, user: UserId, saga: SagaId) -> Result<OrgTx, DbError> {
-        let mut mine = self.user_tx(user).await?;
+        let mut user_tx = self.user_tx(user).await?;
         let org = sqlx::query_scalar!(
             r#"SELECT org_id AS "org_id: OrgId" FROM sagas WHERE id = $1"#,
             saga as SagaId
         )
-        .fetch_one(mine.conn())
+        .fetch_one(user_tx.conn())
         .await?;
-        // Ended before the next one begins: requests that own one connection and wait for another could exhaust the
+        // Ended before the next one begins: requests that use one connection and wait for another could exhaust the
         // pool.
-        drop(mine);
+        drop(user_tx);
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
     }
 }

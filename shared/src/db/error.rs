@@ -3,7 +3,7 @@
 /// Why a transaction or one of its statements failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// The row does not exist, or is invisible to the transaction: the caller cannot tell which.
+    /// There is no such row, or the transaction may not see it; callers cannot distinguish these.
     #[error("not found")]
     NotFound,
     /// The constraint with this name was violated.
@@ -33,7 +33,7 @@ impl From<sqlx::Error> for DbError {
             sqlx::Error::RowNotFound => Self::NotFound,
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
-            // A connection that was closed in the middle of an answer, for example while it was being opened.
+            // A connection that was closed in the middle of a reply, for example while it was being opened.
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed

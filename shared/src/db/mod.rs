@@ -1,8 +1,8 @@
 //! PostgreSQL, behind the tenant wall.
 //!
-//! Row-level security lets a statement see the rows of the organization that its transaction has named, and nothing
-//! when none is named. So SQL on tenant data runs only in two types of transactions, which begin by naming an
-//! organization ([`OrgTx`]) or a user ([`UserTx`]). The pool is private to this module, so no other code gets a
+//! Row-level security lets a statement see the rows of the organization that its transaction has named, and no rows
+//! when it has named none. So SQL on tenant data runs only in two types of transactions, which begin by naming an
+//! organization ([`OrgTx`]) or a user ([`UserTx`]). The pool is private to this module, so no other code can get a
 //! connection without such a transaction.
 
 mod api_keys;

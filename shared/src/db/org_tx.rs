@@ -17,7 +17,7 @@ use crate::{
     tenancy::{OrgStatus, Role},
 };
 
-/// How many rows to insert with one statement, where the rows are one parameter: a JSON array.
+/// How many rows to insert with one statement when the rows are passed as one parameter, a JSON array.
 pub const ROWS_PER_INSERT: usize = 500;
 
 /// A transaction that has named its organization. Dropped without [`OrgTx::commit`], it rolls back.
@@ -47,8 +47,8 @@ enum Access {
 pub(super) enum View {
     /// Each statement sees what was committed before it.
     Current,
-    /// Everything is read as of one moment, and nothing is written. PostgreSQL ends the transaction when it is idle for
-    /// this long, because an open snapshot keeps it from removing old rows.
+    /// All statements see the data as of one moment, and none may write. PostgreSQL ends the transaction when it is
+    /// idle for this long, because an open snapshot prevents the removal of old rows.
     Snapshot(Duration),
 }
 
@@ -60,7 +60,7 @@ impl View {
         }
     }
 
-    /// Settings that are in effect until the transaction ends.
+    /// Session settings that apply until the transaction ends.
     fn settings(self) -> String {
         match self {
             Self::Current => String::new(),
@@ -135,10 +135,10 @@ impl OrgTx {
         view: View,
     ) -> Result<Self, DbError> {
         // The values are typed ids, so the text contains no input. `true` ends the settings with the transaction;
-        // otherwise the next client of a transaction pooler would get them.
+        // otherwise the next client of a transaction pooler would inherit them.
         let user = match principal {
             Principal::User(user) => user.to_string(),
-            // No user has this id: the policies for a user's own rows then match what was recorded under the key.
+            // No user has this id, so the policies for a user's own rows match the rows recorded under the key.
             Principal::ApiKey(key) => key.id.to_string(),
             Principal::System(_) => String::new(),
         };
@@ -167,7 +167,7 @@ impl OrgTx {
         self.principal
     }
 
-    /// The member's role. Transactions of the system have the highest role; those of newcomers the lowest.
+    /// The member's role. System transactions have the highest role, those of newcomers the lowest.
     #[must_use]
     pub fn role(&self) -> Role {
         match self.access {
@@ -193,7 +193,7 @@ impl OrgTx {
     }
 
     /// Revokes access that other processes may have cached: that of `principal_id`, or of all principals, to one
-    /// project, or to the whole organization. Every process applies it within a second of the commit, and ends open
+    /// project or to the whole organization. Every process applies it within a second of the commit, and ends open
     /// streams.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl OrgTx {
         Ok(message.id)
     }
 
-    /// The same, delivered no earlier than `delay` from now: a retry.
+    /// Adds a message that is delivered no earlier than `delay` from now, such as a retry.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -251,11 +251,11 @@ impl OrgTx {
     pub async fn enqueue_with_deadline<M: OutboxMessage>(
         &mut self,
         aggregate: M::Aggregate,
-        at_once: &M,
+        immediate: &M,
         at_deadline: &M,
         deadline: Duration,
     ) -> Result<(), DbError> {
-        let messages = [Outgoing::new(at_once, None), Outgoing::new(at_deadline, Some(deadline))];
+        let messages = [Outgoing::new(immediate, None), Outgoing::new(at_deadline, Some(deadline))];
         self.insert_messages(aggregate.into(), &messages).await
     }
 
@@ -274,8 +274,8 @@ impl OrgTx {
     /// Commits, and wakes the relay if a message was added.
     ///
     /// # Errors
-    /// If the database rejects it or is unreachable. Then nothing was committed, or, if the connection broke at the
-    /// very end, everything was; a repetition with the same idempotency key finds out.
+    /// When the database rejects the commit or cannot be reached. Then nothing was committed, or, if the connection
+    /// broke at the very end, everything was; a retry with the same idempotency key shows which.
     pub async fn commit(self) -> Result<(), DbError> {
         self.inner.commit().await?;
         if self.enqueued {

@@ -1,8 +1,8 @@
-//! Whom a transaction runs for.
+//! The caller for which a transaction runs.
 
 use crate::{api_key::ApiKeyUse, ids::UserId};
 
-/// Whom a transaction runs for.
+/// The caller for which a transaction runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Principal {
     /// A user, who must be a member of the organization.

@@ -1,7 +1,7 @@
-//! The time limit for answers of PostgreSQL.
+//! The time limit for replies of PostgreSQL.
 //!
-//! The server ends statements that take too long, and reports that. But a connection can break silently: then no
-//! response arrives, and the kernel reports the failure only after about 15 minutes.
+//! The server ends statements that take too long, and reports that. But a connection can break without either side
+//! noticing: then no reply arrives, and the kernel reports the failure only after about 15 minutes.
 
 use std::{future::Future, io};
 

@@ -16,7 +16,7 @@ pub struct UserTx {
 impl UserTx {
     pub(super) async fn open(pool: &Pool, user: UserId) -> Result<Self, DbError> {
         // As in OrgTx: one message, typed ids, settings that end with the transaction. The organization is set to
-        // nothing, because only then the policies for a user's own rows apply.
+        // the empty string, because only then the policies for a user's own rows apply.
         let statement =
             format!("SELECT set_config('app.org_id', '', true), set_config('app.user_id', '{user}', true)");
         Ok(Self { inner: pool.begin(&statement).await?, user })
@@ -36,7 +36,7 @@ impl UserTx {
     /// Commits.
     ///
     /// # Errors
-    /// If the database rejects it or is unreachable.
+    /// When the database rejects the commit or cannot be reached.
     pub async fn commit(self) -> Result<(), DbError> {
         Ok(self.inner.commit().await?)
     }

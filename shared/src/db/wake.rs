@@ -34,7 +34,7 @@ impl Wake {
         Self(pending)
     }
 
-    /// Wakes the relay because there are messages to publish.
+    /// Notifies the relay that there is a message to publish.
     pub(super) fn relay(&self) {
         self.0.notify_one();
     }

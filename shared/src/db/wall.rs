@@ -1,9 +1,9 @@
-//! The check at start: a process whose database role could bypass the tenant wall does not run.
+//! The check at start that a process's database role cannot bypass the tenant wall.
 
 use anyhow::{Context as _, bail};
 use sqlx::PgConnection;
 
-/// What a role is meant to see.
+/// What a role should be able to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// One tenant at a time: `atrium_app`.
@@ -21,7 +21,7 @@ impl Reach {
 /// role, or may use a table that it should not: one without row-level security, or, for a narrow role, any but its own.
 ///
 /// # Errors
-/// Says what the role could do and which role to use instead.
+/// Names what the role could do and which role to use instead.
 pub async fn check_role(connection: &mut PgConnection, reach: Reach) -> anyhow::Result<()> {
     let migrated =
         sqlx::query_scalar!(r#"SELECT to_regclass('public.config_heads') IS NOT NULL AS "migrated!""#)

@@ -1,5 +1,5 @@
 //! The cross-tenant queries that every process needs for its caches: configuration revisions and revoked access. They
-//! read numbers and ids only, as a role that can see nothing else. The same role counts running sagas and deletes
+//! read only numbers and ids, as a role that can see nothing else. The same role counts running sagas and deletes
 //! expired rows.
 
 use sqlx::{PgPool, postgres::PgQueryResult};
@@ -19,7 +19,7 @@ pub struct RevokedAccess {
     pub org: OrgId,
     /// The id of the revocation.
     pub id: Uuid,
-    /// The id of a user or an API key; none for all principals.
+    /// The id of a user or an API key; none for all of them.
     pub principal: Option<Uuid>,
     /// One project; none for the whole organization.
     pub project: Option<ProjectId>,
@@ -34,7 +34,7 @@ pub struct RunningSagas {
     pub status: String,
     /// How many there are.
     pub count: i64,
-    /// How many seconds ago the oldest of them got this status.
+    /// How many seconds ago the first of them entered this status.
     pub oldest_seconds: f64,
 }
 
@@ -81,9 +81,9 @@ impl Watcher {
         Ok(heads.into_iter().map(|head| (head.org_id, head.revision)).collect())
     }
 
-    /// Sign-in sessions revoked since `since`, by id and expiry, without those that expired more than an hour ago; and
-    /// the database's time. The next call starts from this time, because the database's clock also stamps the
-    /// revocations.
+    /// The database's time, and the sign-in sessions revoked since `since`, by id and expiry, without those that
+    /// expired more than an hour ago. The next call starts from this time, because revocations have the time of the
+    /// database's clock.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -102,7 +102,7 @@ impl Watcher {
         Ok((now, rows.into_iter().filter_map(|row| row.auth_session_id.zip(row.expires_at)).collect()))
     }
 
-    /// Access revoked since `since`, at most an hour ago; and the database's time, as in [`Self::revoked_since`].
+    /// The database's time, as in [`Self::revoked_since`], and access revoked since `since`, at most an hour ago.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -119,7 +119,7 @@ impl Watcher {
         );
         let rows = in_time(revoked.fetch_all(&self.pool)).await?;
         let now = rows.first().map_or(since, |row| row.now);
-        let ends = rows.into_iter().filter_map(|row| {
+        let revocations = rows.into_iter().filter_map(|row| {
             Some(RevokedAccess {
                 org: row.org_id?,
                 id: row.id?,
@@ -127,7 +127,7 @@ impl Watcher {
                 project: row.project_id,
             })
         });
-        Ok((now, ends.collect()))
+        Ok((now, revocations.collect()))
     }
 
     /// How many sagas are running, and for how long.
@@ -165,14 +165,14 @@ impl Watcher {
         Ok(in_time(expired.execute(&self.pool)).await?.rows_affected())
     }
 
-    /// Deletes expired recorded responses and sign-in sessions of users who did not return: those of active users are
-    /// deleted with their requests. Returns how many.
+    /// Deletes expired idempotency keys and sign-in sessions of inactive users; those of active users are deleted by
+    /// their requests. Returns how many.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn remove_absent(&self) -> Result<u64, DbError> {
-        // The role's policies show only what may be deleted, and of that only the time.
-        let answers = delete_in_batches(|last| {
+    pub async fn forget_the_absent(&self) -> Result<u64, DbError> {
+        // The role's policies show only rows that may be deleted, and only their time.
+        let idempotency_keys = delete_in_batches(|last| {
             sqlx::query!(
                 "DELETE FROM idempotency_keys WHERE created_at <= COALESCE(
                      (SELECT created_at FROM idempotency_keys ORDER BY created_at OFFSET $1 LIMIT 1), now())",
@@ -180,7 +180,7 @@ impl Watcher {
             )
             .execute(&self.pool)
         });
-        let sign_ins = delete_in_batches(|last| {
+        let auth_sessions = delete_in_batches(|last| {
             sqlx::query!(
                 "DELETE FROM auth_sessions WHERE expires_at <= COALESCE(
                      (SELECT expires_at FROM auth_sessions ORDER BY expires_at OFFSET $1 LIMIT 1), now())",
@@ -188,12 +188,12 @@ impl Watcher {
             )
             .execute(&self.pool)
         });
-        Ok(answers.await? + sign_ins.await?)
+        Ok(idempotency_keys.await? + auth_sessions.await?)
     }
 }
 
-/// Runs a statement that deletes the oldest rows, up to the one at the given offset, until fewer are left. Returns how
-/// many it deleted.
+/// Repeats a statement that deletes the oldest rows, up to the one at the given offset, until it deletes less than a
+/// batch. Returns how many rows were deleted.
 async fn delete_in_batches<F>(delete: impl Fn(i64) -> F) -> Result<u64, DbError>
 where
     F: Future<Output = Result<PgQueryResult, sqlx::Error>>,

@@ -1,4 +1,4 @@
-//! The chat: actions on their way to the worker, ends of sessions, and the events that browsers get.
+//! Messages of the chat: actions sent to the worker, ends of sessions, and the events sent to browsers.
 
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
@@ -50,7 +50,7 @@ impl ChatAction {
     }
 }
 
-/// Why a session ended.
+/// Why a chat session ended.
 #[derive(
     Clone,
     Copy,
@@ -68,7 +68,7 @@ impl ChatAction {
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum CloseReason {
-    /// Its user opened one too many.
+    /// Its user opened more sessions than allowed.
     Replaced,
     /// Its user closed it.
     Closed,
@@ -100,7 +100,7 @@ pub struct ActionEntry {
 
 impl StreamEntry for ActionEntry {}
 
-/// A session's end, as the outbox carries it to the chat worker.
+/// The end of a session, as the outbox delivers it to the chat worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionClosed {
     /// The project.
@@ -122,24 +122,24 @@ impl OutboxMessage for SessionClosed {
 /// An event as the chat worker adds it to its shard's live stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveChatEntry {
-    /// The epoch of the live stream. One letter, because it is part of every entry.
+    /// The epoch of the live stream. The field has a name of one letter, because it is in every entry.
     #[serde(rename = "e")]
     pub epoch: String,
     /// The organization.
     pub org: OrgId,
     /// The project.
     pub project: ProjectId,
-    /// The event's name. Text, not a closed list: a process passes on events that only a newer release knows.
+    /// The event's name. It is text, not a closed list, because a process also forwards events of a newer release.
     pub event: String,
-    /// The session it comes from, or that it ends.
+    /// The session that caused the event, or that ended.
     pub session: SessionId,
-    /// What browsers get, JSON.
+    /// The event's data for browsers, JSON.
     pub data: String,
 }
 
 impl StreamEntry for LiveChatEntry {}
 
-/// What browsers get of an action.
+/// The event that browsers receive for an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ActionEvent {
     /// The action's id.
@@ -167,11 +167,11 @@ impl LiveEvent for ActionEvent {
 pub struct ActionUser {
     /// The user.
     pub id: UserId,
-    /// The name under which the others see them.
+    /// The public name.
     pub name: String,
 }
 
-/// What browsers get when a session ends; the last event of that session's stream.
+/// The event that browsers receive when a session ends; the last event of that session's stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SessionClosedEvent {
     /// The session.

@@ -1,4 +1,4 @@
-//! Configuration: revisions, never values, which processes read behind the tenant wall.
+//! Messages about configuration. They contain revisions, never values: processes read these behind the tenant wall.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -18,8 +18,8 @@ impl OutboxMessage for RevisionNotice {
     type Aggregate = OrgId;
 }
 
-/// An entry of the live stream of configurations. It may come twice, and an older one after a newer one; readers take
-/// the greatest.
+/// An entry of the live stream of configurations. Entries may be duplicated or out of order; readers use the highest
+/// revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionEntry {
     /// The organization.
@@ -36,7 +36,7 @@ impl StreamEntry for RevisionEntry {}
 pub struct AppliedReport {
     /// The revision.
     pub revision: i64,
-    /// Since when.
+    /// Since when the process applies it.
     #[serde(with = "time::serde::rfc3339")]
     pub applied_at: OffsetDateTime,
 }

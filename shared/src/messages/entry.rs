@@ -1,4 +1,4 @@
-//! Stream entries: Redis keeps them as names and values, all text.
+//! Stream entries, which Redis stores as names and values, all text.
 
 use std::{collections::HashMap, fmt::Display, str::FromStr};
 
@@ -8,13 +8,13 @@ use serde::{
 };
 use serde_json::Value;
 
-/// An entry does not have the requested type.
+/// An entry does not have the expected type.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed entry: {0}")]
 pub struct MalformedEntry(#[from] serde::de::value::Error);
 
-/// A type that is written to a stream, one Redis field for each of its own. Every field is written as text, and none
-/// may be optional: an empty value and a missing one would be two ways to write the same.
+/// A type that is written to a stream, with one field in Redis for each of its own. Every field must be serialized as
+/// text. None may be optional, because an empty value and a missing one would mean the same.
 pub trait StreamEntry: Serialize + DeserializeOwned {
     /// The names and values to add.
     ///
@@ -31,7 +31,7 @@ pub trait StreamEntry: Serialize + DeserializeOwned {
         fields.into_iter().map(text).collect()
     }
 
-    /// Reads an entry's fields; unknown ones are ignored.
+    /// Deserializes an entry's fields; unknown ones are ignored.
     ///
     /// # Errors
     /// When a field is missing or malformed.

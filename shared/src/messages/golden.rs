@@ -1,5 +1,5 @@
-//! Holds every message against its golden file: what is written there must be read as the same value by every release,
-//! and written the same way.
+//! Checks every message against its golden file: every release must read the file as the same value, and write that
+//! value in the same way.
 
 use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
 
@@ -25,33 +25,33 @@ fn search() -> DeletionSearch {
     DeletionSearch { tables: 20, rows_found: 0, redis_keys: 7, redis_traces_found: 0 }
 }
 
-fn hold<T>(text: &str, expected: &T)
+fn check<T>(text: &str, expected: &T)
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
 {
     assert_eq!(&serde_json::from_str::<T>(text).expect("it is read"), expected);
     let mut golden: Value = serde_json::from_str(text).expect("JSON");
-    assert_eq!(serde_json::to_value(expected).expect("JSON"), golden, "it is written as before");
+    assert_eq!(serde_json::to_value(expected).expect("JSON"), golden, "it is serialized as before");
     golden["of_a_later_release"] = Value::from("ignored");
     assert_eq!(&serde_json::from_value::<T>(golden).expect("unknown fields are ignored"), expected);
 }
 
-fn hold_entry<T>(text: &str, expected: &T)
+fn check_entry<T>(text: &str, expected: &T)
 where
     T: StreamEntry + PartialEq + Debug,
 {
-    hold(text, expected);
+    check(text, expected);
     let mut fields = expected.to_fields().expect("every field is text");
     fields.push(("of_a_later_release".to_owned(), "ignored".to_owned()));
     assert_eq!(&T::from_fields(&fields.into_iter().collect()).expect("it is read"), expected);
 }
 
-/// A test for each message, and the list of those that there are.
+/// Defines a test for each message, and the list of all of them.
 macro_rules! golden {
-    ($($hold:ident $name:ident = $expected:expr;)*) => {
+    ($($check:ident $name:ident = $expected:expr;)*) => {
         $(#[test]
         fn $name() {
-            $hold(include_str!(concat!("golden/", stringify!($name), ".json")), &$expected);
+            $check(include_str!(concat!("golden/", stringify!($name), ".json")), &$expected);
         })*
 
         const GOLDEN: &[&str] = &[$(stringify!($name)),*];
@@ -59,7 +59,7 @@ macro_rules! golden {
 }
 
 golden! {
-    hold_entry action_entry = ActionEntry {
+    check_entry action_entry = ActionEntry {
         message: id(4),
         org: id(5),
         project: id(2),
@@ -69,7 +69,7 @@ golden! {
         action: ChatAction::TestsGreen,
         at: AT,
     };
-    hold action_event = ActionEvent {
+    check action_event = ActionEvent {
         id: id(4),
         project_id: id(2),
         session_id: id(3),
@@ -77,9 +77,9 @@ golden! {
         action: ChatAction::TestsGreen,
         at: AT,
     };
-    hold action_user = user();
-    hold applied_report = AppliedReport { revision: 42, applied_at: AT };
-    hold_entry live_chat_entry = LiveChatEntry {
+    check action_user = user();
+    check applied_report = AppliedReport { revision: 42, applied_at: AT };
+    check_entry live_chat_entry = LiveChatEntry {
         epoch: "7f3a91c200000001".to_owned(),
         org: id(5),
         project: id(2),
@@ -87,33 +87,33 @@ golden! {
         session: id(3),
         data: "{}".to_owned(),
     };
-    hold deletion_certificate = DeletionCertificate {
+    check deletion_certificate = DeletionCertificate {
         rows_removed: [("members".to_owned(), 2), ("orgs".to_owned(), 1)].into(),
         search: search(),
         namespaces: "there was none".to_owned(),
     };
-    hold deletion_search = search();
-    hold_entry operation_entry = OperationEntry { operation: id(1) };
-    hold operation_failure = OperationFailure {
+    check deletion_search = search();
+    check_entry operation_entry = OperationEntry { operation: id(1) };
+    check operation_failure = OperationFailure {
         code: "canceled".to_owned(),
         detail: "it was canceled".to_owned(),
     };
-    hold_entry outbox_entry = OutboxEntry {
+    check_entry outbox_entry = OutboxEntry {
         message: id(4),
         org: id(5),
         outbox: 7,
         payload: r#"{"revision":42}"#.to_owned(),
     };
-    hold_entry revision_entry = RevisionEntry { org: id(5), revision: 42 };
-    hold revision_notice = RevisionNotice { revision: 42 };
-    hold saga_wake = SagaWake { saga: id(1), wake: WakeReason::Advance };
-    hold session_closed = SessionClosed {
+    check_entry revision_entry = RevisionEntry { org: id(5), revision: 42 };
+    check revision_notice = RevisionNotice { revision: 42 };
+    check saga_wake = SagaWake { saga: id(1), wake: WakeReason::Advance };
+    check session_closed = SessionClosed {
         project_id: id(2),
         session_id: id(3),
         reason: CloseReason::Replaced,
         at: AT,
     };
-    hold session_closed_event = SessionClosedEvent { session_id: id(3), reason: CloseReason::Expired, at: AT };
+    check session_closed_event = SessionClosedEvent { session_id: id(3), reason: CloseReason::Expired, at: AT };
 }
 
 #[test]
@@ -135,9 +135,9 @@ fn every_message_has_a_golden_file() {
         let structs = source.split("\npub struct ").skip(1);
         messages.extend(structs.filter_map(|rest| Some(snake_case(rest.split_once(' ')?.0))));
     }
-    // An error, which crosses nothing.
+    // An error type, which is not sent.
     messages.retain(|name| !name.starts_with("malformed_entry"));
-    assert_eq!(messages, golden, "a struct of this module is a message, and has a golden file");
+    assert_eq!(messages, golden, "every struct of this module is a message with a golden file");
 }
 
 fn snake_case(name: &str) -> String {

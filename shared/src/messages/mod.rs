@@ -1,14 +1,14 @@
-//! What one process writes and another reads: outbox payloads, stream entries, reports in Redis, the events that
-//! browsers get, and JSON that workers store for the API. Each is a type here, and nothing else crosses a process.
+//! Everything that one process writes and another reads: outbox payloads, stream entries, reports in Redis, the events
+//! sent to browsers, and JSON that workers store for the API. Processes exchange only the types of this module.
 //!
-//! Different releases run at the same time during a rollout, and the outbox keeps messages of the previous one. Hence
-//! the rule: a reader ignores unknown fields (no `deny_unknown_fields`), so adding one is safe; a new *required* field
-//! comes in two releases, first optional for readers (expand), then required once no older writer is left (contract). A
-//! field is removed in the reverse order. The closed lists inside messages ([`ChatAction`], [`CloseReason`],
-//! [`WakeReason`]) grow in the same way: first every reader knows a new value, then writers use it.
+//! During a rollout two releases run concurrently, and the outbox contains messages of the previous one. So a reader
+//! ignores unknown fields (no `deny_unknown_fields`), which makes adding a field safe. A new *required* field takes two
+//! releases: first it is optional for readers (expand), and once no older writer runs it becomes required (contract).
+//! Removing a field takes the same steps in reverse order. The closed lists inside messages ([`ChatAction`],
+//! [`CloseReason`], [`WakeReason`]) grow in the same way: first every reader accepts a new value, then writers use it.
 //!
-//! Each type has a golden file in `golden/`: what a release has written, which every later one must read. A golden
-//! file may gain fields; one that the code no longer reads is a break.
+//! Each type has a golden file in `golden/`, written by one release, that every later release must read. A golden file
+//! may gain fields. A golden file that the code no longer reads means that compatibility is broken.
 
 mod chat;
 mod configuration;
@@ -31,7 +31,7 @@ pub use self::{
     saga::{DeletionCertificate, DeletionSearch, OperationEntry, OperationFailure, SagaWake, WakeReason},
 };
 
-/// An event of a live stream, as browsers and services get it. Its name is the event's, its fields are the data.
+/// An event of a live stream, as browsers and services receive it. The type's fields are the event's data.
 pub trait LiveEvent: Serialize {
     /// The event's name.
     const NAME: &'static str;

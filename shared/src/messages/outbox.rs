@@ -1,4 +1,4 @@
-//! The outbox: messages that are written in the transaction of their cause, and delivered at least once.
+//! Messages of the outbox, which are stored in the transaction that causes them, and delivered at least once.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
@@ -7,21 +7,21 @@ use uuid::Uuid;
 use super::{StreamEntry, entry::as_text};
 use crate::ids::{MessageId, OrgId};
 
-/// What a message is for; decides which stream it goes to and which worker consumes it.
+/// The kind of a message, which decides the stream that it is published to and the worker that consumes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type, EnumCount, IntoStaticStr, VariantArray)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Topic {
-    /// A saga has something to do.
+    /// A saga has work to do.
     Saga,
     /// An organization's configuration has a new revision.
     Config,
-    /// An event for a project's chat that must not be lost, such as a session's end.
+    /// A chat event that must not be lost, such as the end of a session.
     Chat,
 }
 
 impl Topic {
-    /// All of them.
+    /// All topics.
     pub const ALL: [Self; Self::COUNT] = match Self::VARIANTS.first_chunk() {
         Some(all) => *all,
         None => unreachable!(),
@@ -34,25 +34,26 @@ impl Topic {
     }
 }
 
-/// A message of the outbox. The type fixes its topic and what it is about, so that no other pair compiles.
+/// A message of the outbox. The type determines its topic and the type of its aggregate, so that no other combination
+/// compiles.
 pub trait OutboxMessage: Serialize + DeserializeOwned + Sync {
-    /// Where it goes.
+    /// Its topic.
     const TOPIC: Topic;
-    /// What it is about: messages about one aggregate keep their order.
+    /// The id of what it is about; messages about one aggregate keep their order.
     type Aggregate: Into<Uuid> + Send;
 }
 
 /// A message of the outbox as the relay adds it to a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEntry {
-    /// The message's id, the key of its inbox row.
+    /// The message's id, which the inbox records.
     pub message: MessageId,
-    /// Whose it is.
+    /// The organization.
     pub org: OrgId,
     /// Its row in the outbox.
     #[serde(with = "as_text")]
     pub outbox: i64,
-    /// The message itself as JSON, of the type that belongs to the stream's topic.
+    /// The message itself, JSON of a type that belongs to the stream's topic.
     pub payload: String,
 }
 

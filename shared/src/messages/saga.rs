@@ -1,5 +1,5 @@
-//! Sagas: the message that wakes the engine, the hint that an operation has new events, and the results that the
-//! workers store.
+//! Messages of sagas: wake-ups of the engine, hints that an operation has changed, and results that workers store for
+//! the API.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use strum::{IntoStaticStr, VariantArray};
 use super::{OutboxMessage, StreamEntry, Topic};
 use crate::ids::SagaId;
 
-/// A saga has something to do.
+/// A saga has work to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaWake {
-    /// Which one.
+    /// The saga.
     pub saga: SagaId,
     /// Why it is woken.
     pub wake: WakeReason,
@@ -35,16 +35,17 @@ impl OutboxMessage for SagaWake {
     type Aggregate = SagaId;
 }
 
-/// An entry of the live stream of operations. It does not name the organization, of which it could be the last trace.
+/// An entry of the live stream of operations. It does not contain the organization's id, because no trace of a purged
+/// organization may remain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationEntry {
-    /// The operation with new events.
+    /// The operation that has changed.
     pub operation: SagaId,
 }
 
 impl StreamEntry for OperationEntry {}
 
-/// Why a saga is compensated, as the database keeps it.
+/// Why a saga is compensated, as the database stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationFailure {
     /// The reason, for programs.
@@ -53,25 +54,25 @@ pub struct OperationFailure {
     pub detail: String,
 }
 
-/// What remains of a purged organization, as the database keeps it.
+/// The certificate of a purged organization, as the database stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeletionCertificate {
-    /// How many rows each table held; tables without any are left out.
+    /// How many rows were deleted from each table; tables without rows are omitted.
     pub rows_removed: BTreeMap<String, i64>,
-    /// The search after the removal.
+    /// The search after the deletion.
     pub search: DeletionSearch,
-    /// What became of the organization's namespace in the cluster.
+    /// What happened to the organization's namespace in the cluster.
     pub namespaces: String,
 }
 
-/// What was searched for traces of an organization, and how many were found.
+/// Where traces of an organization were searched for, and how many were found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeletionSearch {
     /// Tables that were searched.
     pub tables: usize,
     /// Rows that were found.
     pub rows_found: i64,
-    /// Keys of Redis that were searched.
+    /// Keys in Redis that were searched.
     pub redis_keys: u64,
     /// Traces that were found in Redis.
     pub redis_traces_found: u64,

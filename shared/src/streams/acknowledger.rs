@@ -1,9 +1,9 @@
-//! What a consumer does with an entry that it was given, other than its work.
+//! What a consumer does with an entry that was delivered to it, other than its work.
 //!
-//! Redis has no fencing: a consumer that was stopped for a while, and whose entry was claimed by another meanwhile,
-//! could still acknowledge, claim or delete it. So everything that requires the entry to be ours is one script that
-//! first checks in whose name it is pending. Acknowledging is not: a consumer that has committed the effect, or found
-//! it done, may end the entry, whoever has it.
+//! Redis checks no fencing token: a consumer that was paused for a while may acknowledge, claim or delete an entry that
+//! another consumer has claimed meanwhile. So every operation that requires the entry to be pending for this consumer
+//! is one script that first checks this. Acknowledging does not require it: a consumer that has committed the effect,
+//! or found it committed, may end the entry even if another consumer has claimed it.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use redis::{
 
 use super::{GROUP, Inbound, Redis, StreamId, lua};
 
-/// The minimum number of dead letters that a stream keeps. Older ones remain in PostgreSQL, if they came from the
-/// outbox.
+/// The minimum number of dead letters that a stream keeps. PostgreSQL still has those that are trimmed, if they came
+/// from the outbox.
 const DEAD_LETTERS_KEPT: usize = 10_000;
 
 /// Ends entries of an inbound stream, over the shared connection: the consumer's own is blocked in a read. Cheap to
@@ -32,7 +32,7 @@ impl Acknowledger {
         Self { redis, stream, consumer: consumer.to_owned() }
     }
 
-    /// How often an entry was delivered; none when it is not pending in this consumer's name .
+    /// How often an entry was delivered; none when it is not pending for this consumer.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -43,8 +43,8 @@ impl Acknowledger {
         Ok(reply.ids.first().map(|StreamPendingId { times_delivered, .. }| *times_delivered))
     }
 
-    /// Resets the idle time of entries in progress, so that no consumer claims them. Returns how many are pending in
-    /// this consumer's name; the others belong to other consumers.
+    /// Resets the idle time of entries that are still being worked on, so that no other consumer claims them. Returns
+    /// how many are pending for this consumer; the others are not changed.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -57,11 +57,11 @@ impl Acknowledger {
         call.invoke_async(&mut self.redis.shared()).await
     }
 
-    /// Hands an unfinished entry over: consumers that claim entries idle for `idle` can claim it immediately, and this
-    /// delivery does not count.
+    /// Returns an unfinished entry: a consumer that claims entries idle for `idle` can claim it immediately, and this
+    /// delivery is not counted.
     ///
     /// # Errors
-    /// When Redis is unavailable: the entry is claimed later, as a dead consumer's is.
+    /// When Redis is unavailable: the entry is claimed later, like the entries of a dead consumer.
     pub async fn hand_over(&self, id: StreamId, idle: Duration) -> RedisResult<()> {
         lua::HAND_OVER
             .key(self.stream.to_string())
@@ -73,10 +73,10 @@ impl Acknowledger {
             .await
     }
 
-    /// Takes an entry off the pending list, and out of the stream: acknowledging alone would free no memory.
+    /// Removes an entry from the pending list and from the stream: acknowledging alone would free no memory.
     ///
     /// # Errors
-    /// When Redis is unavailable: the entry will be delivered again, and found in the inbox.
+    /// When Redis is unavailable: the entry will be delivered again, and the inbox shows that it was handled.
     pub async fn acknowledge(&self, id: StreamId) -> RedisResult<()> {
         let (stream, id) = (self.stream.to_string(), id.to_string());
         redis::pipe()
@@ -89,14 +89,14 @@ impl Acknowledger {
             .await
     }
 
-    /// Moves an entry to the stream of dead letters, byte for byte, with the reason. False: it is not pending in this
-    /// consumer's name, and nothing was done.
+    /// Moves an entry to the stream of dead letters, byte for byte, with the reason. Returns false, and does nothing,
+    /// when the entry is not pending for this consumer.
     ///
-    /// A script is not taken back when a command in it fails, as `XADD` does when Redis is out of memory: so it adds
-    /// first, and what could not be added stays pending.
+    /// A script is not rolled back when one of its commands fails, as `XADD` does when Redis is out of memory. So it
+    /// adds first, and an entry that could not be added stays pending.
     ///
     /// # Errors
-    /// When Redis is unavailable, or has no memory left.
+    /// When Redis is unavailable or out of memory.
     pub async fn dead_letter(&self, id: StreamId, reason: &str) -> RedisResult<bool> {
         lua::DEAD_LETTER
             .key(self.stream.to_string())

@@ -1,49 +1,49 @@
-//! How far the group of an inbound stream is behind, as a number of our own.
+//! Counts how far the group of an inbound stream is behind.
 //!
-//! Redis has its own count, `lag`, of added and read entries: it is unknown after an unread entry was deleted, or for a
-//! group that was created at an id, and is wrong after a trim. So entries are counted here. Entries up to the last
-//! delivered one are pending, all others are the backlog; since an entry is deleted when it is done, there are few
-//! pending ones, and the length of the stream without them is the backlog. To be exact in every case, both ends are
-//! counted in turn, a page at a time, until one is complete. If neither is after some pages, the result is a lower
-//! bound.
+//! Redis has such a number, `lag`, which it derives from the entries added and read. It is unknown after an unread
+//! entry was deleted, and for a group that was created at an id; and it is wrong after a trim. So we count instead.
+//! Entries up to the last delivered one are pending; all later ones are the backlog. An entry is deleted when it is
+//! done, so few entries are pending, and the backlog is the length of the stream minus these. Because there can also
+//! be many pending entries, both ends are counted in turn, one page at a time, until one of them is complete. When
+//! neither is complete after `PAGES` pages, the backlog is at least what was counted.
 //!
-//! Where there is no group, as after a flush, nothing is known: that is not 0.
+//! Without a group, as after a flush, the backlog is unknown, which is not 0.
 
 use redis::RedisResult;
 
 use super::{GROUP, Inbound, Redis, lua};
 
-/// Entries per page, and the maximum number of pages at each end.
+/// Entries in a page, and the most pages that are counted at each end.
 const PAGE: usize = 250;
 const PAGES: usize = 8;
 
-/// Entries that a group has not been given yet.
+/// Entries that a group has not received yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backlog {
     /// Exactly this many.
     Exactly(u64),
     /// This many or more.
     AtLeast(u64),
-    /// There is no group that could have one.
+    /// There is no group.
     Unknown,
 }
 
-/// The signals of an inbound stream and its group, all of one moment.
+/// The state of an inbound stream and its group, all as of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSignals {
-    /// What is waiting.
+    /// Entries not delivered yet.
     pub backlog: Backlog,
-    /// Entries that consumers have in hand; none while there is no group.
+    /// Entries delivered and not acknowledged; none while there is no group.
     pub pending: Option<u64>,
-    /// For how many milliseconds the oldest entry that is waiting or in hand has been in the stream. 0 when there is
-    /// none of either, nothing while there is no group.
+    /// The age in milliseconds of the oldest entry in the backlog or pending. 0 when there is no such entry; none
+    /// while there is no group.
     pub oldest_ms: Option<u64>,
     /// Entries in the stream of dead letters.
     pub dead_letters: u64,
 }
 
 impl StreamSignals {
-    /// Looks at a stream, in one script. It reads up to 4,000 entries, and a handful as a rule.
+    /// Reads the state of a stream with one script. The script reads up to 4,000 entries, and usually only a few.
     ///
     /// # Errors
     /// When Redis is unavailable.

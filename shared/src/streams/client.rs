@@ -1,12 +1,13 @@
-//! Connections to Redis: one shared and self-healing for commands, a dedicated one for every blocking loop.
+//! Connections to Redis: a shared one for commands, which is replaced when it fails, and a dedicated one for every
+//! blocking loop.
 //!
-//! A blocked command on a shared connection blocks all its users, and the library's response timeout, if it ends a
-//! blocking read early, delivers the next message to an abandoned call. So loops that block have a connection of their
-//! own whose timeout is longer than the block.
+//! A blocking command on a shared connection blocks all other commands on it. And if the library's response timeout
+//! ends a blocking read early, the next message is delivered to a call that has ended. So every loop that blocks has
+//! its own connection, with a timeout that is longer than the block.
 //!
-//! The library reconnects when it notices that a connection is closed. It does not notice a half-open one: every
-//! command on it times out, for as long as the process lives. So the shared connection is pinged every second, and
-//! replaced when no reply arrives.
+//! The library reconnects when a connection is closed. It does not detect a half-open connection: every command on it
+//! ends in a timeout for as long as the process lives. So the shared connection is pinged every second, and replaced
+//! when the ping times out.
 
 use std::{
     sync::{Arc, Weak},
@@ -27,7 +28,7 @@ use crate::{settings::Secret, timings::BLOCKING_READ};
 pub(super) const BLOCK: Duration = BLOCKING_READ;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
-const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Redis as the application sees it. Cheap to clone.
 #[derive(Clone)]
@@ -37,14 +38,14 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Prepares the connections. Redis need not be there yet: it may come and go at any time.
+    /// Prepares the connections. Redis need not be available yet, and may become unavailable at any time.
     ///
     /// # Errors
-    /// When the address is not one of Redis.
+    /// When the URL is not a valid Redis URL.
     pub fn new(url: &Secret) -> RedisResult<Self> {
         let client = Client::open(url.expose())?;
         let shared = Arc::new(ArcSwap::from_pointee(connect(&client)?));
-        tokio::spawn(replace_when_silent(client.clone(), Arc::downgrade(&shared)));
+        tokio::spawn(replace_when_unresponsive(client.clone(), Arc::downgrade(&shared)));
         Ok(Self { client, shared })
     }
 
@@ -54,7 +55,7 @@ impl Redis {
         ConnectionManager::clone(&self.shared.load())
     }
 
-    /// Adds a hint to its live stream, which keeps no more of them than it must.
+    /// Adds a hint to its live stream, which is trimmed to its maximal length.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -86,23 +87,24 @@ fn connect(client: &Client) -> RedisResult<ConnectionManager> {
     ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
-/// Ends with the last user of the connection.
-async fn replace_when_silent(client: Client, shared: Weak<ArcSwap<ConnectionManager>>) {
+/// Pings the shared connection and replaces it when it does not respond. Ends when the last handle is dropped.
+async fn replace_when_unresponsive(client: Client, shared: Weak<ArcSwap<ConnectionManager>>) {
     loop {
-        tokio::time::sleep(PING_EVERY).await;
+        tokio::time::sleep(PING_INTERVAL).await;
         let Some(current) = shared.upgrade() else { return };
         let mut connection = ConnectionManager::clone(&current.load());
-        let answered: RedisResult<()> = redis::cmd("PING").query_async(&mut connection).await;
-        if answered.is_err_and(|error| error.is_timeout())
-            && let Ok(another) = connect(&client)
+        let pong: RedisResult<()> = redis::cmd("PING").query_async(&mut connection).await;
+        if pong.is_err_and(|error| error.is_timeout())
+            && let Ok(replacement) = connect(&client)
         {
             tracing::warn!("nobody answers on the connection to Redis; using another one");
-            current.store(Arc::new(another));
+            current.store(Arc::new(replacement));
         }
     }
 }
 
-/// Whether Redis lost the stream or its group (a flush, a deletion, an older dump): make it again and go on.
+/// Whether Redis lost the stream or its group (a flush, a deletion, an older dump). The caller recreates the group and
+/// continues.
 #[must_use]
 pub fn is_missing_group(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"))

@@ -1,8 +1,8 @@
-//! Reading an inbound stream as one of a group: every entry goes to one consumer, and stays *pending* in its name
-//! until it is acknowledged. What a dead consumer left pending is claimed by the others.
+//! Reads an inbound stream as a member of its consumer group: every entry goes to one consumer, and stays *pending* for
+//! that consumer until it is acknowledged. Other consumers claim what a dead consumer left pending.
 //!
-//! Each entry of a reply is decoded by itself: the library decodes a reply whole, so one entry with a binary field name
-//! would hide all others in it, at each read.
+//! Each entry of a reply is decoded separately. The library decodes a reply as a whole, so one entry with a field name
+//! that is not UTF-8 would make all other entries of the reply unreadable, at every attempt.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,10 +10,10 @@ use redis::{AsyncCommands as _, Cmd, FromRedisValue as _, RedisResult, Value, ai
 
 use super::{Acknowledger, GROUP, Inbound, Redis, StreamId, client::BLOCK, lua};
 
-/// Maximum number of consecutive `XAUTOCLAIM` calls before other work continues.
+/// The most calls of `XAUTOCLAIM` in one [`ConsumerGroup::claim`].
 const CLAIM_PAGES: usize = 100;
-/// Entries that are looked at for whether they were skipped: more than consumers have in hand, so that those in front
-/// do not hide the rest.
+/// How many of the first entries are checked for having been skipped. It is more than consumers have pending, so that
+/// pending entries at the start do not hide skipped ones.
 const SKIPPED_PAGE: usize = 2_000;
 const START: &str = "0-0";
 
@@ -22,12 +22,13 @@ const START: &str = "0-0";
 pub struct Entry {
     /// Its id in the stream.
     pub id: StreamId,
-    /// Its fields; one that is not UTF-8 is left out.
+    /// Its fields, without those that are not UTF-8.
     pub fields: HashMap<String, String>,
 }
 
 impl Entry {
-    /// From an id and a list of names and values in turn; none when it has been deleted, and only its id is left.
+    /// Decodes an id and a list of alternating names and values. None when the entry was deleted and only its id
+    /// remains.
     fn decode(value: Value) -> Option<Self> {
         let [id, fields] = <[Value; 2]>::try_from(array(value)).ok()?;
         let fields = match fields {
@@ -54,7 +55,7 @@ fn text(value: Value) -> Option<String> {
     String::from_redis_value(value).ok()
 }
 
-/// The entries of the one stream in the answer to `XREADGROUP`.
+/// The entries of the one stream in a reply to `XREAD` or `XREADGROUP`.
 fn entries_read(reply: Value) -> Vec<Entry> {
     let entries = match reply {
         Value::Map(streams) => streams.into_iter().flat_map(|(_, entries)| array(entries)).collect(),
@@ -68,7 +69,7 @@ fn entries_read(reply: Value) -> Vec<Entry> {
     entries.into_iter().filter_map(Entry::decode).collect()
 }
 
-/// One consumer of an inbound stream, with a connection of its own.
+/// One consumer of an inbound stream, with its own connection.
 pub struct ConsumerGroup {
     redis: Redis,
     stream: Inbound,
@@ -78,7 +79,7 @@ pub struct ConsumerGroup {
 }
 
 impl ConsumerGroup {
-    /// A consumer of `stream`; `consumer` must be unique among the processes that run.
+    /// A consumer of `stream`; `consumer` must be unique among the running processes.
     #[must_use]
     pub fn new(redis: Redis, stream: Inbound, consumer: &str) -> Self {
         Self {
@@ -90,24 +91,24 @@ impl ConsumerGroup {
         }
     }
 
-    /// What ends the entries that this consumer reads.
+    /// Acknowledges and dead-letters the entries that this consumer reads.
     #[must_use]
     pub fn acknowledger(&self) -> Acknowledger {
         Acknowledger::new(self.redis.clone(), self.stream, &self.consumer)
     }
 
-    /// Waits up to a second for at most `count` entries that were never delivered.
+    /// Waits up to a second for at most `count` entries that were not delivered yet.
     ///
     /// # Errors
-    /// If Redis is unavailable; the next call reconnects. A group that Redis lost is created again here.
+    /// When Redis is unavailable; the next call reconnects, and recreates a group that Redis lost.
     pub async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(count);
         command.arg("BLOCK").arg(milliseconds(BLOCK)).arg("STREAMS").arg(self.stream.to_string()).arg(">");
-        Ok(entries_read(self.ask(&command).await?))
+        Ok(entries_read(self.execute(&command).await?))
     }
 
-    /// Waits up to a second until there is an entry behind `after`, and returns its id. It is not taken.
+    /// Waits up to a second until there is an entry after `after`, and returns its id. The entry is not delivered.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -115,11 +116,11 @@ impl ConsumerGroup {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(1).arg("BLOCK").arg(milliseconds(BLOCK));
         command.arg("STREAMS").arg(self.stream.to_string()).arg(after.to_string());
-        Ok(entries_read(self.ask(&command).await?).first().map(|entry| entry.id))
+        Ok(entries_read(self.execute(&command).await?).first().map(|entry| entry.id))
     }
 
-    /// Takes at most `count` undelivered entries, if the key `lease` has the value `token`; none otherwise. So a reader
-    /// that was stopped past its lease takes no entries of its successor.
+    /// Reads at most `count` entries that were not delivered yet, if the value of the key `lease` is `token`; otherwise
+    /// returns none. So a reader that resumes after its lease has expired takes no entries from its successor.
     ///
     /// # Errors
     /// As [`Self::read`]; also when the key is not in the stream's slot.
@@ -143,37 +144,37 @@ impl ConsumerGroup {
         Ok(if reply == Value::Int(0) { None } else { Some(entries_read(reply)) })
     }
 
-    /// Claims at most `count` entries that were delivered longer than `idle` ago and not acknowledged.
+    /// Claims at most `count` entries that have been pending for longer than `idle`.
     ///
-    /// `XAUTOCLAIM` checks at most ten times `count` of the pending entries, and may find none of them idle for long
-    /// enough; so it is called again, from the cursor that it returns, until it finds some or has checked all. The
-    /// cursor is kept from call to call, or the last ones would have to wait for the first.
+    /// `XAUTOCLAIM` scans no more than ten times `count` of the pending entries, and may find none of them idle for
+    /// long enough. So it is called again, from the cursor that it returns, until it claims some or has scanned all.
+    /// The cursor is kept between calls; otherwise the last entries would wait until the first are done.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn claim(&mut self, idle: Duration, count: usize) -> RedisResult<Vec<Entry>> {
-        let mut unseen = self.claim_cursor != START;
+        let mut started_midway = self.claim_cursor != START;
         for _ in 0..CLAIM_PAGES {
             let mut command = redis::cmd("XAUTOCLAIM");
             command.arg(self.stream.to_string()).arg(GROUP).arg(&self.consumer).arg(milliseconds(idle));
             command.arg(&self.claim_cursor).arg("COUNT").arg(count);
-            let mut reply = array(self.ask(&command).await?).into_iter();
+            let mut reply = array(self.execute(&command).await?).into_iter();
             self.claim_cursor = reply.next().and_then(text).unwrap_or_else(|| START.to_owned());
-            // Entries trimmed away while pending are not among them; Redis has dropped them from the list itself.
+            // Entries that were trimmed while pending are not included: Redis has removed them from the pending list.
             let claimed = reply.next().map(array).unwrap_or_default();
             if !claimed.is_empty() {
                 return Ok(claimed.into_iter().filter_map(Entry::decode).collect());
             }
-            if self.claim_cursor == START && !std::mem::take(&mut unseen) {
+            if self.claim_cursor == START && !std::mem::take(&mut started_midway) {
                 break;
             }
         }
         Ok(Vec::new())
     }
 
-    /// Removes this consumer from the group, so that names of ended processes do not accumulate. Not while it has
-    /// pending entries, which would be lost: hence one script. If this does not run, another process
-    /// [removes](Self::remove_silent_consumers) the name.
+    /// Removes this consumer from the group, so that the names of ended processes do not fill it. A consumer with
+    /// pending entries stays, because removing it would lose them; check and removal are one script. Another process
+    /// [removes](Self::forget_silent_consumers) the consumers that did not do so themselves.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -187,8 +188,8 @@ impl ConsumerGroup {
             .await
     }
 
-    /// Removes consumers that have been silent longer than `idle` and have nothing pending, so that restarts do
-    /// not fill the group. A consumer removed with entries pending would take them with it, hence one script.
+    /// Removes consumers that have been inactive for longer than `idle` and have nothing pending, so that restarts do
+    /// not fill the group. Removing a consumer loses its pending entries, so check and removal are one script.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -204,9 +205,10 @@ impl ConsumerGroup {
         Ok(reply)
     }
 
-    /// Looks for entries that the group has passed but that are pending for no consumer: the group was created, or set,
-    /// too late in the stream, or a consumer was deleted with its entries. Redis would never deliver them. If there is
-    /// one, the group is set back to it, and the inbox detects repeated deliveries. Returns whether it was.
+    /// Searches for skipped entries: those before the group's position that are pending for no consumer, because the
+    /// group was created or set too late in the stream, or because a consumer was deleted with its entries. Redis would
+    /// never deliver them. If there is one, moves the group back to it and returns true. Consumers recognize
+    /// the entries that are then delivered twice.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -222,26 +224,26 @@ impl ConsumerGroup {
         Ok(reply)
     }
 
-    /// One command. Only a connection that has answered it is used again: after an error it may be in doubt, lead to
-    /// a server that has become read-only, or to a stream that lost its group, and the next call begins with all of
-    /// that anew.
-    async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
+    /// Executes one command. The connection is kept only if the command succeeded. After an error its state may be
+    /// unknown, the server may have become read-only, or the stream may have lost its group; the next call reconnects
+    /// and recreates the group.
+    async fn execute(&mut self, command: &Cmd) -> RedisResult<Value> {
         let mut connection = self.connect().await?;
         let reply = command.query_async(&mut connection).await?;
         self.connection = Some(connection);
         Ok(reply)
     }
 
-    /// The connection, reconnected if needed, with the group created. The group begins at `0`: at `$` it would skip
-    /// entries published before it existed.
+    /// Returns the connection, or opens one and creates the group if it is missing. The group starts at `0`, because
+    /// at `$` it would skip what was published before it existed.
     async fn connect(&mut self) -> RedisResult<MultiplexedConnection> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
         let mut connection = self.redis.dedicated().await?;
-        let made: RedisResult<()> =
+        let created: RedisResult<()> =
             connection.xgroup_create_mkstream(self.stream.to_string(), GROUP, "0").await;
-        match made {
+        match created {
             Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
             _ => Ok(connection),
         }

@@ -1,4 +1,4 @@
-//! The streams of dead letters, as an operator looks at them.
+//! Operations on the streams of dead letters, for operators.
 
 use std::collections::HashMap;
 
@@ -12,33 +12,32 @@ use crate::{
 
 const PAGE: usize = 500;
 
-/// An entry that was given up.
+/// An entry that was moved to the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The stream that it was in.
     pub stream: Inbound,
-    /// Its id in the stream of dead letters: when it was given up.
+    /// Its id in the stream of dead letters, which contains the time when it was moved.
     pub id: StreamId,
-    /// Its fields, and with them `dead_reason`, and `dead_entry`, the id that it had before; one that is not UTF-8 is
-    /// left out.
+    /// Its fields without those that are not UTF-8, and also `dead_reason` and `dead_entry`, the id that it had before.
     pub fields: HashMap<String, String>,
 }
 
 impl DeadLetter {
-    /// Whose message it is, and which, if it is one.
+    /// The organization and the id of the message, if the entry is a message of the outbox.
     #[must_use]
     pub fn message(&self) -> Option<(OrgId, MessageId)> {
         let entry = OutboxEntry::from_fields(&self.fields).ok()?;
         Some((entry.org, entry.message))
     }
 
-    /// Why it was given up. `dead_letter.lua` adds the field.
+    /// Why it was dead-lettered. `dead_letter.lua` adds the field.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.fields.get("dead_reason").map(String::as_str)
     }
 
-    /// All of a stream's, the oldest first.
+    /// All dead letters of a stream, oldest first.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -57,11 +56,11 @@ impl DeadLetter {
         }
     }
 
-    /// Puts the entry back into its stream, byte for byte, in one step, so that it is in exactly one of the two after
-    /// any crash. False: it no longer exists.
+    /// Moves the entry back to its stream, byte for byte. It is one script, so that a crash leaves the entry in exactly
+    /// one of the two streams. Returns false when there is no such entry.
     ///
     /// # Errors
-    /// When Redis is unavailable, or has no memory left.
+    /// When Redis is unavailable or out of memory.
     pub async fn replay(redis: &Redis, stream: Inbound, id: StreamId) -> RedisResult<bool> {
         lua::REPLAY
             .key(stream.to_string())
@@ -71,7 +70,7 @@ impl DeadLetter {
             .await
     }
 
-    /// Removes an entry for good. False: it no longer exists.
+    /// Deletes an entry. Returns false when there is no such entry.
     ///
     /// # Errors
     /// When Redis is unavailable.

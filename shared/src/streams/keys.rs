@@ -7,22 +7,24 @@ use crate::{
     messages::{OperationEntry, RevisionEntry, StreamEntry, Topic},
 };
 
-/// How many shards the chat has. A constant of the deployment: every process computes a project's shard from it.
+/// How many shards the chat has. It must be the same in every process, because each computes a project's shard from it.
 pub const CHAT_SHARDS: u16 = 8;
 
-/// How many shards the outbox has. They are cut like the chat's, so a chat shard's messages come from one of them.
+/// How many shards the outbox has. They match the chat's, so that one relay shard publishes all messages of a chat
+/// shard.
 pub const RELAY_SHARDS: u16 = CHAT_SHARDS;
 
 /// The consumer group of every inbound stream.
 pub const GROUP: &str = "workers";
 
-/// The processes that report which configuration they apply: hash of process name → JSON.
+/// The processes that report which configuration they apply: hash of process name → when it last reported,
+/// milliseconds.
 pub const CONFIG_PROCESSES_KEY: &str = "atrium:{config}:processes";
 
-/// The chat shard of a project. All of a project's events go through one stream, which keeps their order.
+/// The chat shard of a project. All events of a project go through one stream, which keeps their order.
 #[must_use]
 pub fn chat_shard(project: ProjectId) -> u16 {
-    // The random low bits of a UUIDv7 are as even as a hash of it.
+    // The low bits of a UUIDv7 are random, so they are distributed as evenly as a hash of it.
     let low = project.uuid().as_u128() as u64;
     u16::try_from(low % u64::from(CHAT_SHARDS)).unwrap_or(0)
 }
@@ -34,48 +36,48 @@ pub fn config_applied_key(org: OrgId) -> String {
     format!("atrium:{{config}}:applied:{org}")
 }
 
-/// The epoch of a chat shard's live stream: another one when events of it may have been lost, so that ids of before
-/// and after cannot be taken for each other.
+/// The epoch of a chat shard's live stream. It changes when events may have been lost, so that ids from before the loss
+/// are not mistaken for ids from after it.
 #[must_use]
 pub fn chat_epoch_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:epoch")
 }
 
-/// The run of Redis in which a chat shard's epoch was last known to be whole.
+/// The run of Redis in which a chat shard's live stream was last confirmed to be complete.
 #[must_use]
 pub fn chat_run_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:run")
 }
 
-/// The lease on a chat shard: its value is the owner's fencing token.
+/// The lease on a chat shard. Its value is the owner's fencing token.
 #[must_use]
 pub fn chat_lease_key(shard: u16) -> String {
     format!("atrium:{{chat.{shard}}}:lease")
 }
 
-/// The processes that share the shards of a role: sorted set of process → time of its last heartbeat, milliseconds.
+/// The processes that divide the shards of a role: sorted set of process → its last heartbeat, milliseconds.
 #[must_use]
 pub fn shard_processes_key(role: &str) -> String {
     format!("atrium:{{{role}}}:processes")
 }
 
-/// How many shards the counters of limits have: a constant of the deployment, like the chat's.
+/// How many shards the counters of limits have. Like the chat's, it must be the same in every process.
 const LIMIT_SHARDS: u8 = 16;
 
-/// The live API processes: sorted set of process name → time of its last heartbeat, milliseconds.
+/// The live API processes: sorted set of process name → its last heartbeat, milliseconds.
 pub const API_PROCESSES_KEY: &str = "atrium:{limits}:processes";
 
-/// A counter shared by all API processes. Named by a digest, so that the name does not reveal its owner.
+/// The keys of a counter that all API processes share. They contain a digest, so that they do not reveal the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitKeys {
     /// The counter.
     pub counter: String,
-    /// Since when the counters of this shard are whole, microseconds; 0 for always. It vanishes with them.
+    /// Since when the counters of this shard are complete, microseconds; 0 for always. It is lost together with them.
     pub whole: String,
 }
 
 impl LimitKeys {
-    /// The keys for a `digest` under one policy.
+    /// The keys for the subject with this digest under one policy.
     #[must_use]
     pub fn of(policy: &str, digest: &[u8; 16]) -> Self {
         let shard = digest[0] % LIMIT_SHARDS;
@@ -84,7 +86,7 @@ impl LimitKeys {
     }
 }
 
-/// The keys that record, per shard of counters, since when it is complete.
+/// For each shard of the counters, the key that contains since when it is complete.
 pub fn limit_whole_keys() -> impl Iterator<Item = String> {
     (0..LIMIT_SHARDS).map(whole_key)
 }
@@ -93,7 +95,7 @@ fn whole_key(shard: u8) -> String {
     format!("atrium:{{limits.{shard}}}:whole")
 }
 
-/// A stream that workers consume in a group; every entry is for one of them.
+/// A stream that workers consume as a group; every entry goes to one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Inbound {
     /// Sagas with something to do.
@@ -115,7 +117,7 @@ impl Inbound {
         }
     }
 
-    /// The stream to which a shard of the relay takes messages of this topic.
+    /// The stream to which a shard of the relay publishes messages of this topic.
     #[must_use]
     pub fn of_shard(topic: Topic, relay_shard: u16) -> Self {
         match topic {
@@ -130,7 +132,7 @@ impl Inbound {
         [Self::Saga, Self::Config].into_iter().chain((0..CHAT_SHARDS).map(Self::Chat))
     }
 
-    /// What it is called in metrics and by operators: `saga`, `config`, `chat.0` and so on.
+    /// Its name in metrics and for operators: `saga`, `config`, `chat.0` and so on.
     #[must_use]
     pub fn name(self) -> String {
         match self {
@@ -140,19 +142,19 @@ impl Inbound {
         }
     }
 
-    /// The stream of that name.
+    /// The stream with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::all().find(|stream| stream.name() == name)
     }
 
-    /// The stream of dead letters: entries given up, with the reason.
+    /// The stream of dead letters, each with the reason.
     #[must_use]
     pub fn dead_letters(self) -> String {
         self.to_string().replace(":in", ":dead")
     }
 
-    /// The highest fencing token under which a shard of the relay has published to this stream.
+    /// The key of the highest fencing token with which a shard of the relay has published to this stream.
     #[must_use]
     pub fn fence(self, relay_shard: u16) -> String {
         self.to_string().replace(":in", &format!(":fence:{relay_shard}"))
@@ -169,9 +171,9 @@ impl fmt::Display for Inbound {
     }
 }
 
-/// A hint in a live stream. The type determines the stream.
+/// An entry of a live stream that announces what to read from PostgreSQL. The type determines the stream.
 pub trait Hint: StreamEntry {
-    /// The stream it is announced on.
+    /// The stream that it is added to.
     const STREAM: Live;
 }
 
@@ -183,10 +185,10 @@ impl Hint for RevisionEntry {
     const STREAM: Live = Live::Config;
 }
 
-/// A stream that every process reads from end to end; entries are for all.
+/// A stream that every process reads completely; every entry goes to all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Live {
-    /// Operations with new events; a hint to read PostgreSQL.
+    /// Operations that have changed; a hint to read PostgreSQL.
     Operation,
     /// Organizations with a new configuration revision; a hint to read PostgreSQL.
     Config,
@@ -206,7 +208,7 @@ impl Live {
         [Self::Operation, Self::Config].into_iter().chain((0..CHAT_SHARDS).map(Self::Chat))
     }
 
-    /// How many entries it keeps at least: minutes, not history.
+    /// The minimum number of entries that it keeps: enough for some minutes.
     #[must_use]
     pub fn max_length(self) -> usize {
         match self {
@@ -240,17 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_are_in_the_slot_of_their_stream() {
+    fn dead_letters_have_the_hash_tag_of_their_stream() {
         assert_eq!(Inbound::Chat(3).dead_letters(), "atrium:{chat.3}:dead");
     }
 
     #[test]
-    fn a_fencing_token_key_is_in_the_slot_of_its_stream() {
+    fn a_fencing_token_key_has_the_hash_tag_of_its_stream() {
         assert_eq!(Inbound::Saga.fence(7), "atrium:{saga}:fence:7");
     }
 
     #[test]
-    fn a_counter_and_its_completeness_key_are_in_one_slot() {
+    fn a_counter_and_its_whole_key_are_in_one_slot() {
         let keys = LimitKeys::of("sign_ins", &[0xab; 16]);
         assert_eq!(keys.counter, format!("atrium:{{limits.11}}:sign_ins:{}", "ab".repeat(16)));
         assert_eq!(keys.whole, "atrium:{limits.11}:whole");

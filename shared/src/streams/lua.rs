@@ -1,8 +1,9 @@
-//! All Lua scripts that run in Redis: one file each in `lua/`, loaded once. A file begins with its keys and arguments.
+//! The Lua scripts that run in Redis. Each is a file in `lua/`, loaded once, that begins with a description of its keys
+//! and arguments.
 //!
-//! A script runs alone: nothing else happens in Redis meanwhile. It is not rolled back when a command in it fails, as
-//! `XADD` does when Redis is out of memory, so what may fail comes before what must not happen without it. All keys of
-//! a script are of one slot of a cluster.
+//! Redis runs no other command while a script runs. A script is not rolled back when one of its commands fails, as
+//! `XADD` does when Redis is out of memory. So commands that may fail come before those that depend on their success.
+//! All keys of a script are in one slot of a cluster.
 
 use std::sync::LazyLock;
 
@@ -23,39 +24,39 @@ macro_rules! scripts {
 scripts! {
     /// Takes a chat shard's lease.
     CHAT_ACQUIRE = "chat_acquire",
-    /// Publishes a batch of a chat shard behind its lease.
+    /// Publishes a batch of a chat shard if the caller owns its lease.
     CHAT_PUBLISH = "chat_publish",
-    /// Gives a chat shard's lease back.
+    /// Releases a chat shard's lease.
     CHAT_RELEASE = "chat_release",
     /// Extends a chat shard's lease.
     CHAT_RENEW = "chat_renew",
     /// Moves an entry to the dead letters.
     DEAD_LETTER = "dead_letter",
-    /// Adds messages behind a fence.
+    /// Adds messages unless a higher fencing token was used before.
     FENCED_ADD = "fenced_add",
-    /// Removes the names of silent consumers from a group.
+    /// Removes inactive consumers from a group.
     FORGET_SILENT = "forget_silent",
-    /// Sets a group back to an entry that it has skipped.
+    /// Moves a group back to an entry that it has skipped.
     GO_BACK = "go_back",
-    /// Gives an entry back unfinished.
+    /// Returns an unfinished entry.
     HAND_OVER = "hand_over",
-    /// Resets the idle time of entries in hand.
+    /// Resets the idle time of pending entries.
     KEEP = "keep",
-    /// Takes a consumer out of its group.
+    /// Removes a consumer from its group.
     LEAVE = "leave",
-    /// Reports an API process as alive, and counts those that are.
+    /// Reports an API process as live, and counts the live ones.
     LIMITS_BEAT = "limits_beat",
-    /// Claims some of an organization's event streams.
+    /// Claims event streams from an organization's quota.
     LIMITS_CLAIM = "limits_claim",
     /// Takes from a bucket of a rate limit.
     LIMITS_TAKE = "limits_take",
-    /// Reports a worker as alive, and lists those that are.
-    MEMBERS_HEARTBEAT = "members_beat",
-    /// Finds entries that no consumer will receive.
+    /// Reports a worker as live, and lists the live ones.
+    MEMBERS_BEAT = "members_beat",
+    /// Finds entries that will not be delivered.
     NOT_LIVE = "not_live",
-    /// Reads new entries behind a lease.
+    /// Reads new entries if the caller owns the lease.
     READ_LEASED = "read_leased",
-    /// Puts a dead letter back into its stream.
+    /// Moves a dead letter back to its stream.
     REPLAY = "replay",
     /// Measures a stream and its group.
     SIGNALS = "signals",
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_is_loaded_and_tested_against_redis() {
+    fn every_script_file_is_loaded_and_has_a_test() {
         let mut found: Vec<String> = files(&shared().join("src/streams/lua"), "lua")
             .iter()
             .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
@@ -105,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn no_script_is_created_outside_this_module() {
+    fn scripts_are_created_only_in_this_file() {
         let root = shared().parent().expect("the workspace");
-        let made = ["Script", "::new("].concat();
+        let constructor = ["Script", "::new("].concat();
         for package in ["api/src", "shared/src", "workers/src", "tools"] {
             for file in files(&root.join(package), "rs") {
                 let source = fs::read_to_string(&file).expect("a source file");
                 let is_loader = file.ends_with("streams/lua.rs");
-                assert!(is_loader || !source.contains(&made), "{} makes a script", file.display());
+                assert!(is_loader || !source.contains(&constructor), "{} creates a script", file.display());
             }
         }
     }

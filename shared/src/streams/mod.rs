@@ -1,7 +1,7 @@
-//! Redis Streams: transport and short replay windows. Redis may be flushed at any moment; nothing here is the only
-//! copy of something accepted.
+//! Redis Streams: transport and short replay windows. Redis may be flushed at any moment, so it never has the only copy
+//! of accepted data.
 //!
-//! Every stream group has a hash tag, so that its keys live on one node of a cluster.
+//! The keys of a stream and its group have one hash tag, so that they are on one node of a cluster.
 
 mod acknowledger;
 mod backlog;

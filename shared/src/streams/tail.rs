@@ -1,10 +1,10 @@
-//! Reading live streams from end to end: one connection and one `XREAD` for all of them.
+//! Reads live streams completely, with one connection and one `XREAD` for all of them.
 //!
-//! A thousand readers blocked on one stream make every `XADD` wait for a thousand wake-ups, so a process reads each
-//! live stream once and fans out in memory. `XREAD` from an id that was trimmed away silently begins at the first
-//! entry that is left; a flush, or an older dump, silently begins another history. Neither shows in an answer, so the
-//! tail looks after every connect, and while nothing comes, whether the entry at its cursor is still there, and reports
-//! a gap instead of going on as if nothing had happened.
+//! A thousand readers blocked on one stream would make every `XADD` wait for a thousand wake-ups, so a process reads
+//! each live stream once and fans out in memory. `XREAD` from an id that was trimmed silently starts at the first
+//! remaining entry; a flush, or an older dump, silently starts another history. Replies show neither. So after every
+//! connect, and while the streams are quiet, the tail checks that the entry at its cursor still exists, and reports a
+//! gap if it does not.
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
@@ -17,16 +17,16 @@ use tokio::time::Instant;
 
 use super::{Live, Redis, client::BLOCK};
 
-/// How often an idle tail checks that its streams were not replaced.
-const VERIFY_EVERY: Duration = Duration::from_secs(5);
+/// How often a quiet tail checks that its streams still have the history that it has read.
+const VERIFY_INTERVAL: Duration = Duration::from_secs(5);
 const PAGE: usize = 500;
 
 /// An entry's id: milliseconds and a sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
-    /// Milliseconds since 1970, by Redis' clock, never going backwards within a stream.
+    /// Milliseconds since 1970 by Redis' clock; never decreases within a stream.
     pub ms: u64,
-    /// Counts within one millisecond.
+    /// The number within one millisecond.
     pub seq: u64,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// The text is no stream id.
+/// The text is not a stream id.
 #[derive(Debug, thiserror::Error)]
 #[error("not a stream id: two whole numbers with a hyphen between them")]
 pub struct StreamIdError;
@@ -46,7 +46,7 @@ impl FromStr for StreamId {
 
     fn from_str(text: &str) -> Result<Self, StreamIdError> {
         let (ms, seq) = text.split_once('-').ok_or(StreamIdError)?;
-        // `parse` alone would take "+1".
+        // `parse` alone would accept "+1".
         if !ms.bytes().chain(seq.bytes()).all(|byte| byte.is_ascii_digit()) {
             return Err(StreamIdError);
         }
@@ -63,7 +63,7 @@ pub enum TailEvent {
         stream: Live,
         /// The entry's id.
         id: StreamId,
-        /// Its fields; one that is not UTF-8 is left out.
+        /// Its fields, without those that are not UTF-8.
         fields: HashMap<String, String>,
     },
     /// Entries of this stream may have been missed: it was trimmed past the cursor, or its history was lost.
@@ -73,7 +73,7 @@ pub enum TailEvent {
     },
 }
 
-/// A position in each of some live streams, from now on.
+/// A reader with a position in each of several live streams.
 pub struct Tail {
     redis: Redis,
     cursors: Vec<(Live, Option<StreamId>)>,
@@ -83,7 +83,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// A tail that begins with what is added after its first read.
+    /// A tail that starts with the first entry added after it connects.
     #[must_use]
     pub fn new(redis: Redis, streams: impl IntoIterator<Item = Live>) -> Self {
         Self {
@@ -95,8 +95,8 @@ impl Tail {
         }
     }
 
-    /// Waits for entries. Never fails: while Redis is unavailable it retries, and reports a possible gap afterwards.
-    /// Returns without entries now and then, so that the caller can check its cancellation.
+    /// Waits for new entries. Never fails: while Redis is unavailable it retries, and then reports gaps. Regularly
+    /// returns no events, so that the caller can check for cancellation.
     pub async fn next(&mut self) -> Vec<TailEvent> {
         match self.try_next().await {
             Ok(events) => {
@@ -145,30 +145,31 @@ impl Tail {
                 events.push(TailEvent::Entry { stream: *stream, id, fields: text_fields(entry.map) });
             }
         }
-        if events.is_empty() && self.verified_at.elapsed() > VERIFY_EVERY {
+        if events.is_empty() && self.verified_at.elapsed() > VERIFY_INTERVAL {
             events = self.verify(&mut connection).await?;
         }
         self.connection = Some(connection);
         Ok(events)
     }
 
-    /// Looks for the entry at every cursor. A stream seen for the first time is entered at its end, by id: `$` would be taken anew at every read, and skip what came in between.
+    /// Checks that the entry at every cursor exists. A stream without a cursor gets the id of its newest entry: Redis
+    /// evaluates `$` anew at every read, which would skip entries that were added between two reads.
     async fn verify(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<Vec<TailEvent>> {
-        let mut looks = redis::pipe();
+        let mut queries = redis::pipe();
         for (stream, cursor) in &self.cursors {
             let (stream, at) = (stream.to_string(), cursor.unwrap_or_default().to_string());
-            looks.xrevrange_count(&stream, "+", "-", 1).xrange_count(&stream, &at, &at, 1);
+            queries.xrevrange_count(&stream, "+", "-", 1).xrange_count(&stream, &at, &at, 1);
         }
-        let looks: Vec<StreamRangeReply> = looks.query_async(connection).await?;
+        let replies: Vec<StreamRangeReply> = queries.query_async(connection).await?;
 
         let mut gaps = Vec::new();
-        for ((stream, cursor), look) in self.cursors.iter_mut().zip(looks.chunks_exact(2)) {
-            let last = look[0].ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
+        for ((stream, cursor), reply) in self.cursors.iter_mut().zip(replies.chunks_exact(2)) {
+            let last = reply[0].ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default();
             let at = *cursor.get_or_insert(last);
-            // Missing after a trim, which may have removed other unread entries, and after Redis lost it and continues
-            // with another history. At the very beginning there is no entry to find.
-            let known = at == StreamId::default() || !look[1].ids.is_empty();
-            if !known {
+            // The entry is missing when it was trimmed, possibly together with unread ones, or when Redis lost it and
+            // continues with another history. The position 0-0 has no entry.
+            let exists = at == StreamId::default() || !reply[1].ids.is_empty();
+            if !exists {
                 gaps.push(TailEvent::Gap { stream: *stream });
                 *cursor = Some(at.min(last));
             }
@@ -178,7 +179,7 @@ impl Tail {
     }
 }
 
-/// The fields of an entry that are text.
+/// The fields of an entry that are UTF-8.
 #[must_use]
 pub fn text_fields(map: HashMap<String, redis::Value>) -> HashMap<String, String> {
     map.into_iter().filter_map(|(name, value)| Some((name, String::from_redis_value(value).ok()?))).collect()
@@ -189,7 +190,7 @@ mod tests {
     use super::StreamId;
 
     #[test]
-    fn stream_ids_are_ordered_and_strict() {
+    fn stream_ids_are_ordered_and_parsed_strictly() {
         let id = |text: &str| text.parse::<StreamId>().ok();
         assert!(id("9-0") < id("10-0") && id("10-1") < id("10-2"));
         assert_eq!(id("1700000000000-7").map(|id| id.to_string()).as_deref(), Some("1700000000000-7"));

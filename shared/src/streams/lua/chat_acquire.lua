@@ -1,6 +1,6 @@
--- KEYS: lease, epoch, run, live stream. ARGV: token, lease period in milliseconds, this run of Redis, the last event
--- that the owner recorded, a new history, a new run's digits, the token that the owner recorded. Returns epoch and last
--- event, or nothing while another process has the lease.
+-- KEYS: lease, epoch, run, live stream. ARGV: token, lease period in milliseconds, this run of Redis, the newest entry
+-- under the caller's last lease, digits for a new history, digits for a new run, the token of the caller's last lease.
+-- Returns the epoch and the newest entry, or nothing while another owner has the lease.
 
 local holder = redis.call('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])

@@ -1,10 +1,11 @@
 -- KEYS: inbound, live, lease, epoch. ARGV: token, epoch, group, maximal length, then for each entry its id, the number
--- of names and values of the event to publish (0: nothing), and these. Answers the id of the last event published, or
--- nothing when the lease is not the token's.
+-- of names and values of the event to publish (0: nothing), and these. Returns the id of the last published event, or
+-- nothing when the token does not have the lease.
 --
--- An entry that is no longer pending was published before: it is not published again. The lease is the fence: a process
--- that lost it, by a pause or a flush, changes nothing. A script is not rolled back when a command in it fails, as XADD
--- does when Redis is out of memory: so it publishes first and acknowledges after, and unpublished entries stay pending.
+-- An entry that is no longer pending was already published, and is not published again. A caller that lost the lease,
+-- in a pause or a flush, changes nothing. A script is not rolled back when one of its commands fails, as XADD does when
+-- Redis is out of memory. So it publishes first and acknowledges afterwards, and an entry that could not be published
+-- stays pending.
 
 if redis.call('GET', KEYS[3]) ~= ARGV[1] or redis.call('GET', KEYS[4]) ~= ARGV[2] then return false end
 local published, i = '', 5

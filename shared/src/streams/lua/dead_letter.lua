@@ -1,11 +1,11 @@
--- KEYS: stream, stream of dead letters. ARGV: group, consumer, id, reason, dead letters to keep. Moves an entry of the
--- consumer; answers 0 when it is not the consumer's.
+-- KEYS: stream, stream of dead letters. ARGV: group, consumer, id, reason, dead letters to keep. Moves an entry that is
+-- pending for the consumer; returns 0 when it is not.
 
 local id = ARGV[3]
 if not redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1] then return 0 end
 local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
 if entry then
-    -- Lua passes a limited number of arguments on, and nothing of ours has more fields.
+    -- Lua limits the number of arguments. No entry of Atrium has as many fields.
     local fields = {unpack(entry[2], 1, math.min(#entry[2], 1000))}
     for _, part in ipairs({'dead_reason', ARGV[4], 'dead_entry', id}) do
         fields[#fields + 1] = part

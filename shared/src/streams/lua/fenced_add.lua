@@ -1,5 +1,5 @@
 -- KEYS: stream, highest token. ARGV: token, then for each entry the number of its names and values, and these. Returns
--- the highest token seen, and the ids of the entries unless they were rejected.
+-- the highest token used before, and the ids of the entries, or false when it is higher than the caller's.
 
 local fence, token = tonumber(redis.call('GET', KEYS[2]) or 0) or 0, tonumber(ARGV[1])
 if token < fence then return {fence, false} end

@@ -1,4 +1,5 @@
--- KEYS: stream. ARGV: group, idle milliseconds. Removes silent consumers with nothing pending; answers how many.
+-- KEYS: stream. ARGV: group, idle milliseconds. Removes consumers that have been idle for longer and have nothing
+-- pending; returns how many.
 
 local removed = 0
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do

@@ -1,5 +1,5 @@
--- KEYS: stream. ARGV: group, entries to check. Sets the group back to the first entry that it has passed and that is
--- pending for no consumer; returns whether there was one.
+-- KEYS: stream. ARGV: group, entries to check. Moves the group back to the first entry before its position that is
+-- pending for no consumer; returns 1 if there was one, otherwise 0.
 
 local last
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do

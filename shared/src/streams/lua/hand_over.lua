@@ -1,5 +1,5 @@
--- KEYS: stream. ARGV: group, consumer, id, idle milliseconds. Makes an entry of the consumer claimable immediately, and
--- subtracts this delivery from its count.
+-- KEYS: stream. ARGV: group, consumer, id, idle milliseconds. Makes an entry of the consumer claimable immediately, by
+-- setting its idle time, and subtracts this delivery from its count.
 
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])[1]
 if pending then

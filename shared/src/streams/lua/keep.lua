@@ -1,5 +1,5 @@
--- KEYS: stream. ARGV: group, consumer, then ids. Resets the idle time of those that are pending in the consumer's name;
--- answers how many are.
+-- KEYS: stream. ARGV: group, consumer, then ids. Resets the idle time of those that are pending for the consumer;
+-- returns how many are.
 
 local kept = 0
 for i = 3, #ARGV do

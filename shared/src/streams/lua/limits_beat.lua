@@ -1,4 +1,5 @@
--- KEYS: processes. ARGV: name, milliseconds after which one is silent. Returns how many live.
+-- KEYS: processes. ARGV: process, milliseconds without a heartbeat after which a process is removed. Returns how many
+-- are live.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,6 +1,8 @@
--- KEYS: hash of process → `count:ms`, complete since. ARGV: process, its number of permits, how many more it requests,
--- quota, milliseconds after which all have reported again, milliseconds after which a process counts as dead, whether
--- the caller has seen these keys before. Returns how many more it gets.
+-- KEYS: hash of process → `count:ms`, whole. ARGV: process, its open streams, how many more it requests, quota,
+-- milliseconds after a loss until every process has reported its count again, milliseconds without a report after
+-- which a process is removed, whether the caller has used these keys before. Returns how many more are granted.
+--
+-- `whole` is the time in microseconds since which the hash is complete; 0 for always.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

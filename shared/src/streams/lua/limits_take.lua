@@ -1,8 +1,9 @@
--- KEYS: bucket, complete since. ARGV: window, interval (both in microseconds), cells to take, the missing cells of the
--- bucket that the caller knows of, whether the caller has seen these buckets before, the maximum level of a bucket when
--- others are lost. Returns how many cells were taken, and the missing cells now.
+-- KEYS: bucket, whole. ARGV: window, interval (both in microseconds), cells to take, what the bucket lacks according to
+-- the caller, whether the caller has used these buckets before, how much a bucket may have after buckets were lost.
+-- Returns how many cells were taken, and what the bucket lacks now, in microseconds.
 --
--- A bucket is the time at which it will be full. A time beyond the window was written before the clock was set back.
+-- A bucket is stored as the time at which it will be full. A time beyond the window was stored before the clock was
+-- set back. `whole` is the time in microseconds since which the buckets are complete; 0 for always.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

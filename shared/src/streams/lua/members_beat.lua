@@ -1,5 +1,6 @@
--- KEYS: the set. ARGV: this process, milliseconds without heartbeat after which a process is removed. A heartbeat in
--- the future was written before the clock was set back; a live process will send another.
+-- KEYS: processes. ARGV: process, milliseconds without a heartbeat after which a process is removed. Returns the live
+-- processes. A heartbeat later than now was recorded before the clock was set back and is removed; a live process sends
+-- another one.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

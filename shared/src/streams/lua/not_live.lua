@@ -1,8 +1,8 @@
--- KEYS: stream. ARGV: group, then for each entry its id and its message. Removes orphans; returns the ids of entries
--- that no consumer will receive.
+-- KEYS: stream. ARGV: group, then for each entry its id and its message. Returns the ids of the entries that
+-- are missing or will not be delivered, and deletes the latter.
 --
--- A missing group starts with the first entry when it is created. An entry with another message is from another history
--- of Redis, before or after a loss: not ours.
+-- A missing group starts with the first entry when it is created. An entry with another message belongs to another
+-- history of Redis, before or after a loss, and counts as missing.
 
 local function above(id, other)
     local ms, seq = string.match(id, '^(%d+)-(%d+)$')

@@ -1,5 +1,6 @@
--- KEYS: stream, stream of dead letters. ARGV: group, page, pages. Answers the number of dead letters alone while there is
--- no group; else also what waits, whether that is exact, what is pending, and the oldest entry's age in milliseconds.
+-- KEYS: stream, stream of dead letters. ARGV: group, page size, pages. Returns the number of dead letters; if the group
+-- exists, also the backlog, whether that is exact, the number of pending entries, and the age in milliseconds of the
+-- oldest entry of both.
 
 local dead = redis.call('XLEN', KEYS[2])
 if redis.call('EXISTS', KEYS[1]) == 0 then return {dead} end
