@@ -76,7 +76,7 @@ async fn tidy_database(outbox: &PgPool, watcher: &Watcher) -> anyhow::Result<()>
     while in_time(delete_inbox_rows()).await?.rows_affected() == BATCH.unsigned_abs() {}
     watcher.delete_expired_revocations().await?;
     watcher.delete_ended_access().await?;
-    watcher.remove_absent().await?;
+    watcher.delete_absent().await?;
     Ok(())
 }
 

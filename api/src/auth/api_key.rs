@@ -41,10 +41,10 @@ pub(super) fn caller(
         let detail = format!("This API key lacks the scope `{}`.", scope.name());
         return Err(Problem::new(Code::ApiKeyScopeMissing, detail));
     }
-    if key.is_use_worth_noting() {
+    if key.should_record_use() {
         let (task_app, org, id) = (Arc::clone(app), presented.org, presented.id);
         app.shutdown.spawn(async move {
-            if let Err(error) = in_time(task_app.database.note_api_key_use(org, id)).await {
+            if let Err(error) = in_time(task_app.database.record_api_key_use(org, id)).await {
                 tracing::warn!(%error, %org, key = %id, "the use of an API key was not noted");
             }
         });

@@ -76,7 +76,7 @@ pub async fn status(redis: &Redis, org: OrgId) -> RedisResult<Vec<Applied>> {
         .await?;
     let now = seconds * 1_000 + microseconds / 1_000;
     let (live, expired): (Vec<_>, Vec<_>) = processes.into_iter().partition(|(_, reported_at)| {
-        i128::from(now - reported_at) <= CONFIGURATION_SILENT_AFTER.as_millis() as i128
+        i128::from(now - reported_at) <= CONFIGURATION_REPORT_TIMEOUT.as_millis() as i128
     });
     if !expired.is_empty() {
         // A killed process did not remove itself. A process that was only slow reports again.

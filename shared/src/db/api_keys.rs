@@ -31,7 +31,7 @@ impl ApiKey {
 
     /// Whether its use should be recorded: none was in the last minute.
     #[must_use]
-    pub fn is_use_worth_noting(&self) -> bool {
+    pub fn should_record_use(&self) -> bool {
         !self.used_lately
     }
 }
@@ -62,7 +62,7 @@ impl Database {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn note_api_key_use(&self, org: OrgId, key: ApiKeyId) -> Result<(), DbError> {
+    pub async fn record_api_key_use(&self, org: OrgId, key: ApiKeyId) -> Result<(), DbError> {
         let mut tx: OrgTx = self.org_tx(&PRINCIPAL, org).await?;
         sqlx::query!(
             "UPDATE api_keys SET last_used_at = now()

@@ -170,7 +170,7 @@ impl Watcher {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_the_absent(&self) -> Result<u64, DbError> {
+    pub async fn delete_absent(&self) -> Result<u64, DbError> {
         // The role's policies show only rows that may be deleted, and only their time.
         let idempotency_keys = delete_in_batches(|last| {
             sqlx::query!(

@@ -174,7 +174,7 @@ impl ConsumerGroup {
 
     /// Removes this consumer from the group, so that the names of ended processes do not fill it. A consumer with
     /// pending entries stays, because removing it would lose them; check and removal are one script. Another process
-    /// [removes](Self::forget_silent_consumers) the consumers that did not do so themselves.
+    /// [removes](Self::remove_silent_consumers) the consumers that did not do so themselves.
     ///
     /// # Errors
     /// When Redis is unavailable.

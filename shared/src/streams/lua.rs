@@ -51,7 +51,7 @@ scripts! {
     /// Takes from a bucket of a rate limit.
     LIMITS_TAKE = "limits_take",
     /// Reports a worker as live, and lists the live ones.
-    MEMBERS_BEAT = "members_beat",
+    MEMBERS_HEARTBEAT = "members_beat",
     /// Finds entries that will not be delivered.
     NOT_LIVE = "not_live",
     /// Reads new entries if the caller owns the lease.

@@ -78,8 +78,8 @@ async fn expired_rows_of_absent_users_are_deleted() {
     let settings = reader.finish(settings).expect("the settings are complete");
     let watcher = Watcher::connect(&settings).await.expect("the role is accepted");
     let expired = u64::try_from(2 * EXPIRED).expect("a small number");
-    assert_eq!(watcher.remove_absent().await.expect("rows go"), expired);
-    assert_eq!(watcher.remove_absent().await.expect("no rows go"), 0);
+    assert_eq!(watcher.delete_absent().await.expect("rows go"), expired);
+    assert_eq!(watcher.delete_absent().await.expect("no rows go"), 0);
     for (query, left) in [
         ("SELECT count(*) FROM idempotency_keys WHERE key LIKE 'kept%'", 3),
         ("SELECT count(*) FROM idempotency_keys", 3),
