@@ -67,5 +67,5 @@ fi
 
 if have mvn "openapi-generator for Java and Kotlin"; then
     step "openapi-generator: generate and compile Java and Kotlin" mvn --batch-mode --quiet \
-        --file "$generators/pom.xml" compile
+        -Dstyle.color=never --file "$generators/pom.xml" compile
 fi
