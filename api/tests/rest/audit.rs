@@ -1,4 +1,4 @@
-//! The audit log through the API: every change leaves its entry, and no entry gives a secret away.
+//! The audit log through the API: every change writes its entry, and no entry contains a secret.
 
 use std::collections::BTreeSet;
 
@@ -9,35 +9,35 @@ use atrium_shared::{audit::Action, saga::SagaKind};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::Ask as _;
+use crate::CheckedSend as _;
 
-/// Routes that change something of an organization, or write at all, and leave no entry: why not.
+/// Routes that write and have no audit entry, with the reason.
 const WITHOUT_ENTRY: &[(&str, &str, &str)] = &[
     ("POST", "/v1/auth/guest", "of no organization"),
     ("POST", "/v1/auth/refresh", "of no organization"),
     ("POST", "/v1/auth/logout", "of no organization"),
-    ("POST", "/v1/orgs/{org}/projects/{project}/chat/sessions", "an open window is of the moment"),
-    ("DELETE", "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}", "a closed window as well"),
+    ("POST", "/v1/orgs/{org}/projects/{project}/chat/sessions", "an open window is ephemeral"),
+    ("DELETE", "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}", "an open window is ephemeral"),
     (
         "POST",
         "/v1/orgs/{org}/projects/{project}/chat/sessions/{session}/actions",
-        "what is said is kept nowhere",
+        "pressed actions are not stored",
     ),
 ];
 
-/// Changes an organization, and compares its log with the changes.
-struct Watch {
+/// Changes an organization and checks the audit entries of each change.
+struct AuditCheck {
     atrium: Atrium,
     routes: Routes,
-    /// Whose eyes see the log.
+    /// The member who reads the log.
     owner: Guest,
     org: String,
-    /// Method and template of everything that was seen to leave an entry.
+    /// Method and template of each route that was observed to write an entry.
     seen: BTreeSet<(String, String)>,
 }
 
-impl Watch {
-    /// The entries after this one, oldest first.
+impl AuditCheck {
+    /// The entries after this sequence number, oldest first.
     async fn since(&self, seq: i64) -> Vec<Value> {
         let page = self.owner.client.get(format!("/v1/orgs/{}/audit?limit=3", self.org)).answers(200).await;
         let mut entries = page.json()["items"].as_array().unwrap().clone();
@@ -50,8 +50,8 @@ impl Watch {
         self.since(0).await.pop().unwrap()
     }
 
-    /// Sends the request and returns the entries that it left, all in the actor's name.
-    async fn records(
+    /// Sends the request and returns the entries that it wrote, after checking that all of them name the actor.
+    async fn send_and_collect(
         &mut self,
         actor: &Guest,
         (method, path): (Method, &str),
@@ -61,7 +61,7 @@ impl Watch {
         let reply = prepare(actor.client.request(method.clone(), path)).send().await.unwrap();
         assert!(reply.status.is_success(), "{}", reply.describe());
         let entries = self.since(last).await;
-        assert!(!entries.is_empty(), "nothing was recorded: {}", reply.describe());
+        assert!(!entries.is_empty(), "no entry was written: {}", reply.describe());
         for (entry, seq) in entries.iter().zip(last + 1..) {
             assert_eq!(
                 (&entry["seq"], &entry["actor_kind"], &entry["actor_id"], &entry["actor_name"]),
@@ -70,26 +70,26 @@ impl Watch {
                 reply.describe()
             );
         }
-        self.saw(&method, path);
+        self.mark_seen(&method, path);
         (reply, entries)
     }
 
-    /// Sends the request; it has to leave one entry, of this action and with this before and after.
-    async fn leaves(
+    /// Sends the request and asserts that it writes exactly one entry, with this action, `before` and `after`.
+    async fn writes(
         &mut self,
         actor: &Guest,
         request: (Method, &str),
         prepare: impl FnOnce(Request) -> Request,
         (action, before, after): (Action, Value, Value),
     ) -> Reply {
-        let (reply, entries) = self.records(actor, request, prepare).await;
+        let (reply, entries) = self.send_and_collect(actor, request, prepare).await;
         let recorded: Vec<_> =
             entries.iter().map(|entry| (&entry["action"], &entry["before"], &entry["after"])).collect();
         assert_eq!(recorded, [(&json!(action.name()), &before, &after)], "{}", reply.describe());
         reply
     }
 
-    fn saw(&mut self, method: &Method, path: &str) {
+    fn mark_seen(&mut self, method: &Method, path: &str) {
         let Found::Route(route, _) = self.routes.find(method, path.split('?').next().unwrap()) else {
             panic!("{method} {path} is no route");
         };
@@ -98,33 +98,33 @@ impl Watch {
 }
 
 #[tokio::test]
-async fn every_change_is_audited_without_secrets() {
+async fn every_change_writes_an_audit_entry_without_secrets() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
-    let mut watch = Watch {
+    let mut audit = AuditCheck {
         routes: Routes::new(table()).unwrap(),
         seen: BTreeSet::new(),
         owner: owner.clone(),
         org: org.clone(),
         atrium,
     };
-    let first = watch.newest().await;
-    let slug = watch.owner.client.get(format!("/v1/orgs/{org}")).answers(200).await.at("/slug");
+    let first = audit.newest().await;
+    let slug = audit.owner.client.get(format!("/v1/orgs/{org}")).answers(200).await.at("/slug");
     assert_eq!((&first["seq"], &first["action"]), (&json!(1), &json!("organization.created")));
     assert_eq!(
         (&first["actor_id"], &first["after"]),
         (&json!(owner.id), &json!({ "name": "Northwind", "slug": slug }))
     );
-    watch.saw(&Method::POST, "/v1/orgs");
-    // An import's is the first of another log; see there.
-    watch.saw(&Method::POST, "/v1/orgs/import");
+    audit.mark_seen(&Method::POST, "/v1/orgs");
+    // An import writes the first entry of a new organization's log; import.rs checks it.
+    audit.mark_seen(&Method::POST, "/v1/orgs/import");
 
     let path = format!("/v1/orgs/{org}");
     let name =
         |name: &'static str| move |request: Request| request.if_match("*").json(json!({ "name": name }));
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::PATCH, &path),
             name("Northwind Traders"),
@@ -136,11 +136,11 @@ async fn every_change_is_audited_without_secrets() {
         )
         .await;
 
-    // People.
+    // Invitations and members.
     let invitations = format!("{path}/invitations");
     let role = |role: &'static str| move |request: Request| request.json(json!({ "role": role }));
-    let invited = watch
-        .leaves(
+    let invited = audit
+        .writes(
             &owner,
             (Method::POST, &invitations),
             role("admin"),
@@ -148,9 +148,9 @@ async fn every_change_is_audited_without_secrets() {
         )
         .await;
     let code = invited.at("/code");
-    let admin = watch.atrium.guest().await;
-    watch
-        .leaves(
+    let admin = audit.atrium.guest().await;
+    audit
+        .writes(
             &admin,
             (Method::POST, "/v1/invitations/accept"),
             |request| request.json(json!({ "code": code })),
@@ -161,16 +161,16 @@ async fn every_change_is_audited_without_secrets() {
             ),
         )
         .await;
-    let second = watch
-        .leaves(
+    let second = audit
+        .writes(
             &admin,
             (Method::POST, &invitations),
             role("viewer"),
             (Action::InvitationCreated, Value::Null, json!({ "role": "viewer" })),
         )
         .await;
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::DELETE, &format!("{invitations}/{}", second.at("/id"))),
             |request| request,
@@ -180,8 +180,8 @@ async fn every_change_is_audited_without_secrets() {
 
     // Projects and configuration.
     let projects = format!("{path}/projects");
-    let project = watch
-        .leaves(
+    let project = audit
+        .writes(
             &admin,
             (Method::POST, &projects),
             |request| request.json(json!({ "name": "Härbor" })),
@@ -190,8 +190,8 @@ async fn every_change_is_audited_without_secrets() {
         .await
         .at("/id");
     let project_path = format!("{projects}/{project}");
-    watch
-        .leaves(
+    audit
+        .writes(
             &admin,
             (Method::PATCH, &project_path),
             name("Harbor"),
@@ -203,8 +203,8 @@ async fn every_change_is_audited_without_secrets() {
     for (below, scope) in [(path.clone(), Value::Null), (project_path.clone(), json!(project))] {
         let config = format!("{below}/configs/{key}");
         revision += 1;
-        watch
-            .leaves(
+        audit
+            .writes(
                 &admin,
                 (Method::PUT, &config),
                 |request| request.if_match("*").json(json!({ "value": 5, "reason": "more windows" })),
@@ -216,8 +216,8 @@ async fn every_change_is_audited_without_secrets() {
             )
             .await;
         revision += 1;
-        watch
-            .leaves(
+        audit
+            .writes(
                 &owner,
                 (Method::DELETE, &format!("{config}?reason=fewer")),
                 |request| request.if_match("*"),
@@ -229,8 +229,8 @@ async fn every_change_is_audited_without_secrets() {
             )
             .await;
     }
-    watch
-        .leaves(
+    audit
+        .writes(
             &admin,
             (Method::DELETE, &project_path),
             |request| request,
@@ -238,25 +238,25 @@ async fn every_change_is_audited_without_secrets() {
         )
         .await;
 
-    // Requests without effect and rejected requests leave no entry.
-    let last = watch.newest().await;
+    // A request that changes nothing or is rejected writes no entry.
+    let last = audit.newest().await;
     owner.client.delete(&project_path).refused(404, "not_found").await;
     owner.client.delete(format!("{invitations}/{}", second.at("/id"))).answers(204).await;
     let unset = owner.client.delete(format!("{path}/configs/{key}?reason=again")).if_match("*");
     unset.answers(200).await;
-    assert_eq!(watch.newest().await, last);
+    assert_eq!(audit.newest().await, last);
 
     let api_keys = format!("{path}/api-keys");
-    let made = watch
-        .leaves(
+    let made = audit
+        .writes(
             &admin,
             (Method::POST, &api_keys),
             |request| request.json(json!({ "name": "Builder", "scopes": ["config:read"] })),
             (Action::ApiKeyCreated, Value::Null, json!({ "name": "Builder", "scopes": ["config:read"] })),
         )
         .await;
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::DELETE, &format!("{api_keys}/{}", made.at("/id"))),
             |request| request,
@@ -266,47 +266,47 @@ async fn every_change_is_audited_without_secrets() {
 
     // Members and the organization itself.
     let member = format!("{path}/members/{}", admin.id);
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::PATCH, &member),
             role("member"),
             (Action::MemberRoleChanged, json!({ "role": "admin" }), json!({ "role": "member" })),
         )
         .await;
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::POST, &format!("{path}/suspend")),
             |request| request,
             (Action::OrganizationSuspended, Value::Null, json!({ "suspended_by": "owner", "reason": null })),
         )
         .await;
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::POST, &format!("{path}/resume")),
             |request| request,
             (Action::OrganizationResumed, Value::Null, json!({ "resumed_by": "owner", "reason": null })),
         )
         .await;
-    let (deleted, entries) = watch.records(&owner, (Method::DELETE, &path), |request| request).await;
+    let (deleted, entries) = audit.send_and_collect(&owner, (Method::DELETE, &path), |request| request).await;
     let operation = json!(deleted.at("/operation_id"));
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0]["action"], Action::OrganizationDeletionRequested.name());
     assert_eq!(entries[0]["after"]["operation_id"], operation);
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::POST, &format!("{path}/restore")),
             |request| request,
             (Action::OrganizationRestored, Value::Null, json!({ "operation_id": operation })),
         )
         .await;
-    let deleted = watch.records(&owner, (Method::DELETE, &path), |request| request).await.0;
+    let deleted = audit.send_and_collect(&owner, (Method::DELETE, &path), |request| request).await.0;
     let operation = format!("/v1/operations/{}", deleted.at("/operation_id"));
-    watch
-        .leaves(
+    audit
+        .writes(
             &owner,
             (Method::POST, &format!("{operation}/cancel")),
             |request| request,
@@ -317,13 +317,14 @@ async fn every_change_is_audited_without_secrets() {
     progress.must_see("operation.finished", crate::PATIENCE).await;
     let heir = json!({ "user_id": admin.id });
     let transfer = format!("{path}/transfer");
-    let (_, entries) = watch.records(&owner, (Method::POST, &transfer), |request| request.json(heir)).await;
+    let (_, entries) =
+        audit.send_and_collect(&owner, (Method::POST, &transfer), |request| request.json(heir)).await;
     let changes: Vec<_> =
         entries.iter().map(|entry| (&entry["target_id"], &entry["after"]["role"])).collect();
     assert_eq!(changes, [(&json!(admin.id), &json!("owner")), (&json!(owner.id), &json!("admin"))]);
     let last_member = owner.invite_guest(&org, "viewer").await.unwrap();
-    watch
-        .leaves(
+    audit
+        .writes(
             &admin,
             (Method::DELETE, &format!("{path}/members/{}", last_member.id)),
             |request| request,
@@ -331,38 +332,41 @@ async fn every_change_is_audited_without_secrets() {
         )
         .await;
 
-    // All writing routes of the table were called here, or are listed with the reason why they leave no entry.
+    // Every route that writes was either observed here or is listed in `WITHOUT_ENTRY`.
     let writing: BTreeSet<_> = table()
         .iter()
         .filter(|route| route.writes())
         .map(|route| (route.method.to_string(), route.template.to_owned()))
         .collect();
-    let explained: BTreeSet<_> = WITHOUT_ENTRY
+    let listed: BTreeSet<_> = WITHOUT_ENTRY
         .iter()
         .map(|(method, template, _)| ((*method).to_owned(), (*template).to_owned()))
         .collect();
-    assert!(watch.seen.is_disjoint(&explained), "not both");
-    let accounted: BTreeSet<_> = watch.seen.union(&explained).cloned().collect();
-    assert_eq!(writing, accounted, "the routes that write (left), and those this test accounts for (right)");
+    assert!(audit.seen.is_disjoint(&listed), "a route is both observed and listed in WITHOUT_ENTRY");
+    let expected_routes: BTreeSet<_> = audit.seen.union(&listed).cloned().collect();
+    assert_eq!(
+        writing, expected_routes,
+        "the routes that write (left), and those this test accounts for (right)"
+    );
 
-    let last = watch.newest().await;
-    // Neither codes nor tokens, nor parts of them that would do.
+    let last = audit.newest().await;
+    // The log contains no code, token or key, and no suffix of 16 characters of one.
     let list = ["audit", "list", "--org", &org, "--limit", "1000"];
-    let log = operator::run(watch.atrium.wiring(), &list).await.unwrap();
+    let log = operator::run(audit.atrium.wiring(), &list).await.unwrap();
     assert_eq!(log.lines().count() as i64, last["seq"].as_i64().unwrap());
     let bearers = [&owner, &admin].map(|guest| guest.client.token().unwrap().to_owned());
     for secret in bearers.iter().chain([&code, &second.at("/code"), &made.at("/key")]) {
         for part in [secret.as_str(), &secret[secret.len() - 16..]] {
-            assert!(!log.contains(part), "{part} stands in the log");
+            assert!(!log.contains(part), "the log contains {part}");
         }
     }
-    let verified = operator::run(watch.atrium.wiring(), &["audit", "verify", "--org", &org]).await.unwrap();
+    let verified = operator::run(audit.atrium.wiring(), &["audit", "verify", "--org", &org]).await.unwrap();
     let expected = format!("entries {}\nlast {}\n", last["seq"], last["hash"].as_str().unwrap());
     assert_eq!(verified, expected);
 }
 
 #[tokio::test]
-async fn admins_read_the_audit_log_by_page_and_action_even_while_suspended() {
+async fn admins_read_the_audit_log_by_page_and_by_action_even_while_suspended() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -395,7 +399,7 @@ async fn admins_read_the_audit_log_by_page_and_action_even_while_suspended() {
         let Some(cursor) = page["next_cursor"].as_str() else { break };
         query = format!("?limit=3&cursor={cursor}");
     }
-    // Created, two invitations and two joins, four projects.
+    // The creation, two invitations, two accepted invitations and four projects.
     assert_eq!(numbers, (1..=9).rev().collect::<Vec<_>>());
     let made = admin.client.get(format!("{path}?action=project.created&limit=3")).answers(200).await.json();
     let names: Vec<_> =
@@ -405,7 +409,7 @@ async fn admins_read_the_audit_log_by_page_and_action_even_while_suspended() {
 }
 
 #[tokio::test]
-async fn verify_finds_a_tampered_audit_log() {
+async fn audit_verify_fails_at_the_entry_that_was_tampered_with() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();

@@ -1,4 +1,4 @@
-//! Owners of an organization cancel operations until the pivot.
+//! Canceling operations: an owner of the organization can cancel until the pivot.
 
 use atrium_harness::{Atrium, TiedRace, service::Service};
 use atrium_shared::{
@@ -7,11 +7,11 @@ use atrium_shared::{
 };
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE, failed_creation};
+use crate::{CheckedSend as _, PATIENCE, failed_creation};
 
 #[tokio::test]
 async fn a_canceled_creation_leaves_nothing() {
-    // No worker runs sagas yet, so it waits.
+    // No worker runs sagas yet, so the creation does not start.
     let mut atrium = Atrium::builder().workers(["relay"]).start().await;
     let (founder, stranger) = (atrium.guest().await, atrium.guest().await);
     let created = founder.create_organization("Northwind").await.unwrap();
@@ -21,7 +21,7 @@ async fn a_canceled_creation_leaves_nothing() {
     stranger.client.post(format!("{operation}/cancel")).refused(404, "not_found").await;
     for _ in 0..2 {
         let canceled = cancel().answers(202).await;
-        assert_eq!((canceled.at("/status"), canceled.at("/failure/code")), sides("COMPENSATING"));
+        assert_eq!((canceled.at("/status"), canceled.at("/failure/code")), canceled_with("COMPENSATING"));
     }
     atrium.add_worker(Some("saga")).await;
     let mut progress = founder.client.events(&format!("{operation}/events"), None).await.unwrap();
@@ -31,18 +31,18 @@ async fn a_canceled_creation_leaves_nothing() {
         (Some("FAILED"), Some(saga::CANCELED))
     );
     founder.client.get(format!("/v1/orgs/{}", created.org)).refused(404, "not_found").await;
-    // It has no members left; the user who requested it still gets the same response.
+    // The organization no longer has members, but its founder still gets the same response.
     assert_eq!(cancel().answers(202).await.at("/status"), "FAILED");
     let again = founder.create_organization("Northwind").await.unwrap();
     founder.committed(&again.operation).await.unwrap();
 }
 
-fn sides(status: &str) -> (String, String) {
+fn canceled_with(status: &str) -> (String, String) {
     (status.to_owned(), saga::CANCELED.to_owned())
 }
 
 #[tokio::test]
-async fn finished_operations_cannot_be_canceled_and_owners_can_cancel_deletions() {
+async fn ended_operations_cannot_be_canceled_and_deletions_can_by_an_owner() {
     let atrium = Atrium::builder().default_value("saga.fail_step", json!("")).start().await;
     let owner = atrium.guest().await;
     let created = owner.create_organization("Northwind").await.unwrap();
@@ -65,7 +65,7 @@ async fn finished_operations_cannot_be_canceled_and_owners_can_cancel_deletions(
     assert_eq!(audit.at("/items/0/action"), Action::OperationCanceled.name());
     assert_eq!(audit.at("/items/0/after/kind"), SagaKind::DeleteOrganization.name());
 
-    // A creation that failed by itself was not canceled.
+    // A creation that failed without a cancel cannot be canceled.
     atrium
         .set_default("saga.fail_step", json!(format!("{}/commit", SagaKind::CreateOrganization.name())))
         .await;
@@ -75,7 +75,7 @@ async fn finished_operations_cannot_be_canceled_and_owners_can_cancel_deletions(
 }
 
 #[tokio::test]
-async fn a_cancel_that_races_the_commit_reports_the_outcome() {
+async fn a_cancel_racing_the_commit_reports_the_final_status() {
     let atrium = Atrium::builder().full_workers(2).start().await;
     let owner = atrium.guest().await;
     let workers = [atrium.worker(0), atrium.worker(1)];
@@ -84,25 +84,25 @@ async fn a_cancel_that_races_the_commit_reports_the_outcome() {
         workers.into_iter().for_each(Service::suspend);
         let created = owner.create_organization("Northwind").await.unwrap();
         let cancel = owner.client.post(format!("/v1/operations/{}/cancel", created.operation));
-        let (answer, _) =
+        let (response, _) =
             race.run(cancel.send(), async { workers.into_iter().for_each(Service::resume) }).await;
-        let answer = answer.unwrap();
+        let response = response.unwrap();
         let operation = format!("/v1/operations/{}", created.operation);
         let mut progress = owner.client.events(&format!("{operation}/events"), None).await.unwrap();
-        let end = progress.must_see("operation.finished", PATIENCE).await.json();
+        let finished = progress.must_see("operation.finished", PATIENCE).await.json();
         let organization = owner.client.get(format!("/v1/orgs/{}", created.org));
-        match answer.status.as_u16() {
+        match response.status.as_u16() {
             202 => {
-                assert_eq!(end["status"], "FAILED");
+                assert_eq!(finished["status"], "FAILED");
                 organization.refused(404, "not_found").await;
             }
             409 => {
-                assert_eq!(end["status"], "COMMITTED");
+                assert_eq!(finished["status"], "COMMITTED");
                 organization.answers(200).await;
             }
-            _ => panic!("{}", answer.describe()),
+            _ => panic!("{}", response.describe()),
         }
-        race.ended(answer.code() == 202);
+        race.ended(response.code() == 202);
     }
     race.was_open();
 }

@@ -1,29 +1,29 @@
-//! Clocks that jump an hour ahead, or back: PostgreSQL's decides what lasts for how long, and what a process with a wrong
-//! one does is no worse than it has to be, and over when the clock is right again.
+//! Clocks that jump an hour ahead or back. PostgreSQL's clock decides when stored state expires. A process with a wrong
+//! clock may reject valid tokens, but it loses nothing, and it recovers when its clock is right again.
 
 use atrium_harness::{Atrium, client::Client, guest::Guest};
 use atrium_shared::timings::TOKEN_LIFETIME;
 use serde_json::json;
 
 use crate::{
-    Ask as _, PATIENCE, by_cookie,
-    configs::all_apply,
+    CheckedSend as _, PATIENCE, by_cookie,
+    configs::until_applied,
     refresh::{refresh, refresh_token},
-    until_refused, watched_chat,
+    until_token_rejected, watched_chat,
 };
 
 const HOUR: i64 = 3600;
 
 #[tokio::test]
-async fn a_worker_with_a_jumping_clock_does_everything_once_and_on_time() {
+async fn a_worker_whose_clock_jumps_handles_each_message_once_and_expires_nothing_early() {
     let atrium = Atrium::builder().own_clocks().start().await;
     let (worker, guest) = (atrium.worker(0), atrium.guest().await);
     let org = guest.organization("Clocks").await.unwrap();
     let (window, mut events) = watched_chat(&guest, &org).await;
     let mut pressed = Vec::new();
-    // The right time is what a clock comes from and goes back to.
+    // Between the two jumps, and after them, the clock returns to the right time.
     for (jump, sessions) in [HOUR, 0, -HOUR, 0].into_iter().zip(2..) {
-        // It is on its way while the clock jumps, and has a minute, which is not over after an hour of that clock.
+        // This creation is in progress while the clock jumps. Its deadline of one minute must not pass with the jump.
         worker.suspend();
         let created = guest.create_organization("On its way").await.unwrap();
         pressed.push(guest.press(&window, "ready").await.unwrap());
@@ -34,11 +34,11 @@ async fn a_worker_with_a_jumping_clock_does_everything_once_and_on_time() {
         pressed.push(guest.press(&window, "ready").await.unwrap());
         let change =
             guest.configure(&org, "chat.max_active_sessions", json!(sessions), "a test").await.unwrap();
-        all_apply(&guest.client, &org, &change.json()["revision"], 2).await;
+        until_applied(&guest.client, &org, &change.json()["revision"], 2).await;
     }
     for id in &pressed {
         let event = events.see("chat.action", PATIENCE).await.unwrap();
-        assert_eq!(event.json()["id"], **id, "once each, in order");
+        assert_eq!(event.json()["id"], **id, "each action arrives once, in order");
     }
     let (counted, committed, dead): (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT sum(count)::bigint FROM chat_counters),
@@ -52,7 +52,7 @@ async fn a_worker_with_a_jumping_clock_does_everything_once_and_on_time() {
 }
 
 #[tokio::test]
-async fn an_api_process_with_a_jumping_clock_recovers_without_locking_users_out() {
+async fn an_api_process_whose_clock_jumps_recovers_and_keeps_revocations() {
     let atrium = Atrium::builder().apis(2).own_clocks().start().await;
     let [right, wrong] = [0, 1].map(|api| atrium.client_of(api));
     let clock = atrium.api(1).clock();
@@ -60,19 +60,19 @@ async fn an_api_process_with_a_jumping_clock_recovers_without_locking_users_out(
         let reply = client.post("/v1/auth/guest").answers(201).await;
         (reply.at("/access_token"), refresh_token(&reply))
     };
-    let holds = async |client: &Client, token: &str| {
+    let accepts = async |client: &Client, token: &str| {
         client.bearer(token).get("/v1/auth/me").answers(200).await;
     };
-    let refused = async |client: &Client, token: &str| {
+    let rejects = async |client: &Client, token: &str| {
         client.bearer(token).get("/v1/auth/me").refused(401, "unauthenticated").await;
     };
 
     let guest = atrium.guest().await;
     let org = guest.organization("Clocks").await.unwrap();
     let (token, renewal) = sign_in(&right).await;
-    let (left_before, _) = sign_in(&right).await;
-    right.bearer(&left_before).post("/v1/auth/logout").answers(204).await;
-    until_refused(&wrong.bearer(&left_before)).await;
+    let (revoked_before, _) = sign_in(&right).await;
+    right.bearer(&revoked_before).post("/v1/auth/logout").answers(204).await;
+    until_token_rejected(&wrong.bearer(&revoked_before)).await;
     let configure = async |sessions: u32| {
         let reply =
             guest.configure(&org, "chat.max_active_sessions", json!(sessions), "a test").await.unwrap();
@@ -81,58 +81,63 @@ async fn an_api_process_with_a_jumping_clock_recovers_without_locking_users_out(
     let stream = wrong.bearer(guest.client.token().unwrap());
     let mut stream = stream.events(&format!("/v1/orgs/{org}/configs/events"), None).await.unwrap();
 
-    // Ahead: a token's quarter of an hour seems to be over. A refresh goes by PostgreSQL's clock.
+    // Ahead: tokens of 15 minutes look expired. A refresh is decided by PostgreSQL's clock.
     clock.set(HOUR).unwrap();
-    refused(&wrong, &token).await;
-    holds(&right, &token).await;
-    // Streams go by a clock that does not jump.
+    rejects(&wrong, &token).await;
+    accepts(&right, &token).await;
+    // Streams use a monotonic clock.
     let revision = configure(2).await;
     stream.must_see("config.changed", PATIENCE).await;
     let refreshed = refresh(&atrium, 1, &renewal).answers(200).await;
     let (token, renewal) = (refreshed.at("/access_token"), refresh_token(&refreshed));
-    holds(&wrong, &token).await;
-    holds(&right, &token).await;
+    accepts(&wrong, &token).await;
+    accepts(&right, &token).await;
     Guest::sign_in(&wrong).await.unwrap().organization("From ahead").await.unwrap();
-    all_apply(&guest.client, &org, &revision, 3).await;
-    // A revocation outlives such a token, whichever process the sign-out goes to.
-    let (left_ahead, _) = sign_in(&wrong).await;
-    right.bearer(&left_ahead).post("/v1/auth/logout").answers(204).await;
-    until_refused(&wrong.bearer(&left_ahead)).await;
-    let lasts = "SELECT max(expires_at) > now() + interval '75 minutes' FROM revoked_auth_sessions";
-    assert!(sqlx::query_scalar::<_, bool>(lasts).fetch_one(&mut atrium.superuser().await).await.unwrap());
-    // What seemed to be over an hour ago has not been forgotten.
+    until_applied(&guest.client, &org, &revision, 3).await;
+    // A revocation outlasts a token that a process with a clock ahead issued.
+    let (revoked_ahead, _) = sign_in(&wrong).await;
+    right.bearer(&revoked_ahead).post("/v1/auth/logout").answers(204).await;
+    until_token_rejected(&wrong.bearer(&revoked_ahead)).await;
+    let outlasts_tokens = "SELECT max(expires_at) > now() + interval '75 minutes' FROM revoked_auth_sessions";
+    assert!(
+        sqlx::query_scalar::<_, bool>(outlasts_tokens)
+            .fetch_one(&mut atrium.superuser().await)
+            .await
+            .unwrap()
+    );
+    // Revocations that looked expired by the clock ahead are still cached.
     clock.set(0).unwrap();
-    for left in [&left_before, &left_ahead] {
-        refused(&wrong, left).await;
-        refused(&right, left).await;
+    for revoked in [&revoked_before, &revoked_ahead] {
+        rejects(&wrong, revoked).await;
+        rejects(&right, revoked).await;
     }
 
-    // Behind: what it issues seems to be over to others, until it is refreshed there.
+    // Behind: tokens that it issues look expired to other processes, until another process refreshes them.
     clock.set(-HOUR).unwrap();
-    holds(&wrong, &token).await;
+    accepts(&wrong, &token).await;
     let behind = refresh(&atrium, 1, &renewal).answers(200).await;
-    holds(&wrong, &behind.at("/access_token")).await;
-    refused(&right, &behind.at("/access_token")).await;
+    accepts(&wrong, &behind.at("/access_token")).await;
+    rejects(&right, &behind.at("/access_token")).await;
     let refreshed = refresh(&atrium, 0, &refresh_token(&behind)).answers(200).await;
     let (token, renewal) = (refreshed.at("/access_token"), refresh_token(&refreshed));
-    holds(&wrong, &token).await;
-    holds(&right, &token).await;
+    accepts(&wrong, &token).await;
+    accepts(&right, &token).await;
     Guest::sign_in(&wrong).await.unwrap().organization("From behind").await.unwrap();
     let revision = configure(3).await;
     stream.must_see("config.changed", PATIENCE).await;
-    all_apply(&wrong.bearer(guest.client.token().unwrap()), &org, &revision, 3).await;
-    // A sign-out at this process takes effect in all processes.
-    let (left_behind, _) = sign_in(&right).await;
-    wrong.bearer(&left_behind).post("/v1/auth/logout").answers(204).await;
-    until_refused(&right.bearer(&left_behind)).await;
+    until_applied(&wrong.bearer(guest.client.token().unwrap()), &org, &revision, 3).await;
+    // A logout that it handles takes effect in every process.
+    let (revoked_behind, _) = sign_in(&right).await;
+    wrong.bearer(&revoked_behind).post("/v1/auth/logout").answers(204).await;
+    until_token_rejected(&right.bearer(&revoked_behind)).await;
 
-    // The clock is right again: no user is locked out, and no signed-out user is accepted.
+    // Right again: valid tokens are accepted, and revoked tokens stay rejected.
     clock.set(0).unwrap();
     for api in [&wrong, &right] {
-        holds(api, &token).await;
-        holds(api, guest.client.token().unwrap()).await;
-        for left in [&left_before, &left_ahead, &left_behind] {
-            refused(api, left).await;
+        accepts(api, &token).await;
+        accepts(api, guest.client.token().unwrap()).await;
+        for revoked in [&revoked_before, &revoked_ahead, &revoked_behind] {
+            rejects(api, revoked).await;
         }
     }
     refresh(&atrium, 1, &renewal).answers(200).await;

@@ -1,16 +1,16 @@
-//! Configuration over REST: layers, revisions, history, and reports of applied revisions.
+//! Configuration over REST: scopes, revisions, history, and the revisions that the processes have applied.
 
 use std::time::Instant;
 
 use atrium_harness::{Atrium, client::Client, operator};
 use serde_json::{Value, json};
 
-use crate::{Ask as _, until};
+use crate::{CheckedSend as _, until};
 
 const KEY: &str = "chat.max_active_sessions";
 
 #[tokio::test]
-async fn a_value_comes_from_the_narrowest_scope_that_sets_it() {
+async fn configuration_values_resolve_through_the_scopes() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Layers").await.unwrap();
@@ -38,7 +38,7 @@ async fn a_value_comes_from_the_narrowest_scope_that_sets_it() {
         (changed.json()["revision"].clone(), changed.at("/value"), changed.at("/source")),
         (json!(revision + 1), "7".into(), "organization".into())
     );
-    // Readable immediately, from every process.
+    // The new value can be read immediately, through any process.
     let seen = read(&at_project).await.unwrap().must(200);
     assert_eq!(
         (seen.at("/value"), seen.at("/source"), seen.etag()),
@@ -65,12 +65,12 @@ async fn a_value_comes_from_the_narrowest_scope_that_sets_it() {
         ]
     );
 
-    let fallen = client
+    let unset = client
         .delete(format!("{at_project}/{KEY}?reason=no%20longer%20needed"))
         .if_match(narrow.etag().unwrap());
-    let fallen = fallen.answers(200).await;
+    let unset = unset.answers(200).await;
     assert_eq!(
-        (fallen.at("/value"), fallen.at("/source"), fallen.json()["revision"].clone()),
+        (unset.at("/value"), unset.at("/source"), unset.json()["revision"].clone()),
         ("7".into(), "organization".into(), json!(revision + 3))
     );
 
@@ -96,7 +96,7 @@ async fn a_value_comes_from_the_narrowest_scope_that_sets_it() {
 }
 
 #[tokio::test]
-async fn invalid_values_are_rejected_and_the_revision_stays() {
+async fn invalid_changes_are_rejected_and_keep_the_revision() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Refusals").await.unwrap();
@@ -162,7 +162,7 @@ async fn invalid_values_are_rejected_and_the_revision_stays() {
 }
 
 #[tokio::test]
-async fn concurrent_changes_have_one_winner_per_revision() {
+async fn one_of_many_concurrent_changes_succeeds_for_each_revision() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
@@ -187,38 +187,42 @@ async fn concurrent_changes_have_one_winner_per_revision() {
     assert_eq!(owner.client.get(&path).send().await.unwrap().at("/value"), won[0]);
 }
 
-/// Waits until this number of processes report the revision to this client, and returns the status.
+/// Waits until the configuration status that this client reads lists this number of processes, all at the revision.
+/// Returns the status.
 ///
-/// A process that has not loaded the organization counts as up to date, and has nothing to report.
-pub(crate) async fn all_apply(client: &Client, org: &str, revision: &Value, processes: usize) -> Value {
+/// A process that has not loaded the organization yet counts as up to date, and is not listed.
+pub(crate) async fn until_applied(client: &Client, org: &str, revision: &Value, processes: usize) -> Value {
     let mut status = Value::Null;
-    until(&format!("{processes} processes apply {revision}, says {}", client.base()), async || {
-        status = client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
-        assert_eq!(status["revision"], *revision);
-        let told = status["processes"].as_array().unwrap();
-        told.len() == processes && told.iter().all(|process| process["revision"] == *revision)
-    })
+    until(
+        &format!("{processes} processes have applied {revision}, according to {}", client.base()),
+        async || {
+            status = client.get(format!("/v1/orgs/{org}/configs/status")).answers(200).await.json();
+            assert_eq!(status["revision"], *revision);
+            let reported = status["processes"].as_array().unwrap();
+            reported.len() == processes && reported.iter().all(|process| process["revision"] == *revision)
+        },
+    )
     .await;
     status
 }
 
 #[tokio::test]
-async fn every_process_reports_the_revision_it_applies() {
+async fn every_process_reports_the_revision_that_it_applied() {
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Status").await.unwrap();
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let revision = owner.configure(&org, KEY, json!(2), "a test").await.unwrap().json()["revision"].clone();
-    let status = all_apply(&owner.client, &org, &revision, 3).await;
+    let status = until_applied(&owner.client, &org, &revision, 3).await;
     assert_eq!((&status["applied"], &status["total"]), (&json!(3), &json!(3)));
-    let longest = begun.elapsed().as_secs_f64() * 1000.0;
+    let elapsed_ms = started_at.elapsed().as_secs_f64() * 1000.0;
     let mut lags =
         status["processes"].as_array().unwrap().iter().map(|process| process["lag_ms"].as_f64().unwrap());
-    assert!(lags.all(|lag| lag <= longest), "{status}");
+    assert!(lags.all(|lag| lag <= elapsed_ms), "{status}");
 }
 
 #[tokio::test]
-async fn only_operators_set_quotas_and_all_members_read_them() {
+async fn quotas_are_set_by_operators_only_and_read_by_every_member() {
     let atrium = &Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Quotas").await.unwrap();
@@ -258,9 +262,12 @@ async fn only_operators_set_quotas_and_all_members_read_them() {
     assert!(list.lines().any(granted), "{list}");
     ctl("unset quotas.projects --reason over").await;
     assert_eq!(ctl("get quotas.projects").await.trim(), "50");
-    let nobody = ["config", "set", "quotas.projects", "1", "--reason", "x", "--org", &stranger.id];
-    let refused = operator::run(atrium.wiring(), &nobody).await.unwrap_err().to_string();
+    let unknown_org = ["config", "set", "quotas.projects", "1", "--reason", "x", "--org", &stranger.id];
+    let refused = operator::run(atrium.wiring(), &unknown_org).await.unwrap_err().to_string();
     assert!(refused.contains("does not exist"), "{refused}");
-    let everywhere = ["config", "set", "log.level", "\"info\"", "--reason", "x", "--org", &org];
-    assert!(operator::run(atrium.wiring(), &everywhere).await.is_err(), "a key of the default scope alone");
+    let default_only = ["config", "set", "log.level", "\"info\"", "--reason", "x", "--org", &org];
+    assert!(
+        operator::run(atrium.wiring(), &default_only).await.is_err(),
+        "the key can be set in the default scope only"
+    );
 }

@@ -1,4 +1,4 @@
-//! Closed lists of the API: each kind is written in one way (ADR 20). Those of `atrium_shared` have a test there.
+//! The naming style of the API's closed lists (ADR 20). Those of `atrium_shared` are tested there.
 
 use atrium_api::{
     http::problem::Code,
@@ -10,14 +10,18 @@ use serde_json::Value;
 use strum::VariantArray as _;
 
 #[test]
-fn each_kind_of_closed_list_has_one_casing() {
+fn each_kind_of_list_is_written_in_one_way() {
     for code in Code::ALL {
         assert!(is_snake(code.name()), "{}: codes are snake_case", code.name());
     }
     for reason in ResetReason::VARIANTS {
         let name: &str = reason.into();
         assert!(is_snake(name), "{name}: reasons are snake_case");
-        assert_eq!(serde_json::to_value(reason).unwrap(), name, "the name in metrics and the one in JSON");
+        assert_eq!(
+            serde_json::to_value(reason).unwrap(),
+            name,
+            "the name in metrics differs from the one in JSON"
+        );
     }
     for kind in StreamKind::VARIANTS {
         let name: &str = kind.into();
@@ -39,7 +43,7 @@ fn each_kind_of_closed_list_has_one_casing() {
     }
 }
 
-/// The values of every list that is a status, by the name of its field or component.
+/// Collects the values of every list whose field or component is named as a status.
 fn collect_statuses<'a>(name: &str, schema: &'a Value, statuses: &mut Vec<&'a str>) {
     if name.to_ascii_lowercase().ends_with("status") {
         let listed = schema["enum"].as_array().into_iter().flatten();

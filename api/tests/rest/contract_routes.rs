@@ -1,4 +1,4 @@
-//! The contract and the code, held against each other in both directions.
+//! Compares the contract with the code, in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use atrium_shared::audit::Action;
 use serde_json::Value;
 
 #[test]
-fn every_route_is_in_the_contract_and_every_operation_is_routed() {
+fn routes_and_the_operations_of_the_contract_match() {
     // The pages of the web app are no part of the contract.
     let routed: BTreeSet<_> = routes::table()
         .iter()
@@ -29,7 +29,7 @@ fn every_route_is_in_the_contract_and_every_operation_is_routed() {
 }
 
 #[test]
-fn every_code_is_in_the_catalog_and_every_entry_is_a_code() {
+fn problem_codes_and_the_error_catalog_match() {
     let file = Checkout::find().unwrap().openapi().with_file_name("error-catalog.md");
     let catalog = std::fs::read_to_string(file).unwrap();
     let mut documented = BTreeSet::new();
@@ -39,7 +39,7 @@ fn every_code_is_in_the_catalog_and_every_entry_is_a_code() {
             let mut rows = section.lines().filter_map(|line| line.strip_prefix(&start));
             match (rows.next(), rows.next()) {
                 (Some(text), None) => text.to_owned(),
-                _ => panic!("not one row of {name} in the section {section}"),
+                _ => panic!("expected exactly one row of {name} in the section {section}"),
             }
         };
         let heading = section.lines().next().unwrap().to_owned();
@@ -60,7 +60,11 @@ fn every_code_is_in_the_catalog_and_every_entry_is_a_code() {
         "only in docs/api/error-catalog.md: {unknown:#?}\nonly in http/problem.rs: {missing:#?}"
     );
     for code in Code::ALL {
-        assert!(code.retry().starts_with("Safe"), "{}: whether a retry is safe is not said", code.name());
+        assert!(
+            code.retry().starts_with("Safe"),
+            "{}: the retry text does not start with \"Safe\"",
+            code.name()
+        );
     }
 }
 
@@ -92,7 +96,7 @@ fn every_code_has_its_status_in_the_contract_and_some_operation_answers_with_it(
 }
 
 #[test]
-fn exactly_the_public_routes_are_public_in_the_contract() {
+fn only_public_routes_are_public_in_the_contract() {
     let contract = Contract::load().unwrap();
     for route in routes::table() {
         let method = route.method.as_str().to_ascii_lowercase();
@@ -104,14 +108,14 @@ fn exactly_the_public_routes_are_public_in_the_contract() {
         let public = route.access == routes::Access::Public;
         assert_eq!(
             open, public,
-            "{} {}: `security` is not as the route table has it",
+            "{} {}: `security` differs from the route table",
             route.method, route.template
         );
     }
 }
 
 #[test]
-fn the_contract_lists_exactly_the_audit_actions() {
+fn audit_actions_match_the_contract() {
     let contract = Contract::load().unwrap();
     let documented: Vec<_> = contract.document()["components"]["schemas"]["AuditAction"]["enum"]
         .as_array()
@@ -124,7 +128,7 @@ fn the_contract_lists_exactly_the_audit_actions() {
 }
 
 #[test]
-fn problem_examples_have_the_titles_and_statuses_that_the_api_sends() {
+fn examples_of_problems_in_the_contract_match_the_codes() {
     fn collect<'a>(node: &'a Value, examples: &mut Vec<&'a Value>) {
         match node {
             Value::Object(fields) => {

@@ -1,8 +1,8 @@
-//! The components of the API description, held against the schemas of the Rust types that are sent and received.
+//! Compares the components of the API description with the schemas of the Rust types that are sent and received.
 //!
-//! Both sides are reduced to the properties that Rust types have: the type of a value, whether it may be null, the
-//! format of a text, the values of a closed list, the fields of an object, which of them are required and whether
-//! others are allowed. Lengths, patterns, descriptions and examples are in the document only.
+//! Both sides are reduced to what a Rust type expresses: its type, whether it may be null, the format of a text, the
+//! values of a closed list, the fields of an object, which of them are required and whether other fields are allowed.
+//! Lengths, patterns, descriptions and examples are in the document only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use atrium_api::schemas;
 use atrium_contract::Contract;
 use serde_json::Value;
 
-/// Components without a Rust type, and the reason.
+/// Components without a Rust type, and the reasons.
 const WITHOUT_TYPE: &[(&[&str], &str)] = &[
     (
         &["Uuid", "Timestamp", "NullableTimestamp", "JsonValue"],
@@ -27,7 +27,7 @@ const WITHOUT_TYPE: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Where the document is narrower than the Rust type, and the reason.
+/// Paths where the document is narrower than the Rust type, and the reasons.
 const NARROWER: &[(&str, &str)] = &[
     ("GuestSession/token_type", "a constant"),
     ("AuditEntry/before", "JSON in the database"),
@@ -39,7 +39,7 @@ const NARROWER: &[(&str, &str)] = &[
     ("ConfigList/items[]/schema", "a JSON Schema"),
 ];
 
-/// The shape of a value in Rust. Without types, it is any JSON.
+/// What a Rust type expresses of a value. Without types, it is any JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Shape {
     types: BTreeSet<String>,
@@ -51,25 +51,25 @@ struct Shape {
     items: Option<Box<Shape>>,
 }
 
-/// The fields of an object that have no names in its schema.
+/// The fields of an object that its schema does not name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Others {
-    /// There may be any.
+    /// Any are allowed.
     #[default]
     Any,
-    /// There are none.
+    /// None are allowed.
     None,
-    /// There may be some with such values.
+    /// Fields with values of this shape are allowed.
     Of(Box<Shape>),
 }
 
 impl Shape {
-    /// The shape that a schema describes; references lead into `document`.
+    /// The shape that a schema describes; references are resolved in `document`.
     fn of(schema: &Value, document: &Value) -> Self {
         let mut shape = Self::default();
         if let Some(pointer) = schema["$ref"].as_str() {
             let target = document.pointer(pointer.trim_start_matches('#'));
-            shape = Self::of(target.unwrap_or_else(|| panic!("{pointer} leads nowhere")), document);
+            shape = Self::of(target.unwrap_or_else(|| panic!("{pointer} does not resolve")), document);
         }
         for name in ["oneOf", "anyOf"] {
             for part in schema[name].as_array().into_iter().flatten() {
@@ -86,14 +86,14 @@ impl Shape {
         let constant = schema.get("const").map(std::slice::from_ref);
         if let Some(values) = schema["enum"].as_array().map(Vec::as_slice).or(constant) {
             let (nulls, values): (Vec<_>, Vec<_>) = values.iter().partition(|value| value.is_null());
-            // A list of texts implies the type.
+            // Where a list of texts is the whole schema, it implies the type.
             if shape.types.is_empty() && values.iter().all(|value| value.is_string()) {
                 shape.types.insert("string".to_owned());
                 shape.types.extend(nulls.first().map(|_| "null".to_owned()));
             }
             shape.values = Some(values.iter().map(ToString::to_string).collect());
         }
-        // Formats of numbers give their width in Rust, which is no part of the contract.
+        // The format of a number is its width in Rust, which is not part of the contract.
         if shape.types.contains("string")
             && let Some(format) = schema["format"].as_str()
         {
@@ -115,7 +115,7 @@ impl Shape {
         shape
     }
 
-    /// Another alternative of the same value.
+    /// Merges another alternative of the same value.
     fn add(&mut self, other: Self) {
         let first = self.types.is_empty();
         let only_null = other.types.iter().eq(["null"]);
@@ -138,7 +138,7 @@ impl Shape {
     }
 }
 
-/// Notes where the document differs from the type; what it only narrows goes to `narrower`.
+/// Adds each difference between the document and the type to `faults`. Listed narrowings go to `narrower`.
 fn compare(
     path: &str,
     rust: &Shape,
@@ -156,8 +156,9 @@ fn compare(
         };
         let same_format = any || rust.format == document.format || document.types.iter().eq(["null"]);
         if !(fewer_types && fewer_values && same_format) {
-            faults
-                .push(format!("{path}: the document is not narrower: {rust:?} in Rust, {document:?} in it"));
+            faults.push(format!(
+                "{path}: the document is not narrower: {rust:?} in Rust, {document:?} in the document"
+            ));
         }
         if rust != document {
             narrower.insert(path.to_owned());
@@ -186,7 +187,7 @@ fn compare(
         match (rust.fields.get(name), document.fields.get(name)) {
             (Some(rust_field), Some(field)) => {
                 let mut rust_field = rust_field.clone();
-                // What is left out when it is `None` is never null.
+                // A field that is omitted when it is `None` is never null.
                 if !rust.required.contains(name) {
                     rust_field.types.remove("null");
                 }
@@ -208,12 +209,12 @@ fn compare(
     match (&rust.items, &document.items) {
         (Some(rust), Some(document)) => compare(&format!("{path}[]"), rust, document, faults, narrower),
         (None, None) => {}
-        _ => faults.push(format!("{path}: items on one side alone")),
+        _ => faults.push(format!("{path}: only one side has items")),
     }
 }
 
 #[test]
-fn every_component_is_what_its_rust_type_sends_or_receives() {
+fn contract_components_match_their_rust_types() {
     let contract = Contract::load().unwrap();
     let document = contract.document();
     let documented = document["components"]["schemas"].as_object().unwrap();
@@ -245,7 +246,7 @@ fn every_component_is_what_its_rust_type_sends_or_receives() {
 }
 
 #[test]
-fn every_event_has_the_name_and_the_data_of_its_rust_type() {
+fn contract_events_match_their_rust_types() {
     let contract = Contract::load().unwrap();
     let mut documented = BTreeSet::new();
     for operation in contract.document()["paths"].as_object().unwrap().values() {

@@ -1,4 +1,4 @@
-//! SIGTERM, and clients that go away: what was begun is finished, once.
+//! SIGTERM and clients that disconnect: each request that has started is completed, once.
 
 use std::{
     sync::{
@@ -13,19 +13,19 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
-    Ask as _, until,
+    CheckedSend as _, until,
     wire::{connect, read_all},
 };
 
 #[tokio::test]
-async fn sigterm_lets_running_requests_finish() {
+async fn sigterm_completes_requests_that_have_started() {
     let atrium = Atrium::builder().setting("ATRIUM_DRAIN_SECONDS", "5").start().await;
     let guest = atrium.guest().await;
     let api = atrium.api(0);
     let admin = Client::new(api.admin_url());
     admin.get("/readyz").answers(200).await;
 
-    // A request whose body is still on its way when the drain begins.
+    // A request whose body is still being sent when the drain begins.
     let token = guest.client.token().unwrap();
     let mut stream = connect(&atrium).await;
     let head = format!(
@@ -36,15 +36,15 @@ async fn sigterm_lets_running_requests_finish() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let ended = api.end();
     api.sigterm();
-    until("it drains", async || admin.get("/readyz").send().await.unwrap().code() == 503).await;
-    // Requests that arrive before load balancers notice the drain are served, and their connections are closed.
+    until("the process drains", async || admin.get("/readyz").send().await.unwrap().code() == 503).await;
+    // A request on an existing connection is still served, and its response closes the connection.
     let late = guest.client.get("/v1/auth/me").answers(200).await;
     assert_eq!(late.header("connection"), Some("close"));
     tokio::time::sleep(Duration::from_millis(1000)).await;
     stream.write_all(b"{\"name\":\"drained\"").await.unwrap();
     stream.write_all(b"}").await.unwrap();
-    let answer = read_all(&mut stream, Duration::from_secs(5)).await;
-    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    let response = read_all(&mut stream, Duration::from_secs(5)).await;
+    assert!(response.starts_with("HTTP/1.1 202"), "{response}");
     let status = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
     assert!(status.success(), "{status}: {}", api.log_tail(20));
 }
@@ -56,7 +56,7 @@ async fn a_drain_under_load_cuts_no_response() {
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..16)
         .map(|_| {
-            // Each with connections of its own, kept alive between requests.
+            // Each writer has its own connections, kept alive between requests.
             let client = Client::new(atrium.url()).bearer(guest.client.token().unwrap());
             let stop = Arc::clone(&stop);
             tokio::spawn(async move {
@@ -79,12 +79,12 @@ async fn a_drain_under_load_cuts_no_response() {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (ended, begun) = (atrium.api(0).end(), Instant::now());
+    let (ended, started_at) = (atrium.api(0).end(), Instant::now());
     atrium.api(0).sigterm();
     let status = ended.await;
     assert!(status.success(), "{status}: {}", atrium.api(0).log_tail(20));
-    // Without open streams there is nothing to spread over the whole window.
-    assert!(begun.elapsed() < Duration::from_secs(30), "the drain took {:?}", begun.elapsed());
+    // Without open streams, the drain does not use its whole time.
+    assert!(started_at.elapsed() < Duration::from_secs(30), "the drain took {:?}", started_at.elapsed());
     stop.store(true, Ordering::Relaxed);
     let mut accepted = 0;
     for writer in writers {
@@ -97,11 +97,11 @@ async fn a_drain_under_load_cuts_no_response() {
         .await
         .unwrap();
     assert!(accepted > 0);
-    assert_eq!(accepted, created, "accepted, and created");
+    assert_eq!(accepted, created, "organizations accepted (left) and created (right)");
 }
 
 #[tokio::test]
-async fn a_disconnected_client_does_not_interrupt_its_write() {
+async fn a_client_that_disconnects_leaves_nothing_half_done() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let token = guest.client.token().unwrap();
@@ -117,7 +117,7 @@ async fn a_disconnected_client_does_not_interrupt_its_write() {
         tokio::time::sleep(Duration::from_micros(200 * number)).await;
         drop(stream);
     }
-    // Each write either had no effect or its whole effect; repeated under its key, it is the same one.
+    // Each request either never arrived or took full effect. Repeating it with its key creates no second organization.
     for number in 0..50 {
         let repeat = || {
             let create = guest.client.post("/v1/orgs").json(json!({ "name": "Gone" }));

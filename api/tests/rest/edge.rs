@@ -1,4 +1,4 @@
-//! What every request meets before its handler: routes, headers, bodies, and the limits of a connection.
+//! The checks that every request passes before its handler: routes, headers, bodies, and limits of a connection.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
-    Ask as _, metric, until,
+    CheckedSend as _, metric, until,
     wire::{connect, connect_from, exchange, is_problem, read_all},
 };
 
 #[tokio::test]
-async fn paths_and_methods_are_those_of_the_table() {
+async fn only_paths_and_methods_of_the_route_table_are_served() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let client = &guest.client;
@@ -31,14 +31,14 @@ async fn paths_and_methods_are_those_of_the_table() {
     assert_eq!(options.header("allow"), Some("GET, HEAD, OPTIONS"));
 
     let get = client.get("/v1/auth/me").answers(200).await;
-    // The response to HEAD has the headers of a response with a body, which the contract cannot express.
+    // A response to HEAD has the headers of a response with a body, which the contract cannot describe.
     let head = client.request(Method::HEAD, "/v1/auth/me").unchecked().answers(200).await;
     assert!(head.body.is_empty());
     assert_eq!(head.header("content-length"), Some(get.body.len().to_string().as_str()));
 }
 
 #[tokio::test]
-async fn every_response_has_a_request_id_and_the_security_headers() {
+async fn every_response_has_a_request_id_and_security_headers() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
     for path in ["/", "/v1/auth/me", "/nothing", "/docs", "/v1/openapi.json"] {
@@ -51,7 +51,7 @@ async fn every_response_has_a_request_id_and_the_security_headers() {
             policy.contains("frame-ancestors 'none'") && policy.contains("script-src 'self';"),
             "{path}: {policy}"
         );
-        // Not over TLS here.
+        // This server does not use TLS.
         assert_eq!(reply.header("strict-transport-security"), None, "{path}");
     }
     let reply = client.get("/v1/auth/me").header("x-request-id", "a b\u{e9}").send().await.unwrap();
@@ -60,7 +60,7 @@ async fn every_response_has_a_request_id_and_the_security_headers() {
 }
 
 #[tokio::test]
-async fn any_invalid_body_gets_a_problem() {
+async fn invalid_bodies_get_a_problem() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let orgs = || guest.client.post("/v1/orgs");
@@ -109,17 +109,17 @@ async fn any_invalid_body_gets_a_problem() {
     }
     let huge = json!({ "name": "x".repeat(64 * 1024) });
     orgs().json(huge).refused(413, "body_too_large").await;
-    // Where nothing is taken, nothing is also what may be sent.
+    // An operation without a body accepts an empty object only.
     let client = atrium.client();
     client.post("/v1/auth/guest").json(json!({})).answers(201).await;
     client.post("/v1/auth/guest").json(json!({ "admin": true })).refused(422, "validation_failed").await;
     client.post("/v1/auth/guest").body("text/plain", "{}").refused(415, "unsupported_media_type").await;
-    // And the edge is as well as before.
+    // The process still works.
     guest.client.get("/v1/auth/me").answers(200).await;
 }
 
 #[tokio::test]
-async fn a_response_with_many_errors_stays_small() {
+async fn a_response_lists_at_most_fifty_validation_errors() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Mistakes").await.unwrap();
@@ -174,7 +174,7 @@ async fn invalid_headers_and_queries_get_a_problem() {
 }
 
 #[tokio::test]
-async fn malformed_http_heads_get_a_problem() {
+async fn malformed_http_gets_a_problem() {
     let atrium = Atrium::start().await;
     let megabyte = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
@@ -216,7 +216,7 @@ async fn malformed_http_heads_get_a_problem() {
 }
 
 #[tokio::test]
-async fn slow_clients_are_disconnected() {
+async fn slow_requests_time_out() {
     let atrium = Atrium::start().await;
     let half_a_head = async {
         let mut stream = connect(&atrium).await;
@@ -236,47 +236,47 @@ async fn slow_clients_are_disconnected() {
 }
 
 #[tokio::test]
-async fn connections_are_limited_per_address() {
+async fn connections_are_limited_by_address() {
     let atrium = Atrium::start().await;
-    let mut hoard = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..1000 {
-        hoard.push(connect_from(&atrium, 9).await);
+        connections.push(connect_from(&atrium, 9).await);
     }
-    // The last ones may still be on their way to being counted.
+    // The process may not have accepted the last connections yet.
     let open = async || metric(&atrium, 0, "atrium_http_connections").await;
-    until("all are counted", async || open().await >= 1000.0).await;
+    until("all connections are counted", async || open().await >= 1000.0).await;
     let mut refused = connect_from(&atrium, 9).await;
-    let answer = read_all(&mut refused, Duration::from_secs(5)).await;
-    is_problem(&answer, "rate_limited", "one connection too many");
-    assert!(answer.contains("retry-after: 5\r\n"), "{answer}");
+    let response = read_all(&mut refused, Duration::from_secs(5)).await;
+    is_problem(&response, "rate_limited", "one connection above the limit");
+    assert!(response.contains("retry-after: 5\r\n"), "{response}");
     atrium.client().get("/").answers(200).await;
-    drop(hoard);
-    until("they are counted no more", async || open().await < 100.0).await;
-    let mut welcome = connect_from(&atrium, 9).await;
-    welcome.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
-    assert!(read_all(&mut welcome, Duration::from_secs(5)).await.starts_with("HTTP/1.1 200"));
+    drop(connections);
+    until("closed connections are no longer counted", async || open().await < 100.0).await;
+    let mut admitted = connect_from(&atrium, 9).await;
+    admitted.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(read_all(&mut admitted, Duration::from_secs(5)).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
 async fn clients_that_do_not_read_use_little_memory() {
     let atrium = Atrium::start().await;
     let before = atrium.api(0).resident();
-    let mut deaf = Vec::new();
+    let mut stalled = Vec::new();
     for _ in 0..300 {
         let mut stream = connect(&atrium).await;
         let requests = "GET /v1/openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50);
         stream.write_all(requests.as_bytes()).await.unwrap();
-        deaf.push(stream);
+        stalled.push(stream);
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    // Others are answered all the same.
+    // Other clients still get their responses.
     atrium.client().get("/v1/auth/me").refused(401, "unauthenticated").await;
     let grown = atrium.api(0).resident().saturating_sub(before);
     assert!(grown < 300 * 100 * 1024, "{grown} bytes for 300 clients that do not read");
 }
 
 #[tokio::test]
-async fn pages_are_served_and_revalidated_by_etag() {
+async fn pages_are_served_and_revalidated_with_etags() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
     for (path, kind) in [
@@ -289,26 +289,26 @@ async fn pages_are_served_and_revalidated_by_etag() {
         let page = client.get(path).answers(200).await;
         assert_eq!(page.header("content-type"), Some(kind), "{path}");
         assert!(!page.body.is_empty(), "{path}");
-        let held = page.etag().unwrap().to_owned();
-        let again = client.get(path).header("if-none-match", held).answers(304).await;
+        let etag = page.etag().unwrap().to_owned();
+        let again = client.get(path).header("if-none-match", etag).answers(304).await;
         assert!(again.body.is_empty(), "{path}");
     }
 }
 
 #[tokio::test]
-async fn other_origins_are_accepted_only_if_the_operator_allows_them() {
+async fn cors_allows_only_the_origins_in_the_settings() {
     let builder = Atrium::builder().setting("ATRIUM_ALLOWED_ORIGINS", "https://friend.example");
     let atrium = builder.start().await;
     let guest = atrium.guest().await;
-    let ask = |origin: &'static str| {
+    let preflight_from = |origin: &'static str| {
         let preflight = atrium.client().request(Method::OPTIONS, "/v1/orgs").unchecked();
         preflight.header("origin", origin).header("access-control-request-method", "POST").send()
     };
-    let allowed = ask("https://friend.example").await.unwrap().must(204);
+    let allowed = preflight_from("https://friend.example").await.unwrap().must(204);
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://friend.example"));
     assert_eq!(allowed.header("access-control-allow-credentials"), Some("true"));
     assert!(allowed.header("access-control-allow-methods").unwrap().contains("POST"));
-    let refused = ask("https://evil.example").await.unwrap().must(204);
+    let refused = preflight_from("https://evil.example").await.unwrap().must(204);
     assert_eq!(refused.header("access-control-allow-origin"), None);
     assert_eq!(refused.header("access-control-allow-methods"), None);
 

@@ -1,4 +1,4 @@
-//! Exports: whole or visibly cut off, of one moment, and of any size in little memory.
+//! Exports: an export is complete or visibly cut off, shows one point in time, and needs little memory at any size.
 
 use std::{
     sync::{
@@ -18,9 +18,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Ask as _, PATIENCE, until, wire::connect};
+use crate::{CheckedSend as _, PATIENCE, until, wire::connect};
 
-/// The lines of a complete export, as its last line proves.
+/// The lines of an export, after checking that its last line confirms that it is complete.
 pub(crate) fn lines(body: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(body).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -46,8 +46,8 @@ pub(crate) async fn export(owner: &Guest, org: &str) -> Reply {
     owner.client.get(format!("/v1/orgs/{org}/export")).answers(200).await
 }
 
-/// Puts the organization into another state, as its saga would.
-async fn put(superuser: &mut PgConnection, org: &str, state: &'static str) {
+/// Sets the organization's state directly, as a saga would.
+async fn set_state(superuser: &mut PgConnection, org: &str, state: &'static str) {
     sqlx::query(sqlx::AssertSqlSafe(format!("UPDATE orgs SET {state} WHERE id = $1::uuid")))
         .bind(org)
         .execute(superuser)
@@ -56,7 +56,7 @@ async fn put(superuser: &mut PgConnection, org: &str, state: &'static str) {
 }
 
 #[tokio::test]
-async fn an_export_contains_everything_once_and_no_secret() {
+async fn an_export_contains_everything_once_without_secrets() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Ärzte \u{1f489} \"Nord\"\\wind").await.unwrap();
@@ -89,7 +89,7 @@ async fn an_export_contains_everything_once_and_no_secret() {
     let kinds: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
     let mut expected = vec!["export", "project", "member", "member", "invitation", "invitation", "api_key"];
     expected.extend(["config_value", "config_change", "chat_counter"]);
-    // Created, invited, joined, a project, invited, a key created, configured, exported.
+    // Created, invited, joined, a project created, invited, a key created, configured, exported.
     expected.extend(["audit_entry"; 8]);
     expected.push("end");
     assert_eq!(kinds, expected);
@@ -102,7 +102,7 @@ async fn an_export_contains_everything_once_and_no_secret() {
     assert_eq!(of_type(&lines, "config_value"), [value]);
     let change = &of_type(&lines, "config_change")[0];
     assert_eq!((&change["author_name"], &change["reason"]), (&json!(owner.name), &json!("more")));
-    // The log as the API shows it, oldest first, the export itself included.
+    // The exported log equals the log in the API, oldest first, and includes the entry of the export itself.
     let mut log =
         owner.client.get(format!("/v1/orgs/{org}/audit")).answers(200).await.json()["items"].clone();
     let log = log.as_array_mut().unwrap();
@@ -119,7 +119,7 @@ async fn an_export_contains_everything_once_and_no_secret() {
 }
 
 #[tokio::test]
-async fn owners_can_export_in_every_state_except_pending_and_failed() {
+async fn only_owners_export_in_every_state_except_pending() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Northwind").await.unwrap();
@@ -129,7 +129,7 @@ async fn owners_can_export_in_every_state_except_pending_and_failed() {
     atrium.guest().await.client.get(&path).refused(404, "not_found").await;
     atrium.client().get(&path).refused(401, "unauthenticated").await;
 
-    // A look whether there is one exports nothing, and records nothing.
+    // A HEAD request exports nothing and writes no audit entry.
     let head = owner.client.request(http::Method::HEAD, &path).answers(200).await;
     let file = head.header("content-disposition").unwrap().to_owned();
     assert!(file.starts_with("attachment; filename=\"northwind-") && file.ends_with(".ndjson\""), "{file}");
@@ -144,16 +144,16 @@ async fn owners_can_export_in_every_state_except_pending_and_failed() {
             "DELETING",
         ),
     ] {
-        put(&mut superuser, &org, state).await;
+        set_state(&mut superuser, &org, state).await;
         let lines = lines(&export(&owner, &org).await.body);
         assert_eq!(lines[0]["status"], status);
     }
-    put(&mut superuser, &org, "status = 'PENDING', deletion_id = NULL, delete_at = NULL").await;
+    set_state(&mut superuser, &org, "status = 'PENDING', deletion_id = NULL, delete_at = NULL").await;
     owner.client.get(&path).refused(409, "organization_not_ready").await;
 }
 
-/// An organization with `rows` rows of each of two kinds, inserted directly.
-async fn large(atrium: &Atrium, rows: i32) -> (Guest, String) {
+/// An organization with `rows` configuration changes and `rows` audit entries, inserted directly.
+async fn large_organization(atrium: &Atrium, rows: i32) -> (Guest, String) {
     let owner = atrium.guest().await;
     let org = owner.organization("Large").await.unwrap();
     let mut superuser = atrium.superuser().await;
@@ -174,15 +174,15 @@ async fn large(atrium: &Atrium, rows: i32) -> (Guest, String) {
     (owner, org)
 }
 
-/// A download that is read as slowly as a test wants.
+/// An export over a raw socket, read at the pace of the test.
 struct Download {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Download {
-    /// Requests an export and reads the head of the response.
-    async fn begin(atrium: &Atrium, owner: &Guest, org: &str) -> Self {
+    /// Sends the request and reads the head of the response.
+    async fn start(atrium: &Atrium, owner: &Guest, org: &str) -> Self {
         let mut stream = connect(atrium).await;
         let token = owner.client.token().unwrap();
         let request =
@@ -202,12 +202,12 @@ impl Download {
         let goal = self.received.len() + bytes;
         while self.received.len() < goal {
             let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
-            assert!(read.unwrap().unwrap() > 0, "it ended early");
+            assert!(read.unwrap().unwrap() > 0, "the response ended early");
         }
     }
 
-    /// Reads until the regular end of the response, or until the connection breaks.
-    async fn whole(mut self) -> Option<Vec<u8>> {
+    /// Reads up to the last chunk and returns the body, or `None` if the connection ends before.
+    async fn read_to_end(mut self) -> Option<Vec<u8>> {
         while !self.received.ends_with(b"\r\n0\r\n\r\n") {
             self.received.reserve(1 << 20);
             let read =
@@ -230,14 +230,14 @@ impl Download {
     }
 }
 
-/// What a process has in memory, in bytes.
+/// The resident memory of a process, in bytes.
 fn resident(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// How many transactions of the application have a snapshot for an export.
+/// The number of the application's transactions that have an export's snapshot open.
 async fn snapshots(superuser: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'atrium_app'
@@ -249,102 +249,102 @@ async fn snapshots(superuser: &mut PgConnection) -> i64 {
 }
 
 async fn until_snapshots(superuser: &mut PgConnection, count: i64, patience: Duration) {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     while snapshots(superuser).await != count {
-        assert!(begun.elapsed() < patience, "there are not {count} snapshots");
+        assert!(started_at.elapsed() < patience, "there are not {count} snapshots");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
 #[expect(clippy::print_stderr, reason = "figures")]
-async fn a_large_organization_is_exported_as_of_one_moment_in_little_memory_while_others_read_slowly() {
-    const MANY: usize = 100_000;
+async fn a_large_export_is_a_snapshot_in_little_memory_next_to_a_slow_reader() {
+    const ROWS: usize = 100_000;
     let atrium = Atrium::start().await;
-    let (owner, org) = large(&atrium, MANY as i32).await;
+    let (owner, org) = large_organization(&atrium, ROWS as i32).await;
     let pid = atrium.api(0).pid();
     let before = resident(pid);
-    let mut slow = Download::begin(&atrium, &owner, &org).await;
-    let hurry = Arc::new(AtomicBool::new(false));
+    let mut slow = Download::start(&atrium, &owner, &org).await;
+    let speed_up = Arc::new(AtomicBool::new(false));
     let slow = tokio::spawn({
-        let hurry = Arc::clone(&hurry);
+        let speed_up = Arc::clone(&speed_up);
         async move {
-            let mut little = [0; 1 << 14];
-            while !hurry.load(Ordering::Relaxed) {
-                let count = slow.stream.read(&mut little).await.unwrap();
-                slow.received.extend_from_slice(&little[..count]);
+            let mut buffer = [0; 1 << 14];
+            while !speed_up.load(Ordering::Relaxed) {
+                let count = slow.stream.read(&mut buffer).await.unwrap();
+                slow.received.extend_from_slice(&buffer[..count]);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            slow.whole().await
+            slow.read_to_end().await
         }
     });
 
-    // What happens from now on is not in it.
+    // Changes from now on are not in the slow export.
     owner.project(&org, "Newcomer").await.unwrap();
 
-    let begun = Instant::now();
-    let fast = Download::begin(&atrium, &owner, &org).await;
-    // A third at the same time has to wait.
+    let started_at = Instant::now();
+    let fast = Download::start(&atrium, &owner, &org).await;
+    // A third concurrent export is rejected.
     let refused = owner.client.get(format!("/v1/orgs/{org}/export")).refused(503, "unavailable").await;
     assert_eq!(refused.header("retry-after"), Some("10"));
-    let most = Arc::new(AtomicUsize::new(0));
-    let watching = tokio::spawn({
-        let most = Arc::clone(&most);
+    let peak = Arc::new(AtomicUsize::new(0));
+    let sampler = tokio::spawn({
+        let peak = Arc::clone(&peak);
         async move {
             loop {
-                most.fetch_max(resident(pid), Ordering::Relaxed);
+                peak.fetch_max(resident(pid), Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     });
-    let fast = fast.whole().await.expect("a whole export");
-    let took = begun.elapsed();
-    watching.abort();
-    let grown = most.load(Ordering::Relaxed).saturating_sub(before);
+    let fast = fast.read_to_end().await.expect("a whole export");
+    let elapsed = started_at.elapsed();
+    sampler.abort();
+    let grown = peak.load(Ordering::Relaxed).saturating_sub(before);
     let rows = lines(&fast).len();
     eprintln!(
-        "{rows} lines, {} MiB in {took:.1?}: {:.0} lines/s; memory grew by {} KiB",
+        "{rows} lines, {} MiB in {elapsed:.1?}: {:.0} lines/s; memory grew by {} KiB",
         fast.len() >> 20,
-        rows as f64 / took.as_secs_f64(),
+        rows as f64 / elapsed.as_secs_f64(),
         grown >> 10
     );
     assert!(grown < 24 << 20, "memory grew by {grown} bytes, for an export of {}", fast.len());
     assert!(String::from_utf8_lossy(&fast).contains("Newcomer"));
 
     assert!(!slow.is_finished());
-    hurry.store(true, Ordering::Relaxed);
+    speed_up.store(true, Ordering::Relaxed);
     let slow = lines(&slow.await.unwrap().expect("a slow reader gets all of it, too"));
-    assert_eq!(of_type(&slow, "config_change").len(), MANY);
-    // Created, those put there, and the export; not what came while it was read.
-    assert_eq!(of_type(&slow, "audit_entry").len(), MANY + 2);
+    assert_eq!(of_type(&slow, "config_change").len(), ROWS);
+    // The creation, the inserted entries and the export itself, but nothing that was added while it was read.
+    assert_eq!(of_type(&slow, "audit_entry").len(), ROWS + 2);
     assert!(!slow.iter().any(|line| line.to_string().contains("Newcomer")));
 }
 
 #[tokio::test]
-async fn disconnected_and_stalled_exports_release_their_snapshot() {
+async fn disconnected_and_stalled_exports_release_their_snapshots() {
     let atrium = Atrium::builder().setting("ATRIUM_DRAIN_SECONDS", "20").start().await;
-    // More than the socket buffers contain.
-    let (owner, org) = large(&atrium, 30_000).await;
+    // More than the socket buffers can take.
+    let (owner, org) = large_organization(&atrium, 30_000).await;
     let mut superuser = atrium.superuser().await;
 
-    let gone = Download::begin(&atrium, &owner, &org).await;
+    let disconnected = Download::start(&atrium, &owner, &org).await;
     until_snapshots(&mut superuser, 1, PATIENCE).await;
-    drop(gone);
+    drop(disconnected);
     until_snapshots(&mut superuser, 0, PATIENCE).await;
 
-    let stalled = Download::begin(&atrium, &owner, &org).await;
+    let stalled = Download::start(&atrium, &owner, &org).await;
     until_snapshots(&mut superuser, 1, PATIENCE).await;
     until_snapshots(&mut superuser, 0, Duration::from_secs(60) + PATIENCE).await;
-    assert!(stalled.whole().await.is_none(), "its connection is cut, not ended");
+    assert!(stalled.read_to_end().await.is_none(), "the connection is cut, without a last chunk");
 
-    // Both slots are free again; a shutdown waits for the client that reads, and cuts the one that does not.
-    let stalled = Download::begin(&atrium, &owner, &org).await;
-    let reading = Download::begin(&atrium, &owner, &org).await;
+    // Both export slots are free again. A stop waits for the client that reads, and cuts off the one that does not.
+    let stalled = Download::start(&atrium, &owner, &org).await;
+    let reading = Download::start(&atrium, &owner, &org).await;
     let ended = atrium.api(0).end();
     atrium.api(0).sigterm();
-    let reading = reading.whole().await.expect("what was begun is finished");
+    let reading = reading.read_to_end().await.expect("what was begun is finished");
     assert!(lines(&reading).len() > 60_000);
     assert!(tokio::time::timeout(PATIENCE, ended).await.unwrap().success());
-    assert!(stalled.whole().await.is_none(), "its connection is cut, not ended");
+    assert!(stalled.read_to_end().await.is_none(), "the connection is cut, without a last chunk");
     until_snapshots(&mut superuser, 0, PATIENCE).await;
 }

@@ -1,5 +1,5 @@
-//! Every operation of the contract, called with every kind of id by every kind of caller: foreign and unknown ids get
-//! the same response, and a role decides as the contract says.
+//! Sends every operation of the contract with every kind of id in every position, for every kind of caller. Ids of
+//! others must be indistinguishable from ids that do not exist, and roles must permit what the contract documents.
 
 #![expect(clippy::print_stdout, reason = "how many combinations there were, with --nocapture")]
 
@@ -11,7 +11,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{
-    Ask as _, alike,
+    CheckedSend as _, assert_identical_problems,
     operations::Operation,
     world::{ROLES, World},
 };
@@ -20,15 +20,15 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Own,
-    /// Of another organization.
+    /// Belongs to another organization.
     Foreign,
-    /// Of another member of the organization; only a chat session is one person's.
+    /// Belongs to another member of the organization. Only chat sessions belong to one member.
     Colleagues,
     Unknown,
     Malformed,
 }
 
-/// All ways to choose a kind for each of these ids.
+/// All combinations of kinds for these ids.
 fn choices(ids: &[&String], operation: &Operation) -> Vec<Vec<Kind>> {
     ids.iter().fold(vec![vec![]], |choices, id| {
         let mut kinds = vec![Kind::Own, Kind::Foreign, Kind::Unknown];
@@ -39,13 +39,13 @@ fn choices(ids: &[&String], operation: &Operation) -> Vec<Vec<Kind>> {
         if *id == "session" {
             kinds.push(Kind::Colleagues);
         }
-        let further = |choice: Vec<Kind>| kinds.iter().map(move |kind| [&choice[..], &[*kind]].concat());
-        choices.into_iter().flat_map(further).collect()
+        let extend = |choice: Vec<Kind>| kinds.iter().map(move |kind| [&choice[..], &[*kind]].concat());
+        choices.into_iter().flat_map(extend).collect()
     })
 }
 
-/// The contents of every tenant's tables.
-async fn contents(atrium: &Atrium) -> Vec<(String, Option<String>)> {
+/// A hash of the content of each table with tenant data.
+async fn table_hashes(atrium: &Atrium) -> Vec<(String, Option<String>)> {
     let mut superuser = atrium.superuser().await;
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
@@ -54,30 +54,31 @@ async fn contents(atrium: &Atrium) -> Vec<(String, Option<String>)> {
     .fetch_all(&mut superuser)
     .await
     .unwrap();
-    let mut contents = Vec::new();
+    let mut table_hashes = Vec::new();
     for table in tables {
         let hash = format!("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {table} t");
         let hash = sqlx::query_scalar(AssertSqlSafe(hash)).fetch_one(&mut superuser).await.unwrap();
-        contents.push((table, hash));
+        table_hashes.push((table, hash));
     }
-    contents
+    table_hashes
 }
 
 #[tokio::test]
-async fn foreign_and_unknown_resources_get_the_same_response() {
+async fn foreign_ids_are_indistinguishable_from_unknown_ids() {
     let atrium = Atrium::start().await;
-    let (here, elsewhere) = (World::create(&atrium, &ROLES).await, World::create(&atrium, &[]).await);
+    let (own_world, foreign_world) =
+        (World::create(&atrium, &ROLES).await, World::create(&atrium, &[]).await);
     let stranger = atrium.guest().await;
     let mut callers = vec![
         ("anonymous", atrium.client()),
         ("stranger", stranger.client.clone()),
-        ("another owner", elsewhere.people["owner"].client.clone()),
+        ("another owner", foreign_world.people["owner"].client.clone()),
     ];
-    callers.extend(here.people.iter().map(|(role, guest)| (*role, guest.client.clone())));
+    callers.extend(own_world.people.iter().map(|(role, guest)| (*role, guest.client.clone())));
     let unknown = Uuid::now_v7().to_string();
-    // What changes from now on was changed by a request.
+    // With the worker suspended, only a request can change the tables.
     atrium.worker(0).suspend();
-    let before = contents(&atrium).await;
+    let before = table_hashes(&atrium).await;
 
     let mut combinations = 0;
     for operation in Operation::all() {
@@ -87,24 +88,24 @@ async fn foreign_and_unknown_resources_get_the_same_response() {
             continue;
         }
         for (caller, client) in &callers {
-            // The cases with indistinguishable responses. For a member they depend on which ids are theirs, and on
-            // whether all are well-formed: a malformed id is rejected before the role is checked.
+            // Replies in one group must be identical. For a member the group depends on which ids are the member's own,
+            // and on whether any id is malformed, because malformed ids are rejected before the role is checked.
             let mut groups: BTreeMap<(Vec<bool>, bool), Vec<Reply>> = BTreeMap::new();
             for choice in choices(&ids, &operation) {
                 let is_own: Vec<bool> = choice.iter().map(|kind| *kind == Kind::Own).collect();
                 let is_member = ROLES.contains(caller);
-                let theirs = *caller == "another owner" && choice.iter().all(|kind| *kind == Kind::Foreign);
-                if (is_member && is_own.iter().all(|own| *own)) || theirs {
-                    // A member with their own ids: the next test.
+                let all_own = *caller == "another owner" && choice.iter().all(|kind| *kind == Kind::Foreign);
+                if (is_member && is_own.iter().all(|own| *own)) || all_own {
+                    // The next test covers callers with their own ids.
                     continue;
                 }
                 let request = operation.request(client, |name| {
                     let kind = ids.iter().position(|id| *id == name).map_or(Kind::Own, |index| choice[index]);
                     match kind {
-                        Kind::Own => here.own(&operation, caller, name),
-                        Kind::Foreign => elsewhere.own(&operation, "owner", name),
+                        Kind::Own => own_world.own(&operation, caller, name),
+                        Kind::Foreign => foreign_world.own(&operation, "owner", name),
                         Kind::Colleagues => {
-                            &here.sessions[if *caller == "owner" { "admin" } else { "owner" }]
+                            &own_world.sessions[if *caller == "owner" { "admin" } else { "owner" }]
                         }
                         Kind::Unknown => &unknown,
                         Kind::Malformed => "no-uuid",
@@ -112,47 +113,48 @@ async fn foreign_and_unknown_resources_get_the_same_response() {
                 });
                 combinations += 1;
                 let reply = operation.send(request).await.unwrap_or_else(|| {
-                    panic!("{}: {caller} opens a stream of {choice:?}", operation.id);
+                    panic!("{}: {caller} opened a stream with {choice:?}", operation.id);
                 });
                 let malformed = choice.contains(&Kind::Malformed);
                 let group = if is_member { (is_own, malformed) } else { (vec![], false) };
                 groups.entry(group).or_default().push(reply);
             }
             for ((own, malformed), replies) in groups {
-                let refusals = match (*caller, own.first()) {
+                let rejections = match (*caller, own.first()) {
                     ("anonymous", _) => &[(401, "unauthenticated")][..],
-                    // In one's own organization the role may be looked at first.
+                    // In the caller's own organization the role may be checked first.
                     (_, Some(true)) if !malformed => &[(404, "not_found"), (403, "forbidden")],
                     _ => &[(404, "not_found")],
                 };
-                let came = (replies[0].code(), replies[0].problem());
-                let expected = refusals.iter().find(|(status, code)| came == (*status, (*code).to_owned()));
+                let actual = (replies[0].code(), replies[0].problem());
+                let expected =
+                    rejections.iter().find(|(status, code)| actual == (*status, (*code).to_owned()));
                 let (status, code) = expected
                     .unwrap_or_else(|| panic!("{}: {caller}: {}", operation.id, replies[0].describe()));
-                alike(&replies, *status, code);
+                assert_identical_problems(&replies, *status, code);
             }
         }
     }
-    assert_eq!(contents(&atrium).await, before, "a refusal changed something");
-    println!("{combinations} combinations of operation, ids and caller were refused alike");
+    assert_eq!(table_hashes(&atrium).await, before, "a rejected request changed something");
+    println!("{combinations} combinations of operation, ids and caller were rejected identically");
     assert!(combinations > 3_000, "{combinations}");
 }
 
 #[tokio::test]
-async fn a_role_decides_as_the_contract_says() {
+async fn roles_permit_exactly_what_the_contract_documents() {
     let atrium = Atrium::start().await;
     let world = World::create(&atrium, &ROLES).await;
     let mut combinations = 0;
     for operation in Operation::all().iter().filter(|operation| operation.least_role.is_some()) {
-        // The world's `user` is none of these.
+        // The world's `user` is none of the callers.
         let least = operation.least_role_for_others.as_ref().or(operation.least_role.as_ref()).unwrap();
         let least = ROLES.iter().position(|role| *role == least).expect("a role");
         for (rank, role) in ROLES.into_iter().enumerate() {
-            // Every caller with the permission performs the change, each in a world of their own.
-            let fresh;
+            // A caller that is permitted to write does so in a world of its own.
+            let new_world;
             let world = if operation.writes() && rank >= least {
-                fresh = World::create(&atrium, &[role]).await;
-                &fresh
+                new_world = World::create(&atrium, &[role]).await;
+                &new_world
             } else {
                 &world
             };
@@ -165,20 +167,20 @@ async fn a_role_decides_as_the_contract_says() {
             if rank < least {
                 assert_eq!((status, code.as_str()), (403, "forbidden"), "{}: {role}", operation.id);
             } else {
-                // A role that is enough does not mean that the organization is in a state for it.
+                // A sufficient role may still meet an organization in the wrong state.
                 let allowed = (200..300).contains(&status) || status == 409;
                 assert!(allowed, "{}: {role}: {status} {code}", operation.id);
             }
         }
         if operation.least_role_for_others.is_some() {
-            // Members may do it to themselves with the lowest role.
+            // On themselves, callers with the least role may use the operation.
             let least = operation.least_role.as_deref();
             let role = ROLES.into_iter().find(|role| Some(*role) == least).expect("a role");
-            let fresh = World::create(&atrium, &[role]).await;
-            let person = &fresh.people[role];
+            let new_world = World::create(&atrium, &[role]).await;
+            let person = &new_world.people[role];
             let request = operation.request(&person.client, |name| match name {
                 "user" => &person.id,
-                _ => fresh.own(operation, role, name),
+                _ => new_world.own(operation, role, name),
             });
             request.answers(204).await;
         }
@@ -188,22 +190,22 @@ async fn a_role_decides_as_the_contract_says() {
 }
 
 #[test]
-fn every_operation_below_an_organization_documents_its_minimum_role() {
+fn every_operation_of_an_organization_documents_its_minimum_role() {
     for operation in Operation::all() {
         let of_organization = operation.path.iter().any(|name| name == "org");
         assert_eq!(
             of_organization,
             operation.least_role.is_some(),
-            "{}: `x-minimum-role` stands on what lies below an organization, and nowhere else",
+            "{}: `x-minimum-role` belongs on operations below an organization only",
             operation.id
         );
         assert!(operation.least_role.is_none_or(|role| ROLES.contains(&role.as_str())), "{}", operation.id);
     }
 }
 
-/// Operations without ids respond to every caller as documented; the contract client checks it.
+/// The client checks each response against the contract.
 #[tokio::test]
-async fn operations_without_ids_respond_to_all_callers_as_documented() {
+async fn operations_without_ids_respond_to_every_caller_as_documented() {
     let atrium = Atrium::start().await;
     for operation in Operation::all().iter().filter(|operation| operation.path.is_empty()) {
         let reply = operation.send(operation.request(&atrium.client(), |_| "")).await.unwrap();

@@ -1,14 +1,14 @@
-//! Requests with one error each, generated from the contract: each operation with a body, each part of it. Every
-//! response is a client error, and the process stays healthy.
+//! Invalid requests generated from the contract, each with one error: in the body, a field, a header or the query.
+//! Every response must be a client error, and the process must keep working.
 
 use atrium_harness::Atrium;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::{Ask as _, operations::Operation, world::World};
+use crate::{CheckedSend as _, operations::Operation, world::World};
 
-/// Invalid JSON texts, for every type of value.
-fn no_json(valid: &str) -> Vec<Vec<u8>> {
+/// Texts that are not valid JSON.
+fn invalid_json(valid: &str) -> Vec<Vec<u8>> {
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let half = &valid[..valid.len() - 1];
     let twice = format!("{half},{}", &valid[1..]);
@@ -40,7 +40,7 @@ fn no_json(valid: &str) -> Vec<Vec<u8>> {
     texts
 }
 
-/// Values of every kind; none of them is right wherever something is wanted in particular.
+/// Values of every kind. None is valid for a field with a specific format.
 fn values() -> Vec<Value> {
     vec![
         json!(null),
@@ -66,45 +66,46 @@ const READ_ONLY: [&str; 8] =
     ["id", "org_id", "user_id", "status", "slug", "created_at", "revision", "__proto__"];
 
 #[tokio::test]
-async fn invalid_bodies_are_rejected_with_the_reason() {
+async fn every_invalid_body_gets_a_client_error() {
     let atrium = Atrium::start().await;
     let mut requests = 0;
-    // What takes a refresh token, and no other, looks at that first.
+    // Operations that take a refresh token only are excluded, because they check the token before the body.
     for operation in Operation::all().into_iter().filter(|operation| operation.public || operation.by_token) {
         let Some(valid) = &operation.body else { continue };
         let world = World::create(&atrium, &[]).await;
         let client = world.people["owner"].client.clone();
-        let ask = || operation.without_body(&client, |name| world.own(&operation, "owner", name));
+        let request = || operation.without_body(&client, |name| world.own(&operation, "owner", name));
         let fields = valid.as_object().expect("bodies are objects");
 
-        for text in no_json(&valid.to_string()) {
+        for text in invalid_json(&valid.to_string()) {
             requests += 1;
             let shown = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
-            let reply = ask().body("application/json", text).send().await.unwrap();
-            // An object without fields has no end to truncate a field into: the rest is another error.
+            let reply = request().body("application/json", text).send().await.unwrap();
+            // For an object without fields, some of the texts are valid JSON with an unknown field.
             let expected = [(400, "malformed_json"), (422, "validation_failed")];
-            let came = (reply.code(), reply.problem());
-            assert!(expected.contains(&(came.0, came.1.as_str())), "{shown}: {}", reply.describe());
+            let actual = (reply.code(), reply.problem());
+            assert!(expected.contains(&(actual.0, actual.1.as_str())), "{shown}: {}", reply.describe());
         }
-        let whole = [json!(null), json!([]), json!([valid]), json!(1), json!("a"), json!(valid.to_string())];
-        for value in whole {
+        let non_objects =
+            [json!(null), json!([]), json!([valid]), json!(1), json!("a"), json!(valid.to_string())];
+        for value in non_objects {
             requests += 1;
-            ask().json(value).refused(422, "validation_failed").await;
+            request().json(value).refused(422, "validation_failed").await;
         }
         let unknown = READ_ONLY.iter().chain(&["", "a/b~c", "NAME", "\u{0}", "🙂"]);
         for name in unknown.filter(|name| !fields.contains_key(**name)) {
             requests += 1;
             let mut body = fields.clone();
             body.insert((*name).to_owned(), json!("a"));
-            let reply = ask().json(Value::Object(body)).refused(422, "validation_failed").await;
+            let reply = request().json(Value::Object(body)).refused(422, "validation_failed").await;
             assert_eq!(reply.at("/errors/0/code"), "unknown", "{}", reply.describe());
         }
-        for (name, right) in fields {
-            for wrong in values().into_iter().filter(|value| value != right) {
+        for (name, valid_value) in fields {
+            for wrong in values().into_iter().filter(|value| value != valid_value) {
                 requests += 1;
                 let mut body = fields.clone();
                 body.insert(name.clone(), wrong.clone());
-                let reply = ask().json(Value::Object(body)).send().await.unwrap();
+                let reply = request().json(Value::Object(body)).send().await.unwrap();
                 assert!((400..500).contains(&reply.code()), "{name}: {wrong:.60}: {}", reply.describe());
                 assert!(reply.problem().len() > 1, "{}", reply.describe());
             }
@@ -113,15 +114,15 @@ async fn invalid_bodies_are_rejected_with_the_reason() {
             ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", ""]
         {
             requests += 1;
-            ask().body(kind, valid.to_string()).refused(415, "unsupported_media_type").await;
+            request().body(kind, valid.to_string()).refused(415, "unsupported_media_type").await;
         }
-        // Each field is optional or required as documented, and the example of the contract is accepted.
-        let without = fields.keys().map(|name| {
+        // Each field is either optional or reported as missing, and the contract's example body is accepted.
+        let without_one_field = fields.keys().map(|name| {
             let mut fields = fields.clone();
             fields.remove(name);
             Value::Object(fields)
         });
-        for body in without {
+        for body in without_one_field {
             let world = World::create(&atrium, &[]).await;
             let request = operation
                 .without_body(&world.people["owner"].client, |name| world.own(&operation, "owner", name));
@@ -135,7 +136,7 @@ async fn invalid_bodies_are_rejected_with_the_reason() {
     assert!(requests > 400, "{requests}");
 }
 
-/// Headers that the API reads, and one that it does not.
+/// Headers that Atrium or hyper reads, and one unknown header.
 const HEADERS: [&str; 14] = [
     "authorization",
     "cookie",
@@ -154,7 +155,7 @@ const HEADERS: [&str; 14] = [
 ];
 
 #[tokio::test]
-async fn invalid_headers_and_queries_cause_no_server_error() {
+async fn no_invalid_header_or_query_causes_a_server_error() {
     let atrium = Atrium::start().await;
     let (nines, long) = ("9".repeat(300), "x".repeat(8_000));
     let values: [&[&[u8]]; 8] = [
@@ -170,10 +171,10 @@ async fn invalid_headers_and_queries_cause_no_server_error() {
     let queries =
         ["a", "=", "&&", "%", "%ff", "%00=%00", "limit=1&limit=1", "last_event_id=%ff", "a[]=1", "?"];
     let mut requests = 0;
-    // One file of the page represents all: they have one handler.
-    let is_of_interest =
+    // One page represents all pages, because they share a handler.
+    let is_tested =
         |operation: &Operation| operation.template.starts_with("/v1/") || operation.template == "/";
-    for operation in Operation::all().into_iter().filter(is_of_interest) {
+    for operation in Operation::all().into_iter().filter(is_tested) {
         let world = World::create(&atrium, &[]).await;
         let client = &world.people["owner"].client;
         let mut garbage = Vec::new();
@@ -192,12 +193,12 @@ async fn invalid_headers_and_queries_cause_no_server_error() {
             garbage.push(client.request(operation.method.clone(), format!("{path}?{query}")));
         }
         requests += garbage.len();
-        // The beginning of a stream is enough. The client checks every response against the contract.
+        // For a stream the beginning is enough. The client checks every response against the contract.
         let replies = garbage.into_iter().map(|request| operation.send(request));
-        // The number of concurrent exports and imports is limited, and a rejection for that reason would hide the
-        // result.
-        let at_once = if operation.is_export_or_import() { 1 } else { 8 };
-        let replies = futures_util::stream::iter(replies).buffer_unordered(at_once).collect::<Vec<_>>().await;
+        // Concurrent exports and imports are limited, and that rejection would hide the result for the request.
+        let concurrency = if operation.is_export_or_import() { 1 } else { 8 };
+        let replies =
+            futures_util::stream::iter(replies).buffer_unordered(concurrency).collect::<Vec<_>>().await;
         for reply in replies.iter().flatten() {
             assert!(reply.code() < 500, "{}", reply.describe());
         }

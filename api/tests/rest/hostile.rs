@@ -1,4 +1,4 @@
-//! Mass attacks: the process's memory stays bounded, it rejects requests, and serves other clients meanwhile.
+//! Attacks with many connections: memory stays bounded, the attackers are rejected, and other clients are still served.
 
 #![expect(clippy::print_stdout, reason = "how much memory there was, with --nocapture")]
 
@@ -18,48 +18,48 @@ use tokio::{
 };
 
 use crate::{
-    Ask as _, PATIENCE,
+    CheckedSend as _, PATIENCE,
     wire::{connect_from, exchange, is_problem, read_all},
 };
 
 const MIB: usize = 1 << 20;
 
-/// Runs an attack while another client, from another address, keeps sending requests that must succeed. Returns the
-/// maximum growth of the process's memory.
-async fn bearable<T>(atrium: &Atrium, name: &str, bound: usize, harm: impl Future<Output = T>) -> T {
+/// Runs an attack while a client at another address keeps sending requests, all of which must be served. Asserts that
+/// the process grows by less than `bound` bytes, and returns the output of the attack.
+async fn under_attack<T>(atrium: &Atrium, name: &str, bound: usize, attack: impl Future<Output = T>) -> T {
     let (api, client) = (atrium.api(0), atrium.client());
     let (before, peak) = (api.resident(), AtomicUsize::new(0));
-    let (over, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (ended, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     let others = async {
         // One more request is sent after the attack, however short it was.
         let mut last = false;
         while !last {
-            last = over.load(Ordering::Relaxed);
+            last = ended.load(Ordering::Relaxed);
             client.get("/v1/auth/me").refused(401, "unauthenticated").await;
-            answers.fetch_add(1, Ordering::Relaxed);
+            served.fetch_add(1, Ordering::Relaxed);
             peak.fetch_max(api.resident(), Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let harm = async {
-        let done = harm.await;
-        over.store(true, Ordering::Relaxed);
-        done
+    let attack = async {
+        let output = attack.await;
+        ended.store(true, Ordering::Relaxed);
+        output
     };
-    let (done, ()) = tokio::join!(harm, others);
-    let (peak, answers) = (peak.into_inner(), answers.into_inner());
+    let (output, ()) = tokio::join!(attack, others);
+    let (peak, served) = (peak.into_inner(), served.into_inner());
     let grown = peak.saturating_sub(before);
     println!(
-        "{name}: {} MiB before, at most {} KiB more; {answers} answers meanwhile",
+        "{name}: {} MiB before, at most {} KiB more; {served} answers meanwhile",
         before / MIB,
         grown / 1024
     );
     assert!(grown < bound, "{name}: {grown} bytes more");
-    assert!(answers > 1, "{name}: the others were not served");
-    done
+    assert!(served > 1, "{name}: the others were not served");
+    output
 }
 
-/// Sends a byte now and then until the server closes the connection. Returns the response.
+/// Sends one byte a second until the server closes the connection, and returns what it received.
 async fn drip(stream: TcpStream, bytes: &'static [u8]) -> String {
     let (mut reader, mut writer) = stream.into_split();
     let dripping = tokio::spawn(async move {
@@ -76,8 +76,8 @@ async fn drip(stream: TcpStream, bytes: &'static [u8]) -> String {
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Sends a beginning, then the same part again and again until the server accepts nothing further. Returns the number
-/// of accepted bytes.
+/// Sends a beginning, then the same text again and again until the server accepts no more. Returns the number of bytes
+/// sent.
 async fn flood(mut stream: TcpStream, beginning: String, again: Arc<str>) -> usize {
     let mut sent = 0;
     let flooding = async {
@@ -88,64 +88,64 @@ async fn flood(mut stream: TcpStream, beginning: String, again: Arc<str>) -> usi
         }
     };
     let ended: Result<std::io::Result<()>, _> = tokio::time::timeout(PATIENCE, flooding).await;
-    assert!(ended.is_ok(), "the server takes it all: {sent} bytes");
+    assert!(ended.is_ok(), "the server still accepts more after {sent} bytes");
     sent
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_connections_from_one_address_are_mostly_rejected() {
+async fn ten_thousand_idle_connections_from_one_address_are_limited() {
     let atrium = Atrium::start().await;
-    bearable(&atrium, "10,000 idle connections", 48 * MIB, async {
-        let mut crowd = Vec::new();
-        while crowd.len() < 10_000 {
-            crowd.extend(join_all((0..100).map(|_| connect_from(&atrium, 9))).await);
+    under_attack(&atrium, "10,000 idle connections", 48 * MIB, async {
+        let mut connections = Vec::new();
+        while connections.len() < 10_000 {
+            connections.extend(join_all((0..100).map(|_| connect_from(&atrium, 9))).await);
         }
-        // During a mass attack, connections are closed without a response; in calmer times, they get one.
-        let told = async {
+        // During a rush, rejected connections are closed without a response. Afterwards they get one.
+        let rejected = async {
             loop {
-                let answer = read_all(&mut connect_from(&atrium, 9).await, PATIENCE).await;
-                if !answer.is_empty() {
-                    break answer;
+                let response = read_all(&mut connect_from(&atrium, 9).await, PATIENCE).await;
+                if !response.is_empty() {
+                    break response;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let answer = tokio::time::timeout(PATIENCE, told).await.expect("a refusal with a reason");
-        is_problem(&answer, "rate_limited", "one connection too many");
-        assert!(answer.contains("retry-after: "), "{answer}");
-        // The process has a thousand open connections, and has closed the others.
+        let response = tokio::time::timeout(PATIENCE, rejected).await.expect("a refusal with a reason");
+        is_problem(&response, "rate_limited", "one connection above the limit");
+        assert!(response.contains("retry-after: "), "{response}");
+        // The process keeps a thousand connections open and has closed the others.
         let mut closed = 0;
-        for stream in &mut crowd {
-            let mut piece = [0; 1024];
+        for stream in &mut connections {
+            let mut buffer = [0; 1024];
             let read = tokio::time::timeout(Duration::ZERO, async {
-                while let Ok(1..) = stream.read(&mut piece).await {}
+                while let Ok(1..) = stream.read(&mut buffer).await {}
             });
             closed += usize::from(read.await.is_ok());
         }
         assert!(closed >= 9_000, "{closed} of 10,000 were closed");
     })
     .await;
-    // They have left, and are welcome again.
-    let mut welcome = connect_from(&atrium, 9).await;
-    let patience = async {
+    // After the connections have ended, the address is admitted again.
+    let mut admitted = connect_from(&atrium, 9).await;
+    let until_admitted = async {
         loop {
-            let ask = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-            let sent = welcome.write_all(ask).await;
-            if sent.is_ok() && read_all(&mut welcome, PATIENCE).await.starts_with("HTTP/1.1 200") {
+            let get = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+            let sent = admitted.write_all(get).await;
+            if sent.is_ok() && read_all(&mut admitted, PATIENCE).await.starts_with("HTTP/1.1 200") {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            welcome = connect_from(&atrium, 9).await;
+            admitted = connect_from(&atrium, 9).await;
         }
     };
-    tokio::time::timeout(PATIENCE, patience).await.expect("a place is free again");
+    tokio::time::timeout(PATIENCE, until_admitted).await.expect("a place is free again");
 }
 
 #[tokio::test]
-async fn a_client_that_sends_one_byte_per_second_is_disconnected() {
+async fn clients_that_send_a_byte_a_second_time_out() {
     let atrium = Atrium::start().await;
     let body = "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{";
-    bearable(&atrium, "400 clients that drip", 24 * MIB, async {
+    under_attack(&atrium, "400 clients that drip", 24 * MIB, async {
         let heads = join_all((0..200).map(|_| async {
             let mut stream = connect_from(&atrium, 9).await;
             stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n").await.unwrap();
@@ -157,9 +157,9 @@ async fn a_client_that_sends_one_byte_per_second_is_disconnected() {
             drip(stream, b" ").await
         }));
         let (heads, bodies) = tokio::join!(heads, bodies);
-        // An incomplete head gets no response; an incomplete body gets one.
+        // An incomplete head gets no response; an incomplete body does.
         assert!(heads.iter().all(String::is_empty), "{heads:?}");
-        bodies.iter().for_each(|answer| is_problem(answer, "malformed_request", "a body that drips"));
+        bodies.iter().for_each(|response| is_problem(response, "malformed_request", "a body that drips"));
     })
     .await;
 }
@@ -171,31 +171,31 @@ async fn endless_heads_and_bodies_are_cut_off() {
     let chunk: Arc<str> = format!("1000\r\n{}\r\n", "x".repeat(0x1000)).into();
     let get = "GET / HTTP/1.1\r\nhost: a\r\n";
     let post = "POST /v1/auth/guest HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
-    // Bytes in kernel buffers count as accepted; the process does not keep what it reads.
-    const ON_THE_WAY: usize = 32 * MIB;
+    // Upper bound for what the kernel buffers, which counts as sent.
+    const MAX_SENT: usize = 32 * MIB;
     for (name, beginning, again) in
         [("200 heads without an end", get, &header), ("200 bodies without an end", post, &chunk)]
     {
-        bearable(&atrium, name, 48 * MIB, async {
+        under_attack(&atrium, name, 48 * MIB, async {
             let floods = (0..200).map(|_| async {
                 flood(connect_from(&atrium, 9).await, beginning.to_owned(), Arc::clone(again)).await
             });
-            let taken = join_all(floods).await;
-            assert!(taken.iter().all(|taken| *taken < ON_THE_WAY), "{taken:?}");
+            let sent = join_all(floods).await;
+            assert!(sent.iter().all(|sent| *sent < MAX_SENT), "{sent:?}");
         })
         .await;
     }
     let megabyte = format!("{get}x: {}\r\n\r\n", "y".repeat(MIB));
-    bearable(&atrium, "100 heads of a megabyte", 24 * MIB, async {
-        for answer in join_all((0..100).map(|_| exchange(&atrium, megabyte.as_bytes()))).await {
-            is_problem(&answer, "malformed_request", "a megabyte of headers");
+    under_attack(&atrium, "100 heads of a megabyte", 24 * MIB, async {
+        for response in join_all((0..100).map(|_| exchange(&atrium, megabyte.as_bytes()))).await {
+            is_problem(&response, "malformed_request", "a megabyte of headers");
         }
     })
     .await;
     let bomb = format!("{post}{}", chunk.repeat(256));
-    bearable(&atrium, "100 bodies of a megabyte", 24 * MIB, async {
-        for answer in join_all((0..100).map(|_| exchange(&atrium, bomb.as_bytes()))).await {
-            is_problem(&answer, "body_too_large", "a body bomb");
+    under_attack(&atrium, "100 bodies of a megabyte", 24 * MIB, async {
+        for response in join_all((0..100).map(|_| exchange(&atrium, bomb.as_bytes()))).await {
+            is_problem(&response, "body_too_large", "a body bomb");
         }
     })
     .await;

@@ -1,12 +1,14 @@
-//! Tokens and cookies: which are accepted.
+//! Which access tokens and cookies are accepted.
 
 use atrium_harness::{Atrium, client::Client};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
 
-use crate::{Ask as _, alike, operations::Operation, until_refused, world::World};
+use crate::{
+    CheckedSend as _, assert_identical_problems, operations::Operation, until_token_rejected, world::World,
+};
 
-/// Something that looks like a part of a token.
+/// Encodes a value as a part of a token.
 fn part(value: &Value) -> String {
     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
     BASE64_URL_SAFE_NO_PAD.encode(value.to_string())
@@ -22,8 +24,8 @@ fn header(kid: &str) -> Header {
     Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) }
 }
 
-/// A token with this header and payload, byte for byte, signed with that key: what no library would write.
-fn handwritten(header: &str, payload: &str, key: &EncodingKey) -> String {
+/// A token with exactly this header and payload, signed with the key. Libraries do not write such malformed tokens.
+fn sign_raw(header: &str, payload: &str, key: &EncodingKey) -> String {
     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
     let [header, payload] = [header, payload].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
     let message = format!("{header}.{payload}");
@@ -32,16 +34,16 @@ fn handwritten(header: &str, payload: &str, key: &EncodingKey) -> String {
 }
 
 #[tokio::test]
-async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
+async fn forged_tokens_get_identical_responses() {
     let atrium = Atrium::start().await;
     let client = atrium.client();
     let guest = atrium.guest().await;
     let token = guest.client.token().unwrap();
     let claims = claims_of(token);
     let now = atrium_shared::clock::now().unix_timestamp();
-    let ours =
+    let trusted_key =
         EncodingKey::from_ed_pem(&std::fs::read(atrium.wiring().keys.join("test-1.pem")).unwrap()).unwrap();
-    let sign = |header: &Header, claims: &Value| jsonwebtoken::encode(header, claims, &ours).unwrap();
+    let sign = |header: &Header, claims: &Value| jsonwebtoken::encode(header, claims, &trusted_key).unwrap();
     let with = |field: &str, value: Value| {
         let mut claims = claims.clone();
         claims[field] = value;
@@ -53,11 +55,13 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
         sign(&header("test-1"), &claims)
     };
     let payload = claims.to_string();
-    let believed = r#"{"alg":"EdDSA","kid":"test-1"}"#;
-    // The forging code works: a correct token is accepted.
-    for token in
-        [sign(&header("test-1"), &claims), handwritten(believed, &payload, &ours), with("nbf", json!(now))]
-    {
+    let valid_header = r#"{"alg":"EdDSA","kid":"test-1"}"#;
+    // Control: the forging helpers produce tokens that are accepted when everything is right.
+    for token in [
+        sign(&header("test-1"), &claims),
+        sign_raw(valid_header, &payload, &trusted_key),
+        with("nbf", json!(now)),
+    ] {
         client.bearer(token).get("/v1/auth/me").answers(200).await;
     }
 
@@ -66,20 +70,20 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
     let jwk = jwks["keys"][0].to_string();
     let secret = EncodingKey::from_secret(public.as_bytes());
     let hs256 = Header { kid: Some("test-1".to_owned()), ..Header::new(Algorithm::HS256) };
-    let foreign = foreign_key(&atrium);
-    let mut broken = token.to_owned();
-    broken.pop();
+    let untrusted = untrusted_key(&atrium);
+    let mut truncated = token.to_owned();
+    truncated.pop();
     let [signed_header, signed_payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
         panic!("three parts")
     };
     let mut forged: Vec<(String, String)> = vec![
         ("HS256 with the public key".to_owned(), jsonwebtoken::encode(&hs256, &claims, &secret).unwrap()),
-        ("another key".to_owned(), jsonwebtoken::encode(&header("test-1"), &claims, &foreign).unwrap()),
+        ("another key".to_owned(), jsonwebtoken::encode(&header("test-1"), &claims, &untrusted).unwrap()),
         ("no kid".to_owned(), sign(&Header::new(Algorithm::EdDSA), &claims)),
         ("nothing".to_owned(), String::new()),
         ("no token".to_owned(), "a.b.c".to_owned()),
         ("three times nothing".to_owned(), "..".to_owned()),
-        ("cut off".to_owned(), broken),
+        ("cut off".to_owned(), truncated),
         ("a byte more".to_owned(), format!("{token}A")),
         ("a part more".to_owned(), format!("{token}.{signature}")),
         ("a part less".to_owned(), format!("{signed_header}.{signed_payload}")),
@@ -88,7 +92,10 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
         ("long".to_owned(), "x".repeat(2049)),
         ("huge".to_owned(), format!("{token}{}", "A".repeat(8_000))),
         ("a huge claim".to_owned(), with("name", json!("x".repeat(2048)))),
-        ("deep".to_owned(), handwritten(believed, &format!("{}{}", "[".repeat(700), "]".repeat(700)), &ours)),
+        (
+            "deep".to_owned(),
+            sign_raw(valid_header, &format!("{}{}", "[".repeat(700), "]".repeat(700)), &trusted_key),
+        ),
     ];
     for none in ["none", "None", "nOnE", "NONE", ""] {
         let header = part(&json!({"alg": none, "kid": "test-1"}));
@@ -97,14 +104,14 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
     }
     for algorithm in ["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA448", "eddsa"] {
         let header = format!(r#"{{"alg":"{algorithm}","kid":"test-1"}}"#);
-        forged.push((format!("alg {algorithm}"), handwritten(&header, &payload, &ours)));
+        forged.push((format!("alg {algorithm}"), sign_raw(&header, &payload, &trusted_key)));
     }
     for kid in
         ["unknown", "", "../test-1", "/etc/passwd", "test-1.pem", "./test-1", "test-1\0", "TEST-1", "test-2"]
     {
         forged.push((format!("kid {kid:?}"), sign(&header(kid), &claims)));
     }
-    for (name, more) in [
+    for (name, field) in [
         ("jku", r#""jku":"https://evil.example/jwks.json""#.to_owned()),
         ("jwk", format!(r#""jwk":{jwk}"#)),
         ("x5u", r#""x5u":"https://evil.example/chain.pem""#.to_owned()),
@@ -114,11 +121,11 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
         ("alg twice", r#""alg":"EdDSA""#.to_owned()),
         ("kid a number", String::new()),
     ] {
-        let header = match more.as_str() {
+        let header = match field.as_str() {
             "" => r#"{"alg":"EdDSA","kid":1}"#.to_owned(),
-            more => format!(r#"{{"alg":"EdDSA","kid":"test-1",{more}}}"#),
+            field => format!(r#"{{"alg":"EdDSA","kid":"test-1",{field}}}"#),
         };
-        forged.push((name.to_owned(), handwritten(&header, &payload, &ours)));
+        forged.push((name.to_owned(), sign_raw(&header, &payload, &trusted_key)));
     }
     for (field, wrong) in [
         ("aud", json!("somebody-else")),
@@ -143,11 +150,11 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
     for field in ["iss", "aud", "sub", "jti", "sid", "exp", "iat"] {
         forged.push((format!("no {field}"), without(field)));
         forged.push((format!("{field}: null"), with(field, Value::Null)));
-        // Twice: which of the two a reader takes is anybody's guess.
-        let (own, body) = (&claims[field], payload.strip_suffix('}').unwrap());
+        // A duplicate field: parsers differ in which of the two they take.
+        let (claim, body) = (&claims[field], payload.strip_suffix('}').unwrap());
         forged.push((
             format!("{field} twice"),
-            handwritten(believed, &format!(r#"{body},"{field}":{own}}}"#), &ours),
+            sign_raw(valid_header, &format!(r#"{body},"{field}":{claim}}}"#), &trusted_key),
         ));
     }
 
@@ -158,7 +165,7 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
         assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"), "{about}");
         replies.push(reply);
     }
-    // A token is accepted only as the single bearer token of a request.
+    // A valid token is rejected unless it is the only bearer token of the request.
     let carried =
         [vec![format!("Bearer {token}"); 2], vec![format!("Basic {token}")], vec![token.to_owned()]];
     for values in carried {
@@ -168,11 +175,11 @@ async fn forged_and_expired_tokens_are_rejected_with_the_same_response() {
         replies.push(request.send().await.unwrap());
     }
     replies.push(client.get("/v1/auth/me").send().await.unwrap());
-    alike(&replies, 401, "unauthenticated");
+    assert_identical_problems(&replies, 401, "unauthenticated");
 }
 
-/// A key that is not ours.
-fn foreign_key(atrium: &Atrium) -> EncodingKey {
+/// A signing key that Atrium does not trust, with the same key id.
+fn untrusted_key(atrium: &Atrium) -> EncodingKey {
     let folder = atrium.wiring().logs.join("foreign-keys");
     std::fs::create_dir_all(&folder).unwrap();
     let file = atrium_harness::keys::generate(&folder, "test-1").unwrap();
@@ -196,7 +203,7 @@ async fn services_can_verify_tokens_with_the_published_keys() {
 }
 
 #[tokio::test]
-async fn a_sign_out_revokes_the_token_in_every_process() {
+async fn a_logout_revokes_the_token_in_every_process() {
     let atrium = Atrium::builder().apis(2).start().await;
     let browser = atrium.client().with_cookies();
     let signed_in = browser.post("/v1/auth/guest").answers(201).await;
@@ -207,16 +214,16 @@ async fn a_sign_out_revokes_the_token_in_every_process() {
     other.get("/v1/auth/me").answers(200).await;
 
     browser.post("/v1/auth/logout").header("origin", atrium.public_url()).answers(204).await;
-    // The browser no longer has a cookie, and a copy of the token is of no use.
+    // The browser no longer has a cookie, and a copy of the token is rejected.
     browser.get("/v1/auth/me").refused(401, "unauthenticated").await;
     atrium.client().bearer(&token).get("/v1/auth/me").refused(401, "unauthenticated").await;
-    until_refused(&other).await;
-    // Signing out again is no error of the server.
+    until_token_rejected(&other).await;
+    // A repeated logout is a client error.
     other.post("/v1/auth/logout").refused(401, "unauthenticated").await;
 }
 
 #[tokio::test]
-async fn the_session_cookie_is_accepted_only_from_our_own_pages() {
+async fn cookies_are_accepted_from_own_pages_only() {
     let atrium = Atrium::start().await;
     let browser = atrium.client().with_cookies();
     browser.post("/v1/auth/guest").header("sec-fetch-site", "same-origin").answers(201).await;
@@ -232,21 +239,21 @@ async fn the_session_cookie_is_accepted_only_from_our_own_pages() {
     let simple = browser.post("/v1/orgs").body("text/plain", "{\"name\":\"a\"}");
     simple.header("origin", "https://evil.example").refused(403, "cross_site_request").await;
     // Another site cannot sign a browser in.
-    let planted = atrium.client().post("/v1/auth/guest").header("origin", "https://evil.example");
-    planted.refused(403, "cross_site_request").await;
+    let cross_site_sign_in = atrium.client().post("/v1/auth/guest").header("origin", "https://evil.example");
+    cross_site_sign_in.refused(403, "cross_site_request").await;
 
     create().header("origin", atrium.public_url()).answers(202).await;
     create().header("sec-fetch-site", "same-origin").answers(202).await;
     browser.get("/v1/orgs").answers(200).await;
-    // The author of the request put a token in the header.
+    // A token in the header is accepted from any origin, because browsers do not add it by themselves.
     let guest = atrium.guest().await;
     let script = guest.client.post("/v1/orgs").json(json!({ "name": "a" }));
     script.header("origin", "https://evil.example").answers(202).await;
 }
 
-/// Every operation that accepts the cookie, called by another site.
+/// Sends every operation that accepts a cookie as another site's page would.
 #[tokio::test]
-async fn the_session_cookie_is_rejected_from_other_sites() {
+async fn no_operation_accepts_a_cookie_from_another_site() {
     let atrium = Atrium::start().await;
     let mut requests = 0;
     for operation in Operation::all().iter().filter(|operation| !operation.public) {
@@ -254,20 +261,20 @@ async fn the_session_cookie_is_rejected_from_other_sites() {
         let token = world.people["owner"].client.token().unwrap();
         let cookie = format!("atrium_session={token}; atrium_refresh=AAAA");
         let client = atrium.client();
-        let ask = || {
+        let forge = || {
             operation.request(&client, |name| world.own(operation, "owner", name)).header("cookie", &cookie)
         };
         let mut forged = vec![
-            ask().header("origin", "https://evil.example"),
-            ask().header("origin", "null"),
-            ask().header("origin", "https://evil.example").header("sec-fetch-site", "same-origin"),
-            ask().header("sec-fetch-site", "cross-site"),
-            ask().header("sec-fetch-site", "same-site"),
+            forge().header("origin", "https://evil.example"),
+            forge().header("origin", "null"),
+            forge().header("origin", "https://evil.example").header("sec-fetch-site", "same-origin"),
+            forge().header("sec-fetch-site", "cross-site"),
+            forge().header("sec-fetch-site", "same-site"),
         ];
         if operation.writes() {
-            // An old browser sends no origin, and a form needs no permission for its request.
-            forged.push(ask());
-            forged.push(ask().body("text/plain", "{}").header("origin", "https://evil.example"));
+            // Old browsers send no origin, and a form sends a request that needs no preflight.
+            forged.push(forge());
+            forged.push(forge().body("text/plain", "{}").header("origin", "https://evil.example"));
         }
         for request in forged {
             requests += 1;
@@ -291,7 +298,7 @@ async fn over_tls_the_cookie_is_bound_to_the_host() {
 }
 
 #[tokio::test]
-async fn guest_names_continue_after_9999() {
+async fn guest_numbers_continue_after_9999() {
     let atrium = Atrium::start().await;
     let mut superuser = atrium.superuser().await;
     for (number, name) in
@@ -307,12 +314,12 @@ async fn guest_names_continue_after_9999() {
 }
 
 #[tokio::test]
-async fn a_sign_out_takes_effect_while_the_database_clock_is_behind() {
+async fn a_revocation_takes_effect_with_the_database_clock_behind() {
     let mut atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let claims = claims_of(guest.client.token().unwrap());
     let mut database = atrium.superuser().await;
-    // For the watcher, the database's clock is five minutes behind.
+    // For the watcher's role, `now()` is five minutes behind.
     for statement in [
         "CREATE SCHEMA behind",
         "GRANT USAGE ON SCHEMA behind TO atrium_watcher",
@@ -337,5 +344,5 @@ async fn a_sign_out_takes_effect_while_the_database_clock_is_behind() {
     .execute(&mut database)
     .await
     .unwrap();
-    until_refused(&elsewhere).await;
+    until_token_rejected(&elsewhere).await;
 }

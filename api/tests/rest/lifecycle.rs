@@ -1,4 +1,4 @@
-//! The life of an organization: suspended and resumed, deleted and restored, purged.
+//! The life of an organization: suspend and resume, delete and restore, and the purge without traces.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use redis::AsyncCommands as _;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
-use crate::{Ask as _, PATIENCE, until};
+use crate::{CheckedSend as _, PATIENCE, until};
 
 /// An organization in use: a project, a member, a chat window, configuration, an invitation.
 struct Used {
@@ -26,7 +26,7 @@ struct Used {
 }
 
 impl Used {
-    async fn begin(atrium: &Atrium) -> Self {
+    async fn create(atrium: &Atrium) -> Self {
         let owner = atrium.guest().await;
         let org = owner.organization("Northwind").await.unwrap();
         let project = owner.project(&org, "Harbor").await.unwrap();
@@ -45,12 +45,12 @@ impl Used {
         self.owner.client.post(self.path(action)).answers(200).await
     }
 
-    /// Every change, tried by members who may make it.
-    async fn changes_nothing(&self, code: &str) {
+    /// Asserts that every changing request is rejected with this code, although its caller has the role for it.
+    async fn assert_changes_rejected(&self, code: &str) {
         let (owner, member) = (&self.owner.client, &self.member.client);
         let project = self.path(&format!("/projects/{}", self.project));
         let config = self.path("/configs/chat.max_active_sessions");
-        let somebody = self.path(&format!("/members/{}", self.member.id));
+        let member_path = self.path(&format!("/members/{}", self.member.id));
         let name = json!({ "name": "changed" });
         for request in [
             owner.patch(self.path("")).if_match("*").json(name.clone()),
@@ -60,8 +60,8 @@ impl Used {
             owner.put(&config).if_match("*").json(json!({ "value": 1, "reason": "x" })),
             owner.delete(format!("{config}?reason=x")).if_match("*"),
             owner.post(self.path("/invitations")).json(json!({ "role": "viewer" })),
-            owner.patch(&somebody).json(json!({ "role": "viewer" })),
-            owner.delete(&somebody),
+            owner.patch(&member_path).json(json!({ "role": "viewer" })),
+            owner.delete(&member_path),
             owner.post(self.path("/transfer")).json(json!({ "user_id": self.member.id })),
             member.post(format!("{project}/chat/sessions")),
             member.delete(format!("{project}/chat/sessions/{}", self.window.session)),
@@ -69,14 +69,15 @@ impl Used {
         ] {
             request.refused(403, code).await;
         }
-        // A session that was just read stays cached for a moment; its streams end like all others.
+        // A recent check of the chat session is cached briefly, so a new stream may still open. It ends like all
+        // others.
         while let Ok(mut stream) = member.events(&self.window.events(), None).await {
             stream.must_end(PATIENCE).await;
         }
         member.get(self.window.events()).refused(403, code).await;
     }
 
-    async fn can_be_read(&self) {
+    async fn assert_readable(&self) {
         for path in ["", "/members", "/projects", "/configs", "/configs/status"] {
             self.member.client.get(self.path(path)).answers(200).await;
         }
@@ -86,9 +87,9 @@ impl Used {
 }
 
 #[tokio::test]
-async fn a_suspended_organization_is_readable_without_streams() {
+async fn a_suspended_organization_is_readable_and_has_no_streams() {
     let atrium = Atrium::builder().apis(2).start().await;
-    let used = Used::begin(&atrium).await;
+    let used = Used::create(&atrium).await;
     let late = atrium.guest().await;
     let elsewhere = used.member.client.at(atrium.api(1).url());
     let mut chat = elsewhere.events(&used.window.events(), None).await.unwrap();
@@ -106,11 +107,11 @@ async fn a_suspended_organization_is_readable_without_streams() {
     }
     chat.must_end(PATIENCE).await;
     configs.must_end(PATIENCE).await;
-    used.changes_nothing("organization_suspended").await;
-    used.can_be_read().await;
+    used.assert_changes_rejected("organization_suspended").await;
+    used.assert_readable().await;
     let accept = || late.client.post("/v1/invitations/accept").json(json!({ "code": used.code }));
     accept().refused(403, "organization_suspended").await;
-    // The streams have ended, so every process has applied it.
+    // The streams have ended, so every process has observed the suspension.
     for client in [&used.member.client, &elsewhere] {
         let press = client.post(used.window.actions()).json(json!({ "action": "ready" }));
         press.refused(403, "organization_suspended").await;
@@ -127,17 +128,17 @@ async fn a_suspended_organization_is_readable_without_streams() {
 #[tokio::test]
 async fn actions_queued_before_a_suspension_are_dropped() {
     let mut atrium = Atrium::builder().workers(["relay,saga,config"]).start().await;
-    let used = Used::begin(&atrium).await;
+    let used = Used::create(&atrium).await;
     used.member.press(&used.window, "ready").await.unwrap();
     used.act("/suspend").await;
     let inbound = Inbound::Chat(chat_shard(used.project.parse().unwrap())).to_string();
     let mut redis = atrium.redis_connection().await;
-    assert_eq!(redis.xlen::<_, u64>(&inbound).await.unwrap(), 1, "it is queued");
+    assert_eq!(redis.xlen::<_, u64>(&inbound).await.unwrap(), 1, "the action is queued");
     atrium.add_worker(Some("chat")).await;
-    // The worker is ready before it has come to what is queued.
-    until("it has left the queue", async || redis.xlen::<_, u64>(&inbound).await.unwrap() == 0).await;
+    // The worker is ready before it has handled the queued action.
+    until("the queue is empty", async || redis.xlen::<_, u64>(&inbound).await.unwrap() == 0).await;
     used.act("/resume").await;
-    // Both go through one shard, in order: when the second is counted, the first was seen.
+    // Both actions use one shard, in order: when the second is counted, the first was handled.
     used.member.press(&used.window, "blocked").await.unwrap();
     let counters = format!("{}/counters", used.window.chat);
     loop {
@@ -154,7 +155,7 @@ async fn actions_queued_before_a_suspension_are_dropped() {
 #[tokio::test]
 async fn a_deletion_can_be_canceled_during_its_grace_period() {
     let atrium = Atrium::start().await;
-    let used = Used::begin(&atrium).await;
+    let used = Used::create(&atrium).await;
     let delete = || used.owner.client.delete(used.path(""));
     used.member.client.delete(used.path("")).refused(403, "forbidden").await;
     for suspended in [false, true] {
@@ -168,8 +169,8 @@ async fn a_deletion_can_be_canceled_during_its_grace_period() {
         assert_eq!(accepted.header("operation-location"), Some(operation.as_str()));
         delete().refused(403, "organization_deleting").await;
         used.owner.client.post(used.path("/suspend")).refused(403, "organization_deleting").await;
-        used.changes_nothing("organization_deleting").await;
-        used.can_be_read().await;
+        used.assert_changes_rejected("organization_deleting").await;
+        used.assert_readable().await;
 
         let mut progress = used.owner.client.events(&format!("{operation}/events"), None).await.unwrap();
         let restored = used.act("/restore").await;
@@ -183,7 +184,7 @@ async fn a_deletion_can_be_canceled_during_its_grace_period() {
     used.member.press(&used.window, "ready").await.unwrap();
 }
 
-/// Every table's rows, and every key's content, that name one of these.
+/// All rows and Redis keys that contain one of these names.
 async fn traces(atrium: &Atrium, names: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     let mut connection = atrium.superuser().await;
@@ -200,8 +201,8 @@ async fn traces(atrium: &Atrium, names: &[&str]) -> Vec<String> {
                 .fetch_all(&mut connection)
                 .await
                 .unwrap();
-        let of_ours = rows.iter().filter(|row| names.iter().any(|name| row.contains(name)));
-        found.extend(of_ours.map(|row| format!("{table}: {row}")));
+        let matching = rows.iter().filter(|row| names.iter().any(|name| row.contains(name)));
+        found.extend(matching.map(|row| format!("{table}: {row}")));
     }
     let mut redis = atrium.redis_connection().await;
     let keys: Vec<String> = redis.keys("*").await.unwrap();
@@ -226,17 +227,17 @@ async fn traces(atrium: &Atrium, names: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_purged_organization_leaves_only_its_certificate() {
+async fn a_deleted_organization_leaves_only_its_certificate() {
     let atrium = Atrium::builder()
         .apis(2)
         .full_workers(2)
         .default_value("organization.deletion_grace_seconds", json!(1))
         .start()
         .await;
-    let (used, other) = (Used::begin(&atrium).await, Used::begin(&atrium).await);
+    let (used, other) = (Used::create(&atrium).await, Used::create(&atrium).await);
     used.member.press(&used.window, "ready").await.unwrap();
     other.member.press(&other.window, "ready").await.unwrap();
-    // Both processes have cached its configuration, and responses of creates are recorded.
+    // Both processes cache the configuration, and responses to creates are stored.
     for api in 0..2 {
         let client = used.owner.client.at(atrium.api(api).url());
         client.get(used.path("/configs")).answers(200).await;
@@ -245,19 +246,19 @@ async fn a_purged_organization_leaves_only_its_certificate() {
     }
     let names = [used.org.as_str(), used.project.as_str(), used.window.session.as_str()];
     let before = traces(&atrium, &names).await;
-    for place in
+    for source in
         ["audit_log", "chat_sessions", "config_history", "idempotency_keys", "sagas", "}:live", "applied"]
     {
         assert!(
-            before.iter().any(|trace| trace.contains(place)),
-            "nothing to remove in {place}: {before:#?}"
+            before.iter().any(|trace| trace.contains(source)),
+            "nothing to remove in {source}: {before:#?}"
         );
     }
 
     let accepted = used.owner.client.delete(used.path("")).answers(202).await;
     let operation = format!("/v1/operations/{}", accepted.at("/operation_id"));
     let mut progress = used.owner.client.events(&format!("{operation}/events"), None).await.unwrap();
-    // The process that executes it is killed on the way.
+    // The workers are restarted during the deletion.
     for worker in 0..2 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         atrium.worker(worker).restart().await.unwrap();
@@ -280,26 +281,26 @@ async fn a_purged_organization_leaves_only_its_certificate() {
         assert_eq!(guest.client.get("/v1/orgs").answers(200).await.at("/items/0/id"), "");
     }
 
-    // The message that carried it out is acknowledged a moment later.
+    // The last message is acknowledged shortly after the commit.
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        let left = traces(&atrium, &names).await;
-        if left.is_empty() {
+        let remaining = traces(&atrium, &names).await;
+        if remaining.is_empty() {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{left:#?}");
+        assert!(tokio::time::Instant::now() < deadline, "{remaining:#?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // And what other organizations have is all there.
-    other.can_be_read().await;
+    // Other organizations still have all their data.
+    other.assert_readable().await;
     other.member.press(&other.window, "ready").await.unwrap();
     assert!(!traces(&atrium, &[&other.org]).await.is_empty());
 }
 
 #[tokio::test]
-async fn no_process_purges_an_organization_before_its_grace_period_ends() {
+async fn the_database_prevents_deletion_before_the_grace_period_ends() {
     let atrium = Atrium::start().await;
-    let used = Used::begin(&atrium).await;
+    let used = Used::create(&atrium).await;
     for _ in 0..2 {
         let refused = sqlx::query("DELETE FROM orgs WHERE id = $1::uuid")
             .bind(&used.org)
@@ -308,7 +309,7 @@ async fn no_process_purges_an_organization_before_its_grace_period_ends() {
             .unwrap_err();
         let constraint = refused.as_database_error().and_then(|error| error.constraint());
         assert_eq!(constraint, Some("orgs_deleted_after_grace"), "{refused}");
-        // The second time, with a grace of a week.
+        // The second attempt runs during the grace period of a week.
         let _ = used.owner.client.delete(used.path("")).send().await.unwrap();
     }
 }
@@ -316,14 +317,17 @@ async fn no_process_purges_an_organization_before_its_grace_period_ends() {
 #[tokio::test]
 async fn an_owner_cannot_resume_or_delete_after_an_operators_suspension() {
     let atrium = Atrium::start().await;
-    let used = Used::begin(&atrium).await;
+    let used = Used::create(&atrium).await;
     used.act("/suspend").await;
     let operator = async |command: &str| {
         operator::run(atrium.wiring(), &["org", command, &used.org, "--reason", "spam"]).await
     };
     operator("suspend").await.unwrap();
-    let seen = used.owner.client.get(used.path("")).answers(200).await;
-    assert_eq!((seen.at("/status"), seen.at("/suspended_by")), ("SUSPENDED".into(), "operator".into()));
+    let organization = used.owner.client.get(used.path("")).answers(200).await;
+    assert_eq!(
+        (organization.at("/status"), organization.at("/suspended_by")),
+        ("SUSPENDED".into(), "operator".into())
+    );
     for request in [used.owner.client.post(used.path("/resume")), used.owner.client.delete(used.path(""))] {
         request.refused(403, "organization_suspended").await;
     }

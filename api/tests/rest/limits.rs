@@ -1,24 +1,24 @@
-//! Rate limits: requests up to the configured number, with headers that report it.
+//! Rate limits: they follow the configuration, and headers report them.
 
 use std::time::{Duration, Instant};
 
 use atrium_harness::{Atrium, guest::Guest};
 use serde_json::json;
 
-use crate::{Ask as _, by_cookie, until};
+use crate::{CheckedSend as _, by_cookie, until};
 
 #[tokio::test]
-async fn limits_are_enforced_reported_and_changed_live() {
+async fn rate_limits_are_enforced_reported_and_changed_at_run_time() {
     let atrium = Atrium::builder().default_limits().start().await;
     let client = atrium.client();
     let mut last = None;
     for attempt in 0..10 {
-        // A client's own claim about its address is not used.
+        // A client cannot forge its address with a header.
         let forged = format!("10.0.0.{attempt}");
         let reply = client.post("/v1/auth/guest").header("x-forwarded-for", forged).answers(201).await;
         assert_eq!(reply.header("ratelimit-policy"), Some("\"sign_ins\";q=10;w=60"));
-        let left = reply.header("ratelimit").unwrap().to_owned();
-        assert!(left.starts_with(&format!("\"sign_ins\";r={};t=", 9 - attempt)), "{left}");
+        let quota_status = reply.header("ratelimit").unwrap().to_owned();
+        assert!(quota_status.starts_with(&format!("\"sign_ins\";r={};t=", 9 - attempt)), "{quota_status}");
         last = Some(reply);
     }
     let refused = client.post("/v1/auth/guest").refused(429, "rate_limited").await;
@@ -28,28 +28,29 @@ async fn limits_are_enforced_reported_and_changed_live() {
 
     let guest = client.bearer(last.unwrap().at("/access_token"));
     let mut admitted = 0_u64;
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let refused = loop {
         let reply = guest.get("/v1/auth/me").send().await.unwrap();
         if reply.code() != 200 {
             break reply.must_be(429, "rate_limited");
         }
         admitted += 1;
-        // A bucket refills while it is emptied.
-        let refilled = begun.elapsed().as_secs() * 100 / 60 + 2;
+        // The bucket refills while the requests run.
+        let refilled = started_at.elapsed().as_secs() * 100 / 60 + 2;
         assert!(admitted <= 100 + refilled, "{admitted} admitted");
     };
     assert!(admitted >= 100, "{admitted} admitted");
     assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=100;w=60"));
-    // Pages and keys need no sign-in.
+    // Pages and public keys are not limited.
     client.get("/").answers(200).await;
 
     atrium.set_default("limits.requests_per_minute", json!(1000)).await;
-    until("the new limit holds", async || guest.get("/v1/auth/me").send().await.unwrap().code() == 200).await;
+    until("the new limit applies", async || guest.get("/v1/auth/me").send().await.unwrap().code() == 200)
+        .await;
 }
 
 #[tokio::test]
-async fn behind_a_proxy_the_forwarded_address_is_counted() {
+async fn behind_a_proxy_limits_use_the_forwarded_address() {
     let atrium = Atrium::builder().default_limits().setting("ATRIUM_TRUSTED_PROXY_HOPS", "1").start().await;
     let client = atrium.client();
     let sign_in = |forwarded: String| client.post("/v1/auth/guest").header("x-forwarded-for", forwarded);
@@ -71,7 +72,7 @@ async fn a_stream_over_the_limit_is_a_problem_for_programs_and_a_retry_for_brows
     let path = format!("/v1/operations/{}/events", creation.operation);
     guest.client.get(&path).refused(429, "rate_limited").await;
     let mut stream = by_cookie(&atrium, &guest, &path).events().await.unwrap();
-    assert!(stream.next().await.is_none(), "an event over the limit");
+    assert!(stream.next().await.is_none(), "the stream sent an event over the limit");
     let retry = stream.retry().unwrap();
     assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&retry), "{retry:?}");
 }

@@ -1,4 +1,5 @@
-//! The REST API over real sockets of real processes. Every response is checked against the contract.
+//! Tests of the REST API: requests over real sockets to real processes. Every response is also checked against the
+//! contract.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
@@ -46,10 +47,11 @@ use atrium_harness::{
     until,
 };
 
-/// How long something that comes within a second is waited for: a limit against waiting forever, not a measurement.
+/// Upper bound for waiting on an event that normally happens within a second. It prevents endless waits and measures
+/// nothing.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// A window of the chat of a new project, and its events, which come from now on.
+/// Opens a chat window in a new project and follows its events from now on.
 async fn watched_chat(guest: &Guest, org: &str) -> (Window, Follower) {
     let project = guest.project(org, "Harbor").await.unwrap();
     let window = guest.open_chat(org, &project).await.unwrap();
@@ -59,14 +61,14 @@ async fn watched_chat(guest: &Guest, org: &str) -> (Window, Follower) {
 }
 
 /// Sends a request and checks its response.
-trait Ask {
-    /// Sends it; the answer has to have this status.
+trait CheckedSend {
+    /// Sends the request; the response must have this status.
     async fn answers(self, status: u16) -> Reply;
-    /// Sends it; the answer has to be this problem.
+    /// Sends the request; the response must be this problem.
     async fn refused(self, status: u16, code: &str) -> Reply;
 }
 
-impl Ask for Request {
+impl CheckedSend for Request {
     async fn answers(self, status: u16) -> Reply {
         self.send().await.unwrap().must(status)
     }
@@ -76,18 +78,18 @@ impl Ask for Request {
     }
 }
 
-/// Waits until a process rejects a token that it would accept otherwise.
-async fn until_refused(client: &Client) {
-    until(&format!("{} believes it no more", client.base()), async || {
+/// Waits until a process rejects the client's token, which is valid except for its revocation.
+async fn until_token_rejected(client: &Client) {
+    until(&format!("{} rejects the token", client.base()), async || {
         client.get("/v1/auth/me").send().await.unwrap().code() == 401
     })
     .await;
 }
 
-/// Waits until the operation at this address has ended, and returns its status.
-async fn end_of(client: &Client, operation: &str) -> String {
+/// Waits until the operation at this path has ended, and returns its final status.
+async fn final_status(client: &Client, operation: &str) -> String {
     let mut status = String::new();
-    until("an end", async || {
+    until("the operation has ended", async || {
         status = client.get(operation).answers(200).await.at("/status");
         ["COMMITTED", "FAILED"].contains(&status.as_str())
     })
@@ -95,17 +97,17 @@ async fn end_of(client: &Client, operation: &str) -> String {
     status
 }
 
-/// Creates organizations until one fails: what makes them fail takes a moment to reach the workers.
+/// Creates organizations until one fails, because the setting that makes them fail reaches the workers with a delay.
 async fn failed_creation(guest: &Guest) -> Creation {
     loop {
         let created = guest.create_organization("Doomed").await.unwrap();
-        if end_of(&guest.client, &format!("/v1/operations/{}", created.operation)).await == "FAILED" {
+        if final_status(&guest.client, &format!("/v1/operations/{}", created.operation)).await == "FAILED" {
             return created;
         }
     }
 }
 
-/// A metric of a process, named with its labels; 0 if absent.
+/// The value that a process reports for a metric, named with its labels; 0 when the metric is absent.
 async fn metric(atrium: &Atrium, api: usize, name: &str) -> f64 {
     let admin = Client::new(atrium.api(api).admin_url());
     let metrics = admin.get("/metrics").answers(200).await.text();
@@ -119,9 +121,9 @@ fn by_cookie(atrium: &Atrium, guest: &Guest, path: &str) -> Request {
     atrium.client().get(path).header("cookie", cookie).header("sec-fetch-site", "same-origin")
 }
 
-/// Waits until each of the first `apis` API processes counts as many that live. Until then the first one that started
-/// takes itself for the only one, and grants a whole limit alone.
-async fn every_process_counts(atrium: &Atrium, apis: usize) {
+/// Waits until each of the first `apis` API processes counts that number of live processes. Until then, the process
+/// that started first assumes that it is the only one, and admits the whole limit alone.
+async fn until_processes_counted(atrium: &Atrium, apis: usize) {
     for api in 0..apis {
         until("every API process counts the others", async || {
             metric(atrium, api, "atrium_api_processes").await == apis as f64
@@ -130,16 +132,16 @@ async fn every_process_counts(atrium: &Atrium, apis: usize) {
     }
 }
 
-/// Checks that all of these are this problem and indistinguishable: the same bytes, except for the request id.
+/// Asserts that all replies are this problem and are indistinguishable: the same bytes, except for the request id.
 #[track_caller]
-fn alike(replies: &[Reply], status: u16, code: &str) {
+fn assert_identical_problems(replies: &[Reply], status: u16, code: &str) {
     assert_eq!(
         (replies[0].code(), replies[0].problem().as_str()),
         (status, code),
         "{}",
         replies[0].describe()
     );
-    let seen = |reply: &Reply| {
+    let comparable = |reply: &Reply| {
         let id = reply.header("x-request-id").unwrap_or_default();
         let mut headers: Vec<_> = reply
             .headers
@@ -152,8 +154,8 @@ fn alike(replies: &[Reply], status: u16, code: &str) {
     };
     for reply in replies {
         assert_eq!(
-            seen(reply),
-            seen(&replies[0]),
+            comparable(reply),
+            comparable(&replies[0]),
             "{} differs from {}",
             reply.describe(),
             replies[0].describe()

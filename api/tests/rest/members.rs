@@ -1,28 +1,28 @@
-//! Members and invitations: one code, one person.
+//! Members and invitations.
 
 use atrium_harness::{Atrium, guest::Guest};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::{Ask as _, PATIENCE, alike};
+use crate::{CheckedSend as _, PATIENCE, assert_identical_problems};
 
 #[tokio::test]
-async fn an_invitation_code_admits_one_user_once() {
+async fn an_invitation_code_admits_one_person_once() {
     let atrium = Atrium::start().await;
-    let (owner, guest, late) = (atrium.guest().await, atrium.guest().await, atrium.guest().await);
+    let (owner, guest, late_guest) = (atrium.guest().await, atrium.guest().await, atrium.guest().await);
     let org = owner.organization("Club").await.unwrap();
     let invitations = format!("/v1/orgs/{org}/invitations");
     let invite = |body| owner.client.post(&invitations).json(body);
-    let made = invite(json!({ "role": "member", "expires_in_seconds": 60 })).answers(201).await;
+    let created = invite(json!({ "role": "member", "expires_in_seconds": 60 })).answers(201).await;
     let accept = |client: &atrium_harness::client::Client, code: &str| {
         client.post("/v1/invitations/accept").json(json!({ "code": code }))
     };
-    let code = made.at("/code");
+    let code = created.at("/code");
     let joined = accept(&guest.client, &code).answers(200).await;
     assert_eq!((joined.at("/org/id"), joined.at("/org/role")), (org.clone(), "member".into()));
 
-    // A user who is a member already keeps their role and does not use up a code.
+    // A member who accepts another invitation keeps the role and does not use up the code.
     let better = invite(json!({ "role": "admin" })).answers(201).await;
     let unchanged = accept(&guest.client, &better.at("/code")).answers(200).await;
     assert_eq!(unchanged.at("/org/role"), "member");
@@ -52,9 +52,9 @@ async fn an_invitation_code_admits_one_user_once() {
         "🙂".to_owned(),
         "a\u{0}".to_owned(),
     ] {
-        refusals.push(accept(&late.client, &code).send().await.unwrap());
+        refusals.push(accept(&late_guest.client, &code).send().await.unwrap());
     }
-    alike(&refusals, 404, "invitation_not_found");
+    assert_identical_problems(&refusals, 404, "invitation_not_found");
 
     let statuses = owner.client.get(&invitations).answers(200).await.json();
     let statuses: Vec<_> = statuses["items"]
@@ -64,9 +64,9 @@ async fn an_invitation_code_admits_one_user_once() {
         .map(|item| item["status"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(statuses, ["EXPIRED", "REVOKED", "OPEN", "ACCEPTED"]);
-    accept(&late.client, &better.at("/code")).answers(200).await;
+    accept(&late_guest.client, &better.at("/code")).answers(200).await;
 
-    // A reader of the database cannot join.
+    // The database does not contain the codes.
     let mut connection = atrium.superuser().await;
     let stored: Vec<String> = sqlx::query_scalar("SELECT row_to_json(invitations)::text FROM invitations")
         .fetch_all(&mut connection)
@@ -77,7 +77,7 @@ async fn an_invitation_code_admits_one_user_once() {
 }
 
 #[tokio::test]
-async fn concurrent_acceptances_of_one_code_admit_one_user() {
+async fn one_of_several_guests_with_the_same_code_joins() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
@@ -105,7 +105,7 @@ async fn concurrent_acceptances_of_one_code_admit_one_user() {
 }
 
 #[tokio::test]
-async fn no_member_can_grant_a_higher_role_than_their_own() {
+async fn invitations_are_limited_to_the_creators_role() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
@@ -148,11 +148,11 @@ async fn no_member_can_grant_a_higher_role_than_their_own() {
 }
 
 #[tokio::test]
-async fn a_forged_cursor_is_rejected() {
+async fn forged_cursors_are_rejected() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Cursors").await.unwrap();
-    // Before PostgreSQL's calendar begins, before anybody joined, and after all calendars.
+    // Before PostgreSQL's first timestamp, before any member joined, and after the last timestamp.
     for microseconds in [-220_000_000_000_000_000, -1, i64::MAX, i64::MIN] {
         let cursor = BASE64_URL_SAFE_NO_PAD.encode(json!([microseconds, owner.id]).to_string());
         let page = owner.client.get(format!("/v1/orgs/{org}/members?cursor={cursor}"));
@@ -161,7 +161,7 @@ async fn a_forged_cursor_is_rejected() {
 }
 
 #[tokio::test]
-async fn role_changes_stop_at_the_callers_role_and_at_the_last_owner() {
+async fn role_changes_respect_the_callers_role_and_keep_an_owner() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
@@ -169,24 +169,25 @@ async fn role_changes_stop_at_the_callers_role_and_at_the_last_owner() {
     let member = owner.invite_guest(&org, "member").await.unwrap();
     let stranger = atrium.guest().await;
     let path = |guest: &Guest| format!("/v1/orgs/{org}/members/{}", guest.id);
-    let give = |by: &Guest, to: &Guest, role: &str| by.client.patch(path(to)).json(json!({ "role": role }));
+    let set_role =
+        |by: &Guest, to: &Guest, role: &str| by.client.patch(path(to)).json(json!({ "role": role }));
 
-    give(&admin, &member, "owner").refused(403, "forbidden").await;
-    give(&admin, &owner, "viewer").refused(403, "forbidden").await;
-    give(&member, &member, "admin").refused(403, "forbidden").await;
-    give(&owner, &stranger, "member").refused(404, "not_found").await;
-    give(&stranger, &member, "viewer").refused(404, "not_found").await;
-    give(&owner, &owner, "admin").refused(409, "last_owner").await;
+    set_role(&admin, &member, "owner").refused(403, "forbidden").await;
+    set_role(&admin, &owner, "viewer").refused(403, "forbidden").await;
+    set_role(&member, &member, "admin").refused(403, "forbidden").await;
+    set_role(&owner, &stranger, "member").refused(404, "not_found").await;
+    set_role(&stranger, &member, "viewer").refused(404, "not_found").await;
+    set_role(&owner, &owner, "admin").refused(409, "last_owner").await;
     owner.client.delete(path(&owner)).refused(409, "last_owner").await;
     admin.client.delete(path(&owner)).refused(403, "forbidden").await;
     member.client.delete(path(&admin)).refused(403, "forbidden").await;
-    give(&owner, &member, "king").refused(422, "validation_failed").await;
+    set_role(&owner, &member, "king").refused(422, "validation_failed").await;
 
-    let changed = give(&admin, &member, "admin").answers(200).await;
+    let changed = set_role(&admin, &member, "admin").answers(200).await;
     assert_eq!((changed.at("/role"), changed.at("/user/name")), ("admin".into(), member.name.clone()));
-    // An invitation to a higher role than its maker now has is no longer valid.
+    // An invitation is no longer valid when its role is higher than its creator's current role.
     let code = member.invite(&org, "admin").await.unwrap();
-    give(&owner, &member, "member").answers(200).await;
+    set_role(&owner, &member, "member").answers(200).await;
     let accept = |code: &str| stranger.client.post("/v1/invitations/accept").json(json!({ "code": code }));
     accept(&code).refused(404, "invitation_not_found").await;
 
@@ -196,14 +197,14 @@ async fn role_changes_stop_at_the_callers_role_and_at_the_last_owner() {
     transfer(&owner.id).refused(422, "validation_failed").await;
     assert_eq!(transfer(&admin.id).answers(200).await.at("/role"), "admin");
     transfer(&admin.id).refused(403, "forbidden").await;
-    give(&admin, &owner, "viewer").answers(200).await;
+    set_role(&admin, &owner, "viewer").answers(200).await;
     owner.client.delete(path(&owner)).answers(204).await;
     owner.client.get(format!("/v1/orgs/{org}")).refused(404, "not_found").await;
     admin.client.delete(path(&owner)).refused(404, "not_found").await;
 }
 
 #[tokio::test]
-async fn concurrent_removals_leave_one_owner() {
+async fn concurrent_owner_removals_leave_one_owner() {
     let atrium = Atrium::builder().apis(2).start().await;
     for round in 0..8 {
         let owner = atrium.guest().await;
@@ -212,12 +213,13 @@ async fn concurrent_removals_leave_one_owner() {
         let path = |guest: &Guest| format!("/v1/orgs/{org}/members/{}", guest.id);
         let elsewhere = other.client.at(atrium.api(1).url());
         let (one, two) = if round % 2 == 0 {
-            // Each takes the other's role away, or leaves.
+            // Each owner demotes the other one.
             tokio::join!(
                 owner.client.patch(path(&other)).json(json!({ "role": "viewer" })).send(),
                 elsewhere.patch(path(&owner)).json(json!({ "role": "viewer" })).send()
             )
         } else {
+            // Each owner leaves.
             tokio::join!(owner.client.delete(path(&owner)).send(), elsewhere.delete(path(&other)).send())
         };
         let codes = [one.unwrap().code(), two.unwrap().code()];
@@ -238,24 +240,25 @@ async fn a_removed_member_loses_access_in_every_process() {
     let owner = atrium.guest().await;
     let org = owner.organization("Goodbye").await.unwrap();
     let project = owner.project(&org, "Harbor").await.unwrap();
-    let (leaver, stays) = (
+    let (leaver, remaining) = (
         owner.invite_guest(&org, "member").await.unwrap(),
         owner.invite_guest(&org, "member").await.unwrap(),
     );
     let code = leaver_code(&owner, &leaver, &org).await;
     let elsewhere = leaver.client.at(atrium.api(1).url());
     let window = leaver.open_chat(&org, &project).await.unwrap();
-    let others = stays.open_chat(&org, &project).await.unwrap();
-    let mut gone = elsewhere.events(&window.events(), None).await.unwrap();
+    let others = remaining.open_chat(&org, &project).await.unwrap();
+    let mut chat = elsewhere.events(&window.events(), None).await.unwrap();
     let mut configs = elsewhere.events(&format!("/v1/orgs/{org}/configs/events"), None).await.unwrap();
-    let mut kept = stays.client.at(atrium.api(1).url()).events(&others.events(), None).await.unwrap();
-    // Both processes have cached the session.
+    let mut unaffected =
+        remaining.client.at(atrium.api(1).url()).events(&others.events(), None).await.unwrap();
+    // Both processes have cached the chat session.
     for client in [&leaver.client, &elsewhere] {
         client.post(window.actions()).json(json!({ "action": "ready" })).answers(202).await;
     }
 
     owner.client.delete(format!("/v1/orgs/{org}/members/{}", leaver.id)).answers(204).await;
-    gone.must_end(PATIENCE).await;
+    chat.must_end(PATIENCE).await;
     configs.must_end(PATIENCE).await;
     for client in [&leaver.client, &elsewhere] {
         let mut refused =
@@ -274,23 +277,23 @@ async fn a_removed_member_loses_access_in_every_process() {
         .refused(404, "invitation_not_found")
         .await;
 
-    // All other streams continue.
-    stays.press(&others, "deployed").await.unwrap();
+    // Other members are unaffected.
+    remaining.press(&others, "deployed").await.unwrap();
     loop {
-        let event = kept.must_see("chat.action", PATIENCE).await;
+        let event = unaffected.must_see("chat.action", PATIENCE).await;
         if event.json()["action"] == "deployed" {
             break;
         }
     }
-    // A user who is invited again is a member like any other.
+    // A removed member who is invited again has full access.
     leaver.join(&org, &owner.invite(&org, "member").await.unwrap()).await.unwrap();
     let window = leaver.open_chat(&org, &project).await.unwrap();
-    let mut back = elsewhere.events(&window.events(), None).await.unwrap();
+    let mut rejoined = elsewhere.events(&window.events(), None).await.unwrap();
     leaver.press(&window, "ready").await.unwrap();
-    back.must_see("chat.action", PATIENCE).await;
+    rejoined.must_see("chat.action", PATIENCE).await;
 }
 
-/// A code created by a user while they were an admin.
+/// A code that `leaver` creates after being promoted to admin.
 async fn leaver_code(owner: &Guest, leaver: &Guest, org: &str) -> String {
     let path = format!("/v1/orgs/{org}/members/{}", leaver.id);
     owner.client.patch(&path).json(json!({ "role": "admin" })).answers(200).await;
@@ -298,21 +301,21 @@ async fn leaver_code(owner: &Guest, leaver: &Guest, org: &str) -> String {
 }
 
 #[tokio::test]
-async fn deleting_a_project_ends_only_its_own_streams() {
+async fn a_deleted_projects_streams_end_and_others_continue() {
     let atrium = Atrium::builder().apis(2).start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Projects").await.unwrap();
-    let (gone, stays) =
+    let (deleted, remaining) =
         (owner.project(&org, "Gone").await.unwrap(), owner.project(&org, "Stays").await.unwrap());
     let client = owner.client.at(atrium.api(1).url());
     let (window, other) =
-        (owner.open_chat(&org, &gone).await.unwrap(), owner.open_chat(&org, &stays).await.unwrap());
-    let mut ends = client.events(&window.events(), None).await.unwrap();
-    let mut goes_on = client.events(&other.events(), None).await.unwrap();
-    owner.client.delete(format!("/v1/orgs/{org}/projects/{gone}")).answers(204).await;
-    ends.must_end(PATIENCE).await;
+        (owner.open_chat(&org, &deleted).await.unwrap(), owner.open_chat(&org, &remaining).await.unwrap());
+    let mut deleted_events = client.events(&window.events(), None).await.unwrap();
+    let mut remaining_events = client.events(&other.events(), None).await.unwrap();
+    owner.client.delete(format!("/v1/orgs/{org}/projects/{deleted}")).answers(204).await;
+    deleted_events.must_end(PATIENCE).await;
     owner.press(&other, "ready").await.unwrap();
-    goes_on.must_see("chat.action", PATIENCE).await;
+    remaining_events.must_see("chat.action", PATIENCE).await;
 }
 
 #[tokio::test]
@@ -342,11 +345,11 @@ async fn quotas_hold_under_concurrent_creates() {
             _ => drop(reply.must_be(409, "quota_reached")),
         }
     }
-    assert_eq!(added, [2, 3], "two members beside the owner, three projects");
+    assert_eq!(added, [2, 3], "two members in addition to the owner, three projects");
     let first = owner.client.get(&projects).answers(200).await.at("/items/0/id");
     owner.client.delete(format!("{projects}/{first}")).answers(204).await;
     owner.client.post(&projects).json(json!({ "name": "Room again" })).answers(201).await;
-    // A user who is a member already needs no free place.
+    // An existing member can accept an invitation although the quota is reached.
     let code = owner.invite(&org, "viewer").await.unwrap();
     owner.client.post("/v1/invitations/accept").json(json!({ "code": code })).answers(200).await;
 }

@@ -1,5 +1,5 @@
-//! Non-interference: what one tenant is answered is the same, byte for byte, whether or not another one exists and is
-//! busy. Ids, times and secrets are replaced by the order in which they were first seen.
+//! Non-interference: the responses to one tenant are the same, byte for byte, whether or not another tenant exists and
+//! is busy. Ids, times and secrets are replaced by the order in which they first appear.
 //!
 //! The requests are drawn from a seed; `WALL_SEED` sets it.
 
@@ -17,15 +17,15 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Ask as _, PATIENCE};
+use crate::{CheckedSend as _, PATIENCE};
 
-/// Requests of the tenant that is watched, after those that set its scene.
-const STEPS: usize = 150;
-/// The number of requests that the other tenant must have sent meanwhile, or it was not busy.
-const BUSY: usize = 100;
+/// The number of random requests of the observed tenant, after its setup.
+const RANDOM_REQUESTS: usize = 150;
+/// The least number of requests that the other tenant must send meanwhile.
+const MIN_NEIGHBOR_REQUESTS: usize = 100;
 
-/// The ids of another tenant that a caller could name. Without another tenant, unknown ids.
-struct Theirs {
+/// Ids of the other tenant's resources. Without another tenant, they are random.
+struct ForeignIds {
     org: String,
     project: String,
     session: String,
@@ -33,89 +33,93 @@ struct Theirs {
     user: String,
 }
 
-impl Theirs {
-    fn of_nobody() -> Self {
+impl ForeignIds {
+    fn unknown() -> Self {
         let id = || Uuid::now_v7().to_string();
         Self { org: id(), project: id(), session: id(), operation: id(), user: id() }
     }
 }
 
 #[tokio::test]
-async fn responses_to_a_tenant_do_not_depend_on_other_tenants() {
+async fn a_tenants_responses_do_not_depend_on_another_tenant() {
     let seed = std::env::var("WALL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
 
     let atrium = Atrium::start().await;
-    let alone = transcript(&atrium.guest().await, &Theirs::of_nobody(), seed).await;
+    let alone = transcript(&atrium.guest().await, &ForeignIds::unknown(), seed).await;
     drop(atrium);
 
     let atrium = Atrium::start().await;
-    let us = atrium.guest().await;
-    let (them, theirs) = settle(&atrium).await;
+    let observed = atrium.guest().await;
+    let (neighbor, foreign) = create_neighbor(&atrium).await;
     let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let busy = tokio::spawn(be_busy(them, theirs.org.clone(), Arc::clone(&stop), Arc::clone(&requests)));
-    let beside = transcript(&us, &theirs, seed).await;
+    let busy =
+        tokio::spawn(keep_busy(neighbor, foreign.org.clone(), Arc::clone(&stop), Arc::clone(&requests)));
+    let with_neighbor = transcript(&observed, &foreign, seed).await;
     stop.store(true, Ordering::Relaxed);
     busy.await.expect("the other tenant was well");
     let requests = requests.load(Ordering::Relaxed);
-    assert!(requests > BUSY, "the other tenant made {requests} requests only");
+    assert!(requests > MIN_NEIGHBOR_REQUESTS, "the other tenant sent only {requests} requests");
 
-    for (number, (alone, beside)) in alone.iter().zip(&beside).enumerate() {
-        assert_eq!(alone, beside, "answer {number} differs; WALL_SEED={seed} makes the same requests");
+    for (number, (alone, with_neighbor)) in alone.iter().zip(&with_neighbor).enumerate() {
+        assert_eq!(
+            alone, with_neighbor,
+            "response {number} differs; WALL_SEED={seed} repeats these requests"
+        );
     }
-    assert_eq!(alone.len(), beside.len(), "WALL_SEED={seed}");
+    assert_eq!(alone.len(), with_neighbor.len(), "WALL_SEED={seed}");
 }
 
-/// Another tenant, with one of everything.
-async fn settle(atrium: &Atrium) -> (Guest, Theirs) {
-    let them = atrium.guest().await;
-    let operation = them.create_organization("Aurora").await.unwrap().operation;
-    let org = them.organization("Aurora").await.unwrap();
-    let project = them.project(&org, "Lantern").await.unwrap();
-    let session = them.open_chat(&org, &project).await.unwrap().session;
-    let user = them.id.clone();
-    (them, Theirs { org, project, session, operation, user })
+/// Creates another tenant with one resource of each kind.
+async fn create_neighbor(atrium: &Atrium) -> (Guest, ForeignIds) {
+    let neighbor = atrium.guest().await;
+    let operation = neighbor.create_organization("Aurora").await.unwrap().operation;
+    let org = neighbor.organization("Aurora").await.unwrap();
+    let project = neighbor.project(&org, "Lantern").await.unwrap();
+    let session = neighbor.open_chat(&org, &project).await.unwrap().session;
+    let user = neighbor.id.clone();
+    (neighbor, ForeignIds { org, project, session, operation, user })
 }
 
-/// Sends all requests of a tenant, under the same names, until it is stopped.
-async fn be_busy(them: Guest, org: String, stop: Arc<AtomicBool>, requests: Arc<AtomicUsize>) {
-    let client = &them.client;
+/// Uses every feature as the other tenant, with the same names, until `stop` is set.
+async fn keep_busy(neighbor: Guest, org: String, stop: Arc<AtomicBool>, requests: Arc<AtomicUsize>) {
+    let client = &neighbor.client;
     let count = || requests.fetch_add(1, Ordering::Relaxed);
     for round in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let project = them.project(&org, "Lantern").await.unwrap();
-        let window = them.open_chat(&org, &project).await.unwrap();
+        let project = neighbor.project(&org, "Lantern").await.unwrap();
+        let window = neighbor.open_chat(&org, &project).await.unwrap();
         for action in ["ready", "blocked", "deployed"] {
-            them.press(&window, action).await.unwrap();
+            neighbor.press(&window, action).await.unwrap();
             count();
         }
-        them.configure(&org, "chat.max_active_sessions", json!(round % 5 + 1), "busy").await.unwrap();
-        them.invite_guest(&org, "member").await.unwrap();
+        neighbor.configure(&org, "chat.max_active_sessions", json!(round % 5 + 1), "busy").await.unwrap();
+        neighbor.invite_guest(&org, "member").await.unwrap();
         client.get(format!("/v1/orgs/{org}/projects")).answers(200).await;
         client.delete(format!("/v1/orgs/{org}/projects/{project}")).answers(204).await;
         if round % 10 == 0 {
-            them.create_organization("Aurora").await.unwrap();
+            neighbor.create_organization("Aurora").await.unwrap();
         }
         (0..7).for_each(|_| _ = count());
     }
 }
 
-/// The watched tenant's state, as far as its next request depends on it.
+/// The observed tenant's state, as far as its next requests depend on it.
 struct Script {
     random: StdRng,
     org: String,
-    /// With the number of actions that were pressed in it.
+    /// Project id, and the number of actions that were accepted in it.
     projects: Vec<(String, u64)>,
     sessions: Vec<(usize, String)>,
     invitations: Vec<String>,
     names: Names,
-    lines: Vec<String>,
+    transcript_lines: Vec<String>,
 }
 
-async fn transcript(us: &Guest, theirs: &Theirs, seed: u64) -> Vec<String> {
-    let org = us.organization("Aurora").await.unwrap();
+async fn transcript(observed: &Guest, foreign: &ForeignIds, seed: u64) -> Vec<String> {
+    let org = observed.organization("Aurora").await.unwrap();
     let mut script = Script {
         random: StdRng::seed_from_u64(seed),
         org,
@@ -123,26 +127,26 @@ async fn transcript(us: &Guest, theirs: &Theirs, seed: u64) -> Vec<String> {
         sessions: Vec::new(),
         invitations: Vec::new(),
         names: Names::default(),
-        lines: Vec::new(),
+        transcript_lines: Vec::new(),
     };
     for path in ["/v1/auth/me", "/v1/orgs"] {
-        script.ask(us.client.get(path)).await;
+        script.record(observed.client.get(path)).await;
     }
-    script.make_project(us).await;
-    for _ in 0..STEPS {
-        script.step(us, theirs).await;
+    script.make_project(observed).await;
+    for _ in 0..RANDOM_REQUESTS {
+        script.step(observed, foreign).await;
     }
-    script.lines
+    script.transcript_lines
 }
 
 impl Script {
-    /// Sends a request and writes down what came.
-    async fn ask(&mut self, request: Request) -> Reply {
+    /// Sends a request and appends its response to the transcript.
+    async fn record(&mut self, request: Request) -> Reply {
         let reply = request.send().await.unwrap();
         let mut headers: Vec<_> = reply
             .headers
             .iter()
-            // Times make bodies longer or shorter; the body itself is compared.
+            // `content-length` varies with the length of times. The body itself is compared.
             .filter(|(name, _)| {
                 !["date", "x-request-id", "ratelimit", "content-length"].contains(&name.as_str())
             })
@@ -152,7 +156,7 @@ impl Script {
         let text = reply.text().replace(reply.header("x-request-id").unwrap_or("-"), "the request");
         let line =
             format!("{} {}\n{} {}\n{text}", reply.method, reply.path, reply.code(), headers.join("\n"));
-        self.lines.push(self.names.normalize(&line));
+        self.transcript_lines.push(self.names.normalize(&line));
         reply
     }
 
@@ -160,38 +164,38 @@ impl Script {
         self.random.random_range(0..of)
     }
 
-    async fn make_project(&mut self, us: &Guest) {
+    async fn make_project(&mut self, observed: &Guest) {
         let name = format!("Lantern {}", self.pick(3));
         let path = format!("/v1/orgs/{}/projects", self.org);
-        let reply = self.ask(us.client.post(path).json(json!({ "name": name }))).await;
+        let reply = self.record(observed.client.post(path).json(json!({ "name": name }))).await;
         self.projects.push((reply.at("/id"), 0));
     }
 
-    async fn step(&mut self, us: &Guest, theirs: &Theirs) {
-        let client = &us.client;
+    async fn step(&mut self, observed: &Guest, foreign: &ForeignIds) {
+        let client = &observed.client;
         let org = format!("/v1/orgs/{}", self.org);
-        let place = self.pick(self.projects.len());
-        let project = format!("{org}/projects/{}", self.projects[place].0);
+        let index = self.pick(self.projects.len());
+        let project = format!("{org}/projects/{}", self.projects[index].0);
         match self.pick(20) {
-            0 => self.make_project(us).await,
-            1 => _ = self.ask(client.get(format!("{org}/projects?limit={}", 1 + place))).await,
+            0 => self.make_project(observed).await,
+            1 => _ = self.record(client.get(format!("{org}/projects?limit={}", 1 + index))).await,
             2 => {
-                let etag = self.ask(client.get(&project)).await.etag().unwrap().to_owned();
+                let etag = self.record(client.get(&project)).await.etag().unwrap().to_owned();
                 let name = format!("Lantern {}", self.pick(9));
-                self.ask(client.patch(&project).if_match(etag).json(json!({ "name": name }))).await;
+                self.record(client.patch(&project).if_match(etag).json(json!({ "name": name }))).await;
             }
             3 if self.projects.len() > 1 => {
-                self.ask(client.delete(&project)).await;
-                self.projects.remove(place);
-                self.sessions.retain(|(of, _)| *of != place);
-                self.sessions.iter_mut().filter(|(of, _)| *of > place).for_each(|(of, _)| *of -= 1);
+                self.record(client.delete(&project)).await;
+                self.projects.remove(index);
+                self.sessions.retain(|(of, _)| *of != index);
+                self.sessions.iter_mut().filter(|(of, _)| *of > index).for_each(|(of, _)| *of -= 1);
             }
             4 => {
                 let path = format!("{project}/chat/sessions");
-                let reply = self.ask(client.post(path)).await;
+                let reply = self.record(client.post(path)).await;
                 let closed = reply.at("/closed_session_id");
                 self.sessions.retain(|(_, session)| *session != closed);
-                self.sessions.push((place, reply.at("/id")));
+                self.sessions.push((index, reply.at("/id")));
             }
             5..=7 if !self.sessions.is_empty() => {
                 let at = self.pick(self.sessions.len());
@@ -199,47 +203,49 @@ impl Script {
                 let chat = format!("{org}/projects/{}/chat", self.projects[of].0);
                 let action = ["ready", "blocked", "nonsense"][self.pick(3)];
                 let path = format!("{chat}/sessions/{session}/actions");
-                let reply = self.ask(client.post(path).json(json!({ "action": action }))).await;
+                let reply = self.record(client.post(path).json(json!({ "action": action }))).await;
                 self.projects[of].1 += u64::from(reply.code() == 202);
-                self.wait_until_counted(us, of).await;
-                self.ask(client.get(format!("{chat}/counters"))).await;
+                self.wait_until_counted(observed, of).await;
+                self.record(client.get(format!("{chat}/counters"))).await;
             }
             8 => {
                 let invite = client.post(format!("{org}/invitations")).json(json!({ "role": "viewer" }));
-                let invitation = self.ask(invite).await.at("/id");
+                let invitation = self.record(invite).await.at("/id");
                 self.invitations.push(invitation);
             }
             9 if !self.invitations.is_empty() => {
                 let at = self.pick(self.invitations.len());
                 let invitation = self.invitations.remove(at);
-                self.ask(client.delete(format!("{org}/invitations/{invitation}"))).await;
+                self.record(client.delete(format!("{org}/invitations/{invitation}"))).await;
             }
             10 => {
                 let path = [&org, &project][self.pick(2)].clone() + "/configs/chat.max_active_sessions";
-                let etag = self.ask(client.get(&path)).await.etag().unwrap().to_owned();
+                let etag = self.record(client.get(&path)).await.etag().unwrap().to_owned();
                 // 7 is allowed, -7 is not.
                 let value = [json!(2), json!(7), json!(-7)][self.pick(3)].clone();
                 let change = json!({ "value": value, "reason": "because" });
-                self.ask(client.put(&path).if_match(etag).json(change)).await;
-                self.ask(client.get(format!("{path}/explain"))).await;
+                self.record(client.put(&path).if_match(etag).json(change)).await;
+                self.record(client.get(format!("{path}/explain"))).await;
             }
-            11 => _ = self.ask(client.get(format!("{org}/configs/chat.max_active_sessions/history"))).await,
-            12 => _ = self.ask(client.get(format!("{org}/configs"))).await,
-            13 => _ = self.ask(client.get(format!("{org}/members"))).await,
-            14 => _ = self.ask(client.get("/v1/orgs")).await,
+            11 => {
+                _ = self.record(client.get(format!("{org}/configs/chat.max_active_sessions/history"))).await
+            }
+            12 => _ = self.record(client.get(format!("{org}/configs"))).await,
+            13 => _ = self.record(client.get(format!("{org}/members"))).await,
+            14 => _ = self.record(client.get("/v1/orgs")).await,
             15 => {
-                let etag = self.ask(client.get(&org)).await.etag().unwrap().to_owned();
+                let etag = self.record(client.get(&org)).await.etag().unwrap().to_owned();
                 let name = format!("Aurora {}", self.pick(9));
-                self.ask(client.patch(&org).if_match(etag).json(json!({ "name": name }))).await;
+                self.record(client.patch(&org).if_match(etag).json(json!({ "name": name }))).await;
             }
-            _ => self.reach(us, theirs, &org).await,
+            _ => self.request_foreign(observed, foreign, &org).await,
         }
     }
 
-    /// Requests resources of the other tenant.
-    async fn reach(&mut self, us: &Guest, theirs: &Theirs, org: &str) {
-        let client = &us.client;
-        let Theirs { org: their_org, project, session, operation, user } = theirs;
+    /// Requests one of the other tenant's resources; the response must be 404.
+    async fn request_foreign(&mut self, observed: &Guest, foreign: &ForeignIds, org: &str) {
+        let client = &observed.client;
+        let ForeignIds { org: their_org, project, session, operation, user } = foreign;
         let name = json!({ "name": "ours now" });
         let request = match self.pick(14) {
             0 => client.get(format!("/v1/orgs/{their_org}")),
@@ -259,16 +265,16 @@ impl Script {
             12 => client.delete(format!("{org}/invitations/{user}")),
             _ => client.get(format!("{org}/projects/{project}/chat/counters")),
         };
-        let reply = self.ask(request).await;
+        let reply = self.record(request).await;
         assert_eq!(reply.code(), 404, "{}", reply.describe());
     }
 
-    /// Actions are counted a moment after they were accepted.
-    async fn wait_until_counted(&self, us: &Guest, place: usize) {
-        let (project, pressed) = &self.projects[place];
+    /// Waits until the accepted actions of a project are counted, which happens asynchronously.
+    async fn wait_until_counted(&self, observed: &Guest, index: usize) {
+        let (project, pressed) = &self.projects[index];
         let path = format!("/v1/orgs/{}/projects/{project}/chat/counters", self.org);
         let counted = async {
-            while us.client.get(&path).send().await.unwrap().must(200).json()["total"] != *pressed {
+            while observed.client.get(&path).send().await.unwrap().must(200).json()["total"] != *pressed {
                 tokio::task::yield_now().await;
             }
         };
@@ -276,7 +282,7 @@ impl Script {
     }
 }
 
-/// Values that differ from run to run, by the order in which they were first seen.
+/// Replacements for values that differ from run to run, by the order in which they first appear.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 

@@ -1,4 +1,4 @@
-//! The contract's operations as requests: what a test generates from the OpenAPI file covers tomorrow's routes, too.
+//! The contract's operations as requests. Tests that are generated from the OpenAPI file cover future routes as well.
 
 use std::collections::BTreeSet;
 
@@ -8,34 +8,34 @@ use http::Method;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// An operation, and what a valid request of it needs.
+/// An operation, with everything that a valid request of it needs.
 pub(crate) struct Operation {
     pub(crate) id: String,
     pub(crate) method: Method,
     pub(crate) template: String,
-    /// The names in the path, in their order.
+    /// The parameter names in the path, in order.
     pub(crate) path: Vec<String>,
-    /// Whether it needs no sign-in.
+    /// Whether it needs no authentication.
     pub(crate) public: bool,
-    /// Whether an access token is all it takes to be known.
+    /// Whether it accepts an access token.
     pub(crate) by_token: bool,
-    /// The least role that may use it, by its name.
+    /// The name of the least role that may use it.
     pub(crate) least_role: Option<String>,
-    /// The same if another member is its object.
+    /// The least role where the operation affects another member.
     pub(crate) least_role_for_others: Option<String>,
-    /// A valid body, where it takes one.
+    /// A valid JSON body, where it takes one.
     pub(crate) body: Option<Value>,
-    /// The same of one that is lines of JSON.
+    /// A valid body of JSON lines, where it takes one.
     lines: Option<String>,
-    /// The fields of that body that are ids, named like those in a path.
+    /// The fields of the JSON body that are ids, named like path parameters.
     pub(crate) body_ids: Vec<String>,
-    /// Whether it answers with an event stream.
+    /// Whether its response is an event stream.
     pub(crate) stream: bool,
-    /// Statuses that it documents.
+    /// The statuses that it documents.
     pub(crate) statuses: BTreeSet<u16>,
-    /// Whether it can be sent again under an `Idempotency-Key`.
+    /// Whether it can be repeated with an `Idempotency-Key`.
     pub(crate) repeatable: bool,
-    /// Why it cannot, where it creates something all the same.
+    /// Why it cannot be repeated, for an operation that creates something.
     pub(crate) not_repeatable: Option<String>,
     query: String,
     if_match: bool,
@@ -61,8 +61,8 @@ impl Operation {
             .flatten()
             .map(|parameter| resolved(document, parameter))
             .collect();
-        let named = |place: &str, name: &str| {
-            parameters.iter().any(|parameter| parameter["in"] == place && parameter["name"] == name)
+        let named = |location: &str, name: &str| {
+            parameters.iter().any(|parameter| parameter["in"] == location && parameter["name"] == name)
         };
         let examples = parameters.iter().filter_map(|parameter| {
             Some((parameter["name"].as_str()?.to_owned(), parameter["example"].as_str()?.to_owned()))
@@ -84,8 +84,8 @@ impl Operation {
                 .filter_map(|part| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned()))
                 .collect(),
             by_token: {
-                let ways = operation["security"].as_array().or_else(|| document["security"].as_array());
-                ways.is_some_and(|ways| ways.iter().any(|way| way.get("bearerAuth").is_some()))
+                let schemes = operation["security"].as_array().or_else(|| document["security"].as_array());
+                schemes.is_some_and(|schemes| schemes.iter().any(|scheme| scheme.get("bearerAuth").is_some()))
             },
             public: operation["security"].as_array().is_some_and(Vec::is_empty),
             least_role: text("x-minimum-role"),
@@ -120,7 +120,7 @@ impl Operation {
         }
     }
 
-    /// Whether it makes something: what must be safe to send again.
+    /// Whether it creates something, so that repeating it must be safe.
     pub(crate) fn creates(&self) -> bool {
         self.method == Method::POST && (self.statuses.contains(&201) || self.statuses.contains(&202))
     }
@@ -142,13 +142,13 @@ impl Operation {
         self.body.as_ref().map(|body| ("application/json", body.to_string())).or_else(lines)
     }
 
-    /// Whether it moves a whole organization.
+    /// Whether it transfers a whole organization.
     pub(crate) fn is_export_or_import(&self) -> bool {
         self.lines.is_some() || self.template.ends_with("/export")
     }
 
-    /// A request that is valid in all but, perhaps, its ids and its caller. `value` gives what is in the path, and the
-    /// ids in the body, by name.
+    /// A request that is valid except, perhaps, for its ids and its caller. `value` returns the path parameters and the
+    /// ids in the body by name.
     pub(crate) fn request<'a>(&self, client: &Client, value: impl Fn(&str) -> &'a str) -> Request {
         let body = self.body.clone().map(|mut body| {
             for name in &self.body_ids {
@@ -166,7 +166,7 @@ impl Operation {
         }
     }
 
-    /// The same without its body.
+    /// The request without its body.
     pub(crate) fn without_body<'a>(&self, client: &Client, value: impl Fn(&str) -> &'a str) -> Request {
         let mut path = self.template.clone();
         for name in &self.path {
@@ -179,7 +179,7 @@ impl Operation {
         if self.if_match { request.if_match("*") } else { request }
     }
 
-    /// Sends a request of this operation. Of an event stream only the beginning is waited for: `None` is a stream.
+    /// Sends a request of this operation. Returns `None` as soon as an event stream has started.
     pub(crate) async fn send(&self, request: Request) -> Option<Reply> {
         if !self.stream {
             return Some(request.send().await.unwrap());
@@ -197,7 +197,7 @@ fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
         Some(reference) => {
             let target = document.pointer(reference.trim_start_matches('#'));
-            resolved(document, target.unwrap_or_else(|| panic!("{reference} leads nowhere")))
+            resolved(document, target.unwrap_or_else(|| panic!("{reference} does not resolve")))
         }
         None => value,
     }

@@ -1,13 +1,13 @@
-//! Organizations: from PENDING to COMMITTED or FAILED, and what strangers see of them.
+//! Organizations: from PENDING to COMMITTED or FAILED, and their invisibility to other users.
 
 use atrium_harness::Atrium;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Ask as _, alike, end_of, failed_creation};
+use crate::{CheckedSend as _, assert_identical_problems, failed_creation, final_status};
 
 #[tokio::test]
-async fn an_organization_is_accepted_committed_and_renamed() {
+async fn an_organization_is_created_and_renamed() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let client = &guest.client;
@@ -21,7 +21,7 @@ async fn an_organization_is_accepted_committed_and_renamed() {
     let operation = format!("/v1/operations/{}", accepted.at("/operation_id"));
     assert_eq!(accepted.header("operation-location"), Some(operation.as_str()));
 
-    assert_eq!(end_of(client, &operation).await, "COMMITTED");
+    assert_eq!(final_status(client, &operation).await, "COMMITTED");
     let finished = client.get(&operation).answers(200).await;
     assert!(
         finished.json()["steps"].as_array().unwrap().iter().all(|step| step["status"] == "DONE"),
@@ -44,7 +44,7 @@ async fn an_organization_is_accepted_committed_and_renamed() {
 }
 
 #[tokio::test]
-async fn strangers_cannot_detect_an_organization() {
+async fn strangers_cannot_tell_whether_an_organization_exists() {
     let atrium = Atrium::start().await;
     let (owner, stranger) = (atrium.guest().await, atrium.guest().await);
     let org = owner.organization("Secret").await.unwrap();
@@ -53,11 +53,11 @@ async fn strangers_cannot_detect_an_organization() {
     let (unknown, malformed) = (Uuid::now_v7().to_string(), "no-uuid".to_owned());
     let client = &stranger.client;
 
-    let mut refusals = Vec::new();
+    let mut replies = Vec::new();
     for id in
         [&org, &unknown, &malformed, &format!("{{{org}}}"), &org.replace('-', ""), &Uuid::nil().to_string()]
     {
-        refusals.push(client.get(format!("/v1/orgs/{id}")).send().await.unwrap());
+        replies.push(client.get(format!("/v1/orgs/{id}")).send().await.unwrap());
         for below in [
             "members",
             "invitations",
@@ -70,36 +70,36 @@ async fn strangers_cannot_detect_an_organization() {
             "configs/log.level/explain",
             "configs/events",
         ] {
-            refusals.push(client.get(format!("/v1/orgs/{id}/{below}")).send().await.unwrap());
+            replies.push(client.get(format!("/v1/orgs/{id}/{below}")).send().await.unwrap());
         }
         for project in [&project, &unknown, &malformed] {
             for below in
                 ["", "/configs", "/configs/log.level", "/configs/log.level/explain", "/chat/counters"]
             {
-                refusals.push(
+                replies.push(
                     client.get(format!("/v1/orgs/{id}/projects/{project}{below}")).send().await.unwrap(),
                 );
             }
         }
     }
     for operation in [&created.operation, &unknown, &malformed] {
-        refusals.push(client.get(format!("/v1/operations/{operation}")).send().await.unwrap());
+        replies.push(client.get(format!("/v1/operations/{operation}")).send().await.unwrap());
     }
-    // The owner, too, finds nothing where nothing is.
-    refusals.push(owner.client.get(format!("/v1/orgs/{unknown}")).send().await.unwrap());
-    refusals.push(owner.client.get(format!("/v1/orgs/{org}/projects/{unknown}")).send().await.unwrap());
+    // The owner gets the same response for ids that do not exist.
+    replies.push(owner.client.get(format!("/v1/orgs/{unknown}")).send().await.unwrap());
+    replies.push(owner.client.get(format!("/v1/orgs/{org}/projects/{unknown}")).send().await.unwrap());
     let other = owner.organization("Other").await.unwrap();
-    refusals.push(owner.client.get(format!("/v1/orgs/{other}/projects/{project}")).send().await.unwrap());
-    alike(&refusals, 404, "not_found");
+    replies.push(owner.client.get(format!("/v1/orgs/{other}/projects/{project}")).send().await.unwrap());
+    assert_identical_problems(&replies, 404, "not_found");
 
-    let mut refusals = Vec::new();
+    let mut replies = Vec::new();
     for id in [&org, &unknown, &malformed] {
         let name = || json!({ "name": "mine" });
-        refusals.push(
+        replies.push(
             client.patch(format!("/v1/orgs/{id}")).if_match("\"1\"").json(name()).send().await.unwrap(),
         );
-        refusals.push(client.post(format!("/v1/orgs/{id}/projects")).json(name()).send().await.unwrap());
-        refusals.push(
+        replies.push(client.post(format!("/v1/orgs/{id}/projects")).json(name()).send().await.unwrap());
+        replies.push(
             client
                 .post(format!("/v1/orgs/{id}/invitations"))
                 .json(json!({ "role": "owner" }))
@@ -108,15 +108,15 @@ async fn strangers_cannot_detect_an_organization() {
                 .unwrap(),
         );
         let project = format!("/v1/orgs/{id}/projects/{project}");
-        refusals.push(client.patch(&project).if_match("\"1\"").json(name()).send().await.unwrap());
-        refusals.push(client.delete(&project).send().await.unwrap());
-        refusals.push(client.post(format!("{project}/chat/sessions")).send().await.unwrap());
+        replies.push(client.patch(&project).if_match("\"1\"").json(name()).send().await.unwrap());
+        replies.push(client.delete(&project).send().await.unwrap());
+        replies.push(client.post(format!("{project}/chat/sessions")).send().await.unwrap());
         let set = client.put(format!("/v1/orgs/{id}/configs/chat.max_active_sessions")).if_match("\"1\"");
-        refusals.push(set.json(json!({ "value": 1, "reason": "x" })).send().await.unwrap());
+        replies.push(set.json(json!({ "value": 1, "reason": "x" })).send().await.unwrap());
         let unset = client.delete(format!("/v1/orgs/{id}/configs/nonsense?reason=x")).if_match("\"1\"");
-        refusals.push(unset.send().await.unwrap());
+        replies.push(unset.send().await.unwrap());
     }
-    alike(&refusals, 404, "not_found");
+    assert_identical_problems(&replies, 404, "not_found");
     assert_eq!(client.get("/v1/orgs").answers(200).await.json()["items"], json!([]));
 }
 
@@ -128,7 +128,7 @@ async fn a_pending_organization_rejects_changes() {
     let org = guest.create_organization("Waiting").await.unwrap().org;
     assert_eq!(client.get(format!("/v1/orgs/{org}")).answers(200).await.at("/status"), "PENDING");
     client.get(format!("/v1/orgs/{org}/members")).answers(200).await;
-    let refusals = [
+    let replies = [
         client
             .patch(format!("/v1/orgs/{org}"))
             .if_match("\"1\"")
@@ -144,13 +144,13 @@ async fn a_pending_organization_rejects_changes() {
             .await
             .unwrap(),
     ];
-    for refused in refusals {
+    for refused in replies {
         let _ = refused.must_be(409, "organization_not_ready");
     }
 }
 
 #[tokio::test]
-async fn a_failed_creation_can_still_be_read() {
+async fn the_operation_of_a_failed_creation_can_be_read() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let steps = {
@@ -172,7 +172,7 @@ async fn a_failed_creation_can_still_be_read() {
 }
 
 #[tokio::test]
-async fn a_repeated_organization_create_takes_effect_once() {
+async fn a_repeated_create_takes_effect_once() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let create =
@@ -188,7 +188,7 @@ async fn a_repeated_organization_create_takes_effect_once() {
     );
     create("Twice").refused(422, "idempotency_key_reused").await;
 
-    // Another user's key, and another route's, is another key.
+    // The same idempotency key of another user is a different key.
     let other = atrium.guest().await;
     let reply = other
         .client
@@ -200,8 +200,8 @@ async fn a_repeated_organization_create_takes_effect_once() {
         .unwrap();
     assert_ne!(reply.must(202).at("/id"), first.at("/id"));
 
-    // A storm of the same request.
-    let storm: Vec<_> = (0..20)
+    // Twenty concurrent repetitions create one organization.
+    let concurrent: Vec<_> = (0..20)
         .map(|_| {
             tokio::spawn(
                 guest
@@ -214,7 +214,7 @@ async fn a_repeated_organization_create_takes_effect_once() {
         })
         .collect();
     let mut ids = std::collections::BTreeSet::new();
-    for reply in storm {
+    for reply in concurrent {
         let reply = reply.await.unwrap().unwrap();
         match reply.code() {
             202 => drop(ids.insert(reply.at("/id"))),
@@ -227,7 +227,7 @@ async fn a_repeated_organization_create_takes_effect_once() {
 }
 
 #[tokio::test]
-async fn organizations_are_listed_by_page() {
+async fn organizations_are_listed_page_by_page() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
     let mut created = Vec::new();

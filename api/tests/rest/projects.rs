@@ -1,10 +1,10 @@
-//! Projects: created, read, renamed and deleted by permitted members.
+//! Projects: created, read, renamed and deleted, according to the caller's role.
 
 use atrium_harness::Atrium;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::Ask as _;
+use crate::CheckedSend as _;
 
 #[tokio::test]
 async fn a_project_is_created_renamed_and_deleted() {
@@ -32,19 +32,19 @@ async fn a_project_is_created_renamed_and_deleted() {
     rename("x").if_match(read.etag().unwrap()).refused(412, "precondition_failed").await;
 
     client.delete(&path).answers(204).await;
-    for gone in [
+    for request in [
         client.get(&path),
         client.delete(&path),
         rename("x").if_match("\"2\""),
         client.get(format!("{path}/configs")),
     ] {
-        gone.refused(404, "not_found").await;
+        request.refused(404, "not_found").await;
     }
     assert_eq!(client.get(&projects).answers(200).await.json()["items"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn only_some_roles_can_change_projects() {
+async fn only_admins_and_owners_change_projects() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Roles").await.unwrap();
@@ -70,7 +70,7 @@ async fn only_some_roles_can_change_projects() {
 }
 
 #[tokio::test]
-async fn concurrent_renames_have_one_winner_per_version() {
+async fn one_of_several_concurrent_renames_succeeds() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Race").await.unwrap();
@@ -95,7 +95,7 @@ async fn concurrent_renames_have_one_winner_per_version() {
 }
 
 #[tokio::test]
-async fn a_cursor_stays_valid_across_inserts_and_deletes() {
+async fn a_cursor_stays_valid_when_items_change_between_pages() {
     let atrium = Atrium::start().await;
     let owner = atrium.guest().await;
     let org = owner.organization("Pages").await.unwrap();
@@ -105,7 +105,7 @@ async fn a_cursor_stays_valid_across_inserts_and_deletes() {
         made.push(owner.project(&org, &format!("P{number}")).await.unwrap());
     }
     let page = owner.client.get(format!("{projects}?limit=2")).answers(200).await;
-    // The page's last item goes, and a new one comes before it.
+    // The last item of the first page is deleted, and a new project is created, which sorts before it.
     owner.client.delete(format!("{projects}/{}", made[4])).answers(204).await;
     owner.project(&org, "new").await.unwrap();
     let next = format!("{projects}?limit=2&cursor={}", page.at("/next_cursor"));

@@ -1,4 +1,4 @@
-//! Repeated requests: a create takes effect once, whatever happened to the first attempt.
+//! Repeated requests: a create with an idempotency key takes effect once, whatever happened to the first attempt.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,23 +12,23 @@ use http::header::LOCATION;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::{Ask as _, operations::Operation, until, world::World};
+use crate::{CheckedSend as _, operations::Operation, until, world::World};
 
 #[test]
-fn every_create_accepts_an_idempotency_key_or_documents_why_not() {
+fn every_create_is_repeatable_or_documents_why_not() {
     for operation in Operation::all() {
-        let promised = operation.repeatable || operation.not_repeatable.is_some();
+        let documented = operation.repeatable || operation.not_repeatable.is_some();
         assert_eq!(
             (operation.creates(), operation.repeatable && operation.not_repeatable.is_some()),
-            (promised, false),
-            "{}: what answers 201 or 202 documents `Idempotency-Key`, or `x-not-repeatable`; what does not, neither",
+            (documented, false),
+            "{}: operations that answer 201 or 202 document either `Idempotency-Key` or `x-not-repeatable`, others neither",
             operation.id
         );
     }
 }
 
 #[tokio::test]
-async fn a_repeated_create_takes_effect_once() {
+async fn every_create_takes_effect_once_per_idempotency_key() {
     let atrium = Atrium::start().await;
     let world = World::create(&atrium, &["admin"]).await;
     let mut creates = 0;
@@ -45,7 +45,8 @@ async fn a_repeated_create_takes_effect_once() {
         assert!([201, 202].contains(&first.code()), "{}", first.describe());
         let again = create("owner", body.clone()).send().await.unwrap();
         if again.code() == 409 {
-            // Its response contains a secret. The created resource is named, so that it can be revoked.
+            // The response contains a secret and is not stored. `Location` names the resource, so that it can be
+            // deleted.
             let again = again.must_be(409, "response_not_stored");
             assert_eq!(again.headers[LOCATION], first.headers[LOCATION]);
             assert!(again.header("location").unwrap().ends_with(&first.at("/id")));
@@ -61,13 +62,13 @@ async fn a_repeated_create_takes_effect_once() {
                 (None, Some("true"))
             );
         }
-        // Other bytes are another request, and another caller's key is another key.
+        // A different body is a different request, and the same key of another caller is a different key.
         create("owner", format!("{body} ")).refused(422, "idempotency_key_reused").await;
         let other = create("admin", body).send().await.unwrap().must(first.code());
         assert_ne!(other.at("/id"), first.at("/id"), "{}", operation.id);
     }
     assert!(creates >= 4, "{creates}");
-    // What the records keep is no invitation's code, and no API key.
+    // Stored responses contain no invitation codes and no API keys.
     let secrets: i64 =
         sqlx::query_scalar("SELECT count(*) FROM idempotency_keys WHERE body::text LIKE '%code%' OR position('atk_' in body::text) > 0")
             .fetch_one(&mut atrium.superuser().await)
@@ -76,13 +77,13 @@ async fn a_repeated_create_takes_effect_once() {
     assert_eq!(secrets, 0);
 }
 
-/// The request that makes the organization `name` under `key`.
+/// A request that creates the organization `name` with the idempotency key `key`.
 fn create(guest: &Guest, name: &str, key: &str) -> Request {
     guest.client.post("/v1/orgs").json(json!({ "name": name })).idempotency_key(key)
 }
 
-/// How many organizations and operations there are of this name.
-async fn made(atrium: &Atrium, name: &str) -> (i64, i64) {
+/// The numbers of organizations of this name and of their operations.
+async fn counts(atrium: &Atrium, name: &str) -> (i64, i64) {
     sqlx::query_as(
         "SELECT (SELECT count(*) FROM orgs WHERE name = $1),
                 (SELECT count(*) FROM sagas JOIN orgs ON orgs.id = sagas.org_id WHERE orgs.name = $1)",
@@ -93,82 +94,82 @@ async fn made(atrium: &Atrium, name: &str) -> (i64, i64) {
     .unwrap()
 }
 
-/// Makes every create of an organization wait, in the middle of its transaction, until the connection is closed.
-async fn held_up(atrium: &Atrium) -> PgConnection {
+/// Blocks every create of an organization in the middle of its transaction, until the returned connection is closed.
+async fn block_creates(atrium: &Atrium) -> PgConnection {
     let mut connection = atrium.superuser().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE outbox IN EXCLUSIVE MODE").execute(&mut connection).await.unwrap();
     connection
 }
 
-/// Waits until a transaction waits for the lock of [`held_up`].
-async fn somebody_waits(atrium: &Atrium) {
+/// Waits until a create is blocked by [`block_creates`].
+async fn until_create_blocked(atrium: &Atrium) {
     let mut connection = atrium.superuser().await;
     let waits = "SELECT count(*) FROM pg_locks
                   WHERE NOT granted AND relation = 'outbox'::regclass AND database =
                         (SELECT oid FROM pg_database WHERE datname = current_database())";
-    until("the create gets that far", async || {
+    until("a create waits for the lock", async || {
         sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await.unwrap() > 0
     })
     .await;
 }
 
 #[tokio::test]
-async fn fifty_concurrent_creates_with_one_key_create_one_organization() {
+async fn fifty_concurrent_creates_make_one_organization() {
     let atrium = Atrium::builder().apis(2).start().await;
     let guest = atrium.guest().await;
     let elsewhere = Guest { client: guest.client.at(atrium.api(1).url()), ..guest.clone() };
-    let storm: Vec<_> = (0..50)
+    let concurrent: Vec<_> = (0..50)
         .map(|number| {
             let guest = if number % 2 == 0 { &guest } else { &elsewhere };
             tokio::spawn(create(guest, "Storm", "key-1").send())
         })
         .collect();
     let mut ids = BTreeSet::new();
-    for reply in storm {
+    for reply in concurrent {
         let reply = reply.await.unwrap().unwrap();
         match reply.code() {
             202 => drop(ids.insert(reply.at("/id"))),
             _ => drop(reply.must_be(409, "idempotency_in_flight")),
         }
     }
-    assert_eq!((ids.len(), made(&atrium, "Storm").await), (1, (1, 1)));
-    // In another process, too, it is the same one; another tenant's key of the same name is another.
+    assert_eq!((ids.len(), counts(&atrium, "Storm").await), (1, (1, 1)));
+    // Another process returns the same organization. The same key of another tenant is a different key.
     assert!(ids.contains(&create(&elsewhere, "Storm", "key-1").answers(202).await.at("/id")));
     let other = create(&atrium.guest().await, "Storm", "key-1").answers(202).await;
     assert!(!ids.contains(&other.at("/id")));
 }
 
 #[tokio::test]
-async fn a_repetition_during_the_first_request_is_told_to_wait() {
+async fn a_repeated_create_is_rejected_while_the_first_is_in_progress() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
-    let hold = held_up(&atrium).await;
+    let blocker = block_creates(&atrium).await;
     let first = tokio::spawn(create(&guest, "Slow", "key-1").send());
-    somebody_waits(&atrium).await;
+    until_create_blocked(&atrium).await;
     let early = create(&guest, "Slow", "key-1").refused(409, "idempotency_in_flight").await;
     assert_eq!(early.header("retry-after"), Some("1"));
-    hold.close().await.unwrap();
+    blocker.close().await.unwrap();
     let first = first.await.unwrap().unwrap().must(202);
     assert_eq!(create(&guest, "Slow", "key-1").answers(202).await.body, first.body);
-    assert_eq!(made(&atrium, "Slow").await, (1, 1));
+    assert_eq!(counts(&atrium, "Slow").await, (1, 1));
 }
 
-/// Repeats the request until a process responds, and checks that there is one organization, which gets committed.
-async fn goes_on(atrium: &Atrium, guest: &Guest, name: &str, key: &str) -> Reply {
+/// Repeats the create until it succeeds, and asserts that exactly one organization exists and is committed.
+async fn assert_completed_once(atrium: &Atrium, guest: &Guest, name: &str, key: &str) -> Reply {
     let reply = patiently(|| create(guest, name, key)).await.unwrap().must(202);
-    assert_eq!(made(atrium, name).await, (1, 1), "{name}");
+    assert_eq!(counts(atrium, name).await, (1, 1), "{name}");
     guest.committed(&reply.at("/operation_id")).await.unwrap();
     assert_eq!(create(guest, name, key).answers(202).await.body, reply.body);
     reply
 }
 
 #[tokio::test]
-async fn a_repeated_create_after_a_lost_database_connection_finds_the_same_organization() {
+async fn a_create_can_be_repeated_after_a_lost_database_connection() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
-    let hold = held_up(&atrium).await;
+    let blocker = block_creates(&atrium).await;
     let first = tokio::spawn(create(&guest, "Cut", "key-1").send());
-    somebody_waits(&atrium).await;
+    until_create_blocked(&atrium).await;
     sqlx::query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
           WHERE datname = current_database() AND usename = 'atrium_app'",
@@ -178,26 +179,26 @@ async fn a_repeated_create_after_a_lost_database_connection_finds_the_same_organ
     .unwrap();
     let refused = first.await.unwrap().unwrap().must_be(503, "unavailable");
     assert!(refused.header("retry-after").is_some());
-    hold.close().await.unwrap();
-    assert_eq!(made(&atrium, "Cut").await, (0, 0), "a refusal says that nothing was done");
-    goes_on(&atrium, &guest, "Cut", "key-1").await;
+    blocker.close().await.unwrap();
+    assert_eq!(counts(&atrium, "Cut").await, (0, 0), "a request that failed with 503 had no effect");
+    assert_completed_once(&atrium, &guest, "Cut", "key-1").await;
 }
 
 #[tokio::test]
-async fn a_repeated_create_after_a_killed_process_finds_the_same_organization() {
+async fn a_create_can_be_repeated_after_a_killed_process() {
     let atrium = Atrium::start().await;
     let guest = atrium.guest().await;
-    // Once in the middle of the transaction, then wherever the create happens to be.
+    // First in the middle of the transaction, then at arbitrary points of the create.
     for round in 0..6_u64 {
         let name = format!("Killed-{round}");
-        let hold = if round == 0 { Some(held_up(&atrium).await) } else { None };
+        let blocker = if round == 0 { Some(block_creates(&atrium).await) } else { None };
         let first = tokio::spawn(create(&guest, &name, &name).send());
-        match hold {
-            Some(hold) => {
-                somebody_waits(&atrium).await;
+        match blocker {
+            Some(blocker) => {
+                until_create_blocked(&atrium).await;
                 atrium.api(0).sigkill().await;
-                hold.close().await.unwrap();
-                assert!(first.await.unwrap().is_err(), "nobody was there to answer");
+                blocker.close().await.unwrap();
+                assert!(first.await.unwrap().is_err(), "a killed process sent a response");
             }
             None => {
                 tokio::time::sleep(Duration::from_millis(round * 3)).await;
@@ -206,7 +207,7 @@ async fn a_repeated_create_after_a_killed_process_finds_the_same_organization() 
             }
         }
         atrium.api(0).respawn().await.unwrap();
-        goes_on(&atrium, &guest, &name, &name).await;
+        assert_completed_once(&atrium, &guest, &name, &name).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Signing out takes effect in every process and on every stream, despite other failures.
+//! Logout: it takes effect in every process and on every stream, and stays effective during failures.
 
 use atrium_harness::{
     Atrium,
@@ -7,28 +7,28 @@ use atrium_harness::{
 use atrium_servers::postgres::Durability;
 use serde_json::json;
 
-use crate::{Ask as _, PATIENCE, until, until_refused};
+use crate::{CheckedSend as _, PATIENCE, until, until_token_rejected};
 
 const APIS: usize = 3;
 
-/// Sends requests to every process until it rejects the token.
-async fn all_refuse(atrium: &Atrium, token: &str) {
+/// Waits until every process rejects the token.
+async fn until_all_reject(atrium: &Atrium, token: &str) {
     for api in 0..APIS {
         let client = atrium.client_of(api).bearer(token);
-        until_refused(&client).await;
+        until_token_rejected(&client).await;
         client.get("/v1/orgs").refused(401, "unauthenticated").await;
     }
 }
 
-/// Every process rejects the token immediately.
-async fn all_know(atrium: &Atrium, token: &str) {
+/// Asserts that every process rejects the token immediately.
+async fn assert_all_reject(atrium: &Atrium, token: &str) {
     for api in 0..APIS {
         atrium.client_of(api).bearer(token).get("/v1/auth/me").refused(401, "unauthenticated").await;
     }
 }
 
 #[tokio::test]
-async fn a_sign_out_holds_everywhere_despite_later_failures() {
+async fn a_logout_takes_effect_in_every_process_and_survives_failures() {
     let mut atrium =
         Atrium::builder().apis(APIS).private_redis().private_postgres(Durability::Durable).start().await;
     let guest = atrium.guest().await;
@@ -36,7 +36,7 @@ async fn a_sign_out_holds_everywhere_despite_later_failures() {
     let project = guest.project(&org, "Harbor").await.unwrap();
     let window = guest.open_chat(&org, &project).await.unwrap();
     let bystander = guest.invite_guest(&org, "admin").await.unwrap();
-    // An operation that stays pending, because no worker runs.
+    // An operation that stays in progress, because no worker runs.
     atrium.worker(0).suspend();
     let operation = guest.create_organization("Southwind").await.unwrap().operation;
 
@@ -53,7 +53,7 @@ async fn a_sign_out_holds_everywhere_despite_later_failures() {
             streams.push((format!("{path} of process {api}"), stream));
         }
     }
-    let mut others =
+    let mut bystander_events =
         atrium.client_of(1).bearer(bystander.client.token().unwrap()).events(&paths[2], None).await.unwrap();
 
     atrium.client_of(0).bearer(&token).post("/v1/auth/logout").answers(204).await;
@@ -61,15 +61,15 @@ async fn a_sign_out_holds_everywhere_despite_later_failures() {
         let end = tokio::time::timeout(PATIENCE, async { while stream.next().await.is_some() {} });
         assert!(end.await.is_ok(), "still open: {name}");
     }
-    all_refuse(&atrium, &token).await;
+    until_all_reject(&atrium, &token).await;
     atrium.worker(0).resume();
-    // No other user was signed out.
+    // Other users are still signed in.
     bystander.configure(&org, "chat.max_active_sessions", json!(2), "still here").await.unwrap();
-    others.must_see("config.changed", PATIENCE).await;
+    bystander_events.must_see("config.changed", PATIENCE).await;
 
     atrium.redis().flush_all().await.unwrap();
-    all_know(&atrium, &token).await;
-    // A process that was down reads it from PostgreSQL before it accepts any token.
+    assert_all_reject(&atrium, &token).await;
+    // A new process reads revocations from PostgreSQL before it accepts any token.
     let newcomer = Client::new(atrium.add_api().await.url());
     newcomer.bearer(&token).get("/v1/auth/me").refused(401, "unauthenticated").await;
 
@@ -77,22 +77,22 @@ async fn a_sign_out_holds_everywhere_despite_later_failures() {
     let [second, third] = [atrium.guest().await, atrium.guest().await];
     second.client.post("/v1/auth/logout").answers(204).await;
     let second = second.client.token().unwrap();
-    all_refuse(&atrium, second).await;
+    until_all_reject(&atrium, second).await;
 
     atrium.postgres().sigkill().await;
-    all_know(&atrium, &token).await;
-    all_know(&atrium, second).await;
-    // A user whose sign-out failed stays signed in, and the response reports the failure.
+    assert_all_reject(&atrium, &token).await;
+    assert_all_reject(&atrium, second).await;
+    // Without PostgreSQL, a user who is signed in can still read, but a logout fails with an error.
     third.client.get("/v1/auth/me").answers(200).await;
     third.client.post("/v1/auth/logout").refused(503, "unavailable").await;
     third.client.get("/v1/auth/me").answers(200).await;
 
     atrium.postgres().respawn().await.unwrap();
-    until("PostgreSQL is back", async || {
+    until("a logout succeeds again", async || {
         third.client.post("/v1/auth/logout").send().await.unwrap().code() == 204
     })
     .await;
-    all_refuse(&atrium, third.client.token().unwrap()).await;
-    all_know(&atrium, &token).await;
-    all_know(&atrium, second).await;
+    until_all_reject(&atrium, third.client.token().unwrap()).await;
+    assert_all_reject(&atrium, &token).await;
+    assert_all_reject(&atrium, second).await;
 }

@@ -1,9 +1,9 @@
-//! The API's logs and metrics: names of routes, never names of users or resources.
+//! Metrics and logs of the API: they name routes, but no users, organizations or secrets.
 
 use atrium_harness::{Atrium, client::Client};
 use serde_json::{Value, json};
 
-use crate::Ask as _;
+use crate::CheckedSend as _;
 
 #[tokio::test]
 async fn metrics_and_logs_name_routes_and_contain_no_secrets() {
@@ -36,6 +36,6 @@ async fn metrics_and_logs_name_routes_and_contain_no_secrets() {
     assert!(line["milliseconds"].as_f64().unwrap() > 0.0);
     assert!(lines.iter().any(|line| line["code"] == "validation_failed" && line["status"] == 422));
     for secret in [owner.client.token().unwrap(), &code, org.as_str()] {
-        assert!(!logs.contains(secret) && !metrics.contains(secret), "{secret} was told");
+        assert!(!logs.contains(secret) && !metrics.contains(secret), "a log or metric contains {secret}");
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes on a socket: what no well-behaved client sends.
+//! Raw sockets, for requests that an HTTP client cannot send.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -21,7 +21,7 @@ pub(crate) async fn connect_from(atrium: &Atrium, last: u8) -> TcpStream {
     socket.connect(address).await.unwrap()
 }
 
-/// Everything that comes until the server closes, at most for `patience`. An error of the connection is an end too.
+/// Reads until the server closes the connection, for at most `patience`. A connection error counts as closed.
 pub(crate) async fn read_all(stream: &mut TcpStream, patience: Duration) -> String {
     let mut received = Vec::new();
     let mut buffer = [0; 4096];
@@ -37,8 +37,8 @@ pub(crate) async fn read_all(stream: &mut TcpStream, patience: Duration) -> Stri
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Sends bytes and reads the response until the server closes. A partial send is no failure: a server may stop reading
-/// malformed input.
+/// Sends bytes and reads until the server closes the connection. Failing to send all of them is not an error, because
+/// the server may close during an invalid request.
 pub(crate) async fn exchange(atrium: &Atrium, bytes: &[u8]) -> String {
     let mut stream = connect(atrium).await;
     let (mut reader, mut writer) = stream.split();
@@ -56,18 +56,18 @@ pub(crate) async fn exchange(atrium: &Atrium, bytes: &[u8]) -> String {
         tokio::join!(write, read);
     };
     let ended = tokio::time::timeout(Duration::from_secs(30), conversation).await;
-    assert!(ended.is_ok(), "the server neither answers nor closes");
+    assert!(ended.is_ok(), "the server did not close the connection");
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Makes sure that this is a client error with a problem document.
+/// Asserts that the response is a client error with this problem document.
 #[track_caller]
-pub(crate) fn is_problem(answer: &str, code: &str, about: &str) {
-    let head = answer.lines().next().unwrap_or_default();
-    assert!(head.starts_with("HTTP/1.1 4"), "{about}: {answer}");
-    let document = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+pub(crate) fn is_problem(response: &str, code: &str, about: &str) {
+    let head = response.lines().next().unwrap_or_default();
+    assert!(head.starts_with("HTTP/1.1 4"), "{about}: {response}");
+    let document = response.split("\r\n\r\n").nth(1).unwrap_or_default();
     let document: serde_json::Value =
-        serde_json::from_str(document).unwrap_or_else(|error| panic!("{about}: {error}: {answer}"));
-    assert_eq!(document["code"], code, "{about}: {answer}");
-    assert!(answer.contains("x-request-id: "), "{about}: {answer}");
+        serde_json::from_str(document).unwrap_or_else(|error| panic!("{about}: {error}: {response}"));
+    assert_eq!(document["code"], code, "{about}: {response}");
+    assert!(response.contains("x-request-id: "), "{about}: {response}");
 }

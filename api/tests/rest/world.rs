@@ -1,25 +1,25 @@
-//! One resource of each kind for generated requests, and callers with each role.
+//! The fixture for generated requests: an organization with one resource of each kind, and callers of each role.
 
 use std::collections::BTreeMap;
 
 use atrium_harness::{Atrium, guest::Guest};
 use serde_json::json;
 
-use crate::{Ask as _, operations::Operation};
+use crate::{CheckedSend as _, operations::Operation};
 
-/// All roles, the least first.
+/// All roles, in ascending order.
 pub(crate) const ROLES: [&str; 4] = ["viewer", "member", "admin", "owner"];
 
-/// An organization with one of everything.
+/// An organization with one resource of each kind.
 pub(crate) struct World {
     pub(crate) people: BTreeMap<&'static str, Guest>,
     pub(crate) ids: BTreeMap<&'static str, String>,
-    /// Each has a chat session of their own.
+    /// One chat session for each member, by role.
     pub(crate) sessions: BTreeMap<&'static str, String>,
 }
 
 impl World {
-    /// With an owner, and a member of each of these roles.
+    /// Creates an organization with an owner, and a member of each of these roles.
     pub(crate) async fn create(atrium: &Atrium, roles: &[&'static str]) -> Self {
         let owner = atrium.guest().await;
         let created = owner.create_organization("World").await.unwrap();
@@ -51,16 +51,17 @@ impl World {
         Self { people, ids, sessions }
     }
 
-    /// What a parameter of a path is here, for the member of this role. A parameter that is no id is the contract's
-    /// example.
+    /// The value of a path parameter in this world, for the member of this role. A parameter that is not an id has the
+    /// contract's example.
     pub(crate) fn own<'a>(&'a self, operation: &'a Operation, role: &str, parameter: &str) -> &'a str {
         match parameter {
             "session" => self.sessions.get(role).unwrap_or(&self.sessions["owner"]),
             "key" => operation.example("key"),
             "user_id" => &self.ids["user"],
-            id => self.ids.get(id).unwrap_or_else(|| {
-                panic!("{}: what is one's own `{id}`, and what another's? Say so in `World`", operation.id)
-            }),
+            id => self
+                .ids
+                .get(id)
+                .unwrap_or_else(|| panic!("{}: `World` has no value for `{id}`", operation.id)),
         }
     }
 }
