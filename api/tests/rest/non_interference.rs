@@ -228,7 +228,7 @@ impl Script {
                 self.record(client.get(format!("{path}/explain"))).await;
             }
             11 => {
-                _ = self.record(client.get(format!("{org}/configs/chat.max_active_sessions/history"))).await
+                _ = self.record(client.get(format!("{org}/configs/chat.max_active_sessions/history"))).await;
             }
             12 => _ = self.record(client.get(format!("{org}/configs"))).await,
             13 => _ = self.record(client.get(format!("{org}/members"))).await,
