@@ -1,9 +1,12 @@
-//! The id of a request: the client's if it is safe to log and to return, otherwise a new one.
+//! The id of a request: 32 hexadecimal digits in the header `x-request-id` of its response, in its problem and in every
+//! log record about it.
+//!
+//! The API generates all ids, so that an id names one request. A client's own id is only logged next to it.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-/// The header of the id, in requests and responses.
+/// The header of the id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request.
@@ -18,19 +21,6 @@ impl RequestId {
         Self(Uuid::now_v7().simple().to_string())
     }
 
-    /// The client's id if it is 1 to 64 letters, digits, `-` or `_`; otherwise a new one.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
-        let fits = |id: &&[u8]| {
-            (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(b))
-        };
-        headers
-            .get(X_REQUEST_ID)
-            .map(HeaderValue::as_bytes)
-            .filter(fits)
-            .map_or_else(Self::new, |id| Self(String::from_utf8_lossy(id).into_owned()))
-    }
-
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -38,21 +28,40 @@ impl RequestId {
     }
 }
 
+/// The client's own id, if it is safe to log: 1 to 64 letters, digits, `-` or `_`.
+#[must_use]
+pub fn client_request_id(headers: &HeaderMap) -> Option<String> {
+    let is_safe = |id: &&[u8]| {
+        (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(b))
+    };
+    let id = headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).filter(is_safe)?;
+    Some(String::from_utf8_lossy(id).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(value: &[u8]) -> String {
+    fn client_id(value: &[u8]) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap_or(HeaderValue::from_static("")));
-        RequestId::of(&headers).0
+        client_request_id(&headers)
     }
 
     #[test]
-    fn unsafe_client_ids_are_replaced() {
-        assert_eq!(of(b"trace-1_A"), "trace-1_A");
+    fn only_safe_client_ids_are_logged() {
+        assert_eq!(client_id(b"trace-1_A").as_deref(), Some("trace-1_A"));
         for wrong in [&b""[..], b"a b", b"\"", b"\xff", &[b'a'; 65]] {
-            assert_eq!(of(wrong).len(), 32, "{wrong:?}");
+            assert_eq!(client_id(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_id_is_32_hexadecimal_digits() {
+        let id = RequestId::new();
+        assert!(
+            id.as_str().len() == 32 && id.as_str().bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{id:?}"
+        );
     }
 }

@@ -13,6 +13,8 @@ use crate::http::{problem::Code, request_id::RequestId};
 pub struct Record<'a> {
     /// The request's id.
     pub id: &'a RequestId,
+    /// The client's own id of the request.
+    pub client_id: Option<&'a str>,
     /// The method that was sent; `None` if the head could not be parsed.
     pub method: Option<&'a Method>,
     /// The route's template, or `unmatched`, `preflight` or `unparsed`.
@@ -37,6 +39,7 @@ pub fn write(record: &Record<'_>) {
     if record.status.is_server_error() {
         tracing::error!(
             request_id = record.id.as_str(),
+            client_request_id = record.client_id,
             method,
             route = record.route,
             status,
@@ -48,6 +51,7 @@ pub fn write(record: &Record<'_>) {
     } else {
         tracing::info!(
             request_id = record.id.as_str(),
+            client_request_id = record.client_id,
             method,
             route = record.route,
             status,

@@ -20,7 +20,7 @@ use crate::{
         problem::{Code, FieldError, Problem},
         quota_status::QuotaStatus,
         request::Request,
-        request_id::{RequestId, X_REQUEST_ID},
+        request_id::{RequestId, X_REQUEST_ID, client_request_id},
         response::{self, Response},
     },
     live::answer::retry_later,
@@ -36,7 +36,8 @@ pub async fn respond(
     incoming: http::Request<Incoming>,
 ) -> Response {
     let (head, body) = incoming.into_parts();
-    let id = RequestId::of(&head.headers);
+    let id = RequestId::new();
+    let client_id = client_request_id(&head.headers);
     let pending = PendingRequest::new(&id, &head.method);
     let origin = head.headers.get(header::ORIGIN).cloned();
     let method = head.method.clone();
@@ -74,6 +75,7 @@ pub async fn respond(
     finish(app, &id, origin.as_ref(), quota_status, response.headers_mut());
     access_log::write(&access_log::Record {
         id: &id,
+        client_id: client_id.as_deref(),
         method: Some(&method),
         route,
         status: response.status(),

@@ -80,6 +80,7 @@ fn problem_for(bare: &[u8], https: bool) -> Bytes {
     headers::secure(response.headers_mut(), https);
     access_log::write(&Record {
         id: &id,
+        client_id: None,
         method: None,
         route: "unparsed",
         status: response.status(),

@@ -28,7 +28,7 @@ async fn metrics_and_logs_name_routes_and_contain_no_secrets() {
 
     let logs = atrium.api(0).logs();
     let lines: Vec<Value> = logs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let line = lines.iter().find(|line| line["request_id"] == "find-me").unwrap();
+    let line = lines.iter().find(|line| line["client_request_id"] == "find-me").unwrap();
     assert_eq!(
         (&line["message"], &line["method"], &line["route"], &line["status"]),
         (&json!("request"), &json!("GET"), &json!("/v1/orgs/{org}"), &json!(200))
