@@ -1,7 +1,7 @@
-//! Keys of services. The organization's admins make and revoke them; a key stays when its maker leaves.
+//! API keys of services. The organization's admins create and revoke them. A key stays valid when its creator leaves.
 //!
-//! Only the response that creates a key contains it. So a create that is repeated under its `Idempotency-Key` does not
-//! get the first response again, but the address of the key that was created, so that it can be revoked.
+//! A key is shown only in the response that creates it, and only its hash is stored. So a create that is repeated with
+//! its `Idempotency-Key` is rejected with the URL of the existing key, which the caller can revoke.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -31,16 +31,16 @@ use crate::{
     state::App,
 };
 
-/// Whether a key opens anything.
+/// Whether a key is valid.
 #[derive(Serialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 enum ApiKeyStatus {
-    /// It does.
+    /// It is valid.
     Active,
-    /// Its time is over.
+    /// Its expiry time has passed.
     Expired,
-    /// It was taken back.
+    /// It was revoked.
     Revoked,
 }
 
@@ -70,21 +70,21 @@ struct Created {
     key: String,
 }
 
-const A_YEAR: i64 = 366 * 86_400;
+const MAX_LIFETIME_SECONDS: i64 = 366 * 86_400;
 
 request_body! {
-    /// The key to make.
+    /// The API key to create.
     struct ApiKeyCreate {
         name: String = required(name),
         scopes: Vec<ApiScope> = required(scopes),
-        expires_in_seconds: Option<i64> = optional(integer(60..=A_YEAR)),
+        expires_in_seconds: Option<i64> = optional(integer(60..=MAX_LIFETIME_SECONDS)),
     }
 }
 
 /// `POST /v1/orgs/{org}/api-keys`
 ///
 /// # Errors
-/// When the caller may not make keys, or not with those scopes.
+/// When the caller may not create keys, or not with those scopes; when the `Idempotency-Key` was used before.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let ApiKeyCreate { name, scopes, expires_in_seconds } = request.body().await?;
@@ -93,15 +93,15 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let user = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    // A caller cannot grant more rights than their own role has.
+    // A member cannot create a key with scopes above their own role.
     for scope in &scopes {
         tx.require(scope.role())?;
     }
     if let Some(idempotent) = &idempotent
-        && let Some(made) = idempotent.begin(&mut tx).await?
+        && let Some(previous) = idempotent.begin(&mut tx).await?
     {
         return Err(response_not_stored(
-            &made,
+            &previous,
             "This `Idempotency-Key` already created the API key at `Location`, and its secret cannot be shown again; if \
              the first answer was lost, revoke that API key and create one with a new `Idempotency-Key`.",
         ));
@@ -140,7 +140,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// `GET /v1/orgs/{org}/api-keys`, newest first.
 ///
 /// # Errors
-/// When the caller may not make keys.
+/// When the caller is not an admin.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let page: Page<ApiKeyId> = request.query(PAGE)?.page()?;
@@ -164,7 +164,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 /// `DELETE /v1/orgs/{org}/api-keys/{api_key}`
 ///
 /// # Errors
-/// When the caller may not make keys, or there is no such key.
+/// When the caller is not an admin, or there is no such key.
 pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let id: ApiKeyId = request.path("api_key")?;
@@ -186,7 +186,7 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         )
         .execute(tx.conn())
         .await?;
-        // A request looks the key up; a stream that it has opened ends by this.
+        // Each request looks the key up again, but an open stream does not: this ends the key's streams.
         tx.revoke_access(Some(id.uuid()), None).await?;
         let change = Change::new(Action::ApiKeyRevoked, "api_key", id);
         audit::record(&mut tx, change.before(json!({ "name": key.name }))).await?;
@@ -195,19 +195,19 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// Takes a field as a list of scopes, none of them twice.
+/// Parses a field as a list of distinct scopes.
 fn scopes(value: Value) -> Result<Vec<ApiScope>, String> {
     let names = || ApiScope::ALL.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(", ");
     let scopes: Vec<ApiScope> = serde_json::from_value(value)
         .map_err(|_| format!("must be a list of scopes, each one of {}", names()))?;
-    let different: BTreeSet<_> = scopes.iter().map(|scope| scope.name()).collect();
-    if scopes.is_empty() || different.len() != scopes.len() {
+    let distinct: BTreeSet<_> = scopes.iter().map(|scope| scope.name()).collect();
+    if scopes.is_empty() || distinct.len() != scopes.len() {
         return Err("must have at least one scope, and none twice".to_owned());
     }
     Ok(scopes)
 }
 
-/// What this module reads and sends, for the test of the API description.
+/// The request and response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         received::<ApiKeyCreate>("ApiKeyCreate"),

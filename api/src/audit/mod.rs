@@ -1,6 +1,6 @@
-//! The audit log, for admins and owners: the changes in an organization and their actors, newest first.
+//! Reading the audit log: who changed what, newest first. Admins and owners can read it.
 //!
-//! The entries are written by the transactions that make the changes; here they are only read.
+//! The transactions that make the changes write the entries.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::{
     state::App,
 };
 
-/// `GET /v1/orgs/{org}/audit`, in every state of the organization.
+/// `GET /v1/orgs/{org}/audit`, in every status of the organization.
 ///
 /// # Errors
-/// When the caller is no admin, or the query is invalid.
+/// When the caller is not an admin, or the query is invalid.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let query = request.query(&["limit", "cursor", "action"])?;
@@ -42,7 +42,7 @@ fn action(name: &str) -> Result<Action, Problem> {
     })
 }
 
-/// What this module sends, for the test of the API description.
+/// The response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Action>("AuditAction"),

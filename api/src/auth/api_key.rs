@@ -1,7 +1,7 @@
-//! A service authenticates with an API key, which is looked up among the keys of the organization that it names.
+//! Authorizes requests that carry an API key.
 //!
-//! It is looked up before anything else of the request counts; the handler's transaction looks it up again, so a key
-//! that is revoked in between opens nothing.
+//! The key is looked up among the keys of the organization that it names, before the handler runs. The handler's
+//! transaction looks it up again, so a key that is revoked between the two has no effect.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use crate::{
     state::App,
 };
 
-/// The caller for a key, on a route that requires `scope`.
+/// Turns a verified key into the caller of a route that requires `scope`.
 ///
 /// # Errors
-/// [`Code::ApiKeyNotAccepted`] where no key is; [`Code::NotFound`] in another organization;
-/// [`Code::ApiKeyScopeMissing`] when the key is not for this.
+/// [`Code::ApiKeyNotAccepted`] on a route that accepts no key (`scope` is `None`); [`Code::NotFound`] for a path in
+/// another organization; [`Code::ApiKeyScopeMissing`] when the key lacks the scope.
 pub(super) fn caller(
     app: &Arc<App>,
     scope: Option<ApiScope>,
@@ -33,7 +33,7 @@ pub(super) fn caller(
     key: ApiKey,
 ) -> Result<ApiKeyCaller, Problem> {
     let scope = scope.ok_or_else(Problem::api_key_not_accepted)?;
-    // The same response as for a user who is no member, regardless of the key's rights in its own organization.
+    // The same response as for a caller that is not a member: a key must not reveal that another organization exists.
     if request.path::<OrgId>("org").ok() != Some(presented.org) {
         return Err(Problem::not_found());
     }

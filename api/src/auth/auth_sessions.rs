@@ -1,10 +1,10 @@
-//! Sign-in sessions (`auth_session`): how one begins, is kept up by refresh tokens, and ends.
+//! Sign-in sessions (`auth_session`): starting, refreshing and ending them.
 //!
-//! Every statement runs in its user's transaction, behind the tenant wall; the lock on the session's row serializes
-//! refreshes. A used token that is sent again within the grace period comes from a second tab, or from a client that
-//! lost the response, and gets the newest token, which is the same for all of them. One that is sent later is a copy.
-//! It is unknown which of the two holders is the thief, so the session ends for both, with every access token it has
-//! issued.
+//! Every statement runs in its user's transaction, behind the tenant wall. The row lock of the session serializes
+//! requests. A used token that is presented again within the grace period comes from a second tab, or from a client
+//! that lost the response; it receives the newest token, which is the same for all of them. A used token that is
+//! presented later is a copy. The server cannot distinguish the thief from the owner, so the session ends for both,
+//! together with every access token it has issued.
 
 use std::collections::HashMap;
 
@@ -18,35 +18,35 @@ use time::OffsetDateTime;
 
 use super::refresh_token::{Bytes32, RefreshToken};
 
-/// How long a used token is accepted again.
+/// How long a used token may be presented again.
 const GRACE_SECONDS: i32 = 30;
-/// A session ends so long after its last use,
+/// A session expires this long after its last use.
 const IDLE_HOURS: i32 = 30 * 24;
-/// and so long after its start.
+/// A session expires this long after its start, even if it is in use.
 const MAX_HOURS: i32 = 180 * 24;
 
-/// A token to hand out, and for how many seconds it is good.
+/// A token to send to the client, and how many seconds it is valid.
 pub(super) struct Issued {
     pub(super) token: RefreshToken,
     pub(super) seconds: u64,
 }
 
-/// What a presented token is.
+/// The state of a presented token.
 pub(super) enum Presented {
-    /// Unused until now; its successor.
+    /// Unused until now. Carries its successor.
     Rotated(Issued),
-    /// Used a moment ago; the newest of its session.
+    /// Used within the grace period. Carries the newest token of its session.
     Repeated(Issued),
-    /// Used before, or of a session in which that happened.
+    /// Used longer ago than the grace period, or part of a session that ended because of reuse.
     Reused,
-    /// Unknown, expired or signed out.
+    /// Unknown or expired, or its session was signed out.
     Unknown,
 }
 
-/// Begins the session of a new sign-in.
+/// Starts the session of a new sign-in.
 pub(super) async fn begin(tx: &mut UserTx) -> Result<Issued, sqlx::Error> {
     let token = RefreshToken::first(tx.user(), AuthSessionId::new());
-    forget_expired(tx).await?;
+    delete_expired(tx).await?;
     let expires_at = sqlx::query_scalar!(
         "INSERT INTO auth_sessions (user_id, id, expires_at)
          VALUES ($1, $2, clock_timestamp() + $3::int * interval '1 hour') RETURNING expires_at",
@@ -59,10 +59,12 @@ pub(super) async fn begin(tx: &mut UserTx) -> Result<Issued, sqlx::Error> {
     insert(tx, token, expires_at).await
 }
 
-/// Takes a presented token. [`Presented::Reused`] is only found out here: [`end_reused`] acts on it.
+/// Exchanges a presented token. For [`Presented::Reused`] nothing is changed here; the caller then ends the session
+/// with [`end_reused`].
 pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<Presented, sqlx::Error> {
-    // Ids without a valid token lock no row. After the wait for the lock, the tokens are read in a second statement,
-    // because only that sees the changes of the transaction before. `now()` would be the time before the wait.
+    // The row is locked only for a valid token, so a caller that knows just the ids cannot block a session. The tokens
+    // are read in a separate statement after the lock: only a new statement sees what the previous lock holder
+    // committed. `now()` would be the time before the wait.
     let reused = sqlx::query_scalar!(
         r#"SELECT reused_at IS NOT NULL AS "reused!" FROM auth_sessions
           WHERE user_id = $1 AND id = $2
@@ -81,7 +83,7 @@ pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<P
         Some(false) => {}
     }
 
-    // The unused token has no salt; every other one leads to the next.
+    // The unused token has no salt. The salt of every other token leads to its successor.
     let recent = sqlx::query!(
         r#"SELECT hash AS "hash: Bytes32", successor_salt AS "salt: Bytes32", expires_at
            FROM refresh_tokens
@@ -105,16 +107,16 @@ pub(super) async fn rotate(tx: &mut UserTx, presented: RefreshToken) -> Result<P
         }
     };
     if newest == presented {
-        Ok(Presented::Rotated(succeed(tx, &presented).await?))
+        Ok(Presented::Rotated(issue_successor(tx, &presented).await?))
     } else {
         Ok(Presented::Repeated(Issued { token: newest, seconds: seconds_until(expires_at) }))
     }
 }
 
-/// Replaces the unused token of a session that is locked.
-async fn succeed(tx: &mut UserTx, used: &RefreshToken) -> Result<Issued, sqlx::Error> {
+/// Replaces the unused token of a locked session with its successor.
+async fn issue_successor(tx: &mut UserTx, used: &RefreshToken) -> Result<Issued, sqlx::Error> {
     let salt: Bytes32 = rand::random();
-    // What the salts of earlier tokens were kept for is over.
+    // After the grace period, the salts of earlier tokens are no longer needed.
     sqlx::query!(
         "UPDATE refresh_tokens SET successor_salt = NULL
           WHERE user_id = $1 AND auth_session_id = $2 AND successor_salt IS NOT NULL
@@ -148,7 +150,7 @@ async fn succeed(tx: &mut UserTx, used: &RefreshToken) -> Result<Issued, sqlx::E
     .fetch_one(tx.conn())
     .await?;
     let issued = insert(tx, used.successor(&salt), expires_at).await?;
-    forget_expired(tx).await?;
+    delete_expired(tx).await?;
     Ok(issued)
 }
 
@@ -169,8 +171,8 @@ async fn insert(
     Ok(Issued { token, seconds: seconds_until(expires_at) })
 }
 
-/// Ends a session in which a used token was sent again, and records it, so that its access tokens are rejected from now
-/// on. `false` if it had ended before.
+/// Ends a session in which a used token was presented again, and keeps its row as a record. The caller must reject its
+/// access tokens from now on. Returns `false` when the session had been ended this way before.
 pub(super) async fn end_reused(tx: &mut UserTx, auth_session: AuthSessionId) -> Result<bool, sqlx::Error> {
     let user = tx.user();
     let ended = sqlx::query!(
@@ -188,14 +190,14 @@ pub(super) async fn end_reused(tx: &mut UserTx, auth_session: AuthSessionId) -> 
     Ok(true)
 }
 
-/// Ends the session of a user who signs out, or all of their sessions. Returns those whose access tokens have to be
-/// rejected.
+/// Ends the session that signs out, or with `everywhere` all sessions of the user. Returns the sessions whose access
+/// tokens must be rejected.
 pub(super) async fn end(
     tx: &mut UserTx,
     auth_session: AuthSessionId,
     everywhere: bool,
 ) -> Result<Vec<AuthSessionId>, sqlx::Error> {
-    // Waits for a refresh that is running; the tokens that it issues are rejected with all the others.
+    // Waits for a concurrent refresh. The access token that it issues is rejected with all the others.
     let ended = sqlx::query_scalar!(
         r#"DELETE FROM auth_sessions WHERE user_id = $1 AND (id = $2 OR $3) AND reused_at IS NULL
          RETURNING id AS "id: AuthSessionId""#,
@@ -205,14 +207,14 @@ pub(super) async fn end(
     )
     .fetch_all(tx.conn())
     .await?;
-    // Revoked even if its row was deleted: its access tokens may still be valid.
+    // Included even if its row no longer exists: its access tokens may still be valid.
     let mut revoked = vec![auth_session];
     revoked.extend(ended.into_iter().filter(|ended| *ended != auth_session));
     revoke(tx, &revoked).await?;
     Ok(revoked)
 }
 
-/// Refuses every access token of these sessions from now on.
+/// Stores that every access token of these sessions must be rejected from now on.
 async fn revoke(tx: &mut UserTx, revoked: &[AuthSessionId]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO revoked_auth_sessions (auth_session_id, user_id, expires_at)
@@ -227,8 +229,9 @@ async fn revoke(tx: &mut UserTx, revoked: &[AuthSessionId]) -> Result<(), sqlx::
     Ok(())
 }
 
-/// Deletes expired sessions of the same user, because no role reads across users for it.
-async fn forget_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
+/// Deletes the user's expired tokens and sessions. No other job deletes them, because that would need a query across
+/// users.
+async fn delete_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
     let user = tx.user();
     sqlx::query!(
         "DELETE FROM refresh_tokens WHERE user_id = $1 AND expires_at < clock_timestamp()",
@@ -246,6 +249,6 @@ async fn forget_expired(tx: &mut UserTx) -> Result<(), sqlx::Error> {
 }
 
 fn seconds_until(moment: OffsetDateTime) -> u64 {
-    // Rounded: the moment was named a few milliseconds ago.
+    // Rounded, because the moment was computed a few milliseconds ago.
     u64::try_from((moment - clock::now()).as_seconds_f64().round() as i64).unwrap_or(0)
 }

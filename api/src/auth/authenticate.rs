@@ -1,4 +1,4 @@
-//! Authenticates the caller: by the access token or API key in `Authorization`, or else by the access token in the
+//! Authenticates requests: with the access token or API key in `Authorization`, or else with the access token in the
 //! session cookie.
 
 use std::sync::Arc;
@@ -21,20 +21,22 @@ use crate::{
     state::App,
 };
 
-/// How a token came.
+/// Where a request carries its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
-    /// In `Authorization`: the author of the request holds the token.
+    /// In `Authorization`: the author of the request has the token.
     Bearer,
-    /// In the cookie: the browser added it, regardless of the author of the request.
+    /// In the cookie: a browser added it, and the request may come from any site.
     Cookie,
 }
 
-/// The caller, and how the token was sent. An invalid token counts against the address that sent it.
+/// Returns the caller of a request, and where the token was found. An invalid token counts against the client's
+/// address.
 ///
 /// # Errors
-/// `unauthenticated`, always in the same words, because the reason is only for the log; `rate_limited` after too many
-/// invalid tokens. `api_key_not_accepted` and `api_key_scope_missing` if an API key is valid, but not for this route.
+/// `unauthenticated` with one text for all causes, since the cause is only logged; `rate_limited` after too many
+/// invalid tokens; `api_key_not_accepted`, `not_found` or `api_key_scope_missing` when the API key may not use a route
+/// that requires `scope`.
 pub async fn authenticate(
     app: &Arc<App>,
     scope: Option<ApiScope>,
@@ -46,10 +48,10 @@ pub async fn authenticate(
     } else {
         (Cookie::Session.read(&app.api.public_url, headers), Carrier::Cookie)
     };
-    let token = token.ok_or_else(|| refused("no token"))?;
+    let token = token.ok_or_else(|| rejected("no token"))?;
     app.rate_limits.may_try(request.client, token)?;
     let verified = match verify(app, token, carrier).await {
-        // It is not known yet whether the token is valid.
+        // The token could not be verified, so it does not count as invalid.
         Err(problem) if problem.code() != Code::Unauthenticated => return Err(problem),
         Err(problem) => {
             app.rate_limits.bad_token(request.client).await?;
@@ -67,26 +69,29 @@ pub async fn authenticate(
     Ok((caller, carrier))
 }
 
-/// A valid token, whatever its rights are.
+/// A valid token, before its rights on the route are checked.
 enum Verified {
     /// An access token.
     User(SignedInUser),
-    /// An API key: as it was sent, and as the database has it.
+    /// An API key: the text from the request, and the record from the database.
     ApiKey(ApiKeyText, ApiKey),
 }
 
 /// Verifies a token.
 async fn verify(app: &App, token: &str, carrier: Carrier) -> Result<Verified, Problem> {
-    // API keys are accepted only in `Authorization`, never in a cookie.
+    // API keys are accepted in `Authorization` only: a browser's cookie never carries one.
     if carrier == Carrier::Bearer && token.starts_with(api_key::PREFIX) {
-        let presented = ApiKeyText::parse(token).ok_or_else(|| refused("not an API key"))?;
+        let presented = ApiKeyText::parse(token).ok_or_else(|| rejected("not an API key"))?;
         let key = app.database.api_key(&presented).await?;
-        return Ok(Verified::ApiKey(presented, key.ok_or_else(|| refused("no such API key, or no longer"))?));
+        return Ok(Verified::ApiKey(
+            presented,
+            key.ok_or_else(|| rejected("no such API key, or no longer"))?,
+        ));
     }
-    let claims = app.keyring.verify(token).await.map_err(|error| refused(&error.to_string()))?;
+    let claims = app.keyring.verify(token).await.map_err(|error| rejected(&error.to_string()))?;
     if app.revocations.is_revoked(claims.sid) {
         counter!(REVOKED_TOKENS_REFUSED).increment(1);
-        return Err(refused("the token was signed out"));
+        return Err(rejected("the token was signed out"));
     }
     Ok(Verified::User(SignedInUser {
         id: claims.sub,
@@ -96,12 +101,12 @@ async fn verify(app: &App, token: &str, carrier: Carrier) -> Result<Verified, Pr
     }))
 }
 
-fn refused(cause: &str) -> Problem {
+fn rejected(cause: &str) -> Problem {
     Problem::unauthenticated("The access token is missing, expired or revoked; refresh it or sign in.")
         .cause(cause)
 }
 
-/// The token of the one `Authorization: Bearer` there is.
+/// The token of the `Authorization: Bearer` header, if there is exactly one `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (scheme, token) = values.next()?.to_str().ok()?.split_once(' ')?;
@@ -115,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_one_bearer_token_is_accepted() {
+    fn bearer_requires_exactly_one_well_formed_header() {
         let read = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {
@@ -125,8 +130,8 @@ mod tests {
         };
         assert_eq!(read(&["Bearer a.b.c"]).as_deref(), Some("a.b.c"));
         assert_eq!(read(&["bearer  a.b.c"]).as_deref(), Some("a.b.c"));
-        for none in [&["Basic a"][..], &["Bearer"], &["a.b.c"], &["Bearer a", "Bearer b"]] {
-            assert_eq!(read(none), None, "{none:?}");
+        for invalid in [&["Basic a"][..], &["Bearer"], &["a.b.c"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(read(invalid), None, "{invalid:?}");
         }
     }
 }

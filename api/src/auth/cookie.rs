@@ -1,7 +1,7 @@
-//! The two cookies: tokens where scripts cannot read them.
+//! The two HttpOnly cookies, which carry tokens that scripts cannot read.
 //!
-//! The access token is sent with every request. The refresh token, which lives longer, is sent only where it is used:
-//! its path keeps it out of every other request and out of the logs of those.
+//! Browsers send the access token with every request. They send the refresh token, which lives longer, only to the
+//! endpoints that use it: its path keeps it out of all other requests, and out of their logs.
 
 use atrium_shared::settings::PublicUrl;
 use http::{HeaderMap, HeaderValue, header};
@@ -9,15 +9,15 @@ use http::{HeaderMap, HeaderValue, header};
 /// One of the cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cookie {
-    /// Holds the access token.
+    /// Carries the access token.
     Session,
-    /// Holds the refresh token.
+    /// Carries the refresh token.
     Refresh,
 }
 
 impl Cookie {
-    /// The name of the cookie. Over TLS the prefixes make browsers reject a cookie that plain HTTP has set; `__Host-`
-    /// also one that another host has set, but it allows no path.
+    /// The cookie's name. Over TLS, the prefixes make browsers reject a cookie set over plain HTTP. `__Host-` also
+    /// makes them reject one set by another host, but it requires the path `/`, so the refresh cookie cannot use it.
     fn name(self, public_url: &PublicUrl) -> &'static str {
         match (self, public_url.is_https()) {
             (Self::Session, true) => "__Host-atrium_session",
@@ -34,7 +34,7 @@ impl Cookie {
         }
     }
 
-    /// The token in the request's cookies. Two of that name are none: one of them was planted.
+    /// The token in the request's cookies. `None` if two cookies have the name, because one of them was planted.
     #[must_use]
     pub fn read<'a>(self, public_url: &PublicUrl, headers: &'a HeaderMap) -> Option<&'a str> {
         let name = self.name(public_url);
@@ -47,10 +47,10 @@ impl Cookie {
         if tokens.next().is_some() { None } else { token }
     }
 
-    /// The value of `Set-Cookie` that hands out a token for `max_age` seconds.
+    /// The value of `Set-Cookie` that stores a token for `max_age` seconds.
     ///
     /// # Errors
-    /// When the token is no header value, which is a defect.
+    /// When the token is not a valid header value, which is a defect.
     pub fn set(
         self,
         public_url: &PublicUrl,
@@ -65,10 +65,10 @@ impl Cookie {
         ))
     }
 
-    /// The value of `Set-Cookie` that takes it back.
+    /// The value of `Set-Cookie` that deletes the cookie.
     ///
     /// # Errors
-    /// Cannot happen in practice: the value contains no foreign text.
+    /// Never, in practice: the value contains no text from a client.
     pub fn clear(self, public_url: &PublicUrl) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
         self.set(public_url, "", 0)
     }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_tls_the_cookies_are_bound_to_it() {
+    fn cookies_over_tls_are_secure_and_prefixed() {
         let url = crate::auth::tests::api_settings().public_url;
         assert_eq!(
             Cookie::Session.set(&url, "a.b.c", 900).expect("a header value"),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_cookies_are_rejected() {
+    fn read_requires_exactly_one_cookie_of_the_name() {
         let url = crate::auth::tests::api_settings().public_url;
         let read = |value| {
             let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(value))]);
@@ -102,14 +102,14 @@ mod tests {
             read("a=1; __Host-atrium_session=t; __Secure-atrium_refresh=r; b=2").as_deref(),
             Some("t")
         );
-        for none in [
+        for invalid in [
             "",
             "atrium_session=t",
             "__Secure-atrium_refresh=t",
             "__Host-atrium_session=",
             "__Host-atrium_session=t; __Host-atrium_session=u",
         ] {
-            assert_eq!(read(none), None, "{none}");
+            assert_eq!(read(invalid), None, "{invalid}");
         }
     }
 }

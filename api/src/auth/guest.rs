@@ -1,4 +1,4 @@
-//! Signing in: one request creates a guest with a number. No personal data is requested or stored.
+//! Signing in as a guest: one request creates a numbered user. No input is required, and no personal data is stored.
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ pub async fn jwks(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let keys = json(StatusCode::OK, &app.keyring.jwks())?;
     let etag = content_etag(keys.body().whole().unwrap_or_default());
     let mut response = not_modified_or(&request.headers, &etag, keys)?;
-    // Shorter than a new key waits before it signs.
+    // Shorter than the time between the publication of a new key and its first use for signing.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     Ok(response)
 }

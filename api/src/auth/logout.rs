@@ -1,4 +1,4 @@
-//! Signing out ends the sign-in session. Its refresh token becomes invalid, and all processes reject its access tokens
+//! Signing out: ends the sign-in session. Its refresh token becomes invalid, and all processes reject its access tokens
 //! from now on, although they have not expired. On request, the user's other sign-in sessions end as well.
 
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::{
 };
 
 request_body! {
-    /// How far a sign-out goes.
+    /// Which sign-in sessions a sign-out ends.
     pub(super) struct SignOut {
-        /// Whether it ends all sign-ins of the user.
+        /// Whether it ends all sign-in sessions of the user.
         everywhere: Option<bool> = optional(one_of("true or false")),
     }
 }
 
-/// `POST /v1/auth/logout`, with `{"everywhere": true}` for all sign-ins of the user.
+/// `POST /v1/auth/logout`, with `{"everywhere": true}` for all sign-in sessions of the user.
 ///
 /// # Errors
-/// If the database is unavailable; the token is then still valid.
+/// When the database is unavailable; the tokens then stay valid.
 pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let body: Option<SignOut> = request.optional_body().await?;
     let everywhere = body.and_then(|body| body.everywhere).unwrap_or(false);
@@ -36,7 +36,7 @@ pub async fn logout(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let mut tx = app.database.user_tx(user.id).await?;
     let revoked = auth_sessions::end(&mut tx, user.auth_session, everywhere).await?;
     tx.commit().await?;
-    // Other processes read the rows at their next poll; this one needs none.
+    // Other processes read the rows at their next poll; this one applies them immediately.
     for auth_session in revoked {
         app.revocations.insert(auth_session);
     }

@@ -1,4 +1,4 @@
-//! The signed-in user, and when the token expires.
+//! Returns the signed-in user, and when the access token expires.
 
 use std::sync::Arc;
 

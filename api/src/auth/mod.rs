@@ -1,8 +1,8 @@
 //! Signing in as a guest, staying signed in, signing out, and authenticating every request.
 //!
 //! A request carries a short-lived access token, in `Authorization` or in a cookie, or an API key ([`authenticate`]). A
-//! token from the cookie is accepted only in requests of our own pages and of the allowed origins ([`origin`]). Each use
-//! of the refresh token replaces it. Using one again later revokes the whole sign-in session ([`refresh`]).
+//! token from the cookie is accepted only in requests from our own pages and the allowed origins ([`origin`]). Each use
+//! of the refresh token replaces it. Reusing one after a grace period revokes the whole sign-in session ([`refresh`]).
 
 mod api_key;
 mod auth_sessions;
@@ -22,7 +22,7 @@ use crate::http::{
     schema::{Component, component, received},
 };
 
-/// What this module reads and sends, for the test of the API description.
+/// The request and response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         received::<logout::SignOut>("SignOut"),

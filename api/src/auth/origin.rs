@@ -1,7 +1,8 @@
-//! Where a browser's request comes from: a cookie goes along with requests that any site makes.
+//! Checks the origin of a browser's request, because browsers attach cookies to requests from any site.
 //!
-//! A script that holds a token put it into `Authorization`. A cookie proves nothing about the author of the request, so
-//! it counts only if the browser reports that our own page, or one that the operator allows, sent it.
+//! A token in `Authorization` was put there by a script that has it. A cookie proves nothing about the author of the
+//! request, so it is accepted only if the browser states that the request comes from our own page, or from an origin
+//! that the operator allows.
 
 use atrium_shared::settings::ApiSettings;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -10,23 +11,23 @@ use crate::http::problem::{Code, Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether an origin is ours or one the operator allows.
+/// Whether an origin is our own or one that the operator allows.
 #[must_use]
 pub fn is_trusted(api: &ApiSettings, origin: &HeaderValue) -> bool {
     origin == api.public_url.origin() || api.allowed_origins.iter().any(|allowed| origin == allowed.as_str())
 }
 
-/// Rejects requests that another site made a browser send. For requests authenticated by the cookie, and for the
-/// sign-in, which sets it. `proof`: whether a missing origin is rejected too, as for all requests that change
-/// something.
+/// Rejects requests that another site made a browser send. Applied to requests authenticated by the cookie, and to the
+/// sign-in, which sets it. With `origin_required`, a request that states no origin is rejected too; set for requests
+/// that change something.
 ///
 /// # Errors
 /// [`Code::CrossSiteRequest`].
-pub fn check(api: &ApiSettings, headers: &HeaderMap, proof: bool) -> Result<(), Problem> {
+pub fn check(api: &ApiSettings, headers: &HeaderMap, origin_required: bool) -> Result<(), Problem> {
     let trusted = match (headers.get(header::ORIGIN), headers.get(SEC_FETCH_SITE)) {
         (Some(origin), _) => is_trusted(api, origin),
         (None, Some(site)) => site == "same-origin" || site == "none",
-        (None, None) => !proof,
+        (None, None) => !origin_required,
     };
     if trusted {
         Ok(())
@@ -42,15 +43,15 @@ pub fn check(api: &ApiSettings, headers: &HeaderMap, proof: bool) -> Result<(), 
 mod tests {
     use super::*;
 
-    fn passes(headers: &[(HeaderName, &'static str)], proof: bool) -> bool {
+    fn passes(headers: &[(HeaderName, &'static str)], origin_required: bool) -> bool {
         let api = crate::auth::tests::api_settings();
         let headers =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        check(&api, &headers, proof).is_ok()
+        check(&api, &headers, origin_required).is_ok()
     }
 
     #[test]
-    fn our_own_pages_are_accepted() {
+    fn our_own_pages_and_allowed_origins_pass() {
         assert!(passes(&[(header::ORIGIN, "https://atrium.example")], true));
         assert!(passes(&[(header::ORIGIN, "https://friend.example")], true));
         assert!(passes(&[(SEC_FETCH_SITE, "same-origin")], true));
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_origin_is_accepted_for_reads_only() {
+    fn missing_origin_passes_only_if_not_required() {
         assert!(passes(&[], false));
         assert!(!passes(&[], true));
     }

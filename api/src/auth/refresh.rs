@@ -21,13 +21,13 @@ use crate::{
 /// `POST /v1/auth/refresh`
 ///
 /// # Errors
-/// `unauthenticated`, in the same words for every invalid token; `refresh_token_reused` if it was used before, which
-/// ends the sign-in session for every holder of its tokens.
+/// `unauthenticated`, with one text for every invalid token; `refresh_token_reused` when the token was used before,
+/// which ends the sign-in session for every holder of one of its tokens.
 pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let token = Cookie::Refresh.read(&app.api.public_url, &request.headers).ok_or_else(refused)?;
+    let token = Cookie::Refresh.read(&app.api.public_url, &request.headers).ok_or_else(unauthenticated)?;
     // A cookie proves nothing about the author of the request.
     origin::check(&app.api, &request.headers, true)?;
-    let token = RefreshToken::parse(token).ok_or_else(refused)?;
+    let token = RefreshToken::parse(token).ok_or_else(unauthenticated)?;
     request.no_fields().await?;
 
     let (user, auth_session) = (token.user, token.auth_session);
@@ -35,11 +35,11 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
     let (outcome, refresh) = match auth_sessions::rotate(&mut tx, token).await? {
         Presented::Rotated(refresh) => ("rotated", refresh),
         Presented::Repeated(refresh) => ("repeated", refresh),
-        Presented::Unknown => return Err(refused()),
+        Presented::Unknown => return Err(unauthenticated()),
         Presented::Reused => {
             if auth_sessions::end_reused(&mut tx, auth_session).await? {
                 tx.commit().await?;
-                // Other processes read the row at their next poll; this one needs none.
+                // Other processes read the row at their next poll; this one applies it immediately.
                 app.revocations.insert(auth_session);
                 tracing::warn!(%user, %auth_session, "a used refresh token came again; its sign-in is over");
             }
@@ -56,7 +56,7 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
     Ok(response)
 }
 
-fn refused() -> Problem {
+fn unauthenticated() -> Problem {
     counter!(REFRESHES, "outcome" => "refused").increment(1);
     Problem::unauthenticated("The refresh token is missing, expired or revoked; sign in again.")
 }

@@ -1,9 +1,9 @@
-//! What a refresh token is: whose it is, of which sign-in, and 256 random bits.
+//! Refresh tokens: the ids of the user and of the sign-in session, and a secret of 256 random bits.
 //!
-//! The ids select the user's rows and prove nothing; the secret is the proof. The database stores a hash of the whole.
-//! A successor's secret is derived from its predecessor's and from a random salt that the database keeps during the
-//! grace period: both together reproduce it for a client that lost the response. A predecessor alone, from an old log
-//! or a stolen backup of a browser, is not enough, and neither is a copy of the database.
+//! The ids only say where to look the token up; the secret authenticates. The database stores a hash of the whole
+//! token. A successor's secret is derived from its predecessor's secret and a random salt, which the database keeps for
+//! the grace period. From both, the successor is computed again for a client that lost the response. A predecessor
+//! alone, from an old log or a stolen backup of a browser, is not enough, and neither is a copy of the database.
 
 use atrium_shared::ids::{AuthSessionId, UserId};
 use aws_lc_rs::hmac;
@@ -14,10 +14,10 @@ use uuid::Uuid;
 /// A hash, or a salt.
 pub(super) type Bytes32 = [u8; 32];
 
-/// Keeps successors apart from anything else that may ever be derived from a secret.
+/// Domain separation: nothing else derived from a secret can equal a successor.
 const SUCCESSOR: &[u8] = b"atrium refresh token successor";
 
-/// A refresh token. Without `Debug`, so that no log gets one.
+/// A refresh token. It has no `Debug`, so that it cannot be logged.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct RefreshToken {
     pub(super) user: UserId,
@@ -26,12 +26,12 @@ pub(super) struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// The first of a sign-in session.
+    /// The first token of a sign-in session.
     pub(super) fn first(user: UserId, auth_session: AuthSessionId) -> Self {
         Self { user, auth_session, secret: rand::random() }
     }
 
-    /// The one that follows; the same for the same salt.
+    /// The token's successor. The same salt yields the same successor.
     pub(super) fn successor(&self, salt: &Bytes32) -> Self {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.secret));
         context.update(SUCCESSOR);
@@ -71,23 +71,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refresh_token_round_trips_and_other_texts_are_rejected() {
+    fn token_text_round_trips_and_invalid_texts_are_rejected() {
         let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
         let text = token.to_text();
         assert!(RefreshToken::parse(&text) == Some(token));
-        for wrong in
+        for invalid in
             ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &format!("{text}\0"), "🙂"]
         {
-            assert!(RefreshToken::parse(wrong).is_none(), "{wrong:?}");
+            assert!(RefreshToken::parse(invalid).is_none(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn a_successor_needs_the_token_and_the_salt() {
+    fn successor_depends_on_the_token_and_the_salt() {
         let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
         let (salt, other_salt): (Bytes32, Bytes32) = (rand::random(), rand::random());
         let successor = token.successor(&salt);
-        assert!(successor == token.successor(&salt), "the same again");
+        assert!(successor == token.successor(&salt), "the same token and salt yield the same successor");
         let other = RefreshToken { secret: rand::random(), ..token.clone() };
         let hashes = [
             token.hash(),
@@ -100,9 +100,9 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_covers_the_ids() {
+    fn hash_covers_the_ids() {
         let token = RefreshToken::first(UserId::new(), AuthSessionId::new());
-        let elsewhere = RefreshToken { auth_session: AuthSessionId::new(), ..token.clone() };
-        assert_ne!(token.hash(), elsewhere.hash());
+        let other = RefreshToken { auth_session: AuthSessionId::new(), ..token.clone() };
+        assert_ne!(token.hash(), other.hash());
     }
 }

@@ -1,5 +1,5 @@
-//! The answer to a sign-in and to every refresh: an access token for programs, and both tokens in cookies for browsers.
-//! The refresh token is sent in its cookie only, which no script of the page can read.
+//! The response to a sign-in and to every refresh: an access token for programs, and both tokens in cookies for
+//! browsers. The refresh token is sent only in its cookie, which no script of the page can read.
 
 use atrium_shared::timings::TOKEN_LIFETIME;
 use http::{HeaderValue, StatusCode, header};
@@ -24,8 +24,8 @@ pub(super) struct SignedIn {
     user: User,
 }
 
-/// The response with the new refresh token. It is built before the commit, so that nothing is stored if the access
-/// token cannot be signed.
+/// Builds the response that carries the new tokens. It must be built before the commit, so that nothing is stored if
+/// the access token cannot be signed.
 pub(super) fn signed_in(
     app: &App,
     status: StatusCode,

@@ -1,6 +1,6 @@
-//! Pressing a canned action: everything is checked from memory, then one `XADD` hands it to the chat worker.
+//! Pressing a canned action: all checks use cached state, then one `XADD` passes the action to the chat worker.
 //!
-//! Actions are neither stored nor logged. While Redis is unavailable, they are rejected.
+//! The action is neither stored nor logged here. While Redis is unavailable, actions are rejected, not queued.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,16 +32,17 @@ use crate::{
     state::App,
 };
 
-/// How long a session and its user's role may be taken from memory without asking the database.
+/// How long a session and its user's role may be used from the cache without a query.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-// An end of access is kept for longer than a cached membership is valid.
+// An end of access is kept for longer than a cached session that was read before it may be used.
 const _: () = assert!(is_longer(REMEMBERED, 1, MAX_AGE));
 
 request_body! {
-    /// What is pressed.
+    /// The action to press.
     pub(super) struct ChatPress {
-        /// A text at first: an action that does not exist is answered like one that the project does not offer.
+        /// Parsed as a plain string, so that an unknown action gets the same response as one that the project does not
+        /// offer.
         #[schemars(with = "ChatAction")]
         action: String = required(one_of("a string")),
     }
@@ -86,7 +87,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let (id, at) = (MessageId::new(), now());
     let entry = ActionEntry { message: id, org, project, session, user, user_name, action, at };
     let fields = entry.to_fields().map_err(Problem::internal)?;
-    // No MAXLEN: it would drop what was accepted and not delivered.
+    // No MAXLEN: it would drop accepted actions that are not delivered yet.
     let stream = Inbound::Chat(chat_shard(project)).to_string();
     let added: Result<String, _> =
         redis::cmd("XADD").arg(stream).arg("*").arg(&fields[..]).query_async(&mut app.redis.shared()).await;
@@ -94,8 +95,9 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     response::json(StatusCode::ACCEPTED, &Accepted { id, action, at })
 }
 
-/// The session, from memory if it was read lately. Reading the database counts as a request: only the
-/// first action in a while needs one, and guessed sessions would need one each.
+/// The session, from the cache if it was read within [`MAX_AGE`]. A database read counts against the request rate
+/// limit, so that a client cannot cause one for each guessed session id. Regular clients need one only for the first
+/// action after a pause.
 async fn session_of(app: &App, key: SessionKey) -> Result<Known, Problem> {
     match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => Ok(known),
@@ -118,7 +120,7 @@ fn offered(actions: &[ChatAction], name: &str) -> Result<ChatAction, Problem> {
     })
 }
 
-/// The current time in milliseconds: more digits would be meaningless across processes.
+/// The current time in milliseconds. Clocks of different processes do not agree to more digits.
 fn now() -> OffsetDateTime {
     let now = clock::now();
     now.replace_millisecond(now.millisecond()).unwrap_or(now)
@@ -132,14 +134,14 @@ mod tests {
     fn only_offered_actions_are_accepted() {
         let actions = [ChatAction::Ready, ChatAction::TestsGreen];
         assert_eq!(offered(&actions, "tests_green").ok(), Some(ChatAction::TestsGreen));
-        for wrong in ["rollback", "Ready", "ready ", "", "dance"] {
-            let problem = offered(&actions, wrong).expect_err("it is not offered");
-            assert_eq!(problem.code(), Code::ChatActionNotOffered, "{wrong}");
+        for name in ["rollback", "Ready", "ready ", "", "dance"] {
+            let problem = offered(&actions, name).expect_err("it is not offered");
+            assert_eq!(problem.code(), Code::ChatActionNotOffered, "{name}");
         }
     }
 
     #[test]
-    fn times_have_milliseconds() {
+    fn now_has_no_digits_below_milliseconds() {
         assert_eq!(now().nanosecond() % 1_000_000, 0);
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Counter {
 /// `GET …/chat/counters`.
 ///
 /// # Errors
-/// [`Code::NotFound`](crate::http::problem::Code::NotFound) for a project that is not there.
+/// [`Code::NotFound`](crate::http::problem::Code::NotFound) for a project that does not exist.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.query(&[])?;

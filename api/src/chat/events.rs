@@ -1,8 +1,8 @@
 //! A project's chat as an event stream, for one session.
 //!
-//! The stream reads its shard's ring from a cursor. A stream that resumes from before the start of the ring reads Redis
-//! in pages first, and joins the ring in one step as soon as the ring contains everything after its position. Both use
-//! the same ids, so the handover has neither a gap nor a repetition.
+//! The stream reads its shard's ring from a cursor. If it resumes from a position older than the ring's oldest entry,
+//! it first reads Redis in pages, and joins the ring in one step as soon as the ring contains everything after its
+//! position. Redis and the ring use the same ids, so the transition neither skips nor repeats an event.
 
 use std::{
     pin::Pin,
@@ -36,12 +36,12 @@ use crate::{
     state::App,
 };
 
-/// How long ago a session may have been read when a stream of it opens. Short: coming back checks again.
+/// How old a cached session may be when its stream opens. Short, so that each reconnect checks the session again.
 const MAX_AGE: Duration = Duration::from_secs(2);
-/// How many streams read from Redis concurrently: the pages of the others are not in memory yet.
-static READS: Semaphore = Semaphore::const_new(64);
-/// After this many consecutive empty pages, Redis has lost entries that the ring had read.
-const EMPTY_PAGES: u32 = 3;
+/// Limits how many streams read from Redis concurrently, and so the memory that their pages take.
+static REDIS_READS: Semaphore = Semaphore::const_new(64);
+/// After this many empty pages in a row, Redis has lost entries that the ring has seen.
+const MAX_EMPTY_PAGES: u32 = 3;
 
 /// `GET …/chat/sessions/{session}/events`.
 ///
@@ -69,7 +69,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         None => app.live.sessions.read(&app.database, key).await?,
     };
     if let Known { closed: Some(closed), .. } = known {
-        return Ok(after_the_end(session, closed, position));
+        return Ok(closed_session_response(session, closed, position));
     }
     let permit = app.quotas.enter(org).await?;
     let about = (org, Some(project));
@@ -78,12 +78,12 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     answer::open(&app.live.streams, opening, |registration| {
         let stream = registration.stream();
         let subscription = app.live.hub.ring(project).subscribe((org, project), Arc::clone(stream));
-        // An end that passed by before the ring was entered would never be seen there.
-        let over = app.live.sessions.is_closed(session);
+        // The ring does not deliver an end that it received before this subscription began.
+        let is_closed = app.live.sessions.is_closed(session);
         ChatSource {
             phase: match position {
                 Some(position) => Phase::Starting(position),
-                None if over => Phase::Over,
+                None if is_closed => Phase::Over,
                 None => Phase::Opening(None),
             },
             is_lost,
@@ -97,9 +97,10 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
     })
 }
 
-/// The response to a client that opens the stream of a session that has ended. A client that was disconnected at the
-/// end receives the event now, once: its id lies after the end, so a client that resumes from it receives nothing.
-fn after_the_end(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
+/// The response to a client that opens the stream of a session that has ended. A client that was disconnected when it
+/// ended receives the event now. The event's id is later than the end, so a client that resumes from it receives
+/// nothing more.
+fn closed_session_response(session: SessionId, closed: Closed, position: Option<Position>) -> Response {
     let (Some(position), Some(at)) = (position, closed.at) else {
         return answer::no_content();
     };
@@ -123,43 +124,44 @@ struct ChatSource {
     /// Whether the client's own position was unknown.
     is_lost: bool,
     redis: Redis,
-    /// The last position that was sent without a chat event.
+    /// The last position sent to the client without an event.
     announced: Option<Position>,
     _present: Present,
 }
 
 enum Phase {
-    /// New: about to send the newest position, so that a client that has seen no chat event can resume, too.
+    /// New: reads the current end of the live stream and sends it, so that a client that has received no event can
+    /// resume.
     Opening(Option<Reading<Option<Position>>>),
     /// New, with the client's position: about to confirm it.
     Starting(Position),
-    /// On the way from a position to the ring.
+    /// Reading from Redis, from a position until the ring can be joined.
     Resuming(Resuming),
     /// Reading the ring.
     Live,
-    /// The client has to reconnect: to read missed events once Redis is available again, or to be notified that its
-    /// session has ended.
+    /// Ends the stream, so that the client reconnects: to receive missed events once Redis can be read again, or to
+    /// receive the end of its session.
     Over,
 }
 
 struct Resuming {
     after: Position,
     reading: Option<Reading<Page>>,
-    /// Frames of a page that did not fit into a write yet.
+    /// Frames of the last page that are not written yet.
     pending: std::vec::IntoIter<Frame>,
     empty_pages: u32,
-    /// The position after those.
+    /// The position after the last frame of the page.
     page_end: StreamId,
-    /// Whether Redis had no more when it was last read.
+    /// Whether the last read reached the end of the stream in Redis.
     at_end: bool,
-    /// Whether Redis has confirmed that the position exists.
+    /// Whether a read from Redis has verified that the position exists.
     verified: bool,
     /// Whether anything was read from Redis.
     from_redis: bool,
 }
 
 impl Resuming {
-    /// From the client's position.
+    /// Starts from the client's position.
     fn from(after: Position) -> Self {
         Self {
             page_end: after.id,
@@ -173,30 +175,30 @@ impl Resuming {
         }
     }
 
-    /// From where the live stream ends now.
-    fn from_tip(after: Position) -> Self {
+    /// Starts from the current end of the live stream.
+    fn from_newest(after: Position) -> Self {
         Self { at_end: true, verified: true, ..Self::from(after) }
     }
 }
 
-/// How far resuming has come.
+/// The outcome of one step of resuming.
 enum Progress {
-    /// Another step.
+    /// Another step can run immediately.
     Again,
-    /// Nothing more for now.
+    /// Nothing to do until the stream is woken.
     Wait,
-    /// The ring continues from here.
+    /// The ring was joined and delivers all further events.
     Joined,
-    /// The session's end was among what was missed.
+    /// The missed events include the session's end.
     Closed,
-    /// The position is lost.
+    /// The stream cannot resume from the position.
     Lost(ResetReason),
-    /// Redis does not answer.
+    /// Redis cannot be read.
     Broken,
 }
 
 impl Source for ChatSource {
-    fn poll(&mut self, context: &mut Context<'_>, _news: bool, batch: &mut Batch) -> Next {
+    fn poll(&mut self, context: &mut Context<'_>, _updated: bool, batch: &mut Batch) -> Next {
         loop {
             match &mut self.phase {
                 Phase::Starting(position) => {
@@ -211,13 +213,13 @@ impl Source for ChatSource {
                         self.phase = Phase::Live;
                         continue;
                     }
-                    let reading = reading.get_or_insert_with(|| read_tip(self.redis.clone(), self.topic));
+                    let reading = reading.get_or_insert_with(|| read_newest(self.redis.clone(), self.topic));
                     match reading.as_mut().poll(context) {
                         Poll::Pending => return Next::Open,
                         Poll::Ready(Ok(Some(position))) => {
                             self.announce(position.clone(), batch);
                             self.report_loss(batch);
-                            self.phase = Phase::Resuming(Resuming::from_tip(position));
+                            self.phase = Phase::Resuming(Resuming::from_newest(position));
                         }
                         // There is no history to resume from, or Redis is unavailable: all events are new ones.
                         Poll::Ready(_) => {
@@ -302,7 +304,7 @@ impl Resuming {
         context: &mut Context<'_>,
         batch: &mut Batch,
     ) -> Progress {
-        // What a page held goes out first.
+        // Frames of the last page are written before anything else is read.
         while !batch.is_full()
             && let Some(frame) = self.pending.next()
         {
@@ -329,9 +331,9 @@ impl Resuming {
                     return Progress::Joined;
                 }
                 Join::OtherHistory => return Progress::Lost(ResetReason::HistoryLost),
-                // Redis was read to its end, and nothing has come since.
+                // Redis was read to its end, and no event has arrived since.
                 Join::Unknown if self.at_end => return Progress::Wait,
-                Join::Unknown | Join::NotCovered if self.empty_pages >= EMPTY_PAGES => {
+                Join::Unknown | Join::NotCovered if self.empty_pages >= MAX_EMPTY_PAGES => {
                     return Progress::Lost(ResetReason::HistoryLost);
                 }
                 Join::Unknown | Join::NotCovered | Join::Ahead => {}
@@ -359,14 +361,14 @@ impl Resuming {
     }
 }
 
-fn read_tip(redis: Redis, (_, project): TopicKey) -> Reading<Option<Position>> {
+fn read_newest(redis: Redis, (_, project): TopicKey) -> Reading<Option<Position>> {
     Box::pin(async move { resume::tip(&redis, chat_shard(project)).await })
 }
 
 fn read_page(redis: Redis, topic: TopicKey, after: Position) -> Reading<Page> {
     Box::pin(async move {
-        // Never closed.
-        let _permit = READS.acquire().await;
+        // Acquiring cannot fail, because the semaphore is never closed.
+        let _permit = REDIS_READS.acquire().await;
         resume::page(&redis, chat_shard(topic.1), topic, &after).await
     })
 }

@@ -1,4 +1,4 @@
-//! Chat sessions: one for each open window, and a limited number per person and project.
+//! Chat sessions: one for each open window, and a limited number per user and project.
 
 use std::{sync::Arc, time::Instant};
 
@@ -37,10 +37,10 @@ pub(super) struct Opened {
     closed_session_id: Option<SessionId>,
 }
 
-/// `POST …/chat/sessions`: opens a session, and closes older ones if the configuration says so.
+/// `POST …/chat/sessions`: opens a session. At the limit, it closes the oldest if the configuration says so.
 ///
 /// # Errors
-/// [`Code::ChatSessionLimit`] if the configuration says to reject further sessions.
+/// [`Code::ChatSessionLimit`] at the limit, if the configuration says to reject new sessions.
 pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     request.no_fields().await?;
@@ -54,7 +54,7 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     let snapshot = match app.configuration.held(org) {
         Some(snapshot) => snapshot,
         None => {
-            // Loading takes a connection of its own: no request may wait for a second connection while it holds one.
+            // Loading takes a connection of its own. No request may wait for a second connection while it has one.
             drop(tx);
             let snapshot = app.configuration.org(org).await?;
             tx = app.database.org_tx(&principal, org).await?;
@@ -66,13 +66,14 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     {
         return Ok(replayed);
     }
-    take_turn(&mut tx, project, user).await?;
+    lock_member(&mut tx, project, user).await?;
     let configuration = snapshot.project(project);
 
-    let mut ended = tidy(&mut tx, project, user).await?;
+    let mut ended = expire_sessions(&mut tx, project, user).await?;
     let open = open_sessions(&mut tx, project, user).await?;
-    let room = usize::try_from(configuration.chat_max_active_sessions).unwrap_or(usize::MAX).max(1) - 1;
-    let surplus = &open[..open.len().saturating_sub(room)];
+    let others_allowed =
+        usize::try_from(configuration.chat_max_active_sessions).unwrap_or(usize::MAX).max(1) - 1;
+    let surplus = &open[..open.len().saturating_sub(others_allowed)];
     if !surplus.is_empty() && configuration.chat_session_overflow == SessionOverflow::Refuse {
         return Err(Problem::new(
             Code::ChatSessionLimit,
@@ -110,10 +111,10 @@ pub async fn open(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     Ok(response)
 }
 
-/// `DELETE …/chat/sessions/{session}`: closes one's own session. What is closed already stays as it is.
+/// `DELETE …/chat/sessions/{session}`: closes a session of the caller. A session that is closed stays unchanged.
 ///
 /// # Errors
-/// [`Code::NotFound`] for what is not one's own.
+/// [`Code::NotFound`] for a session that is not the caller's.
 pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, project): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let session: SessionId = request.path("session")?;
@@ -123,7 +124,7 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     tx.require_live()?;
     let closed = end(&mut tx, project, user, session, CloseReason::Closed).await?;
     if !closed {
-        let known = sqlx::query_scalar!(
+        let exists = sqlx::query_scalar!(
             r#"SELECT 1 AS "known!" FROM chat_sessions
               WHERE org_id = $1 AND id = $2 AND project_id = $3 AND user_id = $4"#,
             org as OrgId,
@@ -133,16 +134,16 @@ pub async fn close(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
         )
         .fetch_optional(tx.conn())
         .await?;
-        known.ok_or_else(Problem::not_found)?;
+        exists.ok_or_else(Problem::not_found)?;
     }
     tx.commit().await?;
     app.live.sessions.close(session);
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
-/// Makes sure that the project exists, and lets one request of this member decide about sessions at a time: the
-/// count would otherwise be out of date when it is used.
-async fn take_turn(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(), DbError> {
+/// Makes sure that the project exists, and locks the member's row. Requests of one member about sessions run one after
+/// another, because the number of open sessions could otherwise change between its check and its use.
+async fn lock_member(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(), DbError> {
     let org = tx.org();
     sqlx::query!(
         "SELECT FROM projects, members
@@ -157,9 +158,14 @@ async fn take_turn(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<(
     Ok(())
 }
 
-/// Expires the member's sessions that no window shows, and deletes those that ended long ago. Because their own user
-/// does it, it needs no cross-tenant query. Returns the expired ones; they have no open window to notify.
-async fn tidy(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Result<Vec<SessionId>, DbError> {
+/// Expires the member's sessions that no window has kept alive, and deletes those that ended more than a day ago. Done
+/// in the user's own request, this needs no cross-tenant query. Returns the expired sessions. Their clients need no
+/// notification, because no window is open.
+async fn expire_sessions(
+    tx: &mut OrgTx,
+    project: ProjectId,
+    user: UserId,
+) -> Result<Vec<SessionId>, DbError> {
     let org = tx.org();
     sqlx::query!(
         "DELETE FROM chat_sessions
@@ -198,7 +204,7 @@ async fn open_sessions(tx: &mut OrgTx, project: ProjectId, user: UserId) -> Resu
     .await?)
 }
 
-/// Ends a session and notifies its window. Returns false if it is not open.
+/// Ends a session, and enqueues the notification of its client. Returns `false` when the session is not open.
 async fn end(
     tx: &mut OrgTx,
     project: ProjectId,

@@ -1,4 +1,4 @@
-//! Changing configuration: a value, a reason, and the revision that the change was decided on.
+//! Changing configuration. A change has a value, a reason, and the revision that it is based on (`If-Match`).
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ request_body! {
 /// `PUT …/configs/{key}`
 ///
 /// # Errors
-/// If the caller lacks the role, the key or the value is invalid, or another caller changed it first.
+/// When the caller lacks permission, the key is unknown, the value is invalid, or the revision has changed.
 pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let condition = request.if_match()?;
@@ -48,7 +48,7 @@ pub async fn set(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 /// `DELETE …/configs/{key}?reason=`
 ///
 /// # Errors
-/// If the caller lacks the role, the key is invalid, or another caller changed it first.
+/// When the caller lacks permission, the key is unknown, or the revision has changed.
 pub async fn unset(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let condition = request.if_match()?;
@@ -56,7 +56,7 @@ pub async fn unset(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
     let reason = query.get("reason").ok_or_else(|| "is required".to_owned());
     let reason = reason
         .and_then(|text| check_line(text, MAX_REASON_LENGTH))
-        .map_err(|wrong| Problem::validation(vec![FieldError::parameter("reason", wrong)]))?;
+        .map_err(|error| Problem::validation(vec![FieldError::parameter("reason", error)]))?;
     change(app, request, target, condition, None, reason).await
 }
 
@@ -84,13 +84,13 @@ async fn change(
             IfMatch::Foreign => return Err(etag::failed()),
         },
     };
-    apply(&mut tx, change).await.map_err(|error| refused(error, key))?;
+    apply(&mut tx, change).await.map_err(|error| change_problem(error, key))?;
     let layers = target.layers(app, &mut tx).await?;
     tx.commit().await?;
     respond(&layers, key)
 }
 
-fn refused(error: ChangeError, key: &Key) -> Problem {
+fn change_problem(error: ChangeError, key: &Key) -> Problem {
     match error {
         ChangeError::UnknownKey => unknown_key(),
         ChangeError::ScopeNotAllowed(_) => {

@@ -1,7 +1,8 @@
 //! Changes of an organization's configuration as an event stream: revisions, never values.
 //!
-//! The stream compares the last revision it sent with the one that this process applies: an event means that this API
-//! now responds with it. Consecutive revisions may be sent as one, since a read returns all of them.
+//! The stream compares the revision that it sent last with the one that this process applies, so an event means that
+//! the revision can be read from now on. Revisions that follow each other quickly may be combined into one event,
+//! because each read returns the newest state.
 
 use std::{sync::Arc, task::Context, time::Instant};
 
@@ -33,7 +34,8 @@ impl LiveEvent for Changed {
 /// `GET /v1/orgs/{org}/configs/events`.
 ///
 /// # Errors
-/// When the caller is no member, the organization is suspended or being deleted, or a quota is exceeded.
+/// [`Code::LastEventIdInvalid`](crate::http::problem::Code::LastEventIdInvalid) for a revision that this organization
+/// does not have.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     answer::retry_later(&request.headers, respond(app, request).await)
 }
@@ -87,8 +89,8 @@ struct ConfigSource {
 }
 
 impl Source for ConfigSource {
-    fn poll(&mut self, _context: &mut Context<'_>, _news: bool, batch: &mut Batch) -> Next {
-        // The check costs a lock and two comparisons, so it needs no hint.
+    fn poll(&mut self, _context: &mut Context<'_>, _updated: bool, batch: &mut Batch) -> Next {
+        // A check costs one lock and two comparisons, so it runs at every poll, with or without a hint.
         let applied = self.configuration.held(self.org).map_or(0, |snapshot| snapshot.revision());
         if !std::mem::replace(&mut self.started, true) {
             batch.event(&answer::position(Some(&self.sent)));

@@ -1,4 +1,4 @@
-//! The history of a key: each change with its author, old and new value, time and reason.
+//! The history of a configuration key: old and new value, author, reason and time of each change.
 
 use std::sync::Arc;
 
@@ -70,10 +70,10 @@ impl From<HistoryEntry> for HistoryItem {
     }
 }
 
-/// `GET …/configs/{key}/history`, newest first. An organization's includes its projects'.
+/// `GET …/configs/{key}/history`, newest first. The history of an organization includes that of its projects.
 ///
 /// # Errors
-/// When the caller is no member, or there is no such project or key.
+/// When the caller is not a member, or there is no such project or key.
 pub async fn history(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let page: Page<i64> = request.query(PAGE)?.page()?;

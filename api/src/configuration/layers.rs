@@ -1,4 +1,5 @@
-//! The layers that a value comes from: built in < default < organization < project. The last one that is set applies.
+//! The layers that a value comes from: built-in, default, organization, project. The value set in the narrowest layer
+//! applies.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +14,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-/// What is set where, for an organization or one of its projects.
+/// The values set in each layer, for an organization or one of its projects.
 pub(super) struct Layers {
     revision: i64,
-    /// From the widest to the narrowest; the built-in layer is below them.
+    /// From the widest to the narrowest layer. The built-in layer is not included.
     set: Vec<(Source, BTreeMap<String, Value>)>,
 }
 
-/// A key and its effective value.
+/// A key and the value that applies.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ConfigValue {
     key: &'static str,
@@ -103,14 +104,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_narrowest_layer_that_is_set_applies() {
+    fn the_narrowest_layer_with_a_value_applies() {
         let name = "chat.max_active_sessions";
         let key = catalog::find(name).expect("in the catalog");
-        let one = |value: i64| BTreeMap::from([(name.to_owned(), json!(value))]);
-        let platform = Values { organization: one(5), ..Values::default() };
+        let only = |value: i64| BTreeMap::from([(name.to_owned(), json!(value))]);
+        let platform = Values { organization: only(5), ..Values::default() };
         let platform = Snapshot::build(OrgId::PLATFORM, &BTreeMap::new(), platform).expect("valid values");
         let project = ProjectId::new();
-        let values = Values { revision: 7, projects: [(project, one(9))].into(), ..Values::default() };
+        let values = Values { revision: 7, projects: [(project, only(9))].into(), ..Values::default() };
 
         let layers = Layers::new(&platform, values.clone(), Some(project));
         assert_eq!((layers.in_force(key), layers.revision()), ((Source::Project, json!(9)), 7));

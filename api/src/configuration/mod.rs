@@ -1,7 +1,7 @@
 //! Configuration over REST: the effective values of an organization or one of its projects, and their changes.
 //!
-//! Responses are read from PostgreSQL in the caller's transaction, not from this process's snapshot, so that a caller
-//! sees their own change in every process.
+//! Responses are read from PostgreSQL in the caller's transaction, not from this process's snapshot, because a caller
+//! must see their own change, whichever process serves the next request.
 
 pub mod change;
 pub mod events;
@@ -35,7 +35,7 @@ use crate::{
     state::App,
 };
 
-/// Whose configuration a request is about.
+/// The organization or project whose configuration a request is about.
 #[derive(Clone, Copy)]
 struct Target {
     org: OrgId,
@@ -48,7 +48,7 @@ impl Target {
         Ok(Self { org: request.path("org")?, project })
     }
 
-    /// The caller's transaction in the organization, which has the project.
+    /// Begins the caller's transaction in the organization, and makes sure that the project exists.
     async fn open(self, app: &App, request: &Request) -> Result<OrgTx, Problem> {
         let mut tx = app.database.org_tx(&request.principal()?, self.org).await?;
         if let Some(project) = self.project {
@@ -63,8 +63,8 @@ impl Target {
     }
 }
 
-/// The catalog's entry for the key in the path. Asked for only after membership: the catalog is no secret, but
-/// a stranger gets one answer for everything.
+/// The catalog's entry for the key in the path. Called only after the membership check: the catalog is no secret, but a
+/// caller that is not a member must get the same response for every path.
 fn key(request: &Request) -> Result<&'static catalog::Key, Problem> {
     request.parameter("key").and_then(catalog::find).ok_or_else(unknown_key)
 }
@@ -83,7 +83,7 @@ struct ConfigurationEntry {
     revision: i64,
 }
 
-/// One key with its effective value, at the organization's revision.
+/// The response for one key, with the organization's revision as the entity tag.
 fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Problem> {
     let revision = layers.revision();
     let mut response = json(StatusCode::OK, &ConfigurationEntry { value: layers.value(key), revision })?;
@@ -91,7 +91,7 @@ fn respond(layers: &Layers, key: &'static catalog::Key) -> Result<Response, Prob
     Ok(response)
 }
 
-/// What this module reads and sends, for the test of the API description.
+/// The request and response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         received::<change::ConfigSet>("ConfigSet"),

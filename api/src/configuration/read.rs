@@ -1,4 +1,4 @@
-//! Reading configuration: all effective values, one key, and the layers that a value comes from.
+//! Reading configuration: all keys, one key, and the layers that a key's value comes from.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) struct Configuration {
 /// `GET …/configs`
 ///
 /// # Errors
-/// When the caller is no member, or there is no such project.
+/// When the caller is not a member, or there is no such project.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let mut tx = target.open(app, request).await?;
@@ -42,7 +42,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 /// `GET …/configs/{key}`
 ///
 /// # Errors
-/// When the caller is no member, or there is no such project or key.
+/// When the caller is not a member, or there is no such project or key.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let mut tx = target.open(app, request).await?;
@@ -53,7 +53,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 /// `GET …/configs/{key}/explain`
 ///
 /// # Errors
-/// When the caller is no member, or there is no such project or key.
+/// When the caller is not a member, or there is no such project or key.
 pub async fn explain(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let target = Target::of(request)?;
     let mut tx = target.open(app, request).await?;

@@ -1,4 +1,4 @@
-//! How far a change has spread: which revision each process applies.
+//! The rollout of a configuration change: which revision each process applies.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) struct Process {
 /// `GET /v1/orgs/{org}/configs/status`
 ///
 /// # Errors
-/// If the caller is not a member, or if Redis, which stores the reports, is unavailable.
+/// When the caller is not a member, or Redis, which stores the reports, is unavailable.
 pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
@@ -56,7 +56,7 @@ pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         .into_iter()
         .map(|report| {
             let current = report.revision == Some(revision);
-            // Reports count whole milliseconds, so one may seem to come before its cause.
+            // Reports have whole milliseconds, so a report may appear to be earlier than its change.
             let lag =
                 report.applied_at.zip(changed_at).filter(|_| current).map(|(applied_at, changed_at)| {
                     ((applied_at - changed_at).as_seconds_f64() * 1000.0).max(0.0)
@@ -71,7 +71,7 @@ pub async fn status(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         .collect();
     let applied = processes
         .iter()
-        // A process without this configuration loads the newest at first use: it cannot be behind.
+        // A process that has not loaded this configuration loads the newest at first use, so it cannot be behind.
         .filter(|process| process.revision.is_none_or(|applied| applied == revision))
         .count();
     json(StatusCode::OK, &Status { revision, changed_at, applied, total: processes.len(), processes })

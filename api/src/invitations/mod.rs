@@ -1,9 +1,9 @@
-//! Invitations: a code with which one user joins once. No address is needed or stored.
+//! Invitations: codes that one user can use once to join an organization. No address is needed or stored.
 //!
-//! A code consists of the organization's id and a secret. The id selects the organization; the secret is stored as a
-//! hash only, so the code can be shown only once. For the same reason, a create that is repeated under its
-//! `Idempotency-Key` does not get the first response again: it is rejected with the address of the existing invitation,
-//! which its creator can revoke before creating another.
+//! A code consists of the organization's id, which says where to look the code up, and a secret. Only a hash of the
+//! secret is stored, so the code can be shown only once. For the same reason, a create that is repeated with its
+//! `Idempotency-Key` does not return the first response, whose record has no code. It is rejected with the URL of the
+//! existing invitation, which the caller can revoke before creating another.
 
 use std::sync::Arc;
 
@@ -42,11 +42,11 @@ use crate::{
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 enum InvitationStatus {
-    /// It can.
+    /// It can be accepted.
     Open,
     /// A user has joined with it.
     Accepted,
-    /// It was taken back.
+    /// It was revoked.
     Revoked,
     /// It was not accepted in time.
     Expired,
@@ -77,14 +77,14 @@ struct Joined {
     org: Organization,
 }
 
-const A_DAY: i64 = 86_400;
-const A_WEEK: i64 = 604_800;
+const DEFAULT_LIFETIME_SECONDS: i64 = 86_400;
+const MAX_LIFETIME_SECONDS: i64 = 604_800;
 
 request_body! {
-    /// The invitation to make.
+    /// The invitation to create.
     struct InvitationCreate {
         role: Role = required(one_of("owner, admin, member or viewer")),
-        expires_in_seconds: Option<i64> = optional(integer(60..=A_WEEK)),
+        expires_in_seconds: Option<i64> = optional(integer(60..=MAX_LIFETIME_SECONDS)),
     }
 }
 
@@ -98,7 +98,7 @@ request_body! {
 /// `POST /v1/orgs/{org}/invitations`
 ///
 /// # Errors
-/// When the caller may not invite, or not to that role.
+/// When the caller may not invite, or not to that role; when the `Idempotency-Key` was used before.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let InvitationCreate { role, expires_in_seconds } = request.body().await?;
@@ -107,13 +107,13 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let user = request.signed_in_user()?.id;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    // A caller cannot grant more rights than their own role has.
+    // A member cannot invite to a role above their own.
     tx.require(role)?;
     if let Some(idempotent) = &idempotent
-        && let Some(made) = idempotent.begin(&mut tx).await?
+        && let Some(previous) = idempotent.begin(&mut tx).await?
     {
         return Err(response_not_stored(
-            &made,
+            &previous,
             "This `Idempotency-Key` already created the invitation at `Location`, and its code cannot be shown again; if \
              the first answer was lost, revoke that invitation and create one with a new `Idempotency-Key`.",
         ));
@@ -129,7 +129,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         code.hash(),
         role as Role,
         user as UserId,
-        expires_in_seconds.unwrap_or(A_DAY)
+        expires_in_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS)
     )
     .fetch_one(tx.conn())
     .await?;
@@ -187,7 +187,7 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     )
     .fetch_one(tx.conn())
     .await?;
-    // What has ended otherwise stays as it is.
+    // An invitation that is accepted or revoked stays unchanged.
     if invitation.ended {
         return Ok(empty(StatusCode::NO_CONTENT));
     }
@@ -207,16 +207,16 @@ pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// `POST /v1/invitations/accept`
 ///
 /// # Errors
-/// [`Code::InvitationNotFound`], in the same words for every invalid code.
+/// [`Code::InvitationNotFound`], with one text for every invalid code.
 pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let InvitationAccept { code } = request.body().await?;
-    let refused =
+    let not_found =
         || Problem::new(Code::InvitationNotFound, "No open invitation has this code; ask for a new one.");
-    let code = InvitationCode::parse(code.trim()).ok_or_else(refused)?;
+    let code = InvitationCode::parse(code.trim()).ok_or_else(not_found)?;
 
     let user = request.signed_in_user()?;
     let mut tx = app.database.joining_tx(user.id, code.org).await?;
-    // The lock serializes concurrent uses of a code; the second one finds it used.
+    // The lock serializes two users of the same code, so that the second finds it used.
     let invitation = sqlx::query!(
         r#"SELECT id AS "id: InvitationId", role AS "role: Role" FROM invitations
           WHERE org_id = $1 AND code_hash = $2
@@ -227,16 +227,16 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     )
     .fetch_optional(tx.conn())
     .await?;
-    let invitation = invitation.ok_or_else(refused)?;
+    let invitation = invitation.ok_or_else(not_found)?;
     let (invitation, role) = (invitation.id, invitation.role);
-    let known = sqlx::query_scalar!(
+    let is_member = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM members WHERE org_id = $1 AND user_id = $2) AS "known!""#,
         code.org as OrgId,
         user.id as UserId
     )
     .fetch_one(tx.conn())
     .await?;
-    if !known {
+    if !is_member {
         let platform = app.configuration.platform();
         require_room(&mut tx, Quota::Members, platform.organization()).await?;
     }
@@ -251,7 +251,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     .execute(tx.conn())
     .await?
     .rows_affected();
-    // A user who is already a member keeps their role, and the code stays unused.
+    // An existing member keeps their role, and the code stays open for another user.
     let role = if joined == 0 {
         sqlx::query_scalar!(
             r#"SELECT role AS "role: Role" FROM members WHERE org_id = $1 AND user_id = $2"#,
@@ -308,7 +308,7 @@ impl InvitationCode {
     }
 }
 
-/// What this module reads and sends, for the test of the API description.
+/// The request and response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         received::<InvitationCreate>("InvitationCreate"),
@@ -326,13 +326,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invitation_code_round_trips_and_other_texts_are_rejected() {
+    fn code_text_round_trips_and_invalid_texts_are_rejected() {
         let code = InvitationCode::new(OrgId::new());
         let read = InvitationCode::parse(&code.to_text()).expect("it is one");
         assert_eq!((read.org, read.secret), (code.org, code.secret));
         let text = code.to_text();
-        for wrong in ["", "x", &text[1..], &format!("{text}A"), &format!("{text}\0"), "🙂"] {
-            assert!(InvitationCode::parse(wrong).is_none(), "{wrong:?}");
+        for invalid in ["", "x", &text[1..], &format!("{text}A"), &format!("{text}\0"), "🙂"] {
+            assert!(InvitationCode::parse(invalid).is_none(), "{invalid:?}");
         }
     }
 }

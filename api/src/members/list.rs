@@ -1,4 +1,4 @@
-//! The members, in the order they joined.
+//! Listing members, in the order they joined.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use crate::{
     state::App,
 };
 
-/// Where a page of members ends: the time and the user of the last one.
+/// The position of a page's last member: when they joined, and their id.
 type PageKey = (Joined, UserId);
 
-/// A time in a cursor: microseconds since 1970, as PostgreSQL counts them. A forged cursor with an earlier time must
-/// not reach PostgreSQL, whose range of years is smaller than that of the number.
+/// A time in a cursor: microseconds since 1970, which is PostgreSQL's precision. Any other time is rejected when the
+/// cursor is read, because a forged cursor could contain a time outside of PostgreSQL's range.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(try_from = "u64", into = "i128")]
 struct Joined(OffsetDateTime);
@@ -34,7 +34,7 @@ struct Joined(OffsetDateTime);
 /// `GET /v1/orgs/{org}/members`, in the order they joined.
 ///
 /// # Errors
-/// When the caller is no member.
+/// When the caller is not a member.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<PageKey> = request.query(PAGE)?.page()?;

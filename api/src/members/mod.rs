@@ -1,8 +1,8 @@
 //! The members of an organization, and their roles.
 //!
-//! Changes are serialized by a lock on the organization's row; their conditions (the caller is still an admin, there is
-//! another owner) are read under it. No member can grant or remove more rights than they have, and every organization
-//! has an owner.
+//! Changes are serialized by a lock on the organization's row. Their preconditions, such as the caller's role or the
+//! existence of another owner, are read under this lock. A member cannot assign or take away a role above their own,
+//! and an organization always has at least one owner.
 
 pub mod list;
 pub mod remove;
@@ -34,15 +34,15 @@ struct Member {
     joined_at: OffsetDateTime,
 }
 
-/// Takes the organization's row, and reads what the caller and the other are at that moment.
+/// Locks the organization's row, then reads the caller's role and the other member.
 ///
 /// # Errors
-/// When one of them is no member, or the organization cannot be changed.
+/// When one of them is not a member, or the organization cannot be changed.
 async fn lock(tx: &mut OrgTx, caller: UserId, other: UserId) -> Result<(Role, Member), Problem> {
     let (status, _) = organizations::lock(tx).await?;
     status.require_open()?;
-    let mine = read(tx, caller).await?.role;
-    Ok((mine, read(tx, other).await?))
+    let caller_role = read(tx, caller).await?.role;
+    Ok((caller_role, read(tx, other).await?))
 }
 
 async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
@@ -58,11 +58,11 @@ async fn read(tx: &mut OrgTx, user: UserId) -> Result<Member, DbError> {
     Ok(Member { user: User { id: user, name: row.user_name }, role: row.role, joined_at: row.joined_at })
 }
 
-/// Revokes what a member could still do after losing rights: the invitations they created for roles above their own
-/// (`kept`: `None` if they are no longer a member), and the memberships that processes have cached.
-async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<(), DbError> {
+/// Revokes what would outlast a member's loss of rights: their open invitations to roles that they may no longer
+/// assign, and the access that processes have cached. `new_role` is `None` when they are no longer a member.
+async fn end_rights(tx: &mut OrgTx, user: UserId, new_role: Option<Role>) -> Result<(), DbError> {
     let org = tx.org();
-    let grants: &[Role] = match kept {
+    let assignable: &[Role] = match new_role {
         Some(Role::Owner) => return Ok(()),
         Some(Role::Admin) => &[Role::Viewer, Role::Member, Role::Admin],
         Some(Role::Member | Role::Viewer) | None => &[],
@@ -73,14 +73,14 @@ async fn end_rights(tx: &mut OrgTx, user: UserId, kept: Option<Role>) -> Result<
             AND role <> ALL ($3)",
         org as OrgId,
         user as UserId,
-        grants as &[Role]
+        assignable as &[Role]
     )
     .execute(tx.conn())
     .await?;
     tx.revoke_access(Some(user.uuid()), None).await
 }
 
-/// What this module reads and sends, for the test of the API description.
+/// The request and response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         received::<role::RoleChange>("RoleChange"),

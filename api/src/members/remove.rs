@@ -1,4 +1,4 @@
-//! Removing a member, and leaving.
+//! Removing a member, and leaving an organization.
 
 use std::sync::Arc;
 
@@ -21,11 +21,12 @@ use crate::{
     state::App,
 };
 
-/// `DELETE /v1/orgs/{org}/members/{user}`: admins remove others up to their own role; every member may leave. Their
-/// access and their streams end within a second.
+/// `DELETE /v1/orgs/{org}/members/{user}`: admins remove members up to their own role, and any member may leave. The
+/// removed member's access and streams end within a second.
 ///
 /// # Errors
-/// When the caller may not, or there is no such member; [`Code::LastOwner`](crate::http::problem::Code::LastOwner).
+/// When the caller lacks permission, or there is no such member;
+/// [`Code::LastOwner`](crate::http::problem::Code::LastOwner).
 pub async fn remove(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let user: UserId = request.path("user")?;
@@ -34,10 +35,10 @@ pub async fn remove(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(if leaves { Role::Viewer } else { Role::Admin })?;
-    let (mine, member) = lock(&mut tx, caller, user).await?;
-    let needed = Role::Admin.max(member.role);
-    if !leaves && mine < needed {
-        return Err(Problem::forbidden(needed));
+    let (caller_role, member) = lock(&mut tx, caller, user).await?;
+    let required = Role::Admin.max(member.role);
+    if !leaves && caller_role < required {
+        return Err(Problem::forbidden(required));
     }
     if member.role == Role::Owner {
         require_another_owner(&mut tx, user).await?;

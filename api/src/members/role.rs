@@ -1,4 +1,4 @@
-//! What a member may do: a role given by another member, and the organization handed over.
+//! Changing a member's role, and transferring the ownership of an organization.
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ use crate::{
 };
 
 request_body! {
-    /// What a member may do from now on.
+    /// The member's new role.
     pub(super) struct RoleChange {
         role: Role = required(one_of("owner, admin, member or viewer")),
     }
 }
 
 request_body! {
-    /// The new owner of the organization.
+    /// The organization's new owner.
     pub(super) struct Transfer {
         user_id: UserId = required(one_of("a member's id")),
     }
@@ -42,7 +42,8 @@ request_body! {
 /// `PATCH /v1/orgs/{org}/members/{user}`
 ///
 /// # Errors
-/// When the caller may not give the role, or not to this member; [`Code::LastOwner`](crate::http::problem::Code::LastOwner).
+/// When the caller may not assign the role, or not to this member;
+/// [`Code::LastOwner`](crate::http::problem::Code::LastOwner).
 pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let user: UserId = request.path("user")?;
@@ -50,11 +51,11 @@ pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
     tx.require_writable(Role::Admin)?;
-    let (mine, mut member) = lock(&mut tx, request.signed_in_user()?.id, user).await?;
-    // The caller may have lost their own role while waiting.
-    let needed = Role::Admin.max(role).max(member.role);
-    if mine < needed {
-        return Err(Problem::forbidden(needed));
+    let (caller_role, mut member) = lock(&mut tx, request.signed_in_user()?.id, user).await?;
+    // Checked again under the lock: the caller's role may have changed while this request waited for it.
+    let required = Role::Admin.max(role).max(member.role);
+    if caller_role < required {
+        return Err(Problem::forbidden(required));
     }
     if member.role == Role::Owner && role != Role::Owner {
         require_another_owner(&mut tx, user).await?;
@@ -64,10 +65,10 @@ pub async fn change(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     json(StatusCode::OK, &member)
 }
 
-/// `POST /v1/orgs/{org}/transfer`: another member owns the organization from now on, and the caller is an admin.
+/// `POST /v1/orgs/{org}/transfer`: makes another member an owner, and the caller an admin.
 ///
 /// # Errors
-/// When the caller is no owner, or the other no member.
+/// When the caller is not an owner, or the other user is not a member.
 pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let Transfer { user_id } = request.body().await?;
@@ -79,19 +80,19 @@ pub async fn transfer(app: &Arc<App>, request: &mut Request) -> Result<Response,
         let error = FieldError::body("/user_id", "must be the id of another member");
         return Err(Problem::validation(vec![error]));
     }
-    let (mine, mut heir) = lock(&mut tx, caller, user_id).await?;
-    if mine < Role::Owner {
+    let (caller_role, mut new_owner) = lock(&mut tx, caller, user_id).await?;
+    if caller_role < Role::Owner {
         return Err(Problem::forbidden(Role::Owner));
     }
-    let mut former = super::read(&mut tx, caller).await?;
-    set(&mut tx, &mut heir, Role::Owner).await?;
-    set(&mut tx, &mut former, Role::Admin).await?;
+    let mut former_owner = super::read(&mut tx, caller).await?;
+    set(&mut tx, &mut new_owner, Role::Owner).await?;
+    set(&mut tx, &mut former_owner, Role::Admin).await?;
     let organization = organizations::read(&mut tx, Role::Admin).await?;
     tx.commit().await?;
     organizations::respond(&organization)
 }
 
-/// Gives a member a role, under the organization's row.
+/// Sets a member's role. The caller must have locked the organization's row.
 async fn set(tx: &mut OrgTx, member: &mut Member, role: Role) -> Result<(), DbError> {
     let (org, user) = (tx.org(), member.user.id);
     let before = std::mem::replace(&mut member.role, role);

@@ -1,7 +1,7 @@
 //! An operation's progress as an event stream.
 //!
-//! The events are rows, numbered without gaps, so nothing is lost without Redis: a hint on the live stream makes the
-//! stream read immediately, and it also reads once a second.
+//! The events are rows, numbered without gaps, so no event is lost when Redis is unavailable. A hint on the live stream
+//! makes the event stream read the rows immediately. Without hints, it reads them once a second.
 
 use std::{
     pin::Pin,
@@ -36,8 +36,8 @@ use crate::{
     state::App,
 };
 
-/// The number of a purge's last event: its predecessors were purged too, so their number is unknown.
-const PURGED: i64 = 1_000_000_000;
+/// The sequence number of the last event of a purge. The earlier events were purged too, so their number is unknown.
+const PURGED_SEQ: i64 = 1_000_000_000;
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct StepEvent<'a> {
@@ -76,7 +76,7 @@ impl LiveEvent for FinishedEvent<'_> {
 /// `GET /v1/operations/{operation}/events`.
 ///
 /// # Errors
-/// When the caller may not see the operation, or a quota is exceeded.
+/// [`Code::LastEventIdInvalid`] for an id that the operation has not reached.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     answer::retry_later(&request.headers, respond(app, request).await)
 }
@@ -131,20 +131,20 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         user: user_id,
         id,
         seen,
-        may_have_news: false,
+        may_have_updates: false,
         reading: None,
         pending: first.into_iter(),
         _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
     })
 }
 
-/// What was read: events after the last seen, and why the operation failed, if it has.
-struct News {
+/// The result of a read: events after the last one seen, and why the operation failed, if it has.
+struct Updates {
     events: Vec<SagaEvent>,
     failure: Option<OperationFailure>,
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<News, Problem>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Updates, Problem>> + Send>>;
 
 struct OperationSource {
     app: Arc<App>,
@@ -152,23 +152,23 @@ struct OperationSource {
     id: SagaId,
     /// The last event that was read.
     seen: i64,
-    /// Whether there may be something new.
-    may_have_news: bool,
+    /// Whether there may be events that were not read yet.
+    may_have_updates: bool,
     reading: Option<Reading>,
-    /// What was read and did not fit into a write yet.
+    /// Events that were read but are not written yet.
     pending: std::vec::IntoIter<Framed>,
     _listening: Listening<SagaId>,
 }
 
-/// An event, framed; the last one ends the stream.
+/// An encoded event. The last one ends the stream.
 struct Framed {
     bytes: bytes::Bytes,
     last: bool,
 }
 
 impl Source for OperationSource {
-    fn poll(&mut self, context: &mut Context<'_>, news: bool, batch: &mut Batch) -> Next {
-        self.may_have_news |= news;
+    fn poll(&mut self, context: &mut Context<'_>, updated: bool, batch: &mut Batch) -> Next {
+        self.may_have_updates |= updated;
         loop {
             while !batch.is_full()
                 && let Some(event) = self.pending.next()
@@ -178,12 +178,12 @@ impl Source for OperationSource {
                     return Next::End;
                 }
             }
-            if self.pending.len() > 0 || (self.reading.is_none() && !self.may_have_news) {
+            if self.pending.len() > 0 || (self.reading.is_none() && !self.may_have_updates) {
                 return Next::Open;
             }
             let reading = self.reading.get_or_insert_with(|| {
-                // What comes while this reads is read after it.
-                self.may_have_news = false;
+                // Reset before the read, so that a hint that arrives during it causes another read.
+                self.may_have_updates = false;
                 Box::pin(in_time(read(Arc::clone(&self.app), self.user, self.id, self.seen)))
             });
             let Poll::Ready(read) = reading.as_mut().poll(context) else {
@@ -191,23 +191,23 @@ impl Source for OperationSource {
             };
             self.reading = None;
             match read {
-                Ok(news) => {
-                    self.seen = news.events.last().map_or(self.seen, |event| event.seq);
-                    let framed: Vec<_> = news
+                Ok(updates) => {
+                    self.seen = updates.events.last().map_or(self.seen, |event| event.seq);
+                    let framed: Vec<_> = updates
                         .events
                         .iter()
-                        .map(|event| frame(self.id, event, news.failure.as_ref()))
+                        .map(|event| frame(self.id, event, updates.failure.as_ref()))
                         .collect();
                     self.pending = framed.into_iter();
                 }
-                // Not yet: the next hint, or the next second, reads again.
+                // The next hint, or the next poll within a second, reads again.
                 Err(problem) if problem.code() == Code::Unavailable => {
                     tracing::warn!(
                         cause = problem.internal_cause(),
                         "an operation cannot be read now; trying again"
                     );
                 }
-                // The membership or the organization no longer exists.
+                // The membership has ended, or the organization was purged.
                 Err(_) => return Next::End,
             }
         }
@@ -229,11 +229,11 @@ fn frame(operation_id: SagaId, event: &SagaEvent, failure: Option<&OperationFail
     }
 }
 
-async fn read(app: Arc<App>, user: UserId, id: SagaId, after: i64) -> Result<News, Problem> {
+async fn read(app: Arc<App>, user: UserId, id: SagaId, after: i64) -> Result<Updates, Problem> {
     let mut tx = match app.database.operation_tx(user, id).await {
         Err(DbError::NotFound) => {
             let end = purged(&app, user, id).await?;
-            return Ok(News { events: vec![end], failure: None });
+            return Ok(Updates { events: vec![end], failure: None });
         }
         tx => tx?,
     };
@@ -242,12 +242,12 @@ async fn read(app: Arc<App>, user: UserId, id: SagaId, after: i64) -> Result<New
         Some(last) if last.step.is_none() => saga::operation(&mut tx, id).await?.failure,
         _ => None,
     };
-    Ok(News { events, failure })
+    Ok(Updates { events, failure })
 }
 
-/// The last event of a deletion whose record went with its organization: greater than any before it.
+/// The last event of a deletion whose saga was purged with its organization. Its number is greater than any before.
 async fn purged(app: &App, user: UserId, id: SagaId) -> Result<SagaEvent, Problem> {
     let at = super::certificate(app, user, id).await?.purged_at;
     let status = SagaStatus::Committed.name().to_owned();
-    Ok(SagaEvent { seq: PURGED, step: None, status, detail: None, at })
+    Ok(SagaEvent { seq: PURGED_SEQ, step: None, status, detail: None, at })
 }

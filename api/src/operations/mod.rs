@@ -1,7 +1,7 @@
 //! Operations: long-running work as a resource. Each shows a saga to the users who may watch or cancel it.
 //!
-//! A purge also removes the organization's sagas; the user who requested the deletion keeps its certificate, which is
-//! shown as a committed operation.
+//! A purge deletes the organization's sagas too. The user who requested the deletion can still read its certificate,
+//! which is shown as a committed operation.
 
 pub mod events;
 
@@ -30,7 +30,7 @@ use crate::{
 /// `GET /v1/operations/{operation}`
 ///
 /// # Errors
-/// If the caller neither requested it nor is a member of its organization.
+/// When the caller neither requested the operation nor is a member of its organization.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let id = request.path("operation")?;
     let user = request.signed_in_user()?.id;
@@ -39,17 +39,18 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
         Err(error) => Err(error),
     };
     let operation = match operation {
-        // A deletion that is done took its own record with it.
+        // A completed deletion has purged its own saga.
         Err(DbError::NotFound) => certificate(app, user, id).await?.into_operation(id),
         operation => operation?,
     };
     json(StatusCode::OK, &operation)
 }
 
-/// `POST /v1/operations/{operation}/cancel`: what was done of it is taken back.
+/// `POST /v1/operations/{operation}/cancel`: the completed steps are compensated.
 ///
 /// # Errors
-/// When the caller is no owner of its organization; [`Code::OperationNotCancelable`] when it is too late.
+/// When the caller is not an owner of its organization; [`Code::OperationNotCancelable`] when it can no longer be
+/// canceled.
 pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let id = request.path("operation")?;
     request.no_fields().await?;
@@ -58,19 +59,19 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         Ok(tx) => tx.org(),
         Err(DbError::NotFound) => {
             certificate(app, user, id).await?;
-            return Err(too_late());
+            return Err(not_cancelable());
         }
         Err(error) => return Err(error.into()),
     };
     let mut tx = match app.database.org_tx(&Principal::User(user), org).await {
-        // The user requested it and is not a member: a failed creation has no members, and a running deletion is shown
-        // to members only.
+        // The caller requested the operation but is not a member. An organization whose creation failed has no members,
+        // so the caller may see the outcome. Only owners may cancel a running operation.
         Err(DbError::NotFound) => {
             let mut tx = app.database.operation_tx(user, id).await?;
             let operation = saga::operation(&mut tx, id).await?;
             return match operation.status {
                 SagaStatus::Failed if operation.is_canceled() => json(StatusCode::ACCEPTED, &operation),
-                SagaStatus::Failed => Err(too_late()),
+                SagaStatus::Failed => Err(not_cancelable()),
                 _ => Err(OrganizationError::Forbidden { required: Role::Owner }.into()),
             };
         }
@@ -78,26 +79,26 @@ pub async fn cancel(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     };
     tx.require(Role::Owner)?;
     if !saga::cancel(&mut tx, id).await? {
-        return Err(too_late());
+        return Err(not_cancelable());
     }
     let operation = saga::operation(&mut tx, id).await?;
     tx.commit().await?;
     json(StatusCode::ACCEPTED, &operation)
 }
 
-fn too_late() -> Problem {
+fn not_cancelable() -> Problem {
     Problem::new(
         Code::OperationNotCancelable,
         "The operation has ended, has passed the last step that can be undone, or is being undone already.",
     )
 }
 
-/// The certificate of a deletion that this user requested.
+/// The certificate of a completed deletion that this user requested.
 async fn certificate(app: &App, user: UserId, id: SagaId) -> Result<Certificate, DbError> {
     Certificate::read(&mut app.database.user_tx(user).await?, id).await
 }
 
-/// What this module sends, for the test of the API description.
+/// The response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Operation>("Operation"),

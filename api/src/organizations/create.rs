@@ -1,4 +1,4 @@
-//! Creating an organization: everything that must not be lost is in one transaction, the saga does the rest.
+//! Creating an organization: one transaction stores everything that must not be lost, and a saga does the rest.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
 /// `POST /v1/orgs`
 ///
 /// # Errors
-/// When the name is not one, or the database is unavailable: then nothing was created.
+/// When the name is invalid, or the database is unavailable. Nothing is created then.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let Naming { name } = request.body().await?;
     let idempotent = IdempotentRequest::of(request).await?;
@@ -38,14 +38,14 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Ok(replayed);
     }
-    let accepted = found(&mut tx, user, &name).await?;
+    let accepted = insert_pending(&mut tx, user, &name).await?;
     let change = Change::new(Action::OrganizationCreated, "organization", id);
     let after = json!({ "name": name, "slug": accepted.organization.slug });
     audit::record(&mut tx, change.after(after)).await?;
     accepted.commit(tx, idempotent.as_ref()).await
 }
 
-/// A requested organization.
+/// A pending organization, and the operation that opens it.
 pub(super) struct Accepted {
     organization: Organization,
     operation_id: SagaId,
@@ -54,18 +54,23 @@ pub(super) struct Accepted {
 /// Stores the transaction's organization as PENDING, with its founder as the owner, and starts the saga that opens it.
 ///
 /// # Errors
-/// When the database does not answer.
-pub(super) async fn found(tx: &mut OrgTx, founder: &SignedInUser, name: &str) -> Result<Accepted, DbError> {
+/// When the database is unavailable.
+pub(super) async fn insert_pending(
+    tx: &mut OrgTx,
+    founder: &SignedInUser,
+    name: &str,
+) -> Result<Accepted, DbError> {
     let operation_id = organizations::found(tx, founder.id, &founder.name, name).await?;
     let organization = super::read(tx, Role::Owner).await?;
     Ok(Accepted { organization, operation_id })
 }
 
 impl Accepted {
-    /// Commits the request. Returns the address of the organization and of its operation.
+    /// Commits the creation. The response has the URLs of the organization and of the operation that shows the
+    /// progress.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database is unavailable.
     pub(super) async fn commit(
         self,
         mut tx: OrgTx,

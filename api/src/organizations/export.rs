@@ -1,10 +1,10 @@
-//! Exporting an organization: all of it, as lines of JSON, from one moment.
+//! Exporting an organization: all its records as lines of JSON, from one database snapshot.
 //!
-//! One transaction reads everything from one snapshot, through cursors, a few rows at a time. It sends chunks to the
-//! connection through a short channel, so an export of any size needs memory for a few chunks only and waits for a slow
-//! client. An open snapshot keeps PostgreSQL from vacuuming for all tenants, so a client that reads nothing for half a
-//! minute, or is not done within an hour, is disconnected. The first line describes the export; the last line contains
-//! the number of lines and their hash, so that a truncated export cannot be taken for complete.
+//! One read-only transaction reads all records through cursors, a few rows at a time. It sends chunks to the connection
+//! through a short channel, so an export of any size uses the memory of a few chunks, and waits for a slow client. An
+//! open snapshot prevents PostgreSQL from cleaning up rows of all organizations. So the export is aborted if the client
+//! reads nothing for half a minute, or if it takes longer than an hour. The first line describes the export. The last
+//! line has the number of lines and their hash, so that an aborted export cannot be mistaken for a complete one.
 
 use std::{
     pin::Pin,
@@ -42,16 +42,16 @@ use crate::{
     state::App,
 };
 
-/// Number of rows per fetch.
-const ROWS: u32 = 128;
-/// Approximate size of one write to the connection, in bytes.
-const CHUNK: usize = 48 * 1024;
-/// Chunks that wait for the connection.
-const WAITING: usize = 2;
-/// How long an export may take altogether.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// Rows per `FETCH`.
+const ROWS_PER_FETCH: u32 = 128;
+/// A chunk is sent when it has this many bytes. Its last line may exceed the limit.
+const CHUNK_SIZE: usize = 48 * 1024;
+/// How many chunks may wait for the connection.
+const CHANNEL_CAPACITY: usize = 2;
+/// How long a whole export may take.
+const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
-/// A kind of record: an object of `columns`, for each of the organization's rows in `table`, in this order.
+/// A kind of record. Each row of the organization in `table` is exported as an object of `columns`, sorted by `order`.
 struct RecordKind {
     name: &'static str,
     columns: &'static str,
@@ -59,7 +59,8 @@ struct RecordKind {
     order: &'static str,
 }
 
-/// The records of an export, in order: referenced records come first. It contains no secret and no hash of one.
+/// The records of an export, in their order: records precede those that refer to them. They contain no secret, and no
+/// hash of one.
 const RECORD_KINDS: &[RecordKind] = &[
     RecordKind {
         name: "project",
@@ -112,11 +113,11 @@ const RECORD_KINDS: &[RecordKind] = &[
     },
 ];
 
-/// `GET /v1/orgs/{org}/export`, also while the organization is suspended or about to be deleted. A `HEAD` finds out whether
-/// there would be one, and exports nothing.
+/// `GET /v1/orgs/{org}/export`, also for an organization that is suspended or being deleted. A `HEAD` checks whether an
+/// export is possible, and exports nothing.
 ///
 /// # Errors
-/// When the caller is no owner, the organization was never ready, or too many exports are under way.
+/// When the caller is not an owner, the organization's creation has not finished, or too many exports are running.
 pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let principal = request.principal()?;
@@ -128,22 +129,22 @@ pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, P
             "The organization cannot be exported because its creation has not finished or has failed.";
         return Err(Problem::new(Code::OrganizationNotReady, detail));
     }
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(CHANNEL_CAPACITY);
     if request.method == Method::HEAD {
-        return answer(&organization, receiver);
+        return download_response(&organization, receiver);
     }
     let permit = app.portability.export()?;
-    // On record before the first byte leaves, and so part of what it records.
+    // Recorded before the first byte is sent, so that every export is recorded. The export includes this audit entry.
     audit::record(&mut tx, Change::new(Action::OrganizationExported, "organization", org)).await?;
     tx.commit().await?;
 
     let mut snapshot = app.database.snapshot_tx(&principal, org, CLIENT_TIMEOUT * 2).await?;
     snapshot.require(Role::Owner)?;
     let organization = super::read(&mut snapshot, Role::Owner).await?;
-    let response = answer(&organization, receiver)?;
+    let response = download_response(&organization, receiver)?;
     let force = app.shutdown.force().clone();
     app.shutdown.spawn(async move {
-        let write = tokio::time::timeout(LONGEST, write(&mut snapshot, &organization, sender));
+        let write = tokio::time::timeout(TIME_LIMIT, write(&mut snapshot, &organization, sender));
         match force.run_until_cancelled(write).await {
             Some(Ok(Ok(lines))) => tracing::info!(%org, lines, "an organization was exported"),
             Some(Ok(Err(error))) => tracing::warn!(%org, %error, "an export was cut off"),
@@ -155,9 +156,12 @@ pub async fn export(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     Ok(response)
 }
 
-fn answer(organization: &Organization, chunks: mpsc::Receiver<Chunk>) -> Result<Response, Problem> {
-    let mut response = Response::new(Body::stream(Download { chunks, whole: false }));
-    // A slug is letters, digits and hyphens.
+fn download_response(
+    organization: &Organization,
+    chunks: mpsc::Receiver<Chunk>,
+) -> Result<Response, Problem> {
+    let mut response = Response::new(Body::stream(Download { chunks, complete: false }));
+    // A slug consists of letters, digits and hyphens, so it needs no quoting.
     let date = clock::now().date();
     let file = format!("attachment; filename=\"{}-{date}.ndjson\"", organization.slug);
     let headers = response.headers_mut();
@@ -167,9 +171,9 @@ fn answer(organization: &Organization, chunks: mpsc::Receiver<Chunk>) -> Result<
     Ok(response)
 }
 
-/// Why an export ended early.
+/// Why an export was aborted.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum ExportError {
     #[error(transparent)]
     Database(#[from] DbError),
     #[error("a line cannot be written: {0}")]
@@ -178,18 +182,18 @@ enum Ended {
     Client,
 }
 
-impl From<sqlx::Error> for Ended {
+impl From<sqlx::Error> for ExportError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error.into())
     }
 }
 
-/// Writes all lines, and returns how many they were.
+/// Writes all lines, and returns their number.
 async fn write(
     tx: &mut OrgTx,
     organization: &Organization,
     sender: mpsc::Sender<Chunk>,
-) -> Result<u64, Ended> {
+) -> Result<u64, ExportError> {
     #[derive(Serialize)]
     struct First<'a> {
         r#type: &'static str,
@@ -230,23 +234,23 @@ async fn write(
         updated_at: organization.updated_at,
         config_revision: head.revision,
     };
-    let mut out = Out { sender, chunk: Vec::with_capacity(CHUNK), lines: 0, hash: Sha256::new() };
+    let mut out = LineWriter { sender, chunk: Vec::with_capacity(CHUNK_SIZE), lines: 0, hash: Sha256::new() };
     out.line(&serde_json::to_string(&first)?).await?;
     for kind in RECORD_KINDS {
         let RecordKind { name, columns, table, order } = kind;
-        // Dynamic: the columns and the table are data, and FETCH cannot be described before its cursor is declared.
+        // Not a checked query: columns and table vary, and FETCH cannot be described before its cursor is declared.
         let declare = format!(
             "DECLARE lines NO SCROLL CURSOR FOR SELECT row_to_json(line)::text FROM
                  (SELECT '{name}' AS type, {columns} FROM {table} WHERE org_id = $1 ORDER BY {order}) AS line"
         );
         sqlx::query(AssertSqlSafe(declare)).bind(org).execute(tx.conn()).await?;
         loop {
-            let fetch = format!("FETCH {ROWS} FROM lines");
+            let fetch = format!("FETCH {ROWS_PER_FETCH} FROM lines");
             let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(fetch)).fetch_all(tx.conn()).await?;
             for row in &rows {
                 out.line(row).await?;
             }
-            if rows.len() < ROWS as usize {
+            if rows.len() < ROWS_PER_FETCH as usize {
                 break;
             }
         }
@@ -259,40 +263,40 @@ async fn write(
     Ok(lines + 1)
 }
 
-/// Bytes for the connection, and whether they are the last.
+/// Bytes for the connection. `last` marks the end of a complete export.
 struct Chunk {
     bytes: Bytes,
     last: bool,
 }
 
-/// Where the lines go.
-struct Out {
+/// Collects lines into chunks, and sends the chunks to the connection.
+struct LineWriter {
     sender: mpsc::Sender<Chunk>,
     chunk: Vec<u8>,
     lines: u64,
     hash: Sha256,
 }
 
-impl Out {
-    async fn line(&mut self, text: &str) -> Result<(), Ended> {
+impl LineWriter {
+    async fn line(&mut self, text: &str) -> Result<(), ExportError> {
         self.lines += 1;
-        let begin = self.chunk.len();
+        let start = self.chunk.len();
         self.chunk.extend_from_slice(text.as_bytes());
         self.chunk.push(b'\n');
-        self.hash.update(&self.chunk[begin..]);
-        if self.chunk.len() >= CHUNK { self.flush(false).await } else { Ok(()) }
+        self.hash.update(&self.chunk[start..]);
+        if self.chunk.len() >= CHUNK_SIZE { self.flush(false).await } else { Ok(()) }
     }
 
-    async fn flush(&mut self, last: bool) -> Result<(), Ended> {
-        let bytes = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK)).into();
-        self.sender.send_timeout(Chunk { bytes, last }, CLIENT_TIMEOUT).await.map_err(|_| Ended::Client)
+    async fn flush(&mut self, last: bool) -> Result<(), ExportError> {
+        let bytes = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_SIZE)).into();
+        self.sender.send_timeout(Chunk { bytes, last }, CLIENT_TIMEOUT).await.map_err(|_| ExportError::Client)
     }
 }
 
-/// The answer's body. Without its last chunk it does not end: it breaks.
+/// The body of the response. If the last chunk is missing, the body ends with an error.
 struct Download {
     chunks: mpsc::Receiver<Chunk>,
-    whole: bool,
+    complete: bool,
 }
 
 impl hyper::body::Body for Download {
@@ -304,12 +308,12 @@ impl hyper::body::Body for Download {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let download = self.get_mut();
-        if download.whole {
+        if download.complete {
             return Poll::Ready(None);
         }
         Poll::Ready(Some(match ready!(download.chunks.poll_recv(context)) {
             Some(Chunk { bytes, last }) => {
-                download.whole = last;
+                download.complete = last;
                 Ok(Frame::data(bytes))
             }
             None => Err(Cut),
@@ -317,6 +321,6 @@ impl hyper::body::Body for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.whole
+        self.complete
     }
 }

@@ -1,14 +1,14 @@
-//! What writing and reading an export share: the names of the format.
+//! The parts of the export format that the writer and the reader share.
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-/// The version of the format. A reader rejects unknown versions.
+/// The version of the format. A reader rejects any other version.
 pub(super) const VERSION: i64 = 1;
-/// The media type of lines of JSON.
+/// The media type of newline-delimited JSON.
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
-/// The hash of all lines before the last line, which contains it.
+/// The hexadecimal hash of the lines written or read up to now, in the form of the last line.
 pub(super) fn hexadecimal(hash: &Sha256) -> String {
     format!("{:x}", Bytes::copy_from_slice(&hash.clone().finalize()))
 }

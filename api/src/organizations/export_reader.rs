@@ -1,4 +1,4 @@
-//! Reading an export back. Every line is checked, and one answer names everything that is wrong, by line and field.
+//! Reading an export for an import. Every line is checked, and one response lists all errors by line and field.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,10 +30,10 @@ use crate::http::{
     problem::{Code, FieldError, MAX_ERRORS, Problem},
 };
 
-/// A key's name with what it begins with in a history, which is longer than any user's.
+/// The longest author name in a history: the name of an API key with its prefix, which is longer than any user name.
 const MAX_AUTHOR_LENGTH: usize = 84;
 
-/// What was exported, with new ids where it has any.
+/// The content of an export, with a new id for each of its projects.
 #[derive(Default)]
 pub(super) struct Export {
     pub(super) source: Option<OrgId>,
@@ -46,9 +46,9 @@ pub(super) struct Export {
     pub(super) counters: Vec<Counter>,
     pub(super) audit_entries: i64,
     pub(super) audit_hash: Option<String>,
-    /// Of the lines before the last, as the last has it.
+    /// SHA-256 of the lines before the last, as stated in the last.
     pub(super) sha256: String,
-    /// SHA-256 of all of it.
+    /// SHA-256 of the whole export.
     pub(super) fingerprint: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Counter {
     count: i64,
 }
 
-/// The kinds of records; each line of an export contains one.
+/// The kinds of records. Each line of an export is one record.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum RecordKind {
@@ -84,7 +84,7 @@ enum RecordKind {
 /// Reads an export to its end.
 ///
 /// # Errors
-/// [`Code::ImportInvalid`] with everything that is wrong; or the body does not arrive.
+/// [`Code::ImportInvalid`] with all errors, up to a limit; or the errors of [`Lines::next`].
 pub(super) async fn read(lines: &mut Lines) -> Result<Export, Problem> {
     let mut reader = Reader::default();
     while reader.errors.len() < MAX_ERRORS
@@ -99,13 +99,14 @@ pub(super) async fn read(lines: &mut Lines) -> Result<Export, Problem> {
 struct Reader {
     export: Export,
     hash: Sha256,
-    /// The line that is being read; the first is 1.
+    /// The number of the current line; the first is 1.
     number: u64,
     ended: bool,
     errors: Vec<FieldError>,
-    /// New ids for those in the export: of its projects, and of those that only the history mentions.
+    /// The new id for each project id in the export.
     projects: HashMap<ProjectId, ProjectId>,
-    gone: HashMap<ProjectId, ProjectId>,
+    /// The new id for each deleted project, which only the history mentions.
+    deleted_projects: HashMap<ProjectId, ProjectId>,
     members: HashSet<UserId>,
     invitations: HashSet<InvitationId>,
     api_keys: HashSet<ApiKeyId>,
@@ -114,14 +115,14 @@ struct Reader {
     counters: HashSet<(ProjectId, String)>,
 }
 
-/// The record of a line, or its errors.
+/// The content of a line, or its errors.
 type Checked<T> = Result<T, Vec<FieldError>>;
 
 impl Reader {
     fn line(&mut self, text: &[u8]) {
         self.number += 1;
         let checked = match Object::read(text) {
-            // The parser's words name positions and characters, not values.
+            // The parser's message contains positions and characters, but no values.
             Err(error) => Err(wrong("", format!("is not valid JSON: {error}"))),
             Ok(None) => Err(wrong("", NOT_AN_OBJECT)),
             Ok(Some(_)) if self.ended => Err(wrong("", "comes after the `end` line")),
@@ -148,7 +149,7 @@ impl Reader {
     }
 
     fn object(&mut self, mut object: Object) -> Checked<()> {
-        // Of a line that is of no known type, no field can be known.
+        // Without a known type, no other field of the line can be checked.
         let Some(kind) = object.required("type", one_of::<RecordKind>("a type")) else {
             return Err(wrong("/type", "must be a known type of line"));
         };
@@ -192,19 +193,18 @@ impl Reader {
         let name = object.required("name", body::name);
         object.required("created_at", time);
         object.required("updated_at", time);
-        // The id is recorded even if its line has errors, so that these are not reported again for each line that
-        // refers to it.
+        // Registered even if another field is invalid, so that lines that refer to the project cause no further errors.
         let new = ProjectId::new();
-        let twice = id.is_some_and(|old| self.projects.insert(old, new).is_some());
+        let duplicate = id.is_some_and(|old| self.projects.insert(old, new).is_some());
         let (_, name) = object.close(id.zip(name))?;
-        if twice {
+        if duplicate {
             return Err(wrong("/id", "is the id of another project in this export"));
         }
         self.export.projects.push(Project { id: new, name });
         Ok(())
     }
 
-    /// A membership is its member's consent, and not for an import to give.
+    /// Members are checked but not imported: a membership needs the consent of its user.
     fn member(&mut self, mut object: Object) -> Checked<()> {
         let user = object.required("user_id", id::<UserId>);
         object.required("user_name", line(80));
@@ -218,7 +218,7 @@ impl Reader {
         }
     }
 
-    /// Its code is lost: the export does not even contain the hash.
+    /// Invitations are checked but not imported: the export does not contain their codes, nor the hashes of them.
     fn invitation(&mut self, mut object: Object) -> Checked<()> {
         let invitation = object.required("id", id::<InvitationId>);
         object.required("role", one_of::<Role>("a role"));
@@ -236,7 +236,7 @@ impl Reader {
         }
     }
 
-    /// Its secret is lost; services get new ones.
+    /// API keys are checked but not imported: the export does not contain their secrets, so services need new keys.
     fn api_key(&mut self, mut object: Object) -> Checked<()> {
         let key = object.required("id", id::<ApiKeyId>);
         object.required("name", body::name);
@@ -261,12 +261,12 @@ impl Reader {
         let revision = object.required("revision", integer(1..=self.export.revision));
         let (project, key, value, revision) =
             object.close((|| Some((project?, key?, value?, revision?)))())?;
-        let project_id = project.map(|project| self.known(project)).transpose()?;
-        let Some(known) = catalog::find(&key) else {
+        let project_id = project.map(|project| self.new_project_id(project)).transpose()?;
+        let Some(entry) = catalog::find(&key) else {
             return Err(wrong("/key", "is not a configuration key of this release"));
         };
         let scope = if project_id.is_some() { Scope::Project } else { Scope::Organization };
-        check_scope(known, scope).and_then(|()| check_value(known, &value)).map_err(|error| match error {
+        check_scope(entry, scope).and_then(|()| check_value(entry, &value)).map_err(|error| match error {
             ChangeError::Invalid(violations) => violations
                 .into_iter()
                 .map(|violation| FieldError::body(format!("/value{}", violation.pointer), violation.detail))
@@ -276,15 +276,15 @@ impl Reader {
         if !self.values.insert((project_id, key.clone())) {
             return Err(wrong("/key", "is set twice in the same scope"));
         }
-        // What only an operator sets, an organization is granted by the operator of this platform, not by its export.
-        if known.setter == Setter::Operator {
+        // Keys that only an operator may set are not imported: their values are up to the operator of this platform.
+        if entry.setter == Setter::Operator {
             return Ok(());
         }
         self.export.values.push(RestoredValue { project_id, key, value, revision });
         Ok(())
     }
 
-    /// History is not held against the catalog: it may be of a time when that was another.
+    /// History is not checked against the catalog, because an older release may have had a different catalog.
     fn change(&mut self, mut object: Object) -> Checked<()> {
         let revision = object.required("revision", integer(1..=self.export.revision));
         let project = object.required("project_id", nullable(id::<ProjectId>));
@@ -301,19 +301,20 @@ impl Reader {
         let author_name = object.required("author_name", nullable(line(MAX_AUTHOR_LENGTH)));
         let reason = object.required("reason", line(500));
         object.required("changed_at", time);
-        let made =
+        let fields =
             || Some((revision?, project?, key?, action?, old_value?, new_value?, author_name?, reason?));
-        let (revision, project, key, set, old_value, new_value, author_name, reason) = object.close(made())?;
+        let (revision, project, key, set, old_value, new_value, author_name, reason) =
+            object.close(fields())?;
         if set != new_value.is_some() {
             return Err(wrong("/new_value", "must be null if the key was unset, and only then"));
         }
         if !self.revisions.insert(revision) {
             return Err(wrong("/revision", "is the revision of another change in this export"));
         }
-        // History outlives its project.
+        // The history of a deleted project is kept.
         let project_id = project.map(|old| match self.projects.get(&old) {
             Some(new) => *new,
-            None => *self.gone.entry(old).or_insert_with(ProjectId::new),
+            None => *self.deleted_projects.entry(old).or_insert_with(ProjectId::new),
         });
         let change = RestoredChange { revision, project_id, key, old_value, new_value, author_name, reason };
         self.export.history.push(change);
@@ -325,7 +326,7 @@ impl Reader {
         let action = object.required("action", one_of::<ChatAction>("a chat action"));
         let count = object.required("count", integer(0..=i64::MAX));
         let (project, action, count) = object.close((|| Some((project?, action?, count?)))())?;
-        let (project_id, action) = (self.known(project)?, action.name().to_owned());
+        let (project_id, action) = (self.new_project_id(project)?, action.name().to_owned());
         if !self.counters.insert((project_id, action.clone())) {
             return Err(wrong("/action", "is counted twice for the same project"));
         }
@@ -333,7 +334,8 @@ impl Reader {
         Ok(())
     }
 
-    /// The log stays in the original organization; its length and last hash identify it.
+    /// Audit entries are checked but not imported: only the exporting platform can prove them. The number of entries
+    /// and the last hash identify the log.
     fn audit_entry(&mut self, mut object: Object) -> Checked<()> {
         let expected = self.export.audit_entries + 1;
         let seq = object.required("seq", |value| match value.as_i64() {
@@ -375,10 +377,10 @@ impl Reader {
         Ok(())
     }
 
-    /// The new id of a project that came before.
-    fn known(&self, project: ProjectId) -> Checked<ProjectId> {
-        let known = self.projects.get(&project).copied();
-        known.ok_or_else(|| wrong("/project_id", "must be the id of a project on an earlier line"))
+    /// The new id of a project on an earlier line.
+    fn new_project_id(&self, project: ProjectId) -> Checked<ProjectId> {
+        let new = self.projects.get(&project).copied();
+        new.ok_or_else(|| wrong("/project_id", "must be the id of a project on an earlier line"))
     }
 }
 
@@ -386,13 +388,13 @@ fn wrong(pointer: &str, detail: impl Into<String>) -> Vec<FieldError> {
     vec![FieldError::body(pointer, detail)]
 }
 
-/// Takes a field as an id. Only the hyphenated form is one.
+/// Parses a field as an id. Only the hyphenated form is accepted.
 fn id<T: FromStr>(value: Value) -> Result<T, String> {
     let id = if let Value::String(text) = value { text.parse().ok() } else { None };
     id.ok_or_else(|| "must be a UUID".to_owned())
 }
 
-/// Takes a field as a time.
+/// Checks that a field is a time.
 fn time(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) if OffsetDateTime::parse(&text, &Rfc3339).is_ok() => Ok(text),
@@ -400,14 +402,14 @@ fn time(value: Value) -> Result<String, String> {
     }
 }
 
-/// Takes a field that is there, and may be null.
+/// Parses a field that is required but may be null.
 fn nullable<T>(
     parse: impl FnOnce(Value) -> Result<T, String>,
 ) -> impl FnOnce(Value) -> Result<Option<T>, String> {
     move |value| if value.is_null() { Ok(None) } else { parse(value).map(Some) }
 }
 
-/// Takes a value that PostgreSQL can store: it has no NUL.
+/// Checks that PostgreSQL can store a value: it must not contain NUL characters.
 fn storable(value: Value) -> Result<Value, String> {
     fn has_nul(value: &Value) -> bool {
         match value {

@@ -1,4 +1,4 @@
-//! One organization.
+//! Reading one organization.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use crate::{
 /// `GET /v1/orgs/{org}`
 ///
 /// # Errors
-/// When the caller is no member, which is the same as that it does not exist.
+/// [`Code::NotFound`](crate::http::problem::Code::NotFound) when the caller is not a member, or the organization does
+/// not exist.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;

@@ -1,9 +1,10 @@
-//! Making a new organization from an export: whole, or not at all.
+//! Creating a new organization from an export, completely or not at all.
 //!
-//! The export is read line by line and checked completely before anything is stored; then one transaction stores the
-//! organization as PENDING with all its data, and the saga that creates organizations opens it. All ids are new: ids of
-//! an export only connect its records. The authors in an export cannot be verified, so an import creates no members,
-//! and no audit entries except one that identifies the export.
+//! The export is read line by line and checked completely before anything is stored. Then one transaction stores the
+//! organization as PENDING with all its content, and the saga that creates organizations opens it. All ids are new: the
+//! ids in an export only relate its records to each other. The export's statements about users cannot be verified here,
+//! so an import adds none of the exported members, and no audit entry except one that records the import and its
+//! source.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use serde_json::json;
 use sqlx::types::Json;
 
 use super::{
-    create::found,
+    create::insert_pending,
     export_format::NDJSON,
     export_reader::{self, Export},
 };
@@ -30,22 +31,22 @@ use crate::{
 
 /// The largest export that can be imported, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
-/// More than any line of an export: what two values of a configuration key may have, and then some.
+/// The longest line of an export, in bytes. A configuration change, with two values of a key, is shorter.
 const MAX_LINE_LENGTH: usize = 256 * 1024;
-/// How long an export may take to arrive.
-const ARRIVAL: Duration = Duration::from_secs(300);
-/// How long all of it may take.
+/// How long the upload of an export may take.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the whole import may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(360);
 
-// An export that arrives just in time is still stored.
-const _: () = assert!(is_longer(TIME_LIMIT, 1, ARRIVAL));
+// Time is left to store an export that arrives just before the upload timeout.
+const _: () = assert!(is_longer(TIME_LIMIT, 1, UPLOAD_TIMEOUT));
 
 /// `POST /v1/orgs/import`
 ///
 /// # Errors
-/// When the body is no export, or not a whole one; then nothing was created.
+/// When the body is not an export, or is incomplete. Nothing is created then.
 pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
-    let mut lines = request.lines(NDJSON, MAX_LINE_LENGTH, ARRIVAL)?;
+    let mut lines = request.lines(NDJSON, MAX_LINE_LENGTH, UPLOAD_TIMEOUT)?;
     let _permit = app.portability.import()?;
     let export = export_reader::read(&mut lines).await?;
     let idempotent = IdempotentRequest::with_fingerprint(request, export.fingerprint.clone())?;
@@ -58,7 +59,7 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     {
         return Ok(replayed);
     }
-    let accepted = found(&mut tx, user, &export.name).await?;
+    let accepted = insert_pending(&mut tx, user, &export.name).await?;
     let platform = app.configuration.platform();
     require_room_for(&mut tx, Quota::Projects, export.projects.len(), platform.organization()).await?;
     store(&mut tx, &export).await?;

@@ -1,4 +1,4 @@
-//! The caller's organizations.
+//! Listing the caller's organizations.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::{
     state::App,
 };
 
-/// `GET /v1/orgs`, newest first, which is the order of ids.
+/// `GET /v1/orgs`, newest first. Ids are ordered by time, so the list is sorted by id.
 ///
 /// # Errors
-/// When the query is invalid, or the database cannot be reached.
+/// When the query is invalid, or the database is unavailable.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let page: Page<OrgId> = request.query(PAGE)?.page()?;
     let user = request.signed_in_user()?.id;

@@ -1,7 +1,7 @@
-//! Organizations: creating one starts a saga; until it commits, the organization can be read and not used.
+//! Organizations. Creating one starts a saga; until it commits, the organization can be read but not used.
 //!
-//! Creation, import and deletion are stored in one transaction together with the saga that does the rest; the response
-//! is 202 with the operation. Suspending and resuming take effect immediately.
+//! Creation, import and deletion are stored in one transaction together with the saga that does the rest. Their
+//! response is 202 with the operation that shows the progress. Suspending and resuming take effect immediately.
 
 pub mod create;
 pub mod export;
@@ -38,20 +38,20 @@ pub struct Organization {
     pub id: OrgId,
     /// Its name.
     pub name: String,
-    /// Its name for addresses: never changes.
+    /// Its name in URLs, which never changes.
     pub slug: String,
-    /// Where it is in its life.
+    /// Its position in the lifecycle.
     pub status: OrgStatus,
     /// Who suspended it, also while it is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended_by: Option<SuspendedBy>,
-    /// When it is purged, if its deletion was requested and not canceled.
+    /// When it will be purged, if its deletion was requested and not canceled.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub delete_at: Option<OffsetDateTime>,
     /// The member's role.
     pub role: Role,
-    /// When it was requested.
+    /// When its creation was requested.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
@@ -59,7 +59,7 @@ pub struct Organization {
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub updated_at: OffsetDateTime,
-    /// Grows with every change; the entity tag.
+    /// The version, which grows with every change. Sent as the entity tag.
     #[serde(skip)]
     pub version: i64,
 }
@@ -67,7 +67,7 @@ pub struct Organization {
 /// The transaction's organization, as `role` sees it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database is unavailable.
 pub(crate) async fn read(tx: &mut OrgTx, role: Role) -> Result<Organization, DbError> {
     let org = tx.org();
     Ok(sqlx::query_as!(
@@ -89,7 +89,8 @@ struct Accepted {
     operation_id: SagaId,
 }
 
-/// The answer to what a saga will do: the organization as it is now, and where to watch.
+/// The response to a request that a saga completes: the organization in its current state, and the URL of the
+/// operation.
 pub(crate) fn accepted(organization: Organization, operation_id: SagaId) -> Result<Response, Problem> {
     let mut response = json(StatusCode::ACCEPTED, &Accepted { organization, operation_id })?;
     let location =
@@ -104,7 +105,7 @@ pub(crate) fn respond(organization: &Organization) -> Result<Response, Problem> 
     Ok(response)
 }
 
-/// What this module sends, for the test of the API description.
+/// The response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![
         component::<Organization>("Organization"),

@@ -18,7 +18,7 @@ use crate::{
 /// `PATCH /v1/orgs/{org}`
 ///
 /// # Errors
-/// If the name is invalid, the caller lacks the role, or another caller renamed it first.
+/// When the name is invalid, the caller lacks permission, or the version has changed.
 pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let condition = request.if_match()?;

@@ -1,6 +1,6 @@
-//! Projects: where people of one organization meet. Each has a chat and a configuration of its own.
+//! Projects: the parts of an organization. Each has a chat and a configuration of its own.
 //!
-//! A project is a row with a version, which is its entity tag: changes name the version they were decided on.
+//! The version of a project is its entity tag. A change states the version that it is based on (`If-Match`).
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ struct Project {
 /// `POST /v1/orgs/{org}/projects`
 ///
 /// # Errors
-/// When the name is not one, or the caller may not.
+/// When the name is invalid, the caller lacks permission, or the quota is reached.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let Naming { name } = request.body().await?;
@@ -89,7 +89,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// `GET /v1/orgs/{org}/projects`, newest first.
 ///
 /// # Errors
-/// When the caller is no member.
+/// When the caller is not a member.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<ProjectId> = request.query(PAGE)?.page()?;
@@ -110,7 +110,7 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
 /// `GET /v1/orgs/{org}/projects/{project}`
 ///
 /// # Errors
-/// When the caller is no member, or there is no such project.
+/// When the caller is not a member, or there is no such project.
 pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id) = (request.path("org")?, request.path("project")?);
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
@@ -120,7 +120,7 @@ pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Prob
 /// `PATCH /v1/orgs/{org}/projects/{project}`
 ///
 /// # Errors
-/// If the name is invalid, the caller lacks the role, or another caller renamed it first.
+/// When the name is invalid, the caller lacks permission, or the version has changed.
 pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let condition = request.if_match()?;
@@ -152,10 +152,10 @@ pub async fn rename(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     respond(StatusCode::OK, &project)
 }
 
-/// `DELETE /v1/orgs/{org}/projects/{project}`: its chat and its configuration go with it.
+/// `DELETE /v1/orgs/{org}/projects/{project}`: deletes the project with its chat and its configuration.
 ///
 /// # Errors
-/// When the caller may not, or there is no such project.
+/// When the caller lacks permission, or there is no such project.
 pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let (org, id): (OrgId, ProjectId) = (request.path("org")?, request.path("project")?);
     let mut tx = app.database.org_tx(&request.principal()?, org).await?;
@@ -181,7 +181,7 @@ pub async fn delete(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// Makes sure that the transaction's organization has this project.
 ///
 /// # Errors
-/// [`DbError::NotFound`] when it has not.
+/// [`DbError::NotFound`] when it does not.
 pub(crate) async fn require(tx: &mut OrgTx, id: ProjectId) -> Result<(), DbError> {
     read(tx, id).await.map(|_| ())
 }
@@ -205,7 +205,7 @@ fn respond(status: StatusCode, project: &Project) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// What this module sends, for the test of the API description.
+/// The response types of this module, for the test of the API description.
 pub(crate) fn components() -> Vec<Component> {
     vec![component::<Project>("Project"), component::<List<Project>>("ProjectList")]
 }
