@@ -49,17 +49,17 @@ pub async fn authenticate(
         (Cookie::Session.read(&app.api.public_url, headers), Carrier::Cookie)
     };
     let token = token.ok_or_else(|| rejected("no token"))?;
-    app.rate_limits.may_try(request.client, token)?;
+    app.rate_limits.check_bad_tokens(request.client, token)?;
     let verified = match verify(app, token, carrier).await {
         // The token could not be verified, so it does not count as invalid.
         Err(problem) if problem.code() != Code::Unauthenticated => return Err(problem),
         Err(problem) => {
-            app.rate_limits.bad_token(request.client).await?;
+            app.rate_limits.count_bad_token(request.client).await?;
             return Err(problem);
         }
         Ok(verified) => verified,
     };
-    app.rate_limits.held(token);
+    app.rate_limits.record_valid_token(token);
     let caller = match verified {
         Verified::User(user) => Caller::User(user),
         Verified::ApiKey(presented, key) => {

@@ -26,8 +26,8 @@ use crate::{
         response::{self, Response},
     },
     live::{
-        access::REMEMBERED,
-        session_cache::{Known, SessionKey},
+        access::ENDED_ACCESS_RETENTION,
+        session_cache::{SessionKey, SessionState},
     },
     state::App,
 };
@@ -36,7 +36,7 @@ use crate::{
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 // An end of access is kept for longer than a cached session that was read before it may be used.
-const _: () = assert!(is_longer(REMEMBERED, 1, MAX_AGE));
+const _: () = assert!(is_longer(ENDED_ACCESS_RETENTION, 1, MAX_AGE));
 
 request_body! {
     /// The action to press.
@@ -98,7 +98,7 @@ pub async fn press(app: &Arc<App>, request: &mut Request) -> Result<Response, Pr
 /// The session, from the cache if it was read within [`MAX_AGE`]. A database read counts against the request rate
 /// limit, so that a client cannot cause one for each guessed session id. Regular clients need one only for the first
 /// action after a pause.
-async fn session_of(app: &App, key: SessionKey) -> Result<Known, Problem> {
+async fn session_of(app: &App, key: SessionKey) -> Result<SessionState, Problem> {
     match app.live.sessions.get(&key, MAX_AGE) {
         Some(known) => Ok(known),
         None => {

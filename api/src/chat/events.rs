@@ -28,10 +28,10 @@ use crate::{
         frame::Batch,
         open_streams::StreamKind,
         position::Position,
-        presence::Present,
+        presence::PresenceGuard,
         resume::{self, Page},
         ring::{Frame, Join, Read, ResetReason, Subscription, TopicKey},
-        session_cache::{Closed, Known, SessionKey},
+        session_cache::{Closed, SessionKey, SessionState},
     },
     state::App,
 };
@@ -68,7 +68,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         Some(known) => known,
         None => app.live.sessions.read(&app.database, key).await?,
     };
-    if let Known { closed: Some(closed), .. } = known {
+    if let SessionState { closed: Some(closed), .. } = known {
         return Ok(closed_session_response(session, closed, position));
     }
     let permit = app.quotas.enter(org).await?;
@@ -92,7 +92,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
             topic: (org, project),
             redis: app.redis.clone(),
             announced: None,
-            _present: app.live.presence.enter(org, session, Arc::clone(stream)),
+            _presence: app.live.presence.enter(org, session, Arc::clone(stream)),
         }
     })
 }
@@ -126,7 +126,7 @@ struct ChatSource {
     redis: Redis,
     /// The last position sent to the client without an event.
     announced: Option<Position>,
-    _present: Present,
+    _presence: PresenceGuard,
 }
 
 enum Phase {
@@ -362,7 +362,7 @@ impl Resuming {
 }
 
 fn read_newest(redis: Redis, (_, project): TopicKey) -> Reading<Option<Position>> {
-    Box::pin(async move { resume::tip(&redis, chat_shard(project)).await })
+    Box::pin(async move { resume::newest_position(&redis, chat_shard(project)).await })
 }
 
 fn read_page(redis: Redis, topic: TopicKey, after: Position) -> Reading<Page> {

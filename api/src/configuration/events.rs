@@ -15,7 +15,7 @@ use crate::{
     live::{
         answer::{self, Next, Opening, Source},
         frame::Batch,
-        hints::Listening,
+        hints::HintSubscription,
         open_streams::StreamKind,
         ring::ResetReason,
     },
@@ -71,7 +71,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         is_lost,
         defaults: app.configuration.platform().revision(),
         configuration: app.configuration.clone(),
-        _listening: app.live.hub.configurations().listen(org, Arc::clone(registration.stream())),
+        _hints: app.live.hub.configurations().subscribe(org, Arc::clone(registration.stream())),
     })
 }
 
@@ -85,7 +85,7 @@ struct ConfigSource {
     is_lost: bool,
     defaults: i64,
     configuration: ConfigurationStore,
-    _listening: Listening<OrgId>,
+    _hints: HintSubscription<OrgId>,
 }
 
 impl Source for ConfigSource {

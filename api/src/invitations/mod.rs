@@ -32,7 +32,7 @@ use crate::{
         response::{List, Response, empty, json},
         schema::{Component, component, received},
     },
-    limits::resource_quotas::{Quota, require_room},
+    limits::resource_quotas::{Quota, require_capacity},
     organizations::{self, Organization},
     state::App,
 };
@@ -238,7 +238,7 @@ pub async fn accept(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     .await?;
     if !is_member {
         let platform = app.configuration.platform();
-        require_room(&mut tx, Quota::Members, platform.organization()).await?;
+        require_capacity(&mut tx, Quota::Members, platform.organization()).await?;
     }
     let joined = sqlx::query!(
         "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, $3, $4)

@@ -119,7 +119,7 @@ impl RateLimits {
     ///
     /// # Errors
     /// [`Code::RateLimited`], with the wait in its headers.
-    pub fn may_try(&self, client: IpAddr, token: &str) -> Result<(), Problem> {
+    pub fn check_bad_tokens(&self, client: IpAddr, token: &str) -> Result<(), Problem> {
         let quota = self.configuration.platform().organization().bad_tokens_per_minute;
         match self.bad_tokens.rejection(self.shared.now(), &address(client), quota) {
             Some(rejection) if !self.known_tokens.contains(token) => Err(rejection),
@@ -128,7 +128,7 @@ impl RateLimits {
     }
 
     /// Records a token that was valid.
-    pub fn held(&self, token: &str) {
+    pub fn record_valid_token(&self, token: &str) {
         self.known_tokens.insert(token);
     }
 
@@ -136,7 +136,7 @@ impl RateLimits {
     ///
     /// # Errors
     /// [`Code::RateLimited`], with the wait in its headers.
-    pub async fn bad_token(&self, client: IpAddr) -> Result<QuotaStatus, Problem> {
+    pub async fn count_bad_token(&self, client: IpAddr) -> Result<QuotaStatus, Problem> {
         let quota = self.configuration.platform().organization().bad_tokens_per_minute;
         self.bad_tokens.check(&self.shared, &address(client), quota).await
     }

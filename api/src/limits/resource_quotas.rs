@@ -67,15 +67,19 @@ impl Quota {
 ///
 /// # Errors
 /// [`Code::QuotaReached`].
-pub(crate) async fn require_room(tx: &mut OrgTx, quota: Quota, platform: &Effective) -> Result<(), Problem> {
-    require_room_for(tx, quota, 1, platform).await
+pub(crate) async fn require_capacity(
+    tx: &mut OrgTx,
+    quota: Quota,
+    platform: &Effective,
+) -> Result<(), Problem> {
+    require_capacity_for(tx, quota, 1, platform).await
 }
 
-/// Like [`require_room`], for `added` members or projects.
+/// Like [`require_capacity`], for `added` members or projects.
 ///
 /// # Errors
 /// [`Code::QuotaReached`].
-pub(crate) async fn require_room_for(
+pub(crate) async fn require_capacity_for(
     tx: &mut OrgTx,
     quota: Quota,
     added: usize,

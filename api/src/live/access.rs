@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How long an end of access is kept.
-pub(crate) const REMEMBERED: Duration = Duration::from_secs(120);
+pub(crate) const ENDED_ACCESS_RETENTION: Duration = Duration::from_secs(120);
 
 // Reads overlap; an end that is read a second time must still be kept, so that it does not count as a new one.
-const _: () = assert!(is_longer(REMEMBERED, 2, REVOCATIONS_OVERLAP));
+const _: () = assert!(is_longer(ENDED_ACCESS_RETENTION, 2, REVOCATIONS_OVERLAP));
 
 /// The access on which a stream or a cached session depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl EndedAccess {
         let observed_at = Instant::now();
         let mut by_org = self.0.write();
         by_org.retain(|_, ends| {
-            ends.retain(|end| end.observed_at.elapsed() < REMEMBERED);
+            ends.retain(|end| end.observed_at.elapsed() < ENDED_ACCESS_RETENTION);
             !ends.is_empty()
         });
         let known: HashSet<Uuid> = by_org.values().flatten().map(|end| end.id).collect();

@@ -23,9 +23,9 @@ impl<K: Copy + Eq + Hash> Default for Hints<K> {
 impl<K: Copy + Eq + Hash> Hints<K> {
     /// Sends a stream the hints about `key` until the returned guard is dropped.
     #[must_use]
-    pub fn listen(self: &Arc<Self>, key: K, stream: Arc<OpenStream>) -> Listening<K> {
+    pub fn subscribe(self: &Arc<Self>, key: K, stream: Arc<OpenStream>) -> HintSubscription<K> {
         let slot = self.lock().entry(key).or_default().insert(stream);
-        Listening { hints: Arc::clone(self), key, slot }
+        HintSubscription { hints: Arc::clone(self), key, slot }
     }
 
     /// Wakes the streams about `key`: it has changed.
@@ -49,13 +49,13 @@ impl<K: Copy + Eq + Hash> Hints<K> {
 
 /// A stream's subscription to hints. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Listening<K: Copy + Eq + Hash> {
+pub struct HintSubscription<K: Copy + Eq + Hash> {
     hints: Arc<Hints<K>>,
     key: K,
     slot: usize,
 }
 
-impl<K: Copy + Eq + Hash> Drop for Listening<K> {
+impl<K: Copy + Eq + Hash> Drop for HintSubscription<K> {
     fn drop(&mut self) {
         let mut waiting = self.hints.lock();
         if let Some(slots) = waiting.get_mut(&self.key) {

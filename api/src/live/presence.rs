@@ -38,9 +38,9 @@ pub struct Presence {
 impl Presence {
     /// Records that the session has this open stream, until the returned guard is dropped.
     #[must_use]
-    pub fn enter(&self, org: OrgId, session: SessionId, stream: Arc<OpenStream>) -> Present {
+    pub fn enter(&self, org: OrgId, session: SessionId, stream: Arc<OpenStream>) -> PresenceGuard {
         self.lock().entry((org, session)).or_default().push(Arc::clone(&stream));
-        Present { presence: self.clone(), key: (org, session), stream }
+        PresenceGuard { presence: self.clone(), key: (org, session), stream }
     }
 
     /// Refreshes the sessions periodically until the process drains.
@@ -116,13 +116,13 @@ async fn refresh(
 }
 
 /// An open stream of a session. It is removed from the presence when this is dropped.
-pub struct Present {
+pub struct PresenceGuard {
     presence: Presence,
     key: (OrgId, SessionId),
     stream: Arc<OpenStream>,
 }
 
-impl Drop for Present {
+impl Drop for PresenceGuard {
     fn drop(&mut self) {
         let mut present = self.presence.lock();
         if let Some(streams) = present.get_mut(&self.key) {

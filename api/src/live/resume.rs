@@ -101,7 +101,7 @@ async fn was_trimmed(redis: &Redis, key: &str) -> Result<bool, RedisError> {
 ///
 /// # Errors
 /// When Redis is unavailable.
-pub async fn tip(redis: &Redis, shard: u16) -> Result<Option<Position>, RedisError> {
+pub async fn newest_position(redis: &Redis, shard: u16) -> Result<Option<Position>, RedisError> {
     let mut pipe = redis::pipe();
     pipe.xrevrange_count(Live::Chat(shard).to_string(), "+", "-", 1).get(chat_epoch_key(shard));
     let (newest, epoch): (StreamRangeReply, Option<String>) = pipe.query_async(&mut redis.shared()).await?;

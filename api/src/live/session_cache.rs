@@ -44,7 +44,7 @@ impl SessionKey {
 
 /// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct SessionState {
     /// The role of the session's user in the organization.
     pub role: Role,
     /// When and why it ended, if it has ended.
@@ -62,7 +62,7 @@ pub struct Closed {
 
 #[derive(Clone, Copy)]
 struct CachedSession {
-    known: Known,
+    known: SessionState,
     /// When the read began.
     read_at: Instant,
 }
@@ -87,7 +87,7 @@ impl SessionCache {
 
     /// The cached session, if it is not older than `max_age`.
     #[must_use]
-    pub fn get(&self, key: &SessionKey, max_age: Duration) -> Option<Known> {
+    pub fn get(&self, key: &SessionKey, max_age: Duration) -> Option<SessionState> {
         let entry = self.entries.get(key).filter(|entry| entry.read_at.elapsed() <= max_age)?;
         if self.ended.has_ended(&key.access(), entry.read_at) {
             return None;
@@ -109,7 +109,7 @@ impl SessionCache {
 
     /// Caches a session that was opened after its user's role was read at `read_at`.
     pub fn opened(&self, key: SessionKey, role: Role, read_at: Instant) {
-        self.entries.insert(key, CachedSession { known: Known { role, closed: None }, read_at });
+        self.entries.insert(key, CachedSession { known: SessionState { role, closed: None }, read_at });
     }
 
     /// Reads the session from PostgreSQL as its user, and caches it.
@@ -118,7 +118,11 @@ impl SessionCache {
     /// [`DbError::NotFound`](atrium_shared::db::DbError::NotFound) if the user is not a member or has no such session
     /// in this project; [`OrganizationError::Suspended`] and [`OrganizationError::Deleting`] if the organization is not
     /// live.
-    pub async fn read(&self, database: &Database, key: SessionKey) -> Result<Known, OrganizationError> {
+    pub async fn read(
+        &self,
+        database: &Database,
+        key: SessionKey,
+    ) -> Result<SessionState, OrganizationError> {
         let read_at = Instant::now();
         let mut tx = database.org_tx(&Principal::User(key.user), key.org).await?;
         tx.require_live()?;
@@ -132,7 +136,7 @@ impl SessionCache {
         )
         .fetch_one(tx.conn())
         .await?;
-        let known = Known {
+        let known = SessionState {
             role: tx.role(),
             closed: session.close_reason.map(|reason| Closed { at: session.closed_at, reason }),
         };
@@ -163,7 +167,7 @@ mod tests {
         sessions.opened(key, Role::Member, Instant::now());
         assert_eq!(
             sessions.get(&key, Duration::from_secs(9)),
-            Some(Known { role: Role::Member, closed: None })
+            Some(SessionState { role: Role::Member, closed: None })
         );
         for other in [
             SessionKey { org: OrgId::new(), ..key },

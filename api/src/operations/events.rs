@@ -29,7 +29,7 @@ use crate::{
     live::{
         answer::{self, Next, Opening, Source},
         frame::Batch,
-        hints::Listening,
+        hints::HintSubscription,
         open_streams::StreamKind,
         ring::ResetReason,
     },
@@ -134,7 +134,7 @@ async fn respond(app: &Arc<App>, request: &Request) -> Result<Response, Problem>
         may_have_updates: false,
         reading: None,
         pending: first.into_iter(),
-        _listening: app.live.hub.operations().listen(id, Arc::clone(registration.stream())),
+        _hints: app.live.hub.operations().subscribe(id, Arc::clone(registration.stream())),
     })
 }
 
@@ -157,7 +157,7 @@ struct OperationSource {
     reading: Option<Reading>,
     /// Events that were read but are not written yet.
     pending: std::vec::IntoIter<Framed>,
-    _listening: Listening<SagaId>,
+    _hints: HintSubscription<SagaId>,
 }
 
 /// An encoded event. The last one ends the stream.

@@ -32,7 +32,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let user = request.signed_in_user()?;
 
     let id = OrgId::new();
-    let mut tx = app.database.founding_tx(user.id, id).await?;
+    let mut tx = app.database.create_org_tx(user.id, id).await?;
     if let Some(idempotent) = &idempotent
         && let Some(replayed) = idempotent.begin(&mut tx).await?
     {

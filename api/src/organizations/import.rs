@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     http::{idempotency::IdempotentRequest, problem::Problem, request::Request, response::Response},
-    limits::resource_quotas::{Quota, require_room_for},
+    limits::resource_quotas::{Quota, require_capacity_for},
     state::App,
 };
 
@@ -53,7 +53,7 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     let user = request.signed_in_user()?;
 
     let id = OrgId::new();
-    let mut tx = app.database.founding_tx(user.id, id).await?;
+    let mut tx = app.database.create_org_tx(user.id, id).await?;
     if let Some(idempotent) = &idempotent
         && let Some(replayed) = idempotent.begin(&mut tx).await?
     {
@@ -61,7 +61,7 @@ pub async fn import(app: &Arc<App>, request: &mut Request) -> Result<Response, P
     }
     let accepted = insert_pending(&mut tx, user, &export.name).await?;
     let platform = app.configuration.platform();
-    require_room_for(&mut tx, Quota::Projects, export.projects.len(), platform.organization()).await?;
+    require_capacity_for(&mut tx, Quota::Projects, export.projects.len(), platform.organization()).await?;
     store(&mut tx, &export).await?;
     let change = Change::new(Action::OrganizationImported, "organization", id);
     let after = json!({

@@ -27,7 +27,7 @@ use crate::{
         response::{List, Response, empty, json},
         schema::{Component, component},
     },
-    limits::resource_quotas::{Quota, require_room},
+    limits::resource_quotas::{Quota, require_capacity},
     state::App,
 };
 
@@ -63,7 +63,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         return Ok(replayed);
     }
     let platform = app.configuration.platform();
-    require_room(&mut tx, Quota::Projects, platform.organization()).await?;
+    require_capacity(&mut tx, Quota::Projects, platform.organization()).await?;
     let id = ProjectId::new();
     sqlx::query!(
         "INSERT INTO projects (org_id, id, name) VALUES ($1, $2, $3)",

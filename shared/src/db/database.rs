@@ -109,7 +109,7 @@ impl Database {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn founding_tx(&self, user: UserId, org: OrgId) -> Result<OrgTx, DbError> {
+    pub async fn create_org_tx(&self, user: UserId, org: OrgId) -> Result<OrgTx, DbError> {
         OrgTx::open_as_newcomer(&self.pool, &self.wake, user, org).await
     }
 

@@ -56,7 +56,7 @@ pub(crate) async fn found(db: &Database) -> Tenant {
         .await
         .expect("a user");
     tx.commit().await.expect("a commit");
-    let mut tx = db.founding_tx(tenant.user, tenant.org).await.expect("a founder's transaction");
+    let mut tx = db.create_org_tx(tenant.user, tenant.org).await.expect("a founder's transaction");
     for statement in [
         "INSERT INTO orgs (id, name, slug, status) VALUES ($1, 'one', 'one', 'COMMITTED')",
         "INSERT INTO members (org_id, user_id, user_name, role) VALUES ($1, $2, 'guest', 'owner')",

@@ -51,7 +51,7 @@ impl TestPlatform {
             .await
             .expect("a user");
         tx.commit().await.expect("a commit");
-        let mut tx = self.db.founding_tx(tenant.user, tenant.org).await.expect("a transaction");
+        let mut tx = self.db.create_org_tx(tenant.user, tenant.org).await.expect("a transaction");
         sqlx::query("INSERT INTO orgs (id, name, slug, status) VALUES ($1, 'Acme', $2, 'PENDING')")
             .bind(tenant.org)
             .bind(format!("acme-{}", tenant.org))
