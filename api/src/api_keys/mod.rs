@@ -1,4 +1,4 @@
-//! Keys of services. The organization's admins make and revoke them; a key stays when its maker leaves.
+//! API keys of services. The organization's admins create and revoke them; a key stays valid when its creator leaves.
 //!
 //! Only the response that creates a key contains it. So a create that is repeated under its `Idempotency-Key` does not
 //! get the first response again, but the address of the key that was created, so that it can be revoked.
@@ -31,16 +31,16 @@ use crate::{
     state::App,
 };
 
-/// Whether a key opens anything.
+/// Whether a key is accepted.
 #[derive(Serialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 enum ApiKeyStatus {
-    /// It does.
+    /// It is accepted.
     Active,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// It was taken back.
+    /// It was revoked.
     Revoked,
 }
 
@@ -73,7 +73,7 @@ struct Created {
 const A_YEAR: i64 = 366 * 86_400;
 
 request_body! {
-    /// The key to make.
+    /// The key to create.
     struct ApiKeyCreate {
         name: String = required(name),
         scopes: Vec<ApiScope> = required(scopes),
@@ -84,7 +84,7 @@ request_body! {
 /// `POST /v1/orgs/{org}/api-keys`
 ///
 /// # Errors
-/// When the caller may not make keys, or not with those scopes.
+/// If the caller is no admin, or a scope needs a higher role than their own.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let ApiKeyCreate { name, scopes, expires_in_seconds } = request.body().await?;
@@ -140,7 +140,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// `GET /v1/orgs/{org}/api-keys`, newest first.
 ///
 /// # Errors
-/// When the caller may not make keys.
+/// If the caller is no admin.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let page: Page<ApiKeyId> = request.query(PAGE)?.page()?;
@@ -161,10 +161,33 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     json(StatusCode::OK, &page.cut(keys, |key| key.id))
 }
 
+/// `GET /v1/orgs/{org}/api-keys/{api_key}`: without the key itself.
+///
+/// # Errors
+/// If the caller is no admin, or the key does not exist.
+pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org: OrgId = request.path("org")?;
+    let id: ApiKeyId = request.path("api_key")?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require(Role::Admin)?;
+    let key = sqlx::query_as!(
+        ApiKey,
+        r#"SELECT id, name, scopes, created_by, created_at, expires_at, last_used_at,
+                CASE WHEN revoked_at IS NOT NULL THEN 'REVOKED' WHEN expires_at <= now() THEN 'EXPIRED'
+                     ELSE 'ACTIVE' END AS "status!: ApiKeyStatus"
+           FROM api_keys WHERE org_id = $1 AND id = $2"#,
+        org as OrgId,
+        id as ApiKeyId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    json(StatusCode::OK, &key)
+}
+
 /// `DELETE /v1/orgs/{org}/api-keys/{api_key}`
 ///
 /// # Errors
-/// When the caller may not make keys, or there is no such key.
+/// If the caller is no admin, or the key does not exist.
 pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org: OrgId = request.path("org")?;
     let id: ApiKeyId = request.path("api_key")?;

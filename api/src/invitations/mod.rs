@@ -46,7 +46,7 @@ enum InvitationStatus {
     Open,
     /// A user has joined with it.
     Accepted,
-    /// It was taken back.
+    /// It was revoked.
     Revoked,
     /// It was not accepted in time.
     Expired,
@@ -81,7 +81,7 @@ const A_DAY: i64 = 86_400;
 const A_WEEK: i64 = 604_800;
 
 request_body! {
-    /// The invitation to make.
+    /// The invitation to create.
     struct InvitationCreate {
         role: Role = required(one_of("owner, admin, member or viewer")),
         expires_in_seconds: Option<i64> = optional(integer(60..=A_WEEK)),
@@ -98,7 +98,7 @@ request_body! {
 /// `POST /v1/orgs/{org}/invitations`
 ///
 /// # Errors
-/// When the caller may not invite, or not to that role.
+/// If the caller is no admin, or the role is higher than their own.
 pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let InvitationCreate { role, expires_in_seconds } = request.body().await?;
@@ -149,7 +149,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
 /// `GET /v1/orgs/{org}/invitations`, newest first.
 ///
 /// # Errors
-/// When the caller may not invite.
+/// If the caller is no admin.
 pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let page: Page<InvitationId> = request.query(PAGE)?.page()?;
@@ -170,10 +170,33 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     json(StatusCode::OK, &page.cut(invitations, |invitation| invitation.id))
 }
 
+/// `GET /v1/orgs/{org}/invitations/{invitation}`: without the code.
+///
+/// # Errors
+/// If the caller is no admin, or the invitation does not exist.
+pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let id: InvitationId = request.path("invitation")?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require(Role::Admin)?;
+    let invitation = sqlx::query_as!(
+        Invitation,
+        r#"SELECT id, role AS "role: Role", created_at, expires_at,
+                CASE WHEN accepted_at IS NOT NULL THEN 'ACCEPTED' WHEN revoked_at IS NOT NULL THEN 'REVOKED'
+                     WHEN expires_at <= now() THEN 'EXPIRED' ELSE 'OPEN' END AS "status!: InvitationStatus"
+           FROM invitations WHERE org_id = $1 AND id = $2"#,
+        org as OrgId,
+        id as InvitationId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    json(StatusCode::OK, &invitation)
+}
+
 /// `DELETE /v1/orgs/{org}/invitations/{invitation}`
 ///
 /// # Errors
-/// When the caller may not invite, or there is no such invitation.
+/// If the caller is no admin, or the invitation does not exist.
 pub async fn revoke(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     let org = request.path("org")?;
     let id: InvitationId = request.path("invitation")?;
