@@ -161,6 +161,29 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     json(StatusCode::OK, &page.cut(keys, |key| key.id))
 }
 
+/// `GET /v1/orgs/{org}/api-keys/{api_key}`: without the key itself.
+///
+/// # Errors
+/// If the caller is no admin, or the key does not exist.
+pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org: OrgId = request.path("org")?;
+    let id: ApiKeyId = request.path("api_key")?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require(Role::Admin)?;
+    let key = sqlx::query_as!(
+        ApiKey,
+        r#"SELECT id, name, scopes, created_by, created_at, expires_at, last_used_at,
+                CASE WHEN revoked_at IS NOT NULL THEN 'REVOKED' WHEN expires_at <= now() THEN 'EXPIRED'
+                     ELSE 'ACTIVE' END AS "status!: ApiKeyStatus"
+           FROM api_keys WHERE org_id = $1 AND id = $2"#,
+        org as OrgId,
+        id as ApiKeyId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    json(StatusCode::OK, &key)
+}
+
 /// `DELETE /v1/orgs/{org}/api-keys/{api_key}`
 ///
 /// # Errors

@@ -170,6 +170,29 @@ pub async fn list(app: &Arc<App>, request: &mut Request) -> Result<Response, Pro
     json(StatusCode::OK, &page.cut(invitations, |invitation| invitation.id))
 }
 
+/// `GET /v1/orgs/{org}/invitations/{invitation}`: without the code.
+///
+/// # Errors
+/// If the caller is no admin, or the invitation does not exist.
+pub async fn get(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
+    let org = request.path("org")?;
+    let id: InvitationId = request.path("invitation")?;
+    let mut tx = app.database.org_tx(&request.principal()?, org).await?;
+    tx.require(Role::Admin)?;
+    let invitation = sqlx::query_as!(
+        Invitation,
+        r#"SELECT id, role AS "role: Role", created_at, expires_at,
+                CASE WHEN accepted_at IS NOT NULL THEN 'ACCEPTED' WHEN revoked_at IS NOT NULL THEN 'REVOKED'
+                     WHEN expires_at <= now() THEN 'EXPIRED' ELSE 'OPEN' END AS "status!: InvitationStatus"
+           FROM invitations WHERE org_id = $1 AND id = $2"#,
+        org as OrgId,
+        id as InvitationId
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    json(StatusCode::OK, &invitation)
+}
+
 /// `DELETE /v1/orgs/{org}/invitations/{invitation}`
 ///
 /// # Errors

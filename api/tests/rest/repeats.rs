@@ -43,6 +43,10 @@ async fn every_create_takes_effect_once_per_idempotency_key() {
         };
         let first = create("owner", body.clone()).send().await.unwrap();
         assert!([201, 202].contains(&first.code()), "{}", first.describe());
+        if let Some(location) = first.header("location") {
+            let created = world.people["owner"].client.get(location).answers(200).await;
+            assert_eq!(created.at("/id"), first.at("/id"), "{location}");
+        }
         let again = create("owner", body.clone()).send().await.unwrap();
         if again.code() == 409 {
             // The response contains a secret and is not stored. `Location` names the resource, so that it can be
