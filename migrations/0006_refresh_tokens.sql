@@ -12,7 +12,7 @@ CREATE TABLE auth_sessions (
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Its newest token's. Deleted after it by the same user's next sign-in or refresh.
     expires_at timestamptz NOT NULL,
-    -- When a used token came again. The row stays as the record of it; no token of the session is valid after it.
+    -- When a used token was sent again. The row stays as the record of it; no token of the session is valid after it.
     reused_at  timestamptz,
     CONSTRAINT auth_sessions_pkey PRIMARY KEY (user_id, id),
     CONSTRAINT auth_sessions_lifetime CHECK (expires_at <= started_at + interval '4320 hours')

@@ -103,7 +103,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         return Err(response_not_stored(
             &previous,
             "This `Idempotency-Key` already created the API key at `Location`, and its secret cannot be shown again; if \
-             the first answer was lost, revoke that API key and create one with a new `Idempotency-Key`.",
+             the first response was lost, revoke that API key and create one with a new `Idempotency-Key`.",
         ));
     }
     let scopes: Vec<&str> = scopes.into_iter().map(ApiScope::name).collect();

@@ -85,7 +85,7 @@ async fn verify(app: &App, token: &str, carrier: Carrier) -> Result<Verified, Pr
         let key = app.database.api_key(&presented).await?;
         return Ok(Verified::ApiKey(
             presented,
-            key.ok_or_else(|| rejected("no such API key, or no longer"))?,
+            key.ok_or_else(|| rejected("the API key does not exist or was revoked"))?,
         ));
     }
     let claims = app.keyring.verify(token).await.map_err(|error| rejected(&error.to_string()))?;

@@ -41,7 +41,7 @@ pub async fn refresh(app: &Arc<App>, request: &mut Request) -> Result<Response, 
                 tx.commit().await?;
                 // Other processes read the row at their next poll; this one applies it immediately.
                 app.revocations.insert(auth_session);
-                tracing::warn!(%user, %auth_session, "a used refresh token came again; its sign-in is over");
+                tracing::warn!(%user, %auth_session, "a used refresh token was sent again; its sign-in session has ended");
             }
             counter!(REFRESHES, "outcome" => "reused").increment(1);
             return Err(Problem::refresh_token_reused());

@@ -354,7 +354,7 @@ impl Resuming {
             }
             Ok(Page::Lost(reason)) => Progress::Lost(reason),
             Err(error) => {
-                tracing::warn!(%error, "missed events cannot be read now; the client comes back");
+                tracing::warn!(%error, "missed events cannot be read now; the client has to reconnect");
                 Progress::Broken
             }
         }

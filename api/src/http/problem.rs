@@ -344,7 +344,7 @@ impl Problem {
     pub fn idempotency_in_flight() -> Self {
         Self::new(
             Code::IdempotencyInFlight,
-            "The first request with this `Idempotency-Key` is still running; repeat this one for its answer.",
+            "The first request with this `Idempotency-Key` is still running; repeat this one for its response.",
         )
         .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
@@ -481,7 +481,7 @@ impl From<OrganizationError> for Problem {
             ),
             OrganizationError::LastOwner => Self::new(
                 Code::LastOwner,
-                "Nobody else owns the organization. Make another member its owner first.",
+                "The organization has no other owner. Make another member an owner first.",
             ),
             OrganizationError::Database(error) => error.into(),
         }

@@ -115,7 +115,7 @@ pub async fn create(app: &Arc<App>, request: &mut Request) -> Result<Response, P
         return Err(response_not_stored(
             &previous,
             "This `Idempotency-Key` already created the invitation at `Location`, and its code cannot be shown again; if \
-             the first answer was lost, revoke that invitation and create one with a new `Idempotency-Key`.",
+             the first response was lost, revoke that invitation and create one with a new `Idempotency-Key`.",
         ));
     }
     let code = InvitationCode::new(org);

@@ -115,9 +115,9 @@ impl Bucket {
     }
 
     /// Takes a cell while the shared counter is unavailable. Every cell counts as one in each process, which keeps the
-    /// sum at the quota from then on. What other processes granted just before is unknown. So at first, all processes
-    /// but one may grant one share together, and each of them an equal part of it: whatever was granted before, the sum
-    /// is at most one share more than the quota. But at least one cell is always available, so that some callers are
+    /// sum at the quota from then on. The number that other processes granted just before is unknown. So at first, all
+    /// processes but one may grant one share together, and each of them an equal part of it: the sum is at most one
+    /// share more than the quota in every case. But at least one cell is always available, so that some callers are
     /// admitted.
     fn take_from_share(&mut self, now: Duration, quota: Quota, share: Share) -> Level {
         let interval = (quota.interval() * share.processes).min(quota.window);

@@ -228,7 +228,7 @@ impl Shared {
             tracing::warn!(
                 error = error.map(tracing::field::display),
                 processes,
-                "limits are not shared: each process gives its part"
+                "limits are not shared: each process grants its share"
             );
         }
         None

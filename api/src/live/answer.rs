@@ -244,7 +244,7 @@ pub fn retry_later(headers: &HeaderMap, result: Result<Response, Problem>) -> Re
         {
             let code = problem.code().name();
             let cause = problem.internal_cause();
-            tracing::debug!(code, cause, "a stream cannot be opened now; the client comes back");
+            tracing::debug!(code, cause, "a stream cannot be opened now; the client has to reconnect");
             // Not before the limit allows it, and spread at random.
             let wait = problem.retry_after_seconds().saturating_sub(1) * 1_000;
             let retry = wait + rand::random_range(RETRY_MS);

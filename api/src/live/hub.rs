@@ -95,7 +95,7 @@ impl Hub {
                     let at = usize::from(*shard);
                     if let (Some(ring), Some(before)) = (self.rings.get(at), chat.get_mut(at)) {
                         ring.publish(before.drain(..));
-                        tracing::warn!(stream = %Live::Chat(*shard), "events may have been missed; streams are told");
+                        tracing::warn!(stream = %Live::Chat(*shard), "events may have been missed; streams get a reset");
                         ring.reset(ResetReason::Gap);
                     }
                 }

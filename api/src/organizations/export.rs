@@ -178,7 +178,7 @@ enum ExportError {
     Database(#[from] DbError),
     #[error("a line cannot be written: {0}")]
     Line(#[from] serde_json::Error),
-    #[error("the client has gone, or took nothing for too long")]
+    #[error("the client disconnected, or read nothing for too long")]
     Client,
 }
 

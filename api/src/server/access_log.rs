@@ -99,7 +99,7 @@ impl Drop for PendingRequest {
                 request_id = self.id.as_str(),
                 method,
                 milliseconds,
-                "the client left before its answer"
+                "the client disconnected before its response"
             );
         }
     }

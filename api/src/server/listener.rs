@@ -168,14 +168,14 @@ fn tune(stream: &TcpStream) {
     // By default, the kernel waits about 15 minutes for a peer that acknowledges nothing.
     let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(CLIENT_TIMEOUT)));
     if let Err(error) = tuned {
-        tracing::debug!(%error, "a connection cannot be tuned; it works all the same");
+        tracing::debug!(%error, "socket options cannot be set; the connection works without them");
     }
 }
 
 /// Writes a response that states which limit was reached, without the cost of starting hyper, and closes the
 /// connection.
 async fn reject(mut stream: TcpStream, peer: IpAddr, full: Full) {
-    tracing::debug!(%peer, ?full, "no room for a connection");
+    tracing::debug!(%peer, ?full, "the connection limit is reached");
     let problem = match full {
         Full::Process => Problem::new(
             Code::Unavailable,

@@ -132,5 +132,5 @@ async fn a_client_that_disconnects_leaves_nothing_half_done() {
     .await
     .unwrap();
     assert_eq!((orgs, sagas), (50, 50));
-    assert!(atrium.api(0).logs().contains("the client left before its answer"));
+    assert!(atrium.api(0).logs().contains("the client disconnected before its response"));
 }

@@ -158,7 +158,7 @@ async fn reuse_of_a_refresh_token_ends_the_session_everywhere() {
     assert_eq!((auth_sessions, revocations), (1, 1), "the reuse is recorded once");
     let log = atrium.api(0).logs();
     assert_eq!(
-        log.matches("a used refresh token came again; its sign-in is over").count(),
+        log.matches("a used refresh token was sent again; its sign-in session has ended").count(),
         1,
         "the reuse is logged once"
     );

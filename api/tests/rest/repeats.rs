@@ -1,4 +1,4 @@
-//! Repeated requests: a create with an idempotency key takes effect once, whatever happened to the first attempt.
+//! Repeated requests: a create with an idempotency key takes effect once, even if the first attempt failed midway.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -257,7 +257,7 @@ impl ConfigurationStore {
             let (redis, process) = (self.0.redis.clone(), self.0.process.clone());
             tokio::spawn(async move {
                 if let Err(error) = report::report(&redis, &process, &[reported]).await {
-                    tracing::debug!(%error, "an applied revision was not reported; the next report will say it");
+                    tracing::debug!(%error, "an applied revision was not reported; the next report includes it");
                 }
             });
         }

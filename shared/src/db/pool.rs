@@ -10,8 +10,8 @@ use sqlx::{
 use super::time_limit::in_time;
 use crate::settings::Pooling;
 
-/// How long a request waits for a free connection before its client is told to retry. The default of sqlx, 30 s, is
-/// longer than any client waits.
+/// How long a request waits for a free connection before it gets 503. The default of sqlx, 30 s, is longer than any
+/// client waits.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The longest time that a reachable server takes for a trivial statement.
@@ -148,7 +148,7 @@ async fn open(
         .idle_timeout(None)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A test before every use would cost a round trip. A broken connection is detected at its first statement, and
-        // the client is told to retry.
+        // the client gets 503.
         .test_before_acquire(false)
         .after_release(|connection, _| Box::pin(is_reusable(connection)))
         .connect_with(options.clone())

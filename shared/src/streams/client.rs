@@ -97,7 +97,7 @@ async fn replace_when_unresponsive(client: Client, shared: Weak<ArcSwap<Connecti
         if pong.is_err_and(|error| error.is_timeout())
             && let Ok(replacement) = connect(&client)
         {
-            tracing::warn!("nobody answers on the connection to Redis; using another one");
+            tracing::warn!("no reply on the connection to Redis; opening another one");
             current.store(Arc::new(replacement));
         }
     }

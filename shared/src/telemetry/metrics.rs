@@ -72,13 +72,13 @@ metrics! {
     HTTP_REQUEST_SECONDS = Histogram "atrium_http_request_duration_seconds" ["method", "route"];
     /// Connections of the public listener that are open now.
     HTTP_CONNECTIONS = Gauge "atrium_http_connections" [];
-    /// Requests refused by a rate limit or a quota.
+    /// Requests rejected by a rate limit or a quota.
     RATE_LIMITED = Counter "atrium_rate_limited_total" ["policy"];
     /// Limits decided by this process alone, because Redis did not answer in time.
     UNSHARED_LIMITS = Counter "atrium_unshared_limits_total" ["policy"];
     /// Whether this process shares its limits with the others: 1, or 0 while Redis is unavailable.
     LIMITS_SHARED = Gauge "atrium_limits_shared" [];
-    /// API processes that are alive, as this process was told last. Their number divides the limits while Redis is
+    /// Live API processes, as of the last heartbeat of this process. Their number divides the limits while Redis is
     /// unavailable.
     API_PROCESSES = Gauge "atrium_api_processes" [];
     /// Time that a request waited for a shared limit.
@@ -87,7 +87,7 @@ metrics! {
     SSE_STREAMS = Gauge "atrium_sse_streams" ["kind"];
     /// Events written to event streams.
     SSE_EVENTS = Counter "atrium_sse_events_total" ["kind"];
-    /// Event streams that were told that events may be missing.
+    /// Event streams that got a reset because events may be missing.
     SSE_RESETS = Counter "atrium_sse_resets_total" ["reason"];
     /// Event streams resumed, by where the missed events came from: ring, redis, or reset where they may be
     /// missing.
@@ -100,7 +100,7 @@ metrics! {
     OUTBOX_REPUBLISHED = Counter "atrium_outbox_republished_total" [];
     /// Messages that are due and not published. The owner of a shard reports it.
     OUTBOX_BACKLOG = Gauge "atrium_outbox_backlog" ["shard"];
-    /// Outcomes of deliveries: done; duplicate; postponed (the message asked to come again later); retry (left for
+    /// Outcomes of deliveries: done; duplicate; postponed (the message is delivered again later); retry (left for
     /// another delivery); handed_over (to another process, on stopping); lost (to another process, which claimed
     /// it); dead.
     MESSAGES = Counter "atrium_messages_total" ["topic", "outcome"];
@@ -147,7 +147,7 @@ metrics! {
     CONFIG_PLATFORM_REVISION = Gauge "atrium_config_platform_revision" [];
     /// Snapshots that could not be applied; the last good one stays in use.
     CONFIG_APPLY_FAILURES = Counter "atrium_config_apply_failures_total" [];
-    /// Access tokens refused because they were revoked.
+    /// Access tokens rejected because they were revoked.
     REVOKED_TOKENS_REFUSED = Counter "atrium_revoked_tokens_refused_total" [];
     /// Signing keys that this process knows.
     SIGNING_KEYS = Gauge "atrium_signing_keys" [];

@@ -52,7 +52,7 @@ async fn expired_rows_of_absent_users_are_deleted() {
         sqlx::query(statement).bind(user).bind(count).execute(&mut superuser).await.expect(statement);
     }
 
-    // The role sees the age only, and deletes only expired rows, whatever its statement says.
+    // The role sees the age only, and deletes only expired rows, even if its statement names others.
     let mut narrow = PgConnection::connect(&database.urls().watcher).await.expect("the role can log in");
     for statement in [
         "SELECT key FROM idempotency_keys",

@@ -429,7 +429,7 @@ fn beyond(table: &Table) -> Vec<(&'static str, String, bool)> {
         // Even the owner: the wall is forced.
         ("atrium_owner", select.clone(), true),
     ];
-    // Denied for its column, whatever the row.
+    // Denied for its column, for every row.
     if let Some(column) = table.columns.iter().find(|column| !column.may_update) {
         beyond.push(("atrium_app", format!("UPDATE {name} SET \"{0}\" = \"{0}\"", column.name), false));
     }

@@ -66,7 +66,7 @@ pub fn upward<'a>(
         .map(|module| format!("no layer names the module {module}"));
     let wrong = imports.iter().filter(|import| match (layer(&import.from), layer(&import.to)) {
         (Some(from), Some(to)) => to < from,
-        // The crate's root stands above everything.
+        // The root of a crate is above all its modules.
         _ => !import.from.is_empty() && import.to.is_empty(),
     });
     let upward = wrong.map(|import| {

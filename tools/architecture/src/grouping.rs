@@ -48,7 +48,7 @@ pub fn faults(source: &str) -> syn::Result<Vec<String>> {
         let (before, after) = (group(&pair[0]), group(&pair[1]));
         let (end, start) = (pair[0].span().end().line, pair[1].span().start().line);
         let between = &lines[end..start - 1];
-        // Something else stands between them: another block begins.
+        // Other items separate them: another block begins.
         if between.iter().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//")) {
             continue;
         }

@@ -20,7 +20,7 @@ struct Mention {
     line: usize,
 }
 
-/// A module that has a file of its own. Modules in braces belong to the file they stand in.
+/// A module with a file of its own. Inline modules belong to their file.
 struct Module {
     file: PathBuf,
     /// Names that `use` brings into the module: re-exports, and private imports that children reach by `super::`.

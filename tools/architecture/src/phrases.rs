@@ -5,7 +5,7 @@
 pub struct Phrase {
     /// In lower case, words with one space between them.
     pub words: String,
-    /// Advice for who wrote it.
+    /// Advice for the author.
     pub instead: String,
 }
 

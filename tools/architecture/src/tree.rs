@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// Folders that hold nothing that was written here, wherever they stand.
+/// Folders without files of this project, at any depth.
 const SKIPPED: &[&str] = &["target", "node_modules"];
 
 /// The folder of the workspace.

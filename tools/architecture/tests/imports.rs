@@ -1,5 +1,5 @@
-//! Imports run one way: each crate uses only crates that stand below it, and inside a crate no file imports upward in
-//! the layers, nor in a circle.
+//! Imports run one way: each crate uses only crates below it, and inside a crate no file imports upward in the layers,
+//! nor in a circle.
 
 use std::fs;
 

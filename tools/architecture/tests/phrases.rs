@@ -13,7 +13,7 @@ const EXTENSIONS: &[&str] = &[
     "yml",
 ];
 
-/// The list itself, and the tests of the one who reads it.
+/// The list itself, and the tests of its parser.
 const EXEMPT: &[&str] = &["tools/architecture/tests/phrases.txt", "tools/architecture/src/phrases.rs"];
 
 #[test]

@@ -11,8 +11,8 @@ const TRANSACTIONS: usize = 400;
 const BATCH: usize = 200;
 const BATCHES: usize = 200;
 
-/// Transactions a second that insert one row and change one, over 16 connections at once, as the owner: without the
-/// tenant wall.
+/// Transactions per second that insert one row and change one, over 16 concurrent connections, as the owner: without
+/// the tenant wall.
 pub(crate) async fn transactions(atrium: &Atrium) -> anyhow::Result<f64> {
     let mut setup = atrium.superuser().await;
     sqlx::raw_sql(

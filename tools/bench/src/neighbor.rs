@@ -1,4 +1,4 @@
-//! How much one tenant at ten times its quota slows the others down: their latencies without it and beside it, in turns
+//! How much one tenant at ten times its quota slows the others down: their latencies without it and with it, in turns
 //! so short that other load on the machine affects both.
 
 use std::{

@@ -38,7 +38,7 @@ macro_rules! faults {
 faults! {
     /// The process is killed and started again.
     Kill = "kill -9",
-    /// The process is told to stop, with the task at the point held for a while, and started again.
+    /// The process gets SIGTERM while the task is halted at the point, and is started again.
     Stop = "SIGTERM",
     /// The process is stopped past its leases, and continued.
     Pause = "SIGSTOP, SIGCONT",
@@ -116,7 +116,7 @@ pub(crate) struct Plan {
     pub(crate) passage: u32,
     /// How long a fault lasts that has a length.
     pub(crate) length: Duration,
-    /// Whether the client or the server of a half-open connection is not told of its end.
+    /// Which side of a half-open connection does not notice its end.
     pub(crate) client_unaware: bool,
     /// The step that fails in this round, if any.
     pub(crate) drill: Option<&'static str>,

@@ -26,7 +26,7 @@ const DRILL_EXPIRY: Duration = Duration::from_secs(30);
 const UNTIL_LEASE_TAKEN: Duration = Duration::from_secs(2);
 /// A round that takes longer has failed.
 const MAX_ROUND: Duration = Duration::from_secs(300);
-/// Deleted organizations are gone after the grace period and the purge's own waits.
+/// Deleted organizations are purged after the grace period and the purge's own waits.
 const UNTIL_GONE: Duration = Duration::from_secs(90);
 /// Lines of each log that are shown with a violation.
 const LOG_LINES: usize = 60;
@@ -137,7 +137,7 @@ impl State {
         let healed = CancellationToken::new();
         deployment.points.arm(&deployment.reaching(plan.point), plan.point, plan.passage).await;
         let fault = async {
-            // Whatever happens, no process stays held, and the users stop pressing.
+            // In every outcome, no process stays halted, and the users stop pressing.
             let _healed = healed.clone().drop_guard();
             let result = inject_at_point(deployment, plan, org, project, dump.as_ref(), reached).await;
             deployment.points.release();

@@ -1,5 +1,5 @@
-//! What the simulated users do in a round, and what they know afterwards: which requests were accepted, refused, or
-//! never answered.
+//! The actions of simulated users in a round, and their results: which requests were accepted, rejected, or never
+//! answered.
 
 use std::time::{Duration, Instant};
 
@@ -203,7 +203,7 @@ async fn bring_deadline_forward(deployment: &Deployment, created: &Created, dead
     }
 }
 
-/// Sets a value, whatever it was before. A retry after a lost answer finds another version, and reads the value first.
+/// Sets a value, in place of any other. A retry after a lost response finds another version, and reads the value first.
 async fn configure(owner: &Guest, org: &str, value: u32) -> anyhow::Result<()> {
     let path = format!("/v1/orgs/{org}/configs/{KEY}");
     loop {

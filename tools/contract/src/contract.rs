@@ -20,7 +20,7 @@ const UNROUTED_PROBLEM_CODES: &str = "x-unrouted-problem-codes";
 const PROBLEMS: &str = "/components/schemas/ProblemCode/x-problems";
 /// The one response of all problems.
 const PROBLEM_RESPONSE: &str = "/components/responses/ProblemResponse";
-/// The schema of each event's data, beside the schema of a stream's media type.
+/// The schema of each event's data, next to the schema of a stream's media type.
 const EVENTS: &str = "x-sse-events";
 
 /// The loaded contract.

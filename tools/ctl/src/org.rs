@@ -18,7 +18,7 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Resumes a suspended organization, whoever suspended it.
+    /// Resumes a suspended organization, also after a suspension by its owner.
     Resume {
         /// The organization's id.
         org: OrgId,

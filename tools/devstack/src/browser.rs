@@ -1,7 +1,7 @@
 //! `browser`: the main user journey in a real Chromium, on a stack of its own.
 //!
-//! The test itself is JavaScript, beside the page (`web/tests`). It needs Node, which is a prerequisite of the web app;
-//! the browser is installed from the system's packages where possible.
+//! The test itself is JavaScript, in `web/tests`. It needs Node, which is a prerequisite of the web app; the browser is
+//! installed from the system's packages where possible.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

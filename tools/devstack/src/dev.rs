@@ -30,7 +30,7 @@ pub(crate) struct Options {
     pub(crate) files: Option<PathBuf>,
 }
 
-/// Runs until it is asked to stop.
+/// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// When something does not start.
@@ -145,7 +145,7 @@ impl Drop for Files {
     }
 }
 
-/// Removes the files of further stacks that were killed.
+/// Removes the files of other stacks that were killed.
 fn remove_orphans(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -64,7 +64,7 @@ impl Servers {
         )?;
         let passwords = Passwords::random();
         postgres.migrated(TEMPLATE, &passwords).await.context("cannot migrate the template database")?;
-        // A template can be copied only while nobody is connected to it.
+        // A template can be copied only while no client is connected to it.
         let mut connection = PgConnection::connect(&postgres.superuser_url("postgres")).await?;
         sqlx::query("ALTER DATABASE atrium_template WITH is_template true allow_connections false")
             .execute(&mut connection)

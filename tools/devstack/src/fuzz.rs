@@ -49,7 +49,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs them all at once; shows the output of those that found something.
+/// Runs all of them concurrently; shows the output of those that found something.
 async fn run_all(
     stack: &Stack,
     program: &Path,
@@ -166,7 +166,7 @@ async fn probe() -> bool {
     quiet.is_ok_and(|status| status.success())
 }
 
-/// Schemathesis, installed when it is not there in the versions that are asked for.
+/// Schemathesis, installed if it is missing or has another version.
 async fn installed(files: &Path) -> anyhow::Result<PathBuf> {
     let wanted = files.join("requirements.txt");
     let environment = Checkout::find()?.root().join("target/schemathesis");

@@ -3,7 +3,7 @@
 use atrium_harness::client::Client;
 use atrium_harness::guest::{Guest, patiently};
 
-/// Organizations, their projects, and the roles of those who joined them: with the founders, ten guests.
+/// Organizations, their projects, and the roles of their members: with the founders, ten guests.
 const DEMO: [(&str, &[&str], &[&str]); 3] = [
     ("Harbor Works", &["Crane control", "Tide board"], &["admin", "member", "member"]),
     ("Cedar Clinic", &["Appointments", "Night shift"], &["admin", "viewer"]),
@@ -38,7 +38,7 @@ pub(crate) struct Demo {
 /// Creates the demo data.
 ///
 /// # Errors
-/// When the API refuses any of it.
+/// If the API rejects any of it.
 pub(crate) async fn create(client: &Client) -> anyhow::Result<Demo> {
     let mut demo = Demo::default();
     for (organization, projects, roles) in DEMO {
@@ -60,7 +60,7 @@ pub(crate) async fn create(client: &Client) -> anyhow::Result<Demo> {
     Ok(demo)
 }
 
-/// Everybody except viewers presses something, then closes the window.
+/// All members except viewers press an action, then close the window.
 async fn chat(org: &str, project: &str, people: &[(Guest, &str)]) -> anyhow::Result<usize> {
     let mut pressed = 0;
     for (turn, (guest, role)) in people.iter().enumerate() {

@@ -55,7 +55,7 @@ fn every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() {
     assert_eq!((&fires, &is_silent), (&names, &names));
 }
 
-/// An alert on a metric that does not exist never fires, whatever its test says.
+/// An alert on a metric that does not exist never fires, even if its test passes.
 #[test]
 fn alerts_use_existing_metrics() {
     for rule in rules() {

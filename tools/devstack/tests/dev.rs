@@ -1,4 +1,4 @@
-//! `dev`: two stacks at once, a process that is killed, and Ctrl-C.
+//! `dev`: two concurrent stacks, a process that is killed, and Ctrl-C.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

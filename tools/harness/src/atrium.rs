@@ -436,7 +436,7 @@ impl Atrium {
     /// The private PostgreSQL.
     ///
     /// # Panics
-    /// When the builder was not asked for one.
+    /// If the builder did not request one.
     #[must_use]
     #[track_caller]
     pub fn postgres(&self) -> &PrivatePostgres {
@@ -449,7 +449,7 @@ impl Atrium {
     /// The proxy in front of PostgreSQL.
     ///
     /// # Panics
-    /// When the builder was not asked for one.
+    /// If the builder did not request one.
     #[must_use]
     #[track_caller]
     pub fn database_proxy(&self) -> &Proxy {
@@ -459,7 +459,7 @@ impl Atrium {
     /// The private Redis.
     ///
     /// # Panics
-    /// When the builder was not asked for one.
+    /// If the builder did not request one.
     #[must_use]
     #[track_caller]
     pub fn redis(&self) -> &PrivateRedis {
@@ -472,7 +472,7 @@ impl Atrium {
     /// The name service by which the processes find PostgreSQL and Redis.
     ///
     /// # Panics
-    /// When the builder was not asked for one.
+    /// If the builder did not request one.
     #[must_use]
     #[track_caller]
     pub fn names(&self) -> &Names {
@@ -498,7 +498,7 @@ impl Atrium {
     /// Sets a value of the default scope while everything runs.
     ///
     /// # Panics
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn set_default(&self, key: &str, value: Value) {
         operator::set_default(&self.wiring, key, &value, "a test")
             .await
@@ -508,7 +508,7 @@ impl Atrium {
     /// Sets a value for one organization, as the operator.
     ///
     /// # Panics
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn set_for(&self, org: &str, key: &str, value: Value) {
         operator::set_for(&self.wiring, org, key, &value, "a test")
             .await

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 /// grants, but not the grants on the database itself.
 ///
 /// # Errors
-/// When PostgreSQL refuses: the name is taken, or somebody is connected to the template.
+/// If PostgreSQL rejects it: the name is taken, or a client is connected to the template.
 pub(crate) async fn copy(connection: &mut PgConnection, template: &str, name: &str) -> anyhow::Result<()> {
     create_database(connection, name, Some(template)).await?;
     for statement in [

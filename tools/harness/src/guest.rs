@@ -79,7 +79,7 @@ impl Guest {
     /// Requests an organization; it exists when its operation has finished.
     ///
     /// # Errors
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn create_organization(&self, name: &str) -> anyhow::Result<Creation> {
         let key = new_key();
         let create = || self.client.post("/v1/orgs").json(json!({ "name": name })).idempotency_key(&key);
@@ -90,7 +90,7 @@ impl Guest {
     /// Creates an organization and waits until it exists.
     ///
     /// # Errors
-    /// When it is refused, fails or takes too long.
+    /// If the API rejects it, it fails or takes too long.
     pub async fn organization(&self, name: &str) -> anyhow::Result<String> {
         let Creation { org, operation } = self.create_organization(name).await?;
         self.committed(&operation)
@@ -119,7 +119,7 @@ impl Guest {
     /// Creates a single-use invitation code.
     ///
     /// # Errors
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn invite(&self, org: &str, role: &str) -> anyhow::Result<String> {
         let path = format!("/v1/orgs/{org}/invitations");
         let reply =
@@ -130,7 +130,7 @@ impl Guest {
     /// Joins with a code.
     ///
     /// # Errors
-    /// When the code is refused.
+    /// If the API rejects the code.
     pub async fn join(&self, org: &str, code: &str) -> anyhow::Result<()> {
         let join = || self.client.post("/v1/invitations/accept").json(json!({ "code": code }));
         let reply = patiently(join).await?;
@@ -148,7 +148,7 @@ impl Guest {
     /// Signs in a new guest, who joins with an invitation of this one.
     ///
     /// # Errors
-    /// When any of it is refused.
+    /// If the API rejects any of it.
     pub async fn invite_guest(&self, org: &str, role: &str) -> anyhow::Result<Self> {
         let code = self.invite(org, role).await?;
         let other = Self::sign_in(&self.client).await?;
@@ -159,7 +159,7 @@ impl Guest {
     /// Creates a project.
     ///
     /// # Errors
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn project(&self, org: &str, name: &str) -> anyhow::Result<String> {
         let (path, key) = (format!("/v1/orgs/{org}/projects"), new_key());
         let create = || self.client.post(&path).json(json!({ "name": name })).idempotency_key(&key);
@@ -169,7 +169,7 @@ impl Guest {
     /// Opens a window of a project's chat.
     ///
     /// # Errors
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn open_chat(&self, org: &str, project: &str) -> anyhow::Result<Window> {
         let chat = format!("/v1/orgs/{org}/projects/{project}/chat");
         let (path, key) = (format!("{chat}/sessions"), new_key());
@@ -187,7 +187,7 @@ impl Guest {
     /// Presses an action and returns the id it was accepted under.
     ///
     /// # Errors
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn press(&self, window: &Window, action: &str) -> anyhow::Result<String> {
         let reply = patiently(|| self.pressing(window, action)).await?;
         Ok(reply.expect_status(202)?.at("/id"))
@@ -198,10 +198,10 @@ impl Guest {
         self.client.post(window.actions()).json(json!({ "action": action }))
     }
 
-    /// Sets a configuration key of an organization, whatever it was before.
+    /// Sets a configuration key of an organization, in place of any other value.
     ///
     /// # Errors
-    /// When it is refused.
+    /// If the API rejects it.
     pub async fn configure(
         &self,
         org: &str,
@@ -215,7 +215,7 @@ impl Guest {
             let etag = current.etag().context("a configuration value has no entity tag")?.to_owned();
             let body = json!({ "value": value, "reason": reason });
             let reply = patiently(|| self.client.put(&path).if_match(&etag).json(body.clone())).await?;
-            // Somebody else changed it, or a first attempt whose answer was lost.
+            // Another client changed it, or a first attempt whose response was lost.
             if reply.code() != 412 {
                 return Ok(reply.expect_status(200)?);
             }

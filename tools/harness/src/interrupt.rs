@@ -17,7 +17,7 @@ impl Interrupts {
     /// Begins to listen.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system does not allow it.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -26,7 +26,7 @@ impl Interrupts {
         })
     }
 
-    /// The next signal that asks to stop.
+    /// The next SIGINT or SIGTERM.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::INT,

@@ -21,7 +21,7 @@ pub const RAISED_LIMITS: [(&str, u32); 6] = [
 /// Sets one key of the default scope.
 ///
 /// # Errors
-/// When `atrium-ctl` is missing or refuses.
+/// If `atrium-ctl` is missing or fails.
 pub async fn set_default(wiring: &Wiring, key: &str, value: &Value, reason: &str) -> anyhow::Result<()> {
     let value = value.to_string();
     run(wiring, &["config", "set", key, &value, "--reason", reason]).await.map(|_| ())
@@ -30,7 +30,7 @@ pub async fn set_default(wiring: &Wiring, key: &str, value: &Value, reason: &str
 /// Sets one key for one organization.
 ///
 /// # Errors
-/// When `atrium-ctl` is missing or refuses.
+/// If `atrium-ctl` is missing or fails.
 pub async fn set_for(
     wiring: &Wiring,
     org: &str,
@@ -45,7 +45,7 @@ pub async fn set_for(
 /// Removes one key from the default scope, so that the built-in value applies again.
 ///
 /// # Errors
-/// When `atrium-ctl` is missing or refuses.
+/// If `atrium-ctl` is missing or fails.
 pub async fn unset_default(wiring: &Wiring, key: &str, reason: &str) -> anyhow::Result<()> {
     run(wiring, &["config", "unset", key, "--reason", reason]).await.map(|_| ())
 }
@@ -53,7 +53,7 @@ pub async fn unset_default(wiring: &Wiring, key: &str, reason: &str) -> anyhow::
 /// Raises the limits.
 ///
 /// # Errors
-/// When `atrium-ctl` is missing or refuses.
+/// If `atrium-ctl` is missing or fails.
 pub async fn raise_limits(wiring: &Wiring) -> anyhow::Result<()> {
     for (key, value) in RAISED_LIMITS {
         set_default(wiring, key, &value.into(), "a stack for development and tests").await?;

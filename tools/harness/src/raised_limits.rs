@@ -56,7 +56,7 @@ async fn make(connection: &mut PgConnection, logs: &Path) -> anyhow::Result<()> 
         settings: Vec::new(),
     })
     .await?;
-    // A template can be copied only while nobody is connected to it.
+    // A template can be copied only while no client is connected to it.
     let complete = format!("ALTER DATABASE {TEMPLATE} WITH is_template true allow_connections false");
     sqlx::query(AssertSqlSafe(complete)).execute(connection).await?;
     Ok(())

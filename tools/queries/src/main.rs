@@ -1,9 +1,9 @@
 //! `atrium-queries`: what `sqlx::query!` knows of the database without one.
 //!
 //! The compiler checks each `query!` against a description of its parameters and columns, a file in `.sqlx/`. This
-//! program asks a private, migrated PostgreSQL for the descriptions: it has the crates that hold queries checked again
-//! with a database's address, and sqlx writes a file for each query that it meets. It depends on none of these crates,
-//! so it can be built while their descriptions are out of date.
+//! program reads the descriptions from a private, migrated PostgreSQL: it runs `cargo check` on the crates with
+//! queries, with the address of the database, and sqlx writes a file for each query. It depends on none of these
+//! crates, so it can be built while their descriptions are out of date.
 
 use std::{
     collections::BTreeMap,

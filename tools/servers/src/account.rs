@@ -1,4 +1,4 @@
-//! The system account that servers run as when this process is root: PostgreSQL refuses to run as root.
+//! The system account that servers run as when this process is root: PostgreSQL does not start as root.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ impl Account {
     /// `None` when this process is not root: then servers run as the current user.
     ///
     /// # Errors
-    /// When this process is root and the machine has neither `postgres` nor `nobody`.
+    /// If this process is root and the machine has neither `postgres` nor `nobody`.
     pub fn for_servers() -> anyhow::Result<Option<Self>> {
         if !is_root() {
             return Ok(None);
@@ -41,7 +41,7 @@ impl Account {
     /// Gives a file or folder to this account.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system does not allow it.
     pub fn give(&self, path: &Path) -> std::io::Result<()> {
         std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
     }

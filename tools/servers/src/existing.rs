@@ -37,7 +37,7 @@ const APP: &str = "ATRIUM_DATABASE_URL";
 const OWNER: &str = "ATRIUM_OWNER_DATABASE_URL";
 
 impl Existing {
-    /// Reads `ATRIUM_DATABASE_URL`, `ATRIUM_REDIS_URL` and the settings beside them.
+    /// Reads `ATRIUM_DATABASE_URL`, `ATRIUM_REDIS_URL` and the related settings.
     ///
     /// `ATRIUM_OWNER_DATABASE_URL` is the address of a role that may create roles. Without it `ATRIUM_DATABASE_URL` has
     /// to be that, and the addresses of Atrium's own roles are derived from it.
@@ -115,7 +115,7 @@ impl ExistingPostgres {
     /// Creates the database if it does not exist yet.
     ///
     /// # Errors
-    /// When the server does not answer or refuses.
+    /// If the server does not respond or rejects the connection.
     pub async fn ensure_database(&self) -> anyhow::Result<()> {
         let owner = &self.urls.owner;
         match PgConnection::connect(owner).await {

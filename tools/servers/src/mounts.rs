@@ -1,9 +1,9 @@
 //! A mount namespace: files and folders that only the processes inside of it see.
 //!
-//! An idle process keeps it alive, so that what is mounted there outlives the processes that use it: a server that was
-//! killed finds its data again. Root can create one directly. Other users need a user namespace around it, in which
-//! they are root and may mount; each program then runs in an inner one, with its usual user id, because PostgreSQL
-//! refuses to run as root.
+//! An idle process keeps it alive, so that its mounts outlive the processes that use it: a server that was killed finds
+//! its data again. Root can create one directly. Other users need a user namespace around it, in which they are root
+//! and may mount; each program then runs in an inner one, with its usual user id, because PostgreSQL does not start as
+//! root.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -27,13 +27,13 @@ pub struct PrivatePgBouncer {
 }
 
 impl PrivatePgBouncer {
-    /// Starts one that reaches `url` through at most this many server connections, whatever the number of clients.
+    /// Starts one that connects to `url` through at most this many server connections, for any number of clients.
     ///
     /// # Errors
     /// When PgBouncer is missing or does not come up.
     pub async fn start(url: &str, server_connections: u32) -> anyhow::Result<Self> {
         let binary = PgBouncerBinary::find().context("PgBouncer is not installed on this machine")?;
-        // It refuses to run as root, as PostgreSQL does.
+        // It does not start as root, like PostgreSQL.
         let account = Account::for_servers()?;
         let mut attempt = 0;
         loop {

@@ -350,7 +350,7 @@ fn launch(
 /// Creates a database, optionally as a copy of a template.
 ///
 /// # Errors
-/// When PostgreSQL refuses: the name is taken, or somebody is connected to the template.
+/// If PostgreSQL rejects it: the name is taken, or a client is connected to the template.
 pub async fn create_database(
     connection: &mut PgConnection,
     name: &str,

@@ -1,7 +1,7 @@
 //! A TCP proxy whose connections can be broken in the ways that networks break them.
 //!
-//! A fault changes the state of every open connection, and of those that are opened before it is healed. A connection
-//! that became half open never recovers: one side was told that it is closed, and the other was not.
+//! A fault changes the state of every open connection, and of those that are opened before it is healed. A half-open
+//! connection never recovers: one side has received its end, and the other has not.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,11 +25,11 @@ pub enum Link {
     Slow(Duration),
     /// It forwards nothing. What was sent in the meantime arrives when it is open again.
     Hung,
-    /// Half open: the server was told that it is closed, the client waits forever.
+    /// Half open: the server has received its end, the client waits forever.
     ClientUnaware,
-    /// Half open: the client was told that it is closed, the server waits forever.
+    /// Half open: the client has received its end, the server waits forever.
     ServerUnaware,
-    /// Both sides are told that it is closed.
+    /// Both sides receive the end of the connection.
     Cut,
 }
 
@@ -71,8 +71,8 @@ impl Proxy {
         self.address.port()
     }
 
-    /// Changes the state of all connections. A proxy that is cut refuses new ones; half-open are only those that are
-    /// open now.
+    /// Changes the state of all connections. A proxy that is cut rejects new ones; only connections that are open now
+    /// become half open.
     pub fn set(&self, link: Link) {
         let mut links = locked(&self.links);
         links.new = if matches!(link, Link::ClientUnaware | Link::ServerUnaware) { Link::Open } else { link };
@@ -126,8 +126,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, links: Arc<Mutex<Link
     }
 }
 
-/// Forwards one direction until its end. `unaware`: the state in which the receiving side is not told of the
-/// end.
+/// Forwards one direction until its end. `unaware`: the state in which the receiving side does not receive the end.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -307,7 +307,8 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The settings are in a file that only its owner can read: a password on the command line would be visible to everybody.
+/// The settings are in a file that only its owner can read: a password on the command line would be visible to all
+/// users.
 fn configure(home: &Path, data: &Path, port: u16, password: &str) -> anyhow::Result<()> {
     let configuration = format!(
         "bind 127.0.0.1\n\

@@ -5,7 +5,7 @@ use atrium_shared::db::DbError;
 /// Why work on a shard ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Interrupted {
-    #[error("the lease went to somebody else")]
+    #[error("another process took the lease")]
     LostLease,
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),

@@ -71,7 +71,7 @@ impl Shard {
         if let Err(Interrupted::Redis(_)) = result {
             self.former = Some(lease.into_former());
         } else if let Err(error) = lease.release().await {
-            tracing::debug!(shard = self.number, %error, "a lease was not given back; it ends by itself");
+            tracing::debug!(shard = self.number, %error, "a lease was not released; it will expire");
         }
         match result {
             Ok(()) => true,

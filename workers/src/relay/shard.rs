@@ -22,8 +22,7 @@ use crate::{
     timings::RELAY_POLL,
 };
 
-/// A batch that takes longer is stuck on a connection whose other end is gone. All waits that end on their own are
-/// shorter.
+/// A batch that takes longer is stuck on a half-open connection. All waits that end on their own are shorter.
 const BATCH_LIMIT: Duration = Duration::from_secs(10);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
@@ -70,9 +69,9 @@ impl Shard {
         };
         drop(owned);
         if !is_owner {
-            tracing::warn!(shard = self.number, "a relay shard went to somebody else");
+            tracing::warn!(shard = self.number, "another process took the lease on a relay shard");
         } else if let Err(error) = in_time(lease.release()).await {
-            tracing::debug!(shard = self.number, %error, "a lease was not given back; it ends by itself");
+            tracing::debug!(shard = self.number, %error, "a lease was not released; it will expire");
         }
         is_owner
     }
@@ -141,7 +140,9 @@ impl Shard {
             match reply {
                 Ok(Added::Entries(_)) => {}
                 Ok(Added::Rejected(token)) => highest = highest.max(Some(token)),
-                Err(error) => tracing::debug!(shard = self.number, %error, "a fence cannot be raised yet"),
+                Err(error) => {
+                    tracing::debug!(shard = self.number, %error, "the fencing token cannot be raised yet")
+                }
             }
         }
         highest

@@ -22,7 +22,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     while let Some(result) = stop.run_until_cancelled(listen(&pool, &wake_ups)).await {
         if let Err(error) = result {
-            tracing::debug!(%error, "nobody says when there is something to publish; the shards look by themselves");
+            tracing::debug!(%error, "no hints about new messages; the shards poll");
         }
         let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE_AFTER_FAILURE)).await;
     }

@@ -71,7 +71,7 @@ pub(super) async fn prepare(
 
 async fn remove_remains(org: OrgId, effect: &dyn ExternalEffect) {
     if let Err(error) = effect.remove(org).await {
-        tracing::error!(%org, error, "what a saga has taken back may be there again");
+        tracing::error!(%org, error, "an effect that a saga has compensated may exist again");
     }
 }
 

@@ -59,7 +59,7 @@ impl EventStream {
         &self.headers
     }
 
-    /// Heartbeats and other comments seen so far.
+    /// The number of heartbeats and other comments.
     #[must_use]
     pub fn comments(&self) -> u64 {
         self.comments
@@ -71,7 +71,7 @@ impl EventStream {
         self.pings
     }
 
-    /// How long the server asks clients to wait before they reconnect.
+    /// The wait before a reconnect that the server has sent.
     #[must_use]
     pub fn retry(&self) -> Option<Duration> {
         self.retry

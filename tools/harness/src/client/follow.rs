@@ -30,7 +30,7 @@ impl Follower {
         Self { target, path, stream: None, last_event_id: None, connections: 0, ended: false }
     }
 
-    /// How often it connected so far.
+    /// The number of connections.
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.connections
@@ -45,7 +45,7 @@ impl Follower {
     /// Waits until the stream is open, before something happens that it should show.
     ///
     /// # Errors
-    /// When it cannot be opened within the time, or the server refuses it.
+    /// If it cannot be opened within the time, or the server rejects it.
     pub async fn connected(&mut self, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
         while self.stream.is_none() && !self.ended {
@@ -71,7 +71,7 @@ impl Follower {
     /// The next event, over as many connections as it takes; `None` when the server said that no more will come.
     ///
     /// # Errors
-    /// When none comes in time, or the server refuses the stream.
+    /// If none arrives in time, or the server rejects the stream.
     pub async fn next(&mut self, within: Duration) -> anyhow::Result<Option<Event>> {
         let deadline = Instant::now() + within;
         loop {
@@ -99,7 +99,7 @@ impl Follower {
     /// The next event of this name; others are skipped.
     ///
     /// # Errors
-    /// When none comes in time, the stream is over or the server refuses it.
+    /// If none arrives in time, the stream has ended or the server rejects it.
     pub async fn see(&mut self, name: &str, within: Duration) -> anyhow::Result<Event> {
         let deadline = Instant::now() + within;
         let mut others = Vec::new();
