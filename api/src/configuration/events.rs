@@ -34,8 +34,7 @@ impl LiveEvent for Changed {
 /// `GET /v1/orgs/{org}/configs/events`.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`](crate::http::problem::Code::LastEventIdInvalid) for a revision that this organization
-/// does not have.
+/// If the caller is no member, the organization is suspended or being deleted, or a quota is exceeded.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     answer::retry_later(&request.headers, respond(app, request).await)
 }

@@ -76,7 +76,7 @@ impl LiveEvent for FinishedEvent<'_> {
 /// `GET /v1/operations/{operation}/events`.
 ///
 /// # Errors
-/// [`Code::LastEventIdInvalid`] for an id that the operation has not reached.
+/// If the caller may not see the operation, or a quota is exceeded.
 pub async fn stream(app: &Arc<App>, request: &mut Request) -> Result<Response, Problem> {
     answer::retry_later(&request.headers, respond(app, request).await)
 }

@@ -141,7 +141,7 @@ impl Shard {
                 Ok(Added::Entries(_)) => {}
                 Ok(Added::Rejected(token)) => highest = highest.max(Some(token)),
                 Err(error) => {
-                    tracing::debug!(shard = self.number, %error, "the fencing token cannot be raised yet")
+                    tracing::debug!(shard = self.number, %error, "the fencing token cannot be raised yet");
                 }
             }
         }
