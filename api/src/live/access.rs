@@ -88,7 +88,7 @@ impl EndedAccess {
                     since = now - REVOCATIONS_OVERLAP;
                     self.record(ends);
                 }
-                Err(error) => tracing::warn!(%error, "ends of access cannot be read; trying new_end"),
+                Err(error) => tracing::warn!(%error, "ends of access cannot be read; trying again"),
             }
         }
         Ok(())
