@@ -1,24 +1,25 @@
--- The write path: what must not be lost goes through the outbox, and what must happen once through the inbox.
+-- The write path: the outbox ensures that no message is lost, the inbox that each message takes effect once.
 
--- A message, written in the transaction of the change that causes it. The relay publishes it to Redis Streams,
--- a worker consumes it and sets consumed_at *in the transaction of the effect*: that column is the only proof
--- that a message is done. Published but not consumed for a while means published again.
+-- Messages, each written in the transaction of the change that causes it. The relay publishes a message to Redis
+-- Streams; a worker consumes it and sets consumed_at *in the transaction of the effect*. Only this column proves that a
+-- message is done. A message that is published but not consumed for some time may be published again.
 CREATE TABLE outbox (
     org_id       uuid        NOT NULL CONSTRAINT outbox_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
-    -- Order within an aggregate: writers lock the aggregate's row, so its ids commit in order. Across aggregates a
-    -- lower id may commit later, so nothing here reads "everything after id n".
+    -- Order within an aggregate: writers hold the aggregate's row lock, so its ids commit in order. Across
+    -- aggregates a lower id may commit later, so no query reads "everything after id n".
     id           bigint      GENERATED ALWAYS AS IDENTITY,
     message_id   uuid        NOT NULL,
     topic        text        NOT NULL CONSTRAINT outbox_topic_known CHECK (topic IN ('saga', 'config', 'chat')),
-    -- What the message is about: a saga, an organization, a project. Chooses the shard, and the order to keep.
+    -- The entity that the message is about: a saga, an organization, a project. Determines the shard; messages of one
+    -- aggregate keep their order.
     aggregate_id uuid        NOT NULL,
     payload      jsonb       NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Null: deliver immediately. Otherwise the time of a retry or deadline; only these depend on the clock.
+    -- When a retry or a deadline is due. Null: immediately, independent of the clock.
     available_at timestamptz,
     published_at timestamptz,
     consumed_at  timestamptz,
-    -- Given up after too many deliveries; a copy is in the dead-letter stream. Cleared to replay.
+    -- Set after too many deliveries; a copy is in the dead-letter stream. A replay clears it.
     dead_at      timestamptz,
     dead_reason  text,
     CONSTRAINT outbox_pkey PRIMARY KEY (org_id, id),
@@ -31,11 +32,11 @@ CREATE INDEX outbox_consumed ON outbox (consumed_at) WHERE consumed_at IS NOT NU
 CALL wall_by_org('outbox');
 GRANT SELECT, INSERT (org_id, message_id, topic, aggregate_id, payload, available_at),
       UPDATE (consumed_at, dead_at, dead_reason) ON outbox TO atrium_app;
--- The relay and the janitor work across tenants, on this table and nothing else.
+-- atrium_relay, the role of the relay and the janitor, has cross-tenant access to this table and the inbox only.
 CREATE POLICY relay ON outbox FOR ALL TO atrium_relay USING (true) WITH CHECK (true);
 GRANT SELECT, UPDATE (published_at), DELETE ON outbox TO atrium_relay;
 
--- A message that a consumer has taken effect of. Kept longer than the outbox row, so that a late copy is still known.
+-- Messages that have taken effect, by consumer. Kept longer than the outbox rows, so that late copies are recognized.
 CREATE TABLE inbox (
     org_id      uuid        NOT NULL CONSTRAINT inbox_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
     consumer    text        NOT NULL,
@@ -49,14 +50,14 @@ GRANT SELECT, INSERT (org_id, consumer, message_id) ON inbox TO atrium_app;
 CREATE POLICY relay ON inbox FOR ALL TO atrium_relay USING (true) WITH CHECK (true);
 GRANT SELECT, DELETE ON inbox TO atrium_relay;
 
--- A long-running operation: a list of steps that all happen, or are all compensated.
+-- Sagas: sequences of steps that either all take effect or are all compensated.
 CREATE TABLE sagas (
     org_id      uuid        NOT NULL CONSTRAINT sagas_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
     id          uuid        NOT NULL,
     kind        text        NOT NULL,
     status      text        NOT NULL DEFAULT 'PENDING'
                 CONSTRAINT sagas_status_known CHECK (status IN ('PENDING', 'COMPENSATING', 'COMMITTED', 'FAILED')),
-    -- Why it was given up: {"code", "detail"}.
+    -- Why it is compensated: {"code", "detail"}.
     failure     jsonb,
     created_by  uuid        NOT NULL CONSTRAINT sagas_created_by_fkey REFERENCES users (id),
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -66,16 +67,16 @@ CREATE TABLE sagas (
     CONSTRAINT sagas_finished_whole CHECK ((status IN ('COMMITTED', 'FAILED')) = (finished_at IS NOT NULL)),
     CONSTRAINT sagas_failure_explained CHECK ((status IN ('COMPENSATING', 'FAILED')) = (failure IS NOT NULL))
 );
--- An operation's address names no organization, with which the primary key begins.
+-- An operation's URL does not contain the organization, the first column of the primary key.
 CREATE INDEX sagas_id ON sagas (id);
--- The requester sees an operation without naming its organization, even when a compensation took the membership away.
+-- The requester can read an operation without naming its organization, even if a compensation deleted the membership.
 CALL wall_by_org('sagas',
     mine => '(created_by = (SELECT NULLIF(current_setting(''app.user_id'', true), '''')::uuid)
               OR org_id IN (SELECT members.org_id FROM members))');
 GRANT SELECT, INSERT (org_id, id, kind, created_by, deadline_at), UPDATE (status, failure, finished_at)
     ON sagas TO atrium_app;
 
--- A terminal state is final: the database itself rejects every later change.
+-- The statuses COMMITTED and FAILED are final: the database rejects every later update.
 CREATE FUNCTION refuse_terminal_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'saga % is already %', OLD.id, OLD.status
@@ -86,7 +87,7 @@ REVOKE ALL ON FUNCTION refuse_terminal_change FROM PUBLIC;
 CREATE TRIGGER terminal_is_final BEFORE UPDATE ON sagas
     FOR EACH ROW WHEN (OLD.status IN ('COMMITTED', 'FAILED')) EXECUTE FUNCTION refuse_terminal_change();
 
--- The plan is written before the first step runs, so every step's compensation is on record before its action.
+-- The plan is written before the first step runs, so every step is recorded for compensation before its action runs.
 CREATE TABLE saga_steps (
     org_id      uuid        NOT NULL,
     saga_id     uuid        NOT NULL,
@@ -94,14 +95,14 @@ CREATE TABLE saga_steps (
     name        text        NOT NULL,
     status      text        NOT NULL DEFAULT 'PENDING' CONSTRAINT saga_steps_status_known
                 CHECK (status IN ('PENDING', 'RUNNING', 'DONE', 'FAILED', 'COMPENSATED')),
-    -- Tries of the action.
+    -- Attempts of the action.
     attempts    integer     NOT NULL DEFAULT 0,
     started_at  timestamptz,
     finished_at timestamptz,
-    -- A message for the waiting user; null without one.
+    -- A text for the user who waits for the operation, if any.
     detail      text,
-    -- Tries of the compensation, and when it worked. A step that FAILED stays so, and is compensated all the same:
-    -- it may have been done in part.
+    -- Attempts of the compensation, and when it succeeded. A step that FAILED keeps this status and is compensated
+    -- nevertheless, because it may be partly done.
     compensation_attempts integer NOT NULL DEFAULT 0,
     compensated_at        timestamptz,
     CONSTRAINT saga_steps_pkey PRIMARY KEY (org_id, saga_id, position),
@@ -113,13 +114,14 @@ GRANT SELECT, INSERT (org_id, saga_id, position, name),
       UPDATE (status, attempts, started_at, finished_at, detail, compensation_attempts, compensated_at)
     ON saga_steps TO atrium_app;
 
--- What happened to a saga, in order: the source of its event stream, which therefore loses nothing without Redis.
+-- The changes of a saga's status and its steps, in order. The operation's event stream reads them from here, so it
+-- loses no event when Redis does.
 CREATE TABLE saga_events (
     org_id  uuid        NOT NULL,
     saga_id uuid        NOT NULL,
-    -- 1, 2, 3 … without gaps, taken under the saga's row lock; the event stream's id.
+    -- 1, 2, 3 … without gaps, assigned under the saga's row lock; the event's id in the event stream.
     seq     bigint      NOT NULL,
-    -- The step, or null for the saga's own end.
+    -- The step, or null for a status of the saga itself.
     step    text,
     status  text        NOT NULL,
     detail  text,

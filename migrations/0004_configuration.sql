@@ -1,5 +1,5 @@
--- Configuration: one monotonic revision per organization, assigned under the lock of its head row, so that the order of
--- commits is the order of revisions. The platform's own organization owns the defaults of all others.
+-- Configuration: one monotonic revision per organization, assigned under the lock of its head row, so that revisions
+-- commit in order. The platform's own organization contains the defaults of all others.
 
 CREATE TABLE config_heads (
     org_id     uuid        CONSTRAINT config_heads_pkey PRIMARY KEY
@@ -10,13 +10,13 @@ CREATE TABLE config_heads (
 INSERT INTO config_heads (org_id, revision) VALUES ('00000000-0000-0000-0000-000000000000', 0);
 CALL wall_by_org('config_heads');
 GRANT SELECT, INSERT (org_id, revision), UPDATE (revision, changed_at), DELETE ON config_heads TO atrium_app;
--- Every process compares its cached revisions with these, across tenants: numbers only, never values.
+-- Every process compares its cached revisions with these, across tenants. It reads numbers only, never values.
 CREATE POLICY watch ON config_heads FOR SELECT TO atrium_watcher USING (true);
 GRANT SELECT (org_id, revision) ON config_heads TO atrium_watcher;
 
 CREATE TABLE config_values (
     org_id     uuid   NOT NULL CONSTRAINT config_values_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
-    -- Null: set for the organization (or, in the platform's, for all organizations).
+    -- Null: set for the organization (in the platform's own, for all organizations).
     project_id uuid,
     key        text   NOT NULL,
     value      jsonb  NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE config_values (
 CALL wall_by_org('config_values');
 GRANT SELECT, INSERT, UPDATE (value, revision), DELETE ON config_values TO atrium_app;
 
--- The history of changes: author, old and new value, reason. No role updates or deletes it.
+-- All changes, with the old and new value, author and reason. Rows are never updated or deleted.
 CREATE TABLE config_history (
     org_id      uuid        NOT NULL CONSTRAINT config_history_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
     revision    bigint      NOT NULL,
@@ -38,7 +38,7 @@ CREATE TABLE config_history (
     action      text        NOT NULL CONSTRAINT config_history_action_known CHECK (action IN ('set', 'unset')),
     old_value   jsonb,
     new_value   jsonb,
-    -- Null: an operator, through the operator's command.
+    -- Null: an operator, through atrium-ctl.
     author_id   uuid        CONSTRAINT config_history_author_fkey REFERENCES users (id),
     author_name text,
     reason      text        NOT NULL CONSTRAINT config_history_reason_length CHECK (length(reason) BETWEEN 1 AND 500),

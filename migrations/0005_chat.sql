@@ -1,14 +1,14 @@
--- Chat stores sessions and counts. There is no message table: events live for minutes, in Redis.
+-- Chat sessions and counters. There is no table of chat messages: events are kept in Redis, for minutes.
 
--- One open window of one person on one project.
+-- Chat sessions: open chat windows of one user in one project.
 CREATE TABLE chat_sessions (
     org_id       uuid        NOT NULL,
     id           uuid        NOT NULL,
     project_id   uuid        NOT NULL,
     user_id      uuid        NOT NULL CONSTRAINT chat_sessions_user_fkey REFERENCES users (id),
     opened_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Refreshed while a stream is open. A session without a stream for a while is expired when its user
-    -- opens the next one: no scan across tenants is needed.
+    -- Refreshed while a stream is open. A session that had no stream for some time expires when its user opens the
+    -- next one, so no cross-tenant scan is needed.
     last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     closed_at    timestamptz,
     close_reason text        CONSTRAINT chat_sessions_reason_known CHECK (close_reason IN ('replaced', 'closed', 'expired')),
@@ -32,14 +32,16 @@ CREATE TABLE chat_counters (
 CALL wall_by_org('chat_counters');
 GRANT SELECT, INSERT, UPDATE (count) ON chat_counters TO atrium_app;
 
--- How far a project's actions are counted. Written in the transaction that counts: an entry delivered again, after
--- a worker died between the count and the acknowledgement, is below the cursor and is not counted twice.
+-- The position up to which a project's actions are counted, written in the transaction that counts. If a worker
+-- crashes between the commit and the acknowledgment, the entry is redelivered, is below the cursor and is not counted
+-- twice.
 CREATE TABLE chat_cursors (
     org_id     uuid   NOT NULL,
     project_id uuid   NOT NULL,
-    -- The stream's history: another one when Redis lost the stream, and with it the meaning of its ids.
+    -- Identifies the stream's lifetime. Changes when Redis loses the stream, because entry ids of different lifetimes
+    -- are not comparable.
     history    text   NOT NULL,
-    -- The last counted entry's id, <entry_ms>-<entry_seq>.
+    -- The id of the last counted entry, <entry_ms>-<entry_seq>.
     entry_ms   bigint NOT NULL,
     entry_seq  bigint NOT NULL,
     CONSTRAINT chat_cursors_pkey PRIMARY KEY (org_id, project_id),

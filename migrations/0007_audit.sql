@@ -1,8 +1,8 @@
--- The audit log: all changes in an organization with their actors, in one order, in which tampering is detected.
+-- The audit log: all changes in an organization with their actors, in one order that cannot be rewritten unnoticed.
 --
--- The application may add and read entries, nothing else. Number, time and hash are set by the database: an entry's
--- hash covers its content and the hash before it, so a change, removal or insertion, with whatever rights, requires
--- changing every later entry, including hashes recorded elsewhere (an export, the last line of the verifying command).
+-- The application may only insert and read entries. The database sets number, time and hash. An entry's hash covers its
+-- content and the previous hash, so changing, removing or inserting an entry, with any rights, requires changing all
+-- later ones, including hashes that were copied elsewhere (an export, the last line of the verifying command).
 
 CREATE TABLE audit_log (
     org_id      uuid        NOT NULL CONSTRAINT audit_log_org_fkey REFERENCES orgs (id) ON DELETE CASCADE,
@@ -11,15 +11,15 @@ CREATE TABLE audit_log (
     at          timestamptz NOT NULL,
     actor_kind  text        NOT NULL CONSTRAINT audit_log_actor_kind_known
                             CHECK (actor_kind IN ('user', 'api_key', 'operator', 'system')),
-    -- Not a foreign key: the log outlives whom it is about. Null: the operator, or Atrium itself.
+    -- Not a foreign key, because entries outlive their actors. Null: an operator, or Atrium itself.
     actor_id    uuid,
     actor_name  text        NOT NULL,
-    -- What was done, such as project.created.
+    -- Such as project.created.
     action      text        NOT NULL,
-    -- To what.
+    -- The changed object.
     target_kind text        NOT NULL,
     target_id   text        NOT NULL,
-    -- What it was and what it became, as far as it is no secret.
+    -- The state before and after the change, without secrets.
     before      jsonb,
     after       jsonb,
     hash        bytea       NOT NULL CONSTRAINT audit_log_hash_length CHECK (length(hash) = 32),
@@ -29,9 +29,9 @@ CALL wall_by_org('audit_log');
 GRANT SELECT, INSERT (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
     ON audit_log TO atrium_app;
 
--- Chains a new entry to the last one. The lock lets one transaction of an organization go after the other, from its
--- first entry to its end; the statement after it sees what the one before has added. So that no two transactions
--- can wait for each other in a circle, entries are added last.
+-- Chains a new entry to the last one. The lock serializes the transactions of an organization from their first entry to
+-- their end, so the SELECT after it sees the entries of the previous transaction. Entries are inserted last, so that
+-- transactions cannot deadlock on this lock.
 CREATE FUNCTION chain_audit_entry() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     last_hash bytea;
@@ -41,7 +41,7 @@ BEGIN
       FROM audit_log WHERE org_id = NEW.org_id ORDER BY seq DESC LIMIT 1;
     NEW.seq := COALESCE(NEW.seq, 1);
     NEW.at := clock_timestamp();
-    -- An array's elements cannot be shifted into each other; jsonb has one text for one value.
+    -- An array keeps the fields separate, and jsonb has one text form for each value.
     NEW.hash := sha256(COALESCE(last_hash, '') || convert_to(jsonb_build_array(
         NEW.org_id, NEW.seq, NEW.at AT TIME ZONE 'UTC', NEW.actor_kind, NEW.actor_id, NEW.actor_name,
         NEW.action, NEW.target_kind, NEW.target_id, NEW.before, NEW.after)::text, 'UTF8'));
@@ -51,8 +51,8 @@ $$;
 REVOKE ALL ON FUNCTION chain_audit_entry FROM PUBLIC;
 CREATE TRIGGER chain BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION chain_audit_entry();
 
--- No role has the right to rewrite it; a trigger also stops a role that takes that right. Rows are deleted only
--- together with their organization: for a DELETE of its own, the forced wall shows no rows even to the owner.
+-- No role has the right to rewrite the log; the trigger also stops roles that could grant it to themselves. Rows are
+-- deleted only with their organization, by its cascade: the forced wall hides all rows even from a DELETE of the owner.
 CREATE FUNCTION refuse_audit_rewrite() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the audit log cannot be rewritten' USING ERRCODE = 'insufficient_privilege';

@@ -1,6 +1,6 @@
--- An imported organization has a configuration with its history before it is open. If it never opens, these must be
--- deleted, although no role may delete history: history is deleted with its head, and a head can only be deleted while
--- its organization is not open yet, or together with it.
+-- An imported organization has configuration and history while it is still PENDING. If its creation fails, they must be
+-- deleted, although no role may delete history. They are deleted by cascade from the head, and a head can be deleted
+-- only while its organization is PENDING, or together with the organization.
 
 ALTER TABLE config_values
     ADD CONSTRAINT config_values_head_fkey FOREIGN KEY (org_id) REFERENCES config_heads (org_id) ON DELETE CASCADE;

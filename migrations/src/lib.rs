@@ -1,8 +1,8 @@
-//! The database's schema: roles first, then the numbered SQL files of this crate.
+//! The database's shape: roles first, then the numbered SQL files beside this crate's manifest.
 //!
-//! Migrations run as `atrium_owner`, a role that cannot log in: the connecting role (a superuser, or the database's
-//! owner that may create roles) switches to it. `sqlx` takes an advisory lock, so concurrent migrators run one after
-//! the other, and running again changes nothing.
+//! Migrations run as `atrium_owner`, a role that cannot log in: the connecting role (a superuser, or the
+//! database's owner that may create roles) switches to it. `sqlx` takes an advisory lock, so two migrators
+//! at once are one after the other, and running again changes nothing.
 
 mod roles;
 
@@ -16,7 +16,7 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 /// Creates the roles that are missing, sets the passwords given, and applies every migration not applied yet.
 ///
 /// # Errors
-/// If the server is unreachable, is older than PostgreSQL 15, or rejects a statement.
+/// When the server cannot be reached, is older than PostgreSQL 15, or refuses a statement.
 pub async fn migrate(owner_url: &str, passwords: &RolePasswords) -> anyhow::Result<()> {
     let mut connection =
         PgConnection::connect(owner_url).await.context("cannot connect with ATRIUM_OWNER_DATABASE_URL")?;
@@ -27,7 +27,7 @@ pub async fn migrate(owner_url: &str, passwords: &RolePasswords) -> anyhow::Resu
 
     roles::ensure(&mut connection, passwords).await?;
     sqlx::query("SET ROLE atrium_owner").execute(&mut connection).await?;
-    // While a migration waits for a lock, all other queries queue behind it: better to fail and be run again.
+    // A migration that waits for a lock makes everybody queue behind it: better to fail and be run again.
     sqlx::query("SET lock_timeout = '5s'").execute(&mut connection).await?;
     MIGRATOR.run(&mut connection).await.context("a migration failed; nothing of it was kept")?;
     connection.close().await?;

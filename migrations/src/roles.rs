@@ -1,4 +1,4 @@
-//! The database's roles: the owner, the application behind the wall, and the two narrow ones for cross-tenant queries.
+//! The database's roles: who owns, who works behind the wall, and the two narrow ones that look across it.
 
 use anyhow::Context as _;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -36,8 +36,8 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
         ("atrium_watcher", &passwords.watcher),
     ] {
         create_if_missing(connection, role, "LOGIN").await?;
-        // A process that stops in the middle of a transaction (SIGSTOP, a lost network) must not keep its locks
-        // forever, such as the relay's lock on a shard.
+        // A process that stops in the middle of a transaction (SIGSTOP, a lost network) must not hold its locks
+        // forever: the relay's hold on a shard is such a lock.
         let idle = format!("ALTER ROLE {role} SET idle_in_transaction_session_timeout = '5s'");
         sqlx::query(AssertSqlSafe(idle)).execute(&mut *connection).await?;
         // Our connections switch sequential scans off, which gives an unavoidable one a cost of 10¹⁰. PostgreSQL
@@ -57,7 +57,7 @@ pub(crate) async fn ensure(connection: &mut PgConnection, passwords: &RolePasswo
         .fetch_one(&mut *connection)
         .await?;
     if !superuser {
-        // A role that may create roles cannot switch to them without this; since PostgreSQL 16 not even their creator.
+        // Who may create roles may not switch to them without this; since PostgreSQL 16 not even its creator.
         sqlx::query("GRANT atrium_owner TO CURRENT_USER").execute(&mut *connection).await?;
     }
     sqlx::query("ALTER ROLE atrium_app SET statement_timeout = '10s'").execute(&mut *connection).await?;

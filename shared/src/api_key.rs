@@ -1,8 +1,8 @@
-//! Keys of services: what one may be used for, and how it looks.
+//! API keys: their scopes and their text format.
 //!
-//! A key's text is a prefix that scanners for leaked secrets recognize, followed by its organization's id, its own id
-//! and 256 random bits in base64url. The ids select the rows and prove nothing; the secret is the proof, and is stored
-//! as a hash only. It is random, so a plain hash is enough.
+//! A key's text is a prefix that scanners for leaked secrets can search for, followed by the base64url encoding of the
+//! organization's id, the key's id and a secret of 256 random bits. The ids only locate the key in the database; the
+//! secret authenticates it. Only a hash of the secret is stored. The secret is random, so a plain hash is enough.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ use crate::{
     tenancy::Role,
 };
 
-/// What a key begins with.
+/// The prefix of every key.
 pub const PREFIX: &str = "atk_";
 
-/// The use that a key allows. A route requires one scope, or accepts no keys.
+/// A scope of API keys. Each route either requires one scope or accepts no keys.
 #[derive(
     Clone,
     Copy,
@@ -44,7 +44,7 @@ pub enum ApiScope {
     #[serde(rename = "projects:read")]
     #[strum(serialize = "projects:read")]
     ProjectsRead,
-    /// Makes, renames and deletes projects.
+    /// Creates, renames and deletes projects.
     #[serde(rename = "projects:write")]
     #[strum(serialize = "projects:write")]
     ProjectsWrite,
@@ -63,7 +63,7 @@ pub enum ApiScope {
 }
 
 impl ApiScope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The name in the API.
@@ -72,7 +72,7 @@ impl ApiScope {
         self.into()
     }
 
-    /// The equivalent role on the routes with this scope. The creator of a key must have it.
+    /// The role that a member needs for the routes of this scope. The creator of a key must have at least this role.
     #[must_use]
     pub fn role(self) -> Role {
         match self {
@@ -86,48 +86,48 @@ impl ApiScope {
 /// SHA-256 of a key's secret.
 pub type SecretHash = [u8; 32];
 
-/// A key that is used under one of its scopes.
+/// A request's use of a key, under one of its scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiKeyUse {
     /// The key.
     pub id: ApiKeyId,
     /// The hash of the secret that was presented.
     pub hash: SecretHash,
-    /// What for.
+    /// The scope that the request needs.
     pub scope: ApiScope,
 }
 
-/// A key as its holder has it. Without `Debug`, so that no log gets one.
+/// A key with its secret, as the service presents it. It does not implement `Debug`, so that no log contains a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKeyText {
-    /// The organization it is a key of.
+    /// The organization that the key belongs to.
     pub org: OrgId,
-    /// The key.
+    /// The key's id.
     pub id: ApiKeyId,
     secret: [u8; 32],
 }
 
 impl ApiKeyText {
-    /// A new one.
+    /// Creates a key with a new id and a random secret.
     #[must_use]
     pub fn new(org: OrgId) -> Self {
         Self { org, id: ApiKeyId::new(), secret: rand::random() }
     }
 
-    /// The hash that the database stores. A lookup by hash compares no secret, so its timing reveals nothing.
+    /// The hash that the database stores. The lookup compares hashes, not secrets, so its timing reveals nothing.
     #[must_use]
     pub fn hash(&self) -> SecretHash {
         Sha256::digest(self.secret).into()
     }
 
-    /// The text to hand out.
+    /// The text to return to the key's creator.
     #[must_use]
     pub fn to_text(&self) -> String {
         let bytes = [&self.org.uuid().as_bytes()[..], &self.id.uuid().as_bytes()[..], &self.secret].concat();
         format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// Reads such a text.
+    /// Parses the text of a key.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
@@ -146,12 +146,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_api_key_round_trips_and_other_texts_are_rejected() {
+    fn a_key_round_trips_through_its_text_and_other_texts_are_rejected() {
         let key = ApiKeyText::new(OrgId::new());
         let text = key.to_text();
         assert!(text.starts_with("atk_") && ApiKeyText::parse(&text) == Some(key));
         let bare = &text[4..];
-        for wrong in [
+        for invalid in [
             "",
             "atk_",
             bare,
@@ -161,12 +161,12 @@ mod tests {
             &format!("ATK_{bare}"),
             "atk_🙂",
         ] {
-            assert!(ApiKeyText::parse(wrong).is_none(), "{wrong:?}");
+            assert!(ApiKeyText::parse(invalid).is_none(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn a_scope_has_one_name_everywhere() {
+    fn a_scope_has_the_same_name_in_json_and_rust() {
         for scope in ApiScope::ALL {
             assert_eq!(serde_json::to_value(scope).ok(), Some(scope.name().into()));
         }

@@ -1,9 +1,9 @@
 //! The audit log: every change of state in an organization, with its actor.
 //!
-//! An entry is added in the transaction of the change, so every change has its entry. It is the transaction's last
-//! statement: the entries of an organization are added one after the other, under a lock, and a transaction that waits
-//! for this lock should own no lock that others wait for. The database numbers and chains the entries
-//! (`migrations/0007_audit.sql`); [`verify`] computes the chain again.
+//! An entry is inserted in the transaction of the change, so there is no change without its entry. The insert is the
+//! transaction's last statement before the commit, because it takes the organization's audit lock: a transaction that
+//! holds this lock waits for no other lock. The database numbers and chains the entries
+//! (`migrations/0007_audit.sql`); [`verify`] recomputes the chain.
 
 use std::fmt::Display;
 
@@ -19,7 +19,7 @@ use crate::{
     ids::OrgId,
 };
 
-/// What is recorded.
+/// The actions that are recorded.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema, EnumString, IntoStaticStr, VariantArray,
 )]
@@ -28,31 +28,31 @@ pub enum Action {
     #[strum(serialize = "organization.created")]
     #[schemars(rename = "organization.created")]
     OrganizationCreated,
-    /// It was created from an export.
+    /// The organization was created from an export.
     #[strum(serialize = "organization.imported")]
     #[schemars(rename = "organization.imported")]
     OrganizationImported,
-    /// It was exported as a whole.
+    /// The organization was exported as a whole.
     #[strum(serialize = "organization.exported")]
     #[schemars(rename = "organization.exported")]
     OrganizationExported,
-    /// Its name changed.
+    /// The organization was renamed.
     #[strum(serialize = "organization.renamed")]
     #[schemars(rename = "organization.renamed")]
     OrganizationRenamed,
-    /// It was suspended: it can be read, not changed.
+    /// The organization was suspended: it can be read, not changed.
     #[strum(serialize = "organization.suspended")]
     #[schemars(rename = "organization.suspended")]
     OrganizationSuspended,
-    /// It was resumed: it can be used again.
+    /// The organization was resumed: it can be used again.
     #[strum(serialize = "organization.resumed")]
     #[schemars(rename = "organization.resumed")]
     OrganizationResumed,
-    /// Its deletion was requested; it is purged when the grace period is over.
+    /// The deletion of the organization was requested; it is purged when the grace period is over.
     #[strum(serialize = "organization.deletion_requested")]
     #[schemars(rename = "organization.deletion_requested")]
     OrganizationDeletionRequested,
-    /// Its deletion was canceled.
+    /// The deletion of the organization was canceled.
     #[strum(serialize = "organization.restored")]
     #[schemars(rename = "organization.restored")]
     OrganizationRestored,
@@ -64,7 +64,7 @@ pub enum Action {
     #[strum(serialize = "member.joined")]
     #[schemars(rename = "member.joined")]
     MemberJoined,
-    /// A member got another role.
+    /// A member's role was changed.
     #[strum(serialize = "member.role_changed")]
     #[schemars(rename = "member.role_changed")]
     MemberRoleChanged,
@@ -119,7 +119,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// All of them.
+    /// All actions.
     pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The name in the log.
@@ -128,14 +128,14 @@ impl Action {
         self.into()
     }
 
-    /// The action of that name.
+    /// The action with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         name.parse().ok()
     }
 }
 
-/// The actor of a change.
+/// The kind of actor that makes a change.
 #[derive(
     Clone,
     Copy,
@@ -152,11 +152,11 @@ impl Action {
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ActorKind {
-    /// A person.
+    /// A user.
     User,
-    /// A service, by its key.
+    /// A service, identified by its API key.
     ApiKey,
-    /// An operator's command.
+    /// An operator, through `atrium-ctl`.
     Operator,
     /// A worker.
     System,
@@ -192,8 +192,7 @@ impl Change {
     }
 }
 
-/// Records a change that `tx` makes, with the transaction's principal as the actor. To be called last before the
-/// commit.
+/// Records a change that `tx` makes, with the transaction's principal as the actor. Call this last before the commit.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -205,7 +204,7 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
         Principal::System(Principal::OPERATOR) => (ActorKind::Operator, None, Some(Principal::OPERATOR)),
         Principal::System(role) => (ActorKind::System, None, Some(role)),
     };
-    // Of `users`, the transaction sees only the row of the user that it runs for: the actor.
+    // The only row of `users` that the transaction can see is the row of its own user, the actor.
     sqlx::query!(
         "INSERT INTO audit_log (org_id, actor_kind, actor_id, actor_name, action, target_kind, target_id, before, after)
          VALUES ($1, $2, $3, COALESCE($4, (SELECT name FROM users WHERE id = $3),
@@ -230,7 +229,7 @@ pub async fn record(tx: &mut OrgTx, change: Change) -> Result<(), DbError> {
 pub struct Entry {
     /// 1, 2, 3 … within the organization.
     pub seq: i64,
-    /// When.
+    /// The time of the entry.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: OffsetDateTime,
@@ -240,12 +239,12 @@ pub struct Entry {
     pub actor_id: Option<Uuid>,
     /// The actor's name.
     pub actor_name: String,
-    /// One of [`Action`].
+    /// The name of an [`Action`].
     #[schemars(with = "Action")]
     pub action: String,
-    /// What kind of thing was changed.
+    /// The kind of the changed object.
     pub target_kind: String,
-    /// The id or name of what was changed.
+    /// The id or name of the changed object.
     pub target_id: String,
     /// The state before the change.
     pub before: Option<Value>,
@@ -255,7 +254,7 @@ pub struct Entry {
     pub hash: String,
 }
 
-/// At most `limit` entries with a `seq` less than `before`, newest first; only of one action if `action` is given.
+/// Returns at most `limit` entries with a `seq` less than `before`, newest first, optionally of one action only.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -285,21 +284,21 @@ pub async fn entries(
 /// The result of checking a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every entry follows from the one before it.
+    /// The hash of every entry is correct.
     Whole {
-        /// How many there are.
+        /// The number of entries.
         entries: i64,
-        /// The hash of the last entry. Kept elsewhere, it proves later that no entry was removed or replaced.
+        /// The hash of the last entry. A copy outside the database proves later that no entry was removed or replaced.
         last: Option<String>,
     },
-    /// The chain breaks at this number.
+    /// An entry is missing or has a wrong hash.
     Broken {
-        /// The first number that is missing, or whose entry is not what was recorded.
+        /// The first number whose entry is missing or was changed.
         seq: i64,
     },
 }
 
-/// Computes the organization's chain from its beginning.
+/// Recomputes the organization's chain from the first entry.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -308,7 +307,7 @@ pub async fn verify(tx: &mut OrgTx) -> Result<Verdict, DbError> {
     let org = tx.org();
     let (mut entries, mut last) = (0, Vec::new());
     loop {
-        // The database renders the same text that its trigger hashed; the hash is computed here.
+        // The database renders the text that its trigger hashed; the hash is recomputed here.
         let page = sqlx::query!(
             r#"SELECT seq, hash, jsonb_build_array(
                         org_id, seq, at AT TIME ZONE 'UTC', actor_kind, actor_id, actor_name,

@@ -1,40 +1,40 @@
-//! Named places in the write path where the crash matrix interferes (`make chaos`, `docs/reliability.md`).
+//! Named places in the write path where the crash matrix can halt a task (`make chaos`, `docs/reliability.md`).
 //!
-//! A process whose environment names the runner's socket connects to it at its start. The runner *arms* one point: the
-//! task that reaches it for the n-th time halts there and reports it. Until the runner releases it, the runner can
-//! break the process, PostgreSQL, Redis and the connections between them at exactly this point. Without a runner, a
-//! point costs a read of an empty cell; a release binary has neither points nor names.
+//! A process whose environment names the runner's socket connects to it at start. The runner *arms* one point: the task
+//! that reaches this point for the n-th time halts there and reports it. Until it releases the task, the runner can
+//! disturb the process, PostgreSQL, Redis and the connections between them at exactly this point. Without a runner, a
+//! point costs one read of an empty cell. Release binaries contain neither the points nor their names.
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// The socket on which the runner waits. Deliberately no setting: it exists in debug builds only.
+/// The variable that names the runner's socket. It is not a setting because it exists in debug builds only.
 pub const SOCKET: &str = "ATRIUM_CRASH_POINTS";
 
 /// A place in the write path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumString, IntoStaticStr, VariantArray)]
 pub enum CrashPoint {
-    /// A new organization is written, and not committed.
+    /// A new organization is written but not committed.
     #[strum(serialize = "api.before_commit")]
     ApiBeforeCommit,
-    /// A new organization is committed, and not answered.
+    /// A new organization is committed, and the response is not sent.
     #[strum(serialize = "api.after_commit")]
     ApiAfterCommit,
-    /// A relay has the right to publish.
+    /// A relay has taken a shard's lease.
     #[strum(serialize = "relay.lease_taken")]
     RelayLeaseTaken,
-    /// A batch is read, and not published.
+    /// A batch is read but not published.
     #[strum(serialize = "relay.batch_read")]
     RelayBatchRead,
-    /// A batch is in the streams, and not marked.
+    /// A batch is in the streams but not marked as published.
     #[strum(serialize = "relay.published")]
     RelayPublished,
-    /// A batch is marked, and not committed.
+    /// A batch is marked as published, and the mark is not committed.
     #[strum(serialize = "relay.marked")]
     RelayMarked,
-    /// A batch is published for good.
+    /// A batch is published, and the mark is committed.
     #[strum(serialize = "relay.committed")]
     RelayCommitted,
-    /// Entries are given to this consumer, and nothing is begun.
+    /// Entries are delivered to this consumer, and none of them is handled yet.
     #[strum(serialize = "consumer.read")]
     ConsumerRead,
     /// A message is about to be handled.
@@ -43,16 +43,16 @@ pub enum CrashPoint {
     /// A message is in the inbox, without its effect.
     #[strum(serialize = "consumer.in_inbox")]
     ConsumerInInbox,
-    /// Effect and proof are written, and not committed.
+    /// The effect and its inbox row are written but not committed.
     #[strum(serialize = "consumer.before_commit")]
     ConsumerBeforeCommit,
-    /// A message has taken effect, and is not acknowledged.
+    /// A message has taken effect but is not acknowledged.
     #[strum(serialize = "consumer.committed")]
     ConsumerCommitted,
     /// A message is acknowledged.
     #[strum(serialize = "consumer.acknowledged")]
     ConsumerAcknowledged,
-    /// A message is given up in the database, and still pending.
+    /// A message is marked as dead in the database and still pending in Redis.
     #[strum(serialize = "consumer.before_dead_letter")]
     ConsumerBeforeDeadLetter,
     /// A message is a dead letter.
@@ -61,31 +61,31 @@ pub enum CrashPoint {
     /// A step's action is about to run.
     #[strum(serialize = "saga.before_step")]
     SagaBeforeStep,
-    /// A step's action is done, and not recorded.
+    /// A step's action is done but not recorded.
     #[strum(serialize = "saga.after_step")]
     SagaAfterStep,
-    /// A step is about to be taken back.
+    /// A step's compensation is about to run.
     #[strum(serialize = "saga.before_compensation")]
     SagaBeforeCompensation,
-    /// A step is taken back, and this is not recorded.
+    /// A step's compensation is done but not recorded.
     #[strum(serialize = "saga.after_compensation")]
     SagaAfterCompensation,
-    /// A saga is about to take its final state.
+    /// A saga is about to reach its final status.
     #[strum(serialize = "saga.finish")]
     SagaFinish,
     /// A chat shard's lease is taken.
     #[strum(serialize = "chat.lease_taken")]
     ChatLeaseTaken,
-    /// A chat shard's lease is about to be looked after.
+    /// A chat shard's lease is about to be renewed.
     #[strum(serialize = "chat.before_renewal")]
     ChatBeforeRenewal,
-    /// A chat shard's lease was found to be held, and nothing is read yet.
+    /// A chat shard's lease is renewed, and nothing is read yet.
     #[strum(serialize = "chat.before_read")]
     ChatBeforeRead,
-    /// Actions are counted, and not published.
+    /// Actions are counted but not published.
     #[strum(serialize = "chat.counted")]
     ChatCounted,
-    /// A batch is published, and its notices are not marked as consumed.
+    /// A batch is published, but its notices are not marked as consumed.
     #[strum(serialize = "chat.published")]
     ChatPublished,
 }
@@ -94,20 +94,20 @@ impl CrashPoint {
     /// Every point.
     pub const ALL: &[Self] = Self::VARIANTS;
 
-    /// The name between runner and process, and in tables.
+    /// The name that the runner and the process exchange, also used in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// Connects to the runner, if the environment names one.
+/// Connects to the runner if the environment names its socket.
 pub fn connect() {
     #[cfg(debug_assertions)]
     runner::connect();
 }
 
-/// Halts here if the runner wants it.
+/// Halts the calling task if the runner has armed this point.
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub async fn reached(point: CrashPoint) {
     #[cfg(debug_assertions)]
@@ -133,9 +133,9 @@ mod runner {
 
     struct Runner {
         socket: UnixStream,
-        /// The point to halt at, and how many passages from now.
+        /// The point to halt at, and after how many passages.
         armed: Mutex<Option<(CrashPoint, u32)>>,
-        /// How often the runner has let go.
+        /// How many times the runner has released the process.
         released: watch::Sender<u64>,
     }
 
@@ -150,7 +150,7 @@ mod runner {
         if RUNNER.set(runner).is_ok()
             && let Some(runner) = RUNNER.get()
         {
-            // A thread: commands arrive while every task of the process is busy or halted, too.
+            // A thread, so that commands are handled even while every task of the process is busy or halted.
             std::thread::spawn(move || runner.follow(commands));
         }
     }
@@ -162,15 +162,16 @@ mod runner {
     }
 
     impl Runner {
-        /// `arm <point> <passage>` or `release`, a line each. Without a runner nothing may stay halted.
+        /// Handles the commands `arm <point> <passage>` and `release`, one per line. Releases halted tasks when the
+        /// runner disconnects.
         fn follow(&self, commands: UnixStream) {
-            self.say(&format!("process {}", std::process::id()));
+            self.send(&format!("process {}", std::process::id()));
             for command in BufReader::new(commands).lines().map_while(Result::ok) {
                 let words: Vec<&str> = command.split(' ').collect();
                 match words.as_slice() {
                     ["arm", name, passage] => {
                         *self.armed() = name.parse().ok().zip(passage.parse().ok());
-                        self.say("armed");
+                        self.send("armed");
                     }
                     _ => self.release(),
                 }
@@ -196,16 +197,16 @@ mod runner {
                     }
                     _ => return,
                 }
-                // Once: what the others do meanwhile shall go on.
+                // Only one task halts: the others continue meanwhile.
                 *armed = None;
-                self.say(&format!("reached {}", point.name()));
+                self.send(&format!("reached {}", point.name()));
             }
-            // An error means that the runner has ended, and with it the reason to wait.
+            // An error means that the sender was dropped, so there is nothing to wait for.
             let _ = released.changed().await;
         }
 
-        fn say(&self, line: &str) {
-            // The reading side detects a closed connection.
+        fn send(&self, line: &str) {
+            // A failed write is ignored because the reading thread notices that the runner disconnected.
             let _ = writeln!(&self.socket, "{line}");
         }
 
@@ -227,16 +228,16 @@ mod tests {
     use super::{CrashPoint, SOCKET, connect, reached};
 
     #[test]
-    fn crash_point_names_are_unique_and_begin_with_their_component() {
+    fn names_are_unique_and_begin_with_a_component() {
         let names: HashSet<_> = CrashPoint::ALL.iter().map(|point| point.name()).collect();
         assert_eq!(names.len(), CrashPoint::ALL.len());
         for name in names {
-            let (part, _) = name.split_once('.').expect("a part and a place");
-            assert!(["api", "relay", "consumer", "saga", "chat"].contains(&part), "{name}");
+            let (component, _) = name.split_once('.').expect("a part and a place");
+            assert!(["api", "relay", "consumer", "saga", "chat"].contains(&component), "{name}");
         }
     }
 
-    /// The other half of the test below, in a process of its own.
+    /// The process that the test below starts.
     #[tokio::test]
     #[ignore = "run by the test below"]
     async fn reach() {
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_armed_task_halts_until_it_is_released() {
+    fn a_task_halts_at_the_armed_passage_until_released() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).expect("a socket");
@@ -268,8 +269,8 @@ mod tests {
         writeln!(child.stdin.as_mut().expect("a pipe")).expect("it may begin");
         assert_eq!(line(), "reached relay.marked");
         std::thread::sleep(std::time::Duration::from_millis(300));
-        assert_eq!(child.try_wait().expect("a child"), None, "it waits at the point");
+        assert_eq!(child.try_wait().expect("a child"), None, "the process halts at the point");
         writeln!(socket, "release").expect("a command");
-        assert!(child.wait().expect("a child").success(), "released, it goes on to its end");
+        assert!(child.wait().expect("a child").success(), "the process exits after the release");
     }
 }

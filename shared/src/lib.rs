@@ -1,6 +1,6 @@
-//! What the API and the workers both need, split by noun.
+//! Code that the API and the workers share, one module per subject.
 //!
-//! Dependencies point one way: `api → shared ← workers`. The two never import each other.
+//! Dependencies point one way: `api → shared ← workers`. The API and the workers do not depend on each other.
 
 pub mod api_key;
 pub mod audit;

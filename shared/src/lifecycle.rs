@@ -1,7 +1,7 @@
-//! Start and stop of a process: two stages of stopping, and the tasks that must have ended before it exits.
+//! Shutdown of a process: its two stages, and the tasks that must end before the process exits.
 //!
-//! SIGTERM or SIGINT begins the *drain*: no new work is taken, what is open is brought to its end. When the drain
-//! window is over, *force* ends what is left. A task that ends by itself before the drain is a fault: the process
+//! SIGTERM or SIGINT begins the *drain*: no new work is accepted, and work in progress is finished. When the drain
+//! window is over, *force* ends the remaining work. A critical task that ends before the drain is a fault: the process
 //! stops, and its supervisor starts a new one in a known state.
 
 use std::{future::Future, process::ExitCode, time::Duration};
@@ -9,8 +9,8 @@ use std::{future::Future, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Ends `main`: reports in one line why the process failed, without a backtrace, which does not help to correct a
-/// setting.
+/// Converts the result of `main` to an exit code. Prints an error on one line, without a backtrace, because most such
+/// errors are wrong settings.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "the log may not exist yet")]
 pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
@@ -39,25 +39,25 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Cancelled when no new work may be taken.
+    /// Cancelled when no new work may be accepted.
     #[must_use]
     pub fn draining(&self) -> &CancellationToken {
         &self.draining
     }
 
-    /// Cancelled when everything must end now.
+    /// Cancelled when all remaining work must end immediately.
     #[must_use]
     pub fn force(&self) -> &CancellationToken {
         &self.force
     }
 
-    /// Runs a task that the process waits for when it stops. The task watches [`Self::draining`] itself.
+    /// Runs a task that the process waits for when it stops. The task must watch [`Self::draining`] itself.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Runs a task the process cannot do without: when it ends (or panics) before the drain, the process stops
-    /// with an error.
+    /// Runs a task that must not end before the drain: if it returns or panics earlier, the process stops with
+    /// an error.
     pub fn spawn_critical(
         &self,
         name: &'static str,
@@ -97,7 +97,7 @@ impl Shutdown {
             tracing::warn!(tasks = self.tasks.len(), "the drain window is over: ending what is left");
         }
         self.force.cancel();
-        // Tasks that watch the force token end immediately; others are not waited for.
+        // Tasks that watch the force token end immediately. The others are not waited for longer than this.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         anyhow::ensure!(!self.failed.is_cancelled(), "stopped because a task failed");
         tracing::info!("stopped");

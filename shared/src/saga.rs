@@ -1,4 +1,4 @@
-//! Sagas as both sides see them: the API starts one and shows it as an *operation*, the workers carry it out.
+//! The shared view of sagas: the API starts a saga and shows it as an *operation*, the workers run it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     messages::{DeletionCertificate, OperationFailure, SagaWake, WakeReason},
 };
 
-/// The purpose of a saga. During an upgrade, another release may start kinds that this one does not know, so a kind
+/// The kind of a saga. During an upgrade, another release may start kinds that this release does not have, so a kind
 /// that is read from the database stays text.
 #[derive(
     Clone,
@@ -69,13 +69,13 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum SagaStatus {
-    /// Its steps are being run.
+    /// Its steps are running.
     Pending,
     /// It failed or was canceled; its steps are being compensated.
     Compensating,
     /// Every step is done.
     Committed,
-    /// Every step that was begun is compensated.
+    /// Every step that was started is compensated.
     Failed,
 }
 
@@ -104,13 +104,13 @@ impl SagaStatus {
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum StepStatus {
-    /// Not begun.
+    /// Not started.
     Pending,
-    /// Begun, and not done yet: it is tried again.
+    /// Started and not done yet; it is retried.
     Running,
     /// It has taken effect.
     Done,
-    /// It failed and is not tried again.
+    /// It failed and is not retried.
     Failed,
     /// Its effect is undone.
     Compensated,
@@ -129,7 +129,7 @@ impl StepStatus {
 pub struct Operation {
     /// The saga's id.
     pub id: SagaId,
-    /// What it does; one of [`SagaKind`].
+    /// The name of a [`SagaKind`].
     #[schemars(with = "SagaKind")]
     pub kind: String,
     /// The organization that it is about.
@@ -141,7 +141,7 @@ pub struct Operation {
     /// Why it is compensated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<OperationFailure>,
-    /// When it is compensated unless it has ended.
+    /// The time at which the saga is compensated if it has not ended.
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub deadline_at: OffsetDateTime,
@@ -159,7 +159,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Whether it is compensated because it was canceled.
+    /// Whether the saga is or was compensated because it was canceled.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.code == CANCELED)
@@ -173,32 +173,32 @@ pub struct OperationStep {
     pub name: String,
     /// Its status.
     pub status: StepStatus,
-    /// How often it was tried: the action, or, once it is taken back, the compensation.
+    /// Number of attempts of the action, or of the compensation once that has begun.
     pub attempts: i32,
-    /// When it was first tried.
+    /// The time of the first attempt.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub started_at: Option<OffsetDateTime>,
-    /// When it reached its status.
+    /// The time at which it reached its status.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
-    /// A message for the waiting user.
+    /// A text for the user who waits for the operation.
     pub detail: Option<String>,
 }
 
-/// Something that happened to a saga.
+/// A change of the status of a saga or of one of its steps.
 #[derive(Clone, Debug)]
 pub struct SagaEvent {
     /// 1, 2, 3 … within the saga.
     pub seq: i64,
-    /// The step; none for the end of the saga itself.
+    /// The step; none for a status of the saga itself.
     pub step: Option<String>,
     /// The step's new status, or the saga's.
     pub status: String,
-    /// A message for the waiting user.
+    /// A text for the user who waits for the operation.
     pub detail: Option<String>,
-    /// When.
+    /// The time of the change.
     pub at: OffsetDateTime,
 }
 
@@ -211,7 +211,7 @@ pub async fn start(tx: &mut OrgTx, kind: SagaKind, created_by: UserId) -> Result
     start_within(tx, kind, created_by, DEADLINE).await
 }
 
-/// The same, with another deadline than [`DEADLINE`].
+/// Like [`start`], with a deadline other than [`DEADLINE`].
 ///
 /// # Errors
 /// When the database does not answer.
@@ -233,14 +233,14 @@ pub async fn start_within(
     )
     .execute(tx.conn())
     .await?;
-    let [at_once, at_deadline] =
+    let [immediate, at_deadline] =
         [WakeReason::Advance, WakeReason::Deadline].map(|wake| SagaWake { saga: id, wake });
-    tx.enqueue_with_deadline(id, &at_once, &at_deadline, deadline).await?;
+    tx.enqueue_with_deadline(id, &immediate, &at_deadline, deadline).await?;
     Ok(id)
 }
 
-/// Has a PENDING saga compensated. Returns whether it was PENDING. The caller must know that the saga has not passed
-/// its pivot: later steps cannot be undone.
+/// Starts the compensation of a PENDING saga. Returns whether it was PENDING. The caller must ensure that the saga has
+/// not passed its pivot, because the steps after the pivot cannot be undone.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -252,7 +252,7 @@ pub async fn start_compensation(
 ) -> Result<bool, DbError> {
     let org = tx.org();
     let failure = OperationFailure { code: code.to_owned(), detail: detail.to_owned() };
-    let turned = sqlx::query!(
+    let updated = sqlx::query!(
         "UPDATE sagas SET status = 'COMPENSATING', failure = $3, turned_around_at = clock_timestamp()
           WHERE org_id = $1 AND id = $2 AND status = 'PENDING'",
         org as OrgId,
@@ -261,7 +261,7 @@ pub async fn start_compensation(
     )
     .execute(tx.conn())
     .await?;
-    if turned.rows_affected() == 0 {
+    if updated.rows_affected() == 0 {
         return Ok(false);
     }
     tx.enqueue(id, &SagaWake { saga: id, wake: WakeReason::Advance }).await?;
@@ -271,14 +271,14 @@ pub async fn start_compensation(
 /// The failure code of a saga that was canceled.
 pub const CANCELED: &str = "canceled";
 
-/// Cancels a saga: its steps are compensated. Returns false when it is too late: the saga has ended, has passed its
-/// pivot, or is compensated for another reason. A saga that was canceled before counts as canceled.
+/// Cancels a saga: its steps are compensated. Returns true also if the saga was canceled before. Returns false when it
+/// is too late: the saga has ended, has passed its pivot, or is compensated for another reason.
 ///
 /// # Errors
 /// [`DbError::NotFound`] when there is no such saga.
 pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     let org = tx.org();
-    // Every step locks this row while it runs, so no step begins before this transaction ends.
+    // A step locks this row while it runs, so no step starts before this transaction ends.
     let saga = sqlx::query!(
         r#"SELECT kind, status AS "status: SagaStatus", COALESCE(failure->>'code' = $3, false) AS "is_canceled!"
              FROM sagas
@@ -298,7 +298,7 @@ pub async fn cancel(tx: &mut OrgTx, id: SagaId) -> Result<bool, DbError> {
     Ok(true)
 }
 
-/// Whether a step has begun that comes after the pivot.
+/// Whether a step after the pivot has started.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -352,7 +352,7 @@ pub async fn operation(tx: &mut OrgTx, id: SagaId) -> Result<Operation, DbError>
     })
 }
 
-/// What happened to a saga after event `seq`, oldest first.
+/// The events of a saga after event `seq`, oldest first.
 ///
 /// # Errors
 /// When the database does not answer.

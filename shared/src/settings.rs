@@ -1,8 +1,8 @@
 //! Settings: environment variables that a process needs before it can connect to anything.
 //!
-//! Everything that may change while a process runs is configuration instead (see [`crate::configuration`]). All
-//! settings are read and checked at start, and all errors are reported together, each with its setting, the reason, and
-//! an example.
+//! All settings are read and checked at start. All errors are reported together, each with the setting's name, the
+//! reason, and an example. Values that may change while a process runs are configuration instead (see
+//! [`crate::configuration`]).
 
 use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -21,32 +21,32 @@ pub struct Settings {
     pub database_connections: u32,
     /// `ATRIUM_REDIS_URL`: Redis or Valkey.
     pub redis_url: Secret,
-    /// `ATRIUM_ADMIN_LISTEN`: the address for metrics and probes. Not to be public.
+    /// `ATRIUM_ADMIN_LISTEN`: the address for metrics and probes. It must not be public.
     pub admin_listen: SocketAddr,
     /// `ATRIUM_LOG_FORMAT`.
     pub log_format: LogFormat,
     /// `ATRIUM_DRAIN_SECONDS`: how long work in progress may take after SIGTERM.
     pub drain: Duration,
-    /// `ATRIUM_PROCESS_NAME`: unique among running processes; used in names of consumers, leases and reports.
+    /// `ATRIUM_PROCESS_NAME`: unique among running processes; identifies the process in consumers, leases and reports.
     pub process_name: String,
 }
 
-/// Settings of the API alone.
+/// Settings of the API only.
 #[derive(Clone)]
 pub struct ApiSettings {
-    /// `ATRIUM_LISTEN`: the address for the API.
+    /// `ATRIUM_LISTEN`: the address of the public listener.
     pub listen: SocketAddr,
     /// `ATRIUM_PUBLIC_URL`: the address that browsers use; the issuer of tokens, and the origin of cookies.
     pub public_url: PublicUrl,
     /// `ATRIUM_ALLOWED_ORIGINS`: other origins whose scripts may call the API.
     pub allowed_origins: Vec<String>,
-    /// `ATRIUM_SIGNING_KEYS_DIR`: a folder of `<kid>.pem` files, Ed25519 in PKCS#8. Read again while the process runs.
+    /// `ATRIUM_SIGNING_KEYS_DIR`: a folder of `<kid>.pem` files, Ed25519 in PKCS#8. Reread while the process runs.
     pub signing_keys_dir: PathBuf,
     /// `ATRIUM_TRUSTED_PROXY_HOPS`: how many proxies are in front of the API; with 0, `X-Forwarded-For` is ignored.
     pub trusted_proxy_hops: usize,
 }
 
-/// Settings of the workers alone.
+/// Settings of the workers only.
 #[derive(Clone)]
 pub struct WorkerSettings {
     /// `ATRIUM_RELAY_DATABASE_URL`: the same database, as `atrium_relay`.
@@ -63,7 +63,7 @@ pub struct CtlSettings {
     pub database_pooling: Pooling,
 }
 
-/// What `atrium-ctl dead-letters` needs as well.
+/// Additional settings of `atrium-ctl dead-letters`.
 pub struct DeadLettersSettings {
     /// `ATRIUM_RELAY_DATABASE_URL`: the same database, as `atrium_relay`.
     pub relay_database_url: Secret,
@@ -74,18 +74,18 @@ pub struct DeadLettersSettings {
 /// What isolates organizations from each other in the cluster, in addition to the tenant wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Nothing.
+    /// No additional isolation.
     None,
-    /// A Kubernetes namespace for each.
+    /// A Kubernetes namespace for each organization.
     Kubernetes,
 }
 
-/// How the connections of a process map to connections of the server.
+/// How the connections of a process map to server connections of PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Each has one server connection all the time.
+    /// Each connection uses one server connection for its whole lifetime.
     Session,
-    /// A transaction pooler gives each transaction any free server connection.
+    /// A transaction pooler assigns any free server connection to each transaction.
     Transaction,
 }
 
@@ -94,7 +94,7 @@ pub enum Pooling {
 pub enum LogFormat {
     /// One JSON object per line, for machines.
     Json,
-    /// For people at a terminal.
+    /// Plain text, for people at a terminal.
     Text,
 }
 
@@ -140,19 +140,19 @@ impl PublicUrl {
     }
 }
 
-/// Every setting that is missing or wrong.
+/// All settings that are missing or invalid, one text for each.
 #[derive(Debug, thiserror::Error)]
-#[error("the settings need attention:{}", .0.iter().map(|mistake| format!("\n  {mistake}")).collect::<String>())]
+#[error("the settings need attention:{}", .0.iter().map(|error| format!("\n  {error}")).collect::<String>())]
 pub struct SettingsError(Vec<String>);
 
-/// Reads settings one by one and collects what is wrong, so that one start reports everything.
+/// Reads settings one by one and collects all errors, so that one start reports all of them.
 pub struct Reader {
     variables: HashMap<String, String>,
-    mistakes: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl Reader {
-    /// Reads from the process's environment.
+    /// A reader of the process's environment.
     #[must_use]
     pub fn from_env() -> Self {
         Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
@@ -162,12 +162,12 @@ impl Reader {
         }))
     }
 
-    /// Reads from the given variables.
+    /// A reader of the given variables.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { variables: variables.into_iter().collect(), mistakes: Vec::new() }
+        Self { variables: variables.into_iter().collect(), errors: Vec::new() }
     }
 
-    /// The settings that the API and the workers share. The default process name begins with `kind`.
+    /// Reads the settings that the API and the workers share. The default process name begins with `kind`.
     pub fn common(&mut self, kind: &str) -> Option<Settings> {
         let database_url = self.database_url();
         let watcher_database_url = self.postgres_url("ATRIUM_WATCHER_DATABASE_URL", "atrium_watcher");
@@ -209,7 +209,7 @@ impl Reader {
         })
     }
 
-    /// The settings of the API alone.
+    /// Reads the settings of the API only.
     pub fn api(&mut self) -> Option<ApiSettings> {
         let listen = self.optional("ATRIUM_LISTEN", "127.0.0.1:8080", parse_address);
         let public_url = self
@@ -234,7 +234,7 @@ impl Reader {
         })
     }
 
-    /// The settings of the workers alone.
+    /// Reads the settings of the workers only.
     pub fn workers(&mut self) -> Option<WorkerSettings> {
         let relay_database_url = self.relay_database_url();
         let isolation = self.optional("ATRIUM_ISOLATION", "none", |text| match text {
@@ -245,28 +245,28 @@ impl Reader {
         Some(WorkerSettings { relay_database_url: relay_database_url?, isolation: isolation? })
     }
 
-    /// The settings of `atrium-ctl`.
+    /// Reads the settings of `atrium-ctl`.
     pub fn ctl(&mut self) -> Option<CtlSettings> {
         let database_url = self.database_url();
         let database_pooling = self.database_pooling();
         Some(CtlSettings { database_url: database_url?, database_pooling: database_pooling? })
     }
 
-    /// What `atrium-ctl dead-letters` needs as well.
+    /// Reads the additional settings of `atrium-ctl dead-letters`.
     pub fn dead_letters(&mut self) -> Option<DeadLettersSettings> {
         let relay_database_url = self.relay_database_url();
         let redis_url = self.redis_url();
         Some(DeadLettersSettings { relay_database_url: relay_database_url?, redis_url: redis_url? })
     }
 
-    /// Returns the settings, or everything that is wrong with them.
+    /// Returns the settings, or all errors in them.
     ///
     /// # Errors
     /// When any setting is missing or invalid.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, SettingsError> {
         match settings {
-            Some(settings) if self.mistakes.is_empty() => Ok(settings),
-            _ => Err(SettingsError(self.mistakes)),
+            Some(settings) if self.errors.is_empty() => Ok(settings),
+            _ => Err(SettingsError(self.errors)),
         }
     }
 
@@ -313,9 +313,9 @@ impl Reader {
         match self.variables.get(name).filter(|text| !text.is_empty()) {
             Some(text) => match parse(text) {
                 Ok(value) => Some(value),
-                Err(wrong) => self.mistake(name, &wrong, example),
+                Err(reason) => self.add_error(name, &reason, example),
             },
-            None => self.mistake(name, "is not set", example),
+            None => self.add_error(name, "is not set", example),
         }
     }
 
@@ -328,13 +328,13 @@ impl Reader {
         let text = self.variables.get(name).filter(|text| !text.is_empty()).map_or(default, String::as_str);
         match parse(text) {
             Ok(value) => Some(value),
-            Err(wrong) => self.mistake(name, &wrong, default),
+            Err(reason) => self.add_error(name, &reason, default),
         }
     }
 
-    fn mistake<T>(&mut self, name: &str, wrong: &str, example: &str) -> Option<T> {
-        // The message does not contain the value: it may contain a password.
-        self.mistakes.push(format!("{name} {wrong}; for example {name}={example}"));
+    fn add_error<T>(&mut self, name: &str, reason: &str, example: &str) -> Option<T> {
+        // The message does not contain the value, which may contain a password.
+        self.errors.push(format!("{name} {reason}; for example {name}={example}"));
         None
     }
 }
@@ -344,15 +344,15 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn parse_origin(text: &str) -> Result<String, String> {
-    let wrong = || "must be http:// or https:// with a host, without a path".to_owned();
-    let uri: Uri = text.parse().map_err(|_| wrong())?;
-    let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or_else(wrong)?;
+    let invalid = || "must be http:// or https:// with a host, without a path".to_owned();
+    let uri: Uri = text.parse().map_err(|_| invalid())?;
+    let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or_else(invalid)?;
     let authority =
-        uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
+        uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(invalid)?;
     if !["", "/"].contains(&uri.path()) || uri.query().is_some() {
-        return Err(wrong());
+        return Err(invalid());
     }
-    // As browsers send it: in lower case, and without the scheme's default port.
+    // Browsers send the origin in lower case and without the scheme's default port.
     let authority = authority.as_str().to_ascii_lowercase();
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     Ok(format!("{scheme}://{}", authority.strip_suffix(default_port).unwrap_or(&authority)))
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn all_setting_errors_are_reported_together_with_examples() {
+    fn all_errors_are_reported_together_with_an_example() {
         let mut reader = reader(&[("ATRIUM_DATABASE_URL", "mysql://x"), ("ATRIUM_DRAIN_SECONDS", "soon")]);
         let settings = reader.common("api");
         let error = reader.finish(settings).err().map(|error| error.to_string()).unwrap_or_default();
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn the_public_url_is_an_origin() {
         assert_eq!(parse_origin("https://atrium.example/"), Ok("https://atrium.example".to_owned()));
-        for (written, origin) in [
+        for (text, origin) in [
             ("HTTPS://Atrium.Example:443", "https://atrium.example"),
             ("http://atrium.example:80/", "http://atrium.example"),
             ("http://atrium.example:443", "http://atrium.example:443"),
@@ -399,10 +399,10 @@ mod tests {
             ("http://[::1]:80", "http://[::1]"),
             ("http://[::80]", "http://[::80]"),
         ] {
-            assert_eq!(parse_origin(written).as_deref(), Ok(origin));
+            assert_eq!(parse_origin(text).as_deref(), Ok(origin));
         }
-        for wrong in ["atrium.example", "ftp://x", "https://a/b", "https://u@a", "https://a?b"] {
-            assert!(parse_origin(wrong).is_err(), "{wrong}");
+        for invalid in ["atrium.example", "ftp://x", "https://a/b", "https://u@a", "https://a?b"] {
+            assert!(parse_origin(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The roles of members and the states of organizations, which every transaction begins by reading. The rules that
-//! follow from them are in [`organizations`](crate::organizations).
+//! The roles of members and the statuses of organizations. Every transaction of an organization begins by reading both.
+//! The rules that follow from them are in [`organizations`](crate::organizations).
 
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
-/// A member's role; a greater one may do everything a lesser one may.
+/// A member's role. A greater role includes all permissions of the lesser ones.
 #[derive(
     Clone,
     Copy,
@@ -24,17 +24,17 @@ use strum::{IntoStaticStr, VariantArray};
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
-    /// Reads everything of the organization and watches its chats, changes nothing.
+    /// Reads everything in the organization and watches its chats, but changes nothing.
     Viewer,
-    /// Takes part: presses actions.
+    /// Also presses actions in chats.
     Member,
-    /// Renames the organization, makes projects, invites people up to admins, changes configuration.
+    /// Also renames the organization, creates projects, invites users with roles up to admin, changes configuration.
     Admin,
-    /// Owns the organization: makes others its owners, too, suspends it, deletes it.
+    /// Also makes other members owners, suspends the organization, deletes it.
     Owner,
 }
 
-/// Where an organization is in its life.
+/// The status of an organization.
 #[derive(
     Clone,
     Copy,
@@ -52,15 +52,16 @@ pub enum Role {
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum OrgStatus {
-    /// Accepted; its saga is at work. It can be read, not used.
+    /// Requested; its saga is running. It can be read, not used.
     Pending,
     /// Ready for use.
     Committed,
     /// Its saga was compensated; it will never be used.
     Failed,
-    /// Its owner, or an operator, has suspended it: it can be read and exported, not changed, and nothing is live.
+    /// Suspended by an owner or an operator: it can be read and exported, not changed, and has no live streams.
     Suspended,
-    /// Its deletion was requested. Like suspended; during the grace period it can be restored.
+    /// An owner requested its deletion. The limits of a suspension apply; until the grace period is over, it can be
+    /// restored.
     Deleting,
 }
 
@@ -69,7 +70,7 @@ mod tests {
     use super::Role;
 
     #[test]
-    fn roles_are_ordered_by_their_rights() {
+    fn roles_are_ordered_by_permissions() {
         assert!(Role::Viewer < Role::Member && Role::Member < Role::Admin && Role::Admin < Role::Owner);
     }
 }

@@ -1,8 +1,9 @@
 //! The signing keys of this process: read at start, and again every few seconds while it runs.
 //!
-//! The algorithm belongs to the key and is never read from a token, which rules out all attacks through a token's own
-//! `alg`. A token's `kid` is only compared with the names of loaded keys; it never becomes a path. An unknown `kid`
-//! triggers a read of the folder before the token is rejected: another process may have read the key sooner.
+//! The algorithm belongs to the key and is never read from a token, which rules out attacks through a token's own
+//! `alg`. A token's `kid` is only compared with the names of loaded keys and never used as a path. If a `kid` is
+//! unknown, the folder is read again before the token is rejected, because another process may have read a new key
+//! earlier.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,9 +25,9 @@ use crate::{
 };
 
 /// How often the folder is read.
-const POLL: Duration = Duration::from_secs(2);
-/// How long after a reading an unknown name may lead to the next: anybody can invent names.
-const PAUSE: Duration = Duration::from_millis(500);
+const READ_INTERVAL: Duration = Duration::from_secs(2);
+/// The least time between two reads. Limits the reads that unknown names cause, because any client can invent names.
+const MIN_READ_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Keys that sign and verify access tokens. Cheap to clone.
 #[derive(Clone)]
@@ -36,23 +37,23 @@ struct Inner {
     issuer: String,
     folder: PathBuf,
     ring: ArcSwap<Ring>,
-    reading: Mutex<Reading>,
+    last_read: Mutex<LastRead>,
 }
 
-/// The last reading of the folder.
-struct Reading {
-    began_at: Instant,
-    /// The last error, so that it is logged once and not at every read.
-    wrong: Vec<String>,
+/// The last read of the folder.
+struct LastRead {
+    started_at: Instant,
+    /// The errors of the read, kept so that each is logged once and not at every read.
+    errors: Vec<String>,
 }
 
 impl Keyring {
     /// Loads every key of `folder`.
     ///
     /// # Errors
-    /// When there is no usable key, or one of the files is not a key.
+    /// When there is no usable key, or a file is not a valid key.
     pub fn load(folder: PathBuf, issuer: &str) -> Result<Self, KeyringError> {
-        let began_at = Instant::now();
+        let started_at = Instant::now();
         let (ring, mut unusable) = Ring::read(&folder, None)?;
         if let Some(error) = unusable.pop() {
             return Err(error);
@@ -62,11 +63,11 @@ impl Keyring {
             issuer: issuer.to_owned(),
             folder,
             ring: ArcSwap::from_pointee(ring),
-            reading: Mutex::new(Reading { began_at, wrong: Vec::new() }),
+            last_read: Mutex::new(LastRead { started_at, errors: Vec::new() }),
         })))
     }
 
-    /// Signs a new access token for a user's sign-in session; returns it with its claims.
+    /// Signs a new access token of a sign-in session. Returns the token and its claims.
     ///
     /// # Errors
     /// When the key cannot sign.
@@ -83,10 +84,10 @@ impl Keyring {
         Ok((token, claims))
     }
 
-    /// The claims of a token, if it is ours and valid. Does not check revocations.
+    /// Returns the claims of a valid token. Does not check revocations.
     ///
     /// # Errors
-    /// When the token is malformed, of another key or algorithm, expired, or lacks a claim.
+    /// When the token is malformed or expired, is signed with another key or algorithm, or lacks a claim.
     pub async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         match self.verify_now(token) {
             Err(TokenError::UnknownKey) => {
@@ -102,42 +103,43 @@ impl Keyring {
         token::verify(token, &self.0.issuer, |kid| ring.verifying(kid))
     }
 
-    /// The public halves, as `/.well-known/jwks.json` serves them ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)).
+    /// The public keys, in the form that `/.well-known/jwks.json` serves
+    /// ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)).
     #[must_use]
     pub fn jwks(&self) -> JwkSet {
         self.0.ring.load().public()
     }
 
-    /// Follows the folder until the process stops.
+    /// Reads the folder periodically until the process stops.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.
     pub async fn follow(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(POLL);
+        let mut ticks = tokio::time::interval(READ_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.read(&mut *self.0.reading.lock().await).await;
+            self.read(&mut *self.0.last_read.lock().await).await;
         }
         Ok(())
     }
 
-    /// Makes sure that the folder was read after that time. Concurrent callers share one read.
+    /// Ensures that the folder was read after `moment`. Concurrent callers share one read.
     async fn read_since(&self, moment: Instant) {
-        let mut reading = self.0.reading.lock().await;
-        if reading.began_at < moment {
-            tokio::time::sleep_until(reading.began_at + PAUSE).await;
-            self.read(&mut reading).await;
+        let mut last_read = self.0.last_read.lock().await;
+        if last_read.started_at < moment {
+            tokio::time::sleep_until(last_read.started_at + MIN_READ_INTERVAL).await;
+            self.read(&mut last_read).await;
         }
     }
 
-    /// Reads the folder again. What cannot be read stays as it was.
-    async fn read(&self, reading: &mut Reading) {
-        let began_at = Instant::now();
+    /// Reads the folder again. A key whose file cannot be read stays as it was.
+    async fn read(&self, last_read: &mut LastRead) {
+        let started_at = Instant::now();
         let last = self.0.ring.load_full();
         let folder = self.0.folder.clone();
         let previous = Arc::clone(&last);
-        // A folder may lie on a network.
+        // Blocking, because the folder may be on a network file system.
         let read = tokio::task::spawn_blocking(move || Ring::read(&folder, Some(&previous))).await;
-        let wrong: Vec<String> = match read {
+        let errors: Vec<String> = match read {
             Ok(Ok((ring, unusable))) => {
                 self.swap(&last, ring);
                 unusable.iter().map(ToString::to_string).collect()
@@ -145,11 +147,11 @@ impl Keyring {
             Ok(Err(error)) => vec![error.to_string()],
             Err(error) => vec![error.to_string()],
         };
-        counter!(SIGNING_KEY_FAILURES).increment(wrong.len() as u64);
-        for error in wrong.iter().filter(|error| !reading.wrong.contains(error)) {
+        counter!(SIGNING_KEY_FAILURES).increment(errors.len() as u64);
+        for error in errors.iter().filter(|error| !last_read.errors.contains(error)) {
             tracing::error!(%error, "a signing key cannot be read; what was read before stays");
         }
-        *reading = Reading { began_at, wrong };
+        *last_read = LastRead { started_at, errors };
     }
 
     fn swap(&self, last: &Ring, ring: Ring) {

@@ -1,4 +1,4 @@
-//! Identity: access tokens, the keys that sign them, and revoked sign-in sessions.
+//! Authentication of users: access tokens, the keys that sign them, and the sign-in sessions that ended early.
 
 mod keyring;
 mod revocations;

@@ -1,12 +1,12 @@
 //! Sign-in sessions that ended before their access tokens expired. A token carries its session's id as `sid`.
 //!
-//! PostgreSQL stores them; every API process caches those that still matter and polls for new ones twice a second, with
-//! an overlap, since a row becomes visible only some time after its timestamp was taken. Redis is not involved, so
-//! losing it accepts no revoked token. A revocation expires some time after the longest token that it concerns, which
-//! bounds the memory.
+//! PostgreSQL stores revocations; every API process caches the unexpired ones in memory and reads new ones twice a
+//! second. The reads overlap, because a row becomes visible only some time after its timestamp is taken. Redis is not
+//! involved, so revocations hold without it. A revocation expires some time after the last token that it revokes, which
+//! bounds the cache.
 //!
-//! Since when, and until when, is the database's time: its clock stamps the rows, and ours may be wrong. How long that
-//! is from now is measured by the monotonic clock, so that nothing is forgotten early when ours is set.
+//! The times of a revocation come from the database's clock, because this machine's wall clock may be wrong. The
+//! remaining lifetime is measured by the monotonic clock, so that setting the wall clock expires no revocation early.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::{
     timings::{REVOCATION_LIFETIME, REVOCATIONS_OVERLAP, REVOCATIONS_READ_INTERVAL},
 };
 
-/// The revoked sign-in sessions whose tokens may not have expired. Cheap to clone.
+/// The revoked sign-in sessions that may still have unexpired tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Revocations {
     revoked: Arc<RwLock<HashMap<AuthSessionId, Instant>>>,
@@ -33,42 +33,42 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Loads all revocations that matter.
+    /// Loads all unexpired revocations.
     ///
     /// # Errors
-    /// When the database does not answer: without them no token can be trusted.
+    /// When the database does not answer. Without revocations no token can be trusted.
     pub async fn load(watcher: &Watcher) -> Result<Self, DbError> {
         let revocations = Self { revoked: Arc::default(), changed: watch::Sender::new(0) };
         revocations.read(watcher, OffsetDateTime::UNIX_EPOCH).await?;
         Ok(revocations)
     }
 
-    /// Whether this sign-in session has ended, by its user or because a copy of its token was used.
+    /// Whether this sign-in session was ended, by its user or because a copy of its refresh token was used.
     #[must_use]
     pub fn is_revoked(&self, auth_session: AuthSessionId) -> bool {
         self.revoked.read().contains_key(&auth_session)
     }
 
-    /// Remembers a revocation that this process has just committed, without waiting for the poll.
+    /// Adds a revocation that this process has just committed, without waiting for the next read.
     pub fn insert(&self, auth_session: AuthSessionId) {
-        self.remember(auth_session, REVOCATION_LIFETIME);
+        self.add(auth_session, REVOCATION_LIFETIME);
     }
 
-    fn remember(&self, auth_session: AuthSessionId, left: Duration) {
-        let ends_at = Instant::now() + left;
-        if self.revoked.write().insert(auth_session, ends_at).is_none() {
+    fn add(&self, auth_session: AuthSessionId, remaining: Duration) {
+        let expires_at = Instant::now() + remaining;
+        if self.revoked.write().insert(auth_session, expires_at).is_none() {
             self.changed.send_modify(|version| *version += 1);
         }
     }
 
-    /// Changes whenever a session is revoked, so that an open stream can look whether it was its own.
+    /// Changes whenever a session is revoked, so that an open stream can check its own session.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Follows the database until the process stops. While the database is unavailable, tokens are still checked
-    /// against the revocations that are known, and still expire.
+    /// Reads new revocations until the process stops. While the database is unavailable, tokens are checked against the
+    /// cached revocations, and still expire.
     ///
     /// # Errors
     /// Never; the signature is that of a critical task.
@@ -81,18 +81,18 @@ impl Revocations {
                 Err(error) => tracing::warn!(%error, "revocations cannot be read; trying again"),
             }
             let now = Instant::now();
-            self.revoked.write().retain(|_, ends_at| *ends_at > now);
+            self.revoked.write().retain(|_, expires_at| *expires_at > now);
         }
         Ok(())
     }
 
-    /// Remembers what was revoked since `since`; returns the database's time.
+    /// Adds the revocations since `since`. Returns the database's time.
     async fn read(&self, watcher: &Watcher, since: OffsetDateTime) -> Result<OffsetDateTime, DbError> {
         let (now, revoked) = watcher.revoked_since(since).await?;
         for (auth_session, expires_at) in revoked {
-            // Negative, of one that has ended.
-            if let Ok(left) = Duration::try_from(expires_at - now) {
-                self.remember(auth_session, left);
+            // The difference is negative if the revocation has expired.
+            if let Ok(remaining) = Duration::try_from(expires_at - now) {
+                self.add(auth_session, remaining);
             }
         }
         Ok(now)

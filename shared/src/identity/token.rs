@@ -1,4 +1,4 @@
-//! Access tokens: JWTs ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)) signed with Ed25519, good for 15 minutes.
+//! Access tokens: JWTs ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)) signed with Ed25519, valid for 15 minutes.
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -11,49 +11,49 @@ use crate::{
     timings::TOKEN_LIFETIME,
 };
 
-/// How far the clocks of two pods may differ, seconds. The library's default, 60, is a minute in which an expired
-/// token still opens doors.
+/// How far the clocks of two pods may differ, in seconds. The library's default, 60, would accept an expired token for
+/// another minute.
 const LEEWAY_SECONDS: u64 = 5;
 
 const AUDIENCE: &str = "atrium";
 
-/// Longer than any token of ours; what is longer is not looked at.
+/// Longer than any token that Atrium issues. Longer texts are not parsed.
 const MAX_TOKEN_LENGTH: usize = 2048;
 
 /// The claims of an access token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The issuer: the public address.
+    /// The issuer: the API's public URL.
     pub iss: String,
-    /// Whom it is for.
+    /// The audience.
     pub aud: String,
     /// The user.
     pub sub: UserId,
     /// The token's own id.
     pub jti: Uuid,
-    /// The sign-in session it comes from, by which all its tokens are revoked.
+    /// The sign-in session that it belongs to. A revocation revokes all tokens of a session.
     pub sid: AuthSessionId,
-    /// When it was issued, seconds since 1970.
+    /// When it was issued, in seconds since 1970.
     pub iat: i64,
-    /// When it ends, seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub exp: i64,
     /// The user's public name, guest-NNNN.
     pub name: String,
 }
 
-/// Why a token was not issued, or not accepted. The text is for the log; a client only learns that it failed.
+/// Why a token was not issued or not accepted. The text is for the log; a client receives no reason.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Too long to be ours.
+    /// Longer than any token that Atrium issues.
     #[error("the token is longer than {MAX_TOKEN_LENGTH} bytes")]
     TooLong,
-    /// No key of that name.
+    /// There is no key with the token's `kid`.
     #[error("the token names no key that we know")]
     UnknownKey,
-    /// The header requires an unsupported feature.
+    /// The header contains a field that is not supported.
     #[error("the token's header carries {0}")]
     Header(&'static str),
-    /// Signature, time or claims are wrong.
+    /// The signature, a time or another claim is invalid.
     #[error("{0}")]
     Invalid(#[from] jsonwebtoken::errors::Error),
 }
@@ -73,7 +73,7 @@ impl Claims {
         }
     }
 
-    /// When the token ends.
+    /// When the token expires.
     #[must_use]
     pub fn expires_at(&self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp(self.exp).unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -95,11 +95,11 @@ pub(super) fn verify<'k>(
         return Err(TokenError::TooLong);
     }
     let header = jsonwebtoken::decode_header(token)?;
-    // Keys that a token brings along, or an address to fetch them from, are an attacker's.
+    // Atrium's tokens contain no key and no address of a key. A token with either comes from an attacker.
     if header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some() {
         return Err(TokenError::Header("a key or a key's address"));
     }
-    // A token with an unsupported critical extension must be rejected; none is supported.
+    // RFC 7515 requires to reject a token with an unknown critical extension. None is supported.
     if header.crit.is_some() {
         return Err(TokenError::Header("a critical extension"));
     }
@@ -107,12 +107,12 @@ pub(super) fn verify<'k>(
 
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.leeway = LEEWAY_SECONDS;
-    // Our tokens have no `nbf`. One with a later `nbf` is not valid yet, whoever signed it.
+    // Atrium's tokens have no `nbf`. A token that has one is not valid before that time, whichever service signed it.
     validation.validate_nbf = true;
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[AUDIENCE]);
-    // A claim that is absent is not compared: it must be required. `jti` and `sid`, which the library does not know,
-    // are required by Claims.
+    // The library does not check absent claims, so they must be required. `Claims` requires `jti` and `sid`, which the
+    // library cannot require.
     validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
     Ok(jsonwebtoken::decode::<Claims>(token, key, &validation)?.claims)
 }

@@ -1,4 +1,4 @@
-//! What a member may do, by role and by the organization's status.
+//! Permission checks: what a member may do, by role and by the organization's status.
 
 use super::OrganizationError;
 use crate::{
@@ -49,7 +49,7 @@ impl OrgTx {
     /// Checks that the organization may have live streams and chat sessions.
     ///
     /// # Errors
-    /// [`OrganizationError::Suspended`] or [`OrganizationError::Deleting`] when it is closed.
+    /// [`OrganizationError::Suspended`] or [`OrganizationError::Deleting`] when it has that status.
     pub fn require_live(&self) -> Result<(), OrganizationError> {
         match self.status() {
             Some(OrgStatus::Suspended) => Err(OrganizationError::Suspended),
@@ -59,11 +59,11 @@ impl OrgTx {
     }
 }
 
-/// Checks that the organization has another owner. The caller owns the organization's lock: see
+/// Checks that the organization has another owner than `leaving`. The caller must hold the organization's lock: see
 /// [`lock`](super::lifecycle::lock).
 ///
 /// # Errors
-/// [`OrganizationError::LastOwner`] when it has none.
+/// [`OrganizationError::LastOwner`] when there is no other owner.
 pub async fn require_another_owner(tx: &mut OrgTx, leaving: UserId) -> Result<(), OrganizationError> {
     let org = tx.org();
     let another = sqlx::query_scalar!(

@@ -1,4 +1,5 @@
-//! The creation of an organization: stored as PENDING with its founder, then opened by a saga, or set to FAILED by it.
+//! The creation of an organization. A request stores it as PENDING with its founder; a saga then sets it to COMMITTED,
+//! or to FAILED.
 
 use crate::{
     db::{DbError, OrgTx},
@@ -59,7 +60,7 @@ pub async fn reserve_slug(tx: &mut OrgTx) -> Result<bool, DbError> {
     }
 }
 
-/// Ends an organization whose creation failed: its row stays, as FAILED, without members and content.
+/// Sets an organization whose creation failed to FAILED, and deletes its members and content. Its row remains.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -67,7 +68,7 @@ pub async fn abandon(tx: &mut OrgTx) -> Result<(), DbError> {
     let org = tx.org();
     sqlx::query!("DELETE FROM org_slugs WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM members WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
-    // The rest comes from an import. Foreign keys delete the values and the history together with the head.
+    // An import also stored configuration and projects. Foreign keys delete the values and history with the head.
     sqlx::query!("DELETE FROM config_heads WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM projects WHERE org_id = $1", org as OrgId).execute(tx.conn()).await?;
     sqlx::query!(
@@ -80,7 +81,7 @@ pub async fn abandon(tx: &mut OrgTx) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Opens the pending organization. Returns whether it was pending.
+/// Sets a pending organization to COMMITTED. Returns whether it was pending.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -88,7 +89,7 @@ pub async fn open(tx: &mut OrgTx) -> Result<bool, DbError> {
     change_status(tx, OrgStatus::Pending, OrgStatus::Committed).await
 }
 
-/// Makes an opened organization pending again. Returns whether it was open.
+/// Sets a committed organization back to PENDING. Returns whether it was committed.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -109,14 +110,14 @@ async fn change_status(tx: &mut OrgTx, from: OrgStatus, to: OrgStatus) -> Result
     Ok(changed.rows_affected() == 1)
 }
 
-/// A readable name for URLs and namespaces. It has a random suffix, so that it is free, and does not reveal whether
-/// another organization has the same name.
+/// A readable name for URLs and namespaces. Its random suffix makes collisions unlikely, and hides whether another
+/// organization has the same name.
 fn slug(name: &str) -> String {
-    const LONGEST: usize = 40;
+    const MAX_LENGTH: usize = 40;
     const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
     let mut words = String::new();
     for character in name.chars().map(|character| character.to_ascii_lowercase()) {
-        if words.len() >= LONGEST {
+        if words.len() >= MAX_LENGTH {
             break;
         }
         if character.is_ascii_alphanumeric() {
@@ -132,9 +133,9 @@ fn slug(name: &str) -> String {
     } else {
         format!("org-{words}").trim_end_matches('-').to_owned()
     };
-    let ending: String =
+    let suffix: String =
         (0..8).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect();
-    format!("{words}-{ending}")
+    format!("{words}-{suffix}")
 }
 
 #[cfg(test)]
@@ -142,7 +143,7 @@ mod tests {
     use super::slug;
 
     #[test]
-    fn slugs_are_safe_in_urls() {
+    fn slugs_are_readable_and_end_in_a_random_suffix() {
         for (name, words) in [
             ("Northwind", "northwind"),
             ("  Ärzte & Söhne GmbH!", "rzte-s-hne-gmbh"),
@@ -151,8 +152,8 @@ mod tests {
             (&"x".repeat(80), &"x".repeat(40)),
         ] {
             let slug = slug(name);
-            let (beginning, ending) = slug.rsplit_once('-').expect("it ends at random");
-            assert_eq!((beginning, ending.len()), (words, 8), "{name}");
+            let (prefix, suffix) = slug.rsplit_once('-').expect("it ends at random");
+            assert_eq!((prefix, suffix.len()), (words, 8), "{name}");
         }
         assert_ne!(slug("a"), slug("a"));
     }

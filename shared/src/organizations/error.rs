@@ -1,8 +1,8 @@
-//! Why something cannot be done in an organization.
+//! The errors of operations on organizations.
 
 use crate::{db::DbError, tenancy::Role};
 
-/// Why something cannot be done in an organization, or with it as a whole.
+/// Why an operation in an organization, or on the organization itself, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OrganizationError {
     /// The member's role is too low.
@@ -23,7 +23,7 @@ pub enum OrganizationError {
     /// There is no deletion to cancel.
     #[error("the organization is not being deleted")]
     NotDeleting,
-    /// The organization would have no owner left.
+    /// The organization would have no owner.
     #[error("the organization would have no owner")]
     LastOwner,
     /// The database failed.

@@ -1,8 +1,8 @@
-//! What happens to an organization after its creation: it is suspended and resumed, deleted and restored.
+//! Changes of an organization's status after its creation: suspend and resume, delete and restore.
 //!
 //! A suspended organization, or one that is being deleted, can be read and exported, not changed; it has no live
 //! streams. A deletion is a saga: it waits for the end of the grace period, during which it can be canceled, and then
-//! purges the organization. A certificate remains, from which the operation is shown from then on.
+//! purges the organization. A certificate remains, and the operation is then shown from this certificate.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     tenancy::OrgStatus,
 };
 
-/// Who suspends an organization, and may resume it.
+/// Who suspends or resumes an organization.
 #[derive(
     Clone,
     Copy,
@@ -43,14 +43,13 @@ pub enum SuspendedBy {
     Operator,
 }
 
-/// How long after the grace period a deletion may still begin to purge: there may be no worker for days.
+/// How long after the grace period the purge may still start. Long, because workers may be down for days.
 const PURGE_ALLOWANCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Locks the organization's row: changes of its status and of its members happen one after the other. Returns its
-/// status.
+/// Locks the organization's row, which serializes changes of its status and of its members. Returns its status.
 ///
 /// # Errors
-/// [`DbError::NotFound`] if it was purged.
+/// [`DbError::NotFound`] when it does not exist.
 pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), DbError> {
     let org = tx.org();
     let row = sqlx::query!(
@@ -63,7 +62,7 @@ pub async fn lock(tx: &mut OrgTx) -> Result<(OrgStatus, Option<SuspendedBy>), Db
     Ok((row.status, row.suspended_by))
 }
 
-/// Suspends the organization, and ends its live streams. Only an operator gives a reason. An operator's suspension
+/// Suspends the organization and ends its live streams. Only an operator states a reason. An operator's suspension
 /// replaces an owner's.
 ///
 /// # Errors
@@ -90,7 +89,7 @@ pub async fn suspend(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> R
     Ok(audit::record(tx, change.after(json!({ "suspended_by": by, "reason": reason }))).await?)
 }
 
-/// Opens a suspended organization again.
+/// Resumes a suspended organization.
 ///
 /// # Errors
 /// [`OrganizationError::Suspended`] for an owner when an operator has suspended it; [`OrganizationError::NotReady`] or
@@ -102,7 +101,7 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
             return Err(OrganizationError::Suspended);
         }
         (OrgStatus::Suspended, _) => {}
-        // Nothing to do when it is open already.
+        // Nothing to do if the organization is committed.
         (status, _) => return status.require_open(),
     }
     sqlx::query!(
@@ -117,7 +116,7 @@ pub async fn resume(tx: &mut OrgTx, by: SuspendedBy, reason: Option<&str>) -> Re
     Ok(audit::record(tx, change.after(json!({ "resumed_by": by, "reason": reason }))).await?)
 }
 
-/// Requests the deletion: the organization is closed immediately, and purged after the grace period. Returns the
+/// Requests the deletion: the organization is closed immediately, and purged when the grace period is over. Returns the
 /// operation's id.
 ///
 /// # Errors
@@ -154,7 +153,7 @@ pub async fn request_deletion(
     Ok(deletion)
 }
 
-/// Cancels the deletion within its grace period: the organization immediately returns to its former status.
+/// Cancels the deletion within its grace period and restores the organization's former status immediately.
 ///
 /// # Errors
 /// [`OrganizationError::NotDeleting`] when there is no deletion, [`OrganizationError::Deleting`] when it is too late.
@@ -167,7 +166,7 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     .fetch_one(tx.conn())
     .await?
     .ok_or(OrganizationError::NotDeleting)?;
-    // The saga's row is locked first, as its steps do: the other order could end in a deadlock.
+    // Locks the saga's row first, as the saga's steps do, because the other order could deadlock.
     if !saga::start_compensation(tx, deletion, saga::CANCELED, "the organization was restored").await? {
         return Err(OrganizationError::Deleting);
     }
@@ -178,8 +177,8 @@ pub async fn cancel_deletion(tx: &mut OrgTx) -> Result<(), OrganizationError> {
     Ok(audit::record(tx, change.after(json!({ "operation_id": deletion }))).await?)
 }
 
-/// Gives the organization the status back that it had before this deletion; with `in_grace`, only within the grace
-/// period. Returns whether it did: the organization may be in another deletion, or in none.
+/// Restores the status that the organization had before this deletion; with `in_grace`, only within the grace period.
+/// Returns false if it did not, for example because the organization is not in this deletion.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -198,8 +197,8 @@ pub async fn reopen(tx: &mut OrgTx, deletion: SagaId, in_grace: bool) -> Result<
     Ok(reopened.rows_affected() == 1)
 }
 
-/// For how many seconds this deletion can still be canceled, negative after that; none when the organization is no
-/// longer in this deletion. Locks the organization's row.
+/// The remaining seconds of this deletion's grace period, negative after its end; none if the organization is no longer
+/// in this deletion. Locks the organization's row.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -215,7 +214,7 @@ pub async fn remaining_grace(tx: &mut OrgTx, deletion: SagaId) -> Result<Option<
     .await?)
 }
 
-/// Deletes the organization's row; foreign keys delete everything else of it.
+/// Deletes the organization's row. Foreign keys delete all its other rows.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -239,7 +238,7 @@ pub async fn is_kept(tx: &mut OrgTx) -> Result<bool, DbError> {
     .await?)
 }
 
-/// What remains of a purged organization, for the user who requested the deletion.
+/// The certificate of a purge, for the user who requested the deletion.
 #[derive(Debug)]
 pub struct Certificate {
     /// The purged organization.
@@ -253,8 +252,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Stores a certificate in the purge's transaction. Only its owner, the user who requested the deletion, may insert
-    /// it, so the transaction continues as that user.
+    /// Stores a certificate in the purge's transaction. Row-level security allows only the user who requested the
+    /// deletion to insert it, so the transaction continues as that user.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -300,7 +299,7 @@ impl Certificate {
         .await?)
     }
 
-    /// The operation, whose own record was purged with the organization.
+    /// Rebuilds the operation, whose own record was purged with the organization.
     #[must_use]
     pub fn into_operation(self, deletion: SagaId) -> Operation {
         Operation {

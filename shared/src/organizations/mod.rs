@@ -1,7 +1,7 @@
-//! Everything about an organization itself: its rules, and every change of its row.
+//! The rules of an organization, and every change of its row.
 //!
-//! Handlers, the steps of sagas and operators' commands call this module; they do not write to `orgs` themselves. An
-//! operation that breaks a rule fails with an [`OrganizationError`]; errors of the database are passed on unchanged.
+//! Handlers, saga steps and operators' commands call this module and do not write to `orgs` themselves. An operation
+//! that breaks a rule fails with an [`OrganizationError`]; database errors are returned unchanged.
 
 mod access;
 mod creation;

@@ -5,7 +5,7 @@ use crate::{
     ids::OrgId,
 };
 
-/// A name that is about to change, under the lock of the organization's row.
+/// An organization's name before a change, read under the lock of its row.
 #[derive(Debug)]
 pub struct CurrentName {
     /// The organization's version.
@@ -14,10 +14,10 @@ pub struct CurrentName {
     pub name: String,
 }
 
-/// The organization's name and version. Locks its row.
+/// Locks the organization's row and returns its name and version.
 ///
 /// # Errors
-/// [`DbError::NotFound`] if it was purged.
+/// [`DbError::NotFound`] when it does not exist.
 pub async fn lock_name(tx: &mut OrgTx) -> Result<CurrentName, DbError> {
     let org = tx.org();
     Ok(sqlx::query_as!(
@@ -29,7 +29,7 @@ pub async fn lock_name(tx: &mut OrgTx) -> Result<CurrentName, DbError> {
     .await?)
 }
 
-/// Gives the organization another name. Its slug stays.
+/// Renames the organization. Its slug does not change.
 ///
 /// # Errors
 /// When the database does not answer.

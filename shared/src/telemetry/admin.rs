@@ -1,7 +1,7 @@
-//! The admin port: metrics and probes, apart from the public listener so that no route can expose them.
+//! The admin port: metrics and probes, on a listener of their own so that no public route can expose them.
 //!
-//! Liveness (`/healthz`) checks only that the process responds: an unavailable database is no reason to be killed.
-//! Readiness (`/readyz`) checks the process's own state: everything loaded, and not draining.
+//! Liveness (`/healthz`) checks only that the process responds, because a restart does not help while the database is
+//! unavailable. Readiness (`/readyz`) reports the process's own state: everything is loaded, and it is not draining.
 
 use std::{
     convert::Infallible,
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::Shutdown;
 
-/// Whether this process may be given work.
+/// Whether this process is ready for work.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     loaded: Arc<AtomicBool>,
@@ -38,12 +38,12 @@ impl Readiness {
         Self { loaded: Arc::default(), draining: shutdown.draining().clone() }
     }
 
-    /// Everything that the first request needs is in memory.
+    /// Records that everything needed for the first request is in memory.
     pub fn set_loaded(&self) {
         self.loaded.store(true, Ordering::Release);
     }
 
-    /// Why no work may come, or `None` when it may.
+    /// Why the process is not ready, or `None` when it is ready.
     #[must_use]
     pub fn reason_against(&self) -> Option<&'static str> {
         if self.draining.is_cancelled() {
@@ -57,7 +57,7 @@ impl Readiness {
 }
 
 /// Listens on `address` and serves until the process is forced to end. Returns the bound address, which differs from
-/// the requested one if its port was 0.
+/// `address` if its port is 0.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -70,17 +70,17 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     let force = shutdown.force().clone();
-    // Not a tracked task: probes are answered to the very end, so nothing waits for this one.
+    // Not a tracked task: it responds to probes until the process ends, so the shutdown does not wait for it.
     tokio::spawn(async move {
         while let Some(accepted) = force.run_until_cancelled(listener.accept()).await {
             let Ok((stream, _)) = accepted else {
-                // Out of file descriptors, most likely: give the rest a moment to close some.
+                // Most likely out of file descriptors: wait until other connections close.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(request.method(), request.uri().path(), &readiness, &metrics);
+                let response = respond(request.method(), request.uri().path(), &readiness, &metrics);
                 async { Ok::<_, Infallible>(response) }
             });
             tokio::spawn(
@@ -94,7 +94,7 @@ pub async fn serve(
     Ok(bound)
 }
 
-fn answer(
+fn respond(
     method: &Method,
     path: &str,
     readiness: &Readiness,

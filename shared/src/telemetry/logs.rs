@@ -1,4 +1,5 @@
-//! Log lines: one JSON object each, to standard output, at a level that changes while the process runs.
+//! Log records: written to standard output, by default as one JSON object each, at a level that can change while the
+//! process runs.
 
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
@@ -6,11 +7,11 @@ use tracing_subscriber::{
 
 use crate::settings::LogFormat;
 
-/// Sets the level below which nothing is written; made by [`init`].
+/// Changes the log level; created by [`init`].
 #[derive(Clone)]
 pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
-/// Begins to write log lines, at level `info`.
+/// Starts logging at level `info`.
 ///
 /// # Panics
 /// When called twice in one process.
@@ -24,7 +25,7 @@ pub fn init(format: LogFormat) -> LogLevel {
             .init(),
         LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_ansi(false)).init(),
     }
-    // A panic is a line like any other, so that it is collected with the rest.
+    // Panics are logged as records, so that they are collected with the rest of the log.
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(location = panic.location().map(ToString::to_string), "panic: {panic}");
     }));
@@ -32,7 +33,7 @@ pub fn init(format: LogFormat) -> LogLevel {
 }
 
 impl LogLevel {
-    /// Writes Atrium's own lines from `level` on: one of error, warn, info, debug, trace.
+    /// Sets the level of Atrium's own records: error, warn, info, debug or trace.
     pub fn set(&self, level: &str) {
         if let Err(error) = self.0.reload(filter(level)) {
             tracing::error!(%error, level, "the log level cannot be changed");
@@ -40,7 +41,7 @@ impl LogLevel {
     }
 }
 
-/// Libraries stay at `warn`: their `debug` lines would drown those of Atrium, and may contain values.
+/// Libraries stay at `warn`: their `debug` records would outnumber Atrium's and may contain user data.
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(format!(
         "warn,atrium_api={level},atrium_workers={level},atrium_shared={level},atrium_ctl={level}"

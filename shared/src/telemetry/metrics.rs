@@ -1,8 +1,8 @@
-//! All metrics, in one place: what a dashboard or an alert may rely on.
+//! All metrics, in one place, as dashboards and alerts may rely on them.
 //!
-//! One table gives each metric its constant, name, kind, labels and meaning. The descriptions that `/metrics` serves
-//! come from it, and tests compare `docs/signals.md` and the code that emits metrics with it. Labels have values from a
-//! short list (a route's template, a topic, a reason), never an id.
+//! One table defines the constant, name, kind, labels and meaning of each metric. `/metrics` serves the meanings as
+//! descriptions, and tests compare `docs/signals.md` and the code that emits metrics with the table. Label values come
+//! from short lists (a route's template, a topic, a reason) and are never ids.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-/// A metric: what its readers may rely on.
+/// The definition of a metric.
 #[derive(Debug)]
 pub struct Metric {
-    /// Its name in the code, by which it is emitted.
+    /// The name of its constant, through which the code emits it.
     pub constant: &'static str,
     /// Its name in `/metrics`.
     pub name: &'static str,
-    /// What its values are.
+    /// Its kind.
     pub kind: Kind,
     /// The names of its labels.
     pub labels: &'static [&'static str],
-    /// One paragraph about it, in Markdown.
+    /// Its description: one paragraph of Markdown.
     pub meaning: &'static str,
 }
 
-/// What the values of a metric are.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A sum that only grows while the process lives.
+    /// A count that only grows while the process lives.
     Counter,
     /// A value that rises and falls.
     Gauge,
@@ -37,7 +37,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name, which is also that of the macro that emits such a metric.
+    /// The name, which is also the name of the macro that emits such a metric.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl Kind {
     }
 }
 
-/// Defines a constant for each metric, and [`ALL`]. A metric's documentation is its meaning.
+/// Defines a constant for each metric, and [`ALL`]. A metric's doc comment is its meaning.
 macro_rules! metrics {
     ($($(#[doc = $meaning:literal])+ $constant:ident = $kind:ident $name:literal [$($label:literal),*];)*) => {
         $($(#[doc = $meaning])+ pub const $constant: &str = $name;)*
@@ -59,7 +59,7 @@ macro_rules! metrics {
             name: $name,
             kind: Kind::$kind,
             labels: &[$($label),*],
-            // Each line of documentation begins with a space.
+            // Each line of a doc comment begins with a space.
             meaning: concat!($($meaning),+).trim_ascii_start(),
         }),*];
     };
@@ -157,7 +157,7 @@ metrics! {
     REFRESHES = Counter "atrium_refreshes_total" ["outcome"];
 }
 
-/// Seconds; from half a millisecond, typical for the live path, to ten seconds, after which no client waits.
+/// In seconds, from half a millisecond, typical of the live path, to ten seconds, after which clients give up.
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -166,7 +166,7 @@ const DURATION_BUCKETS: &[f64] =
 /// # Errors
 /// When a recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    // Without buckets a histogram becomes a summary, which cannot be added up over processes.
+    // Without buckets the exporter renders a summary, which cannot be aggregated over processes.
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), DURATION_BUCKETS)?
         .install_recorder()?;
@@ -180,7 +180,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// Keeps the recorder's memory bounded. The exporter does that only where it serves `/metrics` itself.
+/// Bounds the recorder's memory. The exporter does this itself only when it serves `/metrics`.
 pub async fn upkeep(handle: PrometheusHandle, stop: CancellationToken) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_secs(5));
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

@@ -1,4 +1,4 @@
-//! Telemetry of a process: log lines, metrics, and the admin port that serves them.
+//! Telemetry of a process: log records, metrics, and the admin port that serves metrics and probes.
 
 pub mod admin;
 pub mod logs;
