@@ -105,12 +105,12 @@ async fn block_creates(atrium: &Atrium) -> PgConnection {
     connection
 }
 
-/// Waits until a create is blocked by [`block_creates`].
+/// Waits until a create is blocked by [`block_creates`]. The relay, which has a role of its own, is blocked as well.
 async fn until_create_blocked(atrium: &Atrium) {
     let mut connection = atrium.superuser().await;
-    let waits = "SELECT count(*) FROM pg_locks
-                  WHERE NOT granted AND relation = 'outbox'::regclass AND database =
-                        (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+                  WHERE NOT granted AND relation = 'outbox'::regclass AND usename = 'atrium_app'
+                    AND datname = current_database()";
     until("a create waits for the lock", async || {
         sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await.unwrap() > 0
     })
